@@ -1,0 +1,76 @@
+# Needs only python3 (3.10 or newer) and make. `make` alone lists what there is to do.
+
+PYTHON ?= python3
+VENV    = .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/installed
+# pip shows its progress on a terminal and keeps logs short elsewhere
+PIP     = $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
+
+# What `make train` trains, each to be set on the command line: make train ENV_ID=CartPole-v1 STEPS=20000
+# ARGS goes to the command as it is: make train ARGS="--engine autograd", make test ARGS="-k losses"
+ENV_ID  = LunarLanderContinuous-v3
+STEPS   = 50000
+SEED    = 0
+NAME    =
+ARGS    =
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test slow check format wheel lock import-time clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## create .venv and install the locked packages; does nothing when that is done
+
+# One recipe, so that an interrupted installation leaves no stamp and the next call goes on where it stopped.
+$(STAMP): requirements.lock setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "make: $(PYTHON) is '$$($(PYTHON) --version 2>&1)': expected Python 3.10 or newer." >&2; \
+	  echo "      Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "make: $(PYTHON) could not create $(VENV) (see above)." >&2; \
+	  echo "      On Debian and Ubuntu 'apt install python3-venv' provides what is missing." >&2; \
+	  rm -rf $(VENV); exit 1; }
+	@echo "Installing the packages of requirements.lock into $(VENV) (once; a few minutes)"
+	@$(PIP) install --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+train: $(STAMP) ## train on LunarLanderContinuous-v3, compare with a random policy, leave everything in runs/
+	@$(BIN)/sb3-edu train --env $(ENV_ID) --steps $(STEPS) --seed $(SEED) $(if $(NAME),--name $(NAME)) $(ARGS)
+
+test: $(STAMP) ## run the tests, with the coverage of the floors 1 to 3
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow" --cov --cov-report term $(ARGS)
+
+slow: $(STAMP) ## run the experiments that take minutes
+	@$(BIN)/python -m pytest -m slow --timeout 0 $(ARGS)
+
+check: $(STAMP) ## format, lint and types; changes nothing
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## format the code and mend what the linter can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+wheel: $(STAMP) ## build a wheel into dist/
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+import-time: $(STAMP) ## measure how much longer importing sb3_ppo_edu takes than importing stable_baselines3
+	@$(BIN)/python benchmarks/import_time.py
+
+# torch is pinned to the version the numbers were measured with. CUDA's packages are left out: torch itself requires those
+# that its build for the platform at hand needs, and a build for the CPU needs none.
+lock: $(STAMP) ## resolve requirements.lock anew, for every platform and Python from 3.10 on
+	@$(PIP) install uv
+	@{ printf '%s\n' '# Made by `make lock`: uv pip compile --universal --python-version 3.10 (extras mujoco, plots, tests, dev).' \
+	    '# Not edited by hand.'; \
+	  echo 'torch==2.13.0' | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
+	    --extra mujoco --extra plots --extra tests --extra dev --upgrade setup.cfg - | grep -Ev '^(nvidia-|cuda-|triton)'; } > requirements.new
+	@mv requirements.new requirements.lock
+
+clean: ## remove what builds and tests leave; .venv and runs/ stay
+	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache requirements.new
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,33 @@
+"""What all tests share: no window, one thread, the same random streams whatever ran before."""
+
+from __future__ import annotations
+
+import os
+import random
+
+# Before any import reads them. Subprocesses that tests start inherit them.
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch as th
+from hypothesis import settings
+
+# Two test processes with two threads each on two cores are many times slower than with one.
+th.set_num_threads(1)
+
+# Derandomised, so that a failure in CI is the failure on the desk; without a deadline, since a busy machine is no defect.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start every test from the same random streams, so that neither the order nor the number of processes matters."""
+    random.seed(0)
+    np.random.seed(0)
+    th.manual_seed(0)
