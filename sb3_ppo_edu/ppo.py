@@ -1,0 +1,612 @@
+"""``EduPPO``: proximal policy optimization, written from scratch on Stable-Baselines3's rollout buffers and callbacks."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar, cast
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_ppo_edu.arguments import check_choice, check_flag, check_integer, check_number, check_range, parse_schedule
+from sb3_ppo_edu.engines import (
+    Engine,
+    EngineName,
+    MinibatchStatistics,
+    NonFiniteUpdateError,
+    UpdateSettings,
+    make_engine,
+    project_log_std,
+)
+from sb3_ppo_edu.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy, resolve_policy
+
+SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")
+
+KlCheck = Literal["minibatch", "epoch"]
+AdvantageNormalization = Literal["minibatch", "batch"]
+ActionDistribution = Literal["gaussian", "tanh_gaussian", "beta"]
+
+KL_STOP_FACTOR = 1.5
+"""The slack that OpenAI Spinning Up's PPO gives ``target_kl`` before it stops, and SB3 after it."""
+
+
+@dataclass
+class UpdateRecord:
+    """
+    What happened in one update, from the first minibatch to the last.
+
+    :param minibatches: statistics of every minibatch, the one at which the KL rule stopped included
+    :param epoch_kls: KL estimates of the current epoch
+    :param grad_norms: global gradient norm before clipping, of every step taken
+    :param stopped_in: index of the epoch in which the KL rule stopped the update, or None
+    """
+
+    minibatches: list[MinibatchStatistics] = field(default_factory=list)
+    epoch_kls: list[np.floating[Any]] = field(default_factory=list)
+    grad_norms: list[float] = field(default_factory=list)
+    stopped_in: int | None = None
+
+    def add(self, statistics: MinibatchStatistics) -> None:
+        """
+        Take in one minibatch.
+
+        :param statistics: what the engine reported
+        """
+        self.minibatches.append(statistics)
+        self.epoch_kls.append(statistics.approx_kl)
+
+    def mean(self, name: str) -> np.floating[Any]:
+        """
+        Mean of one statistic over all minibatches.
+
+        :param name: name of the statistic
+        :return: its mean
+        """
+        return np.mean([getattr(statistics, name) for statistics in self.minibatches])
+
+
+class EduPPO(OnPolicyAlgorithm):
+    r"""
+    Proximal policy optimization with clipped surrogate objective.
+
+    Each iteration collects ``n_steps`` transitions from every environment, estimates advantages with GAE, and minimises over
+    ``n_epochs`` epochs of shuffled minibatches
+
+    .. math:: L = L^{policy} + c_v L^{value} + c_e L^{entropy}
+
+    The parts stand in :mod:`sb3_ppo_edu.losses`, the advantages in :mod:`sb3_ppo_edu.advantages`. With only the arguments that
+    ``stable_baselines3.PPO`` also has and ``engine="autograd"``, training ends with the same bits as SB3's.
+
+    Papers: PPO https://arxiv.org/abs/1707.06347, GAE https://arxiv.org/abs/1506.02438
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or an ``ActorCriticPolicy`` class
+    :param env: the environment to learn from, or its registered id
+    :param learning_rate: step size of the optimizer; like every value called a schedule here it may be a number, a function of
+        the remaining progress (1 at the start, 0 at the end), or a string such as "lin_3e-4", a line from 3e-4 to 0
+    :param n_steps: steps per environment and rollout, so that a rollout holds ``n_steps * n_envs`` transitions
+    :param batch_size: transitions per minibatch, ≥ 2 where advantages are normalised per minibatch
+    :param n_epochs: passes over each rollout
+    :param gamma: discount factor in [0, 1]
+    :param gae_lambda: λ of GAE in [0, 1]
+    :param clip_range: ε of the clipped surrogate, > 0; schedule
+    :param clip_range_vf: ε of the value clipping in units of the return, > 0; schedule, or None for no clipping
+    :param normalize_advantage: standardise the advantages
+    :param ent_coef: weight of the entropy bonus; schedule
+    :param vf_coef: weight of the value loss, ≥ 0; schedule
+    :param max_grad_norm: gradients are scaled down to this global L2 norm, > 0
+    :param use_sde: generalized state-dependent exploration instead of independent action noise
+    :param sde_sample_freq: steps between new gSDE noise matrices, -1 for one per rollout
+    :param rollout_buffer_class: rollout buffer, by default SB3's for the observation space
+    :param rollout_buffer_kwargs: its further arguments
+    :param target_kl: stop the update when the KL estimate exceeds ``kl_stop_factor * target_kl`` nats; None for no limit
+    :param stats_window_size: episodes over which ``rollout/`` statistics are averaged
+    :param tensorboard_log: folder of TensorBoard events, or None
+    :param policy_kwargs: further arguments of the policy
+    :param verbose: 0 no output, 1 information, 2 debugging
+    :param seed: seed of all random generators, or None
+    :param device: "auto", "cpu", "cuda", …
+    :param _init_setup_model: build the networks at once
+    :param engine: "autograd" (the readable reference, SB3's bits), "fused" (hand-derived and fast), or "auto": fused where it
+        is supported; ``model.engine_reason`` says which one it is and why
+    :param vf_clip_mode: value clipping as SB3 does it ("sb3") or with the pessimistic maximum of the lecture ("max"), see
+        :func:`sb3_ppo_edu.losses.value_loss`
+    :param dual_clip: lower bound c·Â of the objective for negative advantages, c > 1 (https://arxiv.org/abs/1912.09729,
+        equation 5), or None
+    :param kl_estimator: "k3" (SB3) or "k1" (the lecture), see :func:`sb3_ppo_edu.losses.approx_kl`
+    :param kl_check: compare each minibatch's estimate with the limit before its step, as SB3 ("minibatch"), or the mean over an
+        epoch after it ("epoch", as the lecture); needs ``target_kl``
+    :param kl_stop_factor: slack of ``target_kl``, > 0 (1.5 in Spinning Up and SB3); needs ``target_kl``
+    :param advantage_normalization: with the moments of each "minibatch" (SB3) or of the whole rollout ("batch", the lecture)
+    :param clip_advantage: bound of the absolute advantages after normalisation, > 0, or None
+    :param action_distribution: for Box actions, "gaussian" (clipped at the bounds, SB3), "tanh_gaussian" or "beta" (both within
+        the bounds), see :mod:`sb3_ppo_edu.distributions`
+    :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
+    :raises ValueError: for a wrong argument, naming it, what was found and what was expected
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorCriticPolicy,
+        "CnnPolicy": ActorCriticCnnPolicy,
+        "MultiInputPolicy": MultiInputActorCriticPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float | Schedule = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        engine: EngineName = "auto",
+        vf_clip_mode: VfClipMode = "sb3",
+        dual_clip: float | None = None,
+        kl_estimator: KlEstimator = "k3",
+        kl_check: KlCheck = "minibatch",
+        kl_stop_factor: float = KL_STOP_FACTOR,
+        advantage_normalization: AdvantageNormalization = "minibatch",
+        clip_advantage: float | None = None,
+        action_distribution: ActionDistribution = "gaussian",
+        log_std_bounds: tuple[float, float] | None = None,
+    ) -> None:
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.n_steps = n_steps
+        self.gamma = gamma
+        self.gae_lambda = gae_lambda
+        self.clip_range = parse_schedule("clip_range", clip_range, open_low=True)
+        self.clip_range_vf = (
+            None if clip_range_vf is None else parse_schedule("clip_range_vf", clip_range_vf, open_low=True)
+        )
+        self.normalize_advantage = normalize_advantage
+        self.max_grad_norm = max_grad_norm
+        self.target_kl = target_kl
+        self.engine = engine
+        self.vf_clip_mode: VfClipMode = vf_clip_mode
+        self.dual_clip = dual_clip
+        self.kl_estimator: KlEstimator = kl_estimator
+        self.kl_check = kl_check
+        self.kl_stop_factor = kl_stop_factor
+        self.advantage_normalization = advantage_normalization
+        self.clip_advantage = clip_advantage
+        self.log_std_bounds = log_std_bounds
+        self._engine: Engine | None = None
+        self._check_arguments(action_distribution, use_sde)
+        policy, self.action_distribution = resolve_policy(policy, action_distribution)
+        super().__init__(
+            policy,
+            env,
+            learning_rate=parse_schedule("learning_rate", learning_rate),
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=cast(float, parse_schedule("ent_coef", ent_coef, low=-np.inf)),
+            vf_coef=cast(float, parse_schedule("vf_coef", vf_coef)),
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+        )
+        if self.env is not None:
+            self._check_rollout_size(self.env.num_envs)
+        if _init_setup_model:
+            self._setup_model()
+
+    # -- arguments -------------------------------------------------------------------------------------------------------
+
+    def _check_arguments(self, action_distribution: str, use_sde: bool) -> None:
+        """
+        Refuse arguments that are wrong by themselves or together, before anything is built.
+
+        :param action_distribution: the argument of that name
+        :param use_sde: the argument of that name
+        :raises ValueError: for the first wrong argument
+        """
+        check_flag("normalize_advantage", self.normalize_advantage)
+        check_choice("engine", self.engine, ("auto", "autograd", "fused"))
+        check_choice("vf_clip_mode", self.vf_clip_mode, ("sb3", "max"))
+        check_choice("kl_estimator", self.kl_estimator, ("k3", "k1"))
+        check_choice("kl_check", self.kl_check, ("minibatch", "epoch"))
+        check_choice("advantage_normalization", self.advantage_normalization, ("minibatch", "batch"))
+        check_choice("action_distribution", action_distribution, ("gaussian", "tanh_gaussian", "beta"))
+        if self.normalize_advantage and self.advantage_normalization == "minibatch":
+            check_integer("batch_size", self.batch_size, 2, "advantages are normalised per minibatch")
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("n_steps", self.n_steps, 1)
+        check_integer("n_epochs", self.n_epochs, 1)
+        check_number("gamma", self.gamma, 0.0, 1.0)
+        check_number("gae_lambda", self.gae_lambda, 0.0, 1.0)
+        check_number("max_grad_norm", self.max_grad_norm, 0.0, open_low=True)
+        check_number("kl_stop_factor", self.kl_stop_factor, 0.0, open_low=True)
+        if self.target_kl is not None:
+            check_number("target_kl", self.target_kl, 0.0, open_low=True, remedy="None switches the limit off")
+        if self.dual_clip is not None:
+            check_number("dual_clip", self.dual_clip, 1.0, open_low=True, remedy="None switches the dual clip off")
+        if self.clip_advantage is not None:
+            check_number("clip_advantage", self.clip_advantage, 0.0, open_low=True, remedy="None switches the bound off")
+        if self.log_std_bounds is not None:
+            check_range("log_std_bounds", self.log_std_bounds)
+        self._check_combinations(action_distribution, use_sde)
+
+    def _check_combinations(self, action_distribution: str, use_sde: bool) -> None:
+        """
+        Refuse an option that would have no effect beside the others, or contradicts them.
+
+        :param action_distribution: the argument of that name
+        :param use_sde: the argument of that name
+        :raises ValueError: for the first such option
+        """
+        if self.target_kl is None and self.kl_check != "minibatch":
+            raise ValueError(f"kl_check={self.kl_check!r}: expected with a target_kl, found target_kl=None: set target_kl, such as 0.02")
+        if self.target_kl is None and self.kl_stop_factor != KL_STOP_FACTOR:
+            raise ValueError(f"kl_stop_factor={self.kl_stop_factor}: expected with a target_kl, found target_kl=None: set target_kl")
+        if self.clip_range_vf is None and self.vf_clip_mode != "sb3":
+            raise ValueError(
+                f"vf_clip_mode={self.vf_clip_mode!r}: expected with a clip_range_vf, found clip_range_vf=None: set clip_range_vf"
+            )
+        if not self.normalize_advantage and self.advantage_normalization != "minibatch":
+            raise ValueError(
+                f"advantage_normalization={self.advantage_normalization!r}: expected with normalize_advantage=True, found False"
+            )
+        if use_sde and action_distribution != "gaussian":
+            raise ValueError(
+                f"action_distribution={action_distribution!r} with use_sde=True: gSDE has a distribution of its own; "
+                "use one of the two"
+            )
+        if self.log_std_bounds is not None and (use_sde or action_distribution == "beta"):
+            found = "use_sde=True" if use_sde else "action_distribution='beta'"
+            raise ValueError(f"log_std_bounds={self.log_std_bounds} with {found}: expected a Gaussian with a free log_std")
+
+    def _check_rollout_size(self, n_envs: int) -> None:
+        """
+        Check that rollouts divide into usable minibatches.
+
+        :param n_envs: number of environments
+        :raises ValueError: if a rollout is too small to normalise its advantages
+        """
+        rollout_size = self.n_steps * n_envs
+        if self.normalize_advantage and rollout_size < 2:
+            raise ValueError(
+                f"n_steps={self.n_steps} with n_envs={n_envs}: expected a rollout of at least 2 transitions "
+                "(the standard deviation of a single advantage is undefined): raise n_steps"
+            )
+        remainder = rollout_size % self.batch_size
+        if remainder > 0:
+            warnings.warn(
+                f"batch_size={self.batch_size} does not divide the rollout of n_steps * n_envs = {rollout_size} transitions "
+                f"(n_steps={self.n_steps} and n_envs={n_envs}): every epoch ends with a truncated mini-batch of {remainder}. "
+                "Its gradient is noisier than the others'; a batch_size that is a factor of the rollout avoids it.",
+                stacklevel=3,
+            )
+
+    def _setup_model(self) -> None:
+        """Build policy, buffer, schedules and engine. ``load`` calls it again after restoring the attributes."""
+        super()._setup_model()
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+        if self.log_std_bounds is not None and not hasattr(self.policy, "log_std"):
+            raise ValueError(
+                f"log_std_bounds={self.log_std_bounds}: expected a policy with a log_std, found actions in {self.action_space}"
+            )
+        project_log_std(self.policy, self.log_std_bounds)
+        self._engine = None
+        self._current_engine()
+
+    def _current_engine(self) -> Engine:
+        """
+        Give the engine for the policy as it is now, so that ``model.engine`` may be changed between rollouts.
+
+        :return: the engine
+        :raises ValueError: if the fused engine is asked for where it can't be
+        """
+        if self._engine is None or self._engine.policy is not self.policy or self._engine_choice != self.engine:
+            self._engine, self.engine_reason = make_engine(self.engine, self.policy)
+            self._engine_choice = self.engine
+        return self._engine
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = "ActorCriticPolicy") -> None:
+        """
+        Recommend the CPU for MLP policies, ours included.
+
+        :param mlp_class_name: name of the MLP policy's class
+        """
+        if self.policy_class in (TanhGaussianPolicy, BetaPolicy):
+            mlp_class_name = self.policy_class.__name__
+        super()._maybe_recommend_cpu(mlp_class_name)
+
+    def _excluded_save_params(self) -> list[str]:
+        """
+        Attributes that are built anew and not saved.
+
+        :return: their names
+        """
+        return [*super()._excluded_save_params(), "_engine"]
+
+    # -- collecting ------------------------------------------------------------------------------------------------------
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """
+        Act with the current policy and fill the rollout buffer, then compute advantages and returns.
+
+        Local variables carry SB3's names: callbacks read them through ``callback.locals``.
+
+        :param env: the training environments
+        :param callback: called at every step, and at the rollout's start and end
+        :param rollout_buffer: buffer to fill
+        :param n_rollout_steps: steps per environment
+        :return: False if the callback ended training
+        """
+        assert self._last_obs is not None, "No previous observation was provided"
+        self.policy.set_training_mode(False)
+        engine = self._current_engine()
+        n_steps = 0
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+
+        callback.on_rollout_start()
+        while n_steps < n_rollout_steps:
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+
+            obs_tensor = obs_as_tensor(self._last_obs, self.device)
+            action_tensor, values, log_probs = engine.act(obs_tensor)
+            actions = action_tensor.cpu().numpy()
+            clipped_actions = self._within_bounds(actions)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
+
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+
+            self._update_info_buffer(infos, dones)
+            n_steps += 1
+            if isinstance(self.action_space, spaces.Discrete):
+                actions = actions.reshape(-1, 1)
+            self._bootstrap_time_limits(engine, rewards, dones, infos)
+            rollout_buffer.add(
+                cast(np.ndarray, self._last_obs), actions, rewards, cast(np.ndarray, self._last_episode_starts), values, log_probs
+            )
+            self._last_obs = cast(Any, new_obs)
+            self._last_episode_starts = dones
+
+        values = engine.value(obs_as_tensor(cast(Any, new_obs), self.device))
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
+        """
+        Turn sampled actions into what the environment takes.
+
+        :param actions: as sampled, and as the rollout buffer stores them
+        :return: Box actions within their bounds, squashed or clipped; other actions as they are
+        """
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.policy.squash_output:
+            return self.policy.unscale_action(actions)
+        return np.clip(actions, self.action_space.low, self.action_space.high)
+
+    def _bootstrap_time_limits(
+        self, engine: Engine, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
+    ) -> None:
+        r"""
+        Add :math:`\gamma V(s_{terminal})` where a time limit, not the task, ended the episode.
+
+        The task would have gone on from there; see https://github.com/DLR-RM/stable-baselines3/issues/633.
+
+        :param engine: gives the value
+        :param rewards: shape ``(n_envs,)``, changed in place
+        :param dones: shape ``(n_envs,)``
+        :param infos: one per environment
+        """
+        for index in np.flatnonzero(dones):
+            info = infos[index]
+            if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
+                terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
+                rewards[index] += self.gamma * engine.value(terminal_obs)[0]
+
+    # -- learning --------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """
+        Update the policy from the rollout buffer: epochs of shuffled minibatches, each with a KL check and one step.
+
+        :raises NonFiniteUpdateError: if a loss or gradient is NaN or infinite; the parameters keep their last finite values
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        engine, settings, record = self._current_engine(), self._update_settings(), UpdateRecord()
+
+        for epoch in range(self.n_epochs):
+            record.epoch_kls = []
+            for minibatch in self.rollout_buffer.get(self.batch_size):
+                try:
+                    statistics = engine.gradients(minibatch, settings)
+                    record.add(statistics)
+                    if self.kl_check == "minibatch" and self._kl_exceeds_target(statistics.approx_kl):
+                        record.stopped_in = epoch
+                        break
+                    record.grad_norms.append(engine.apply())
+                except NonFiniteUpdateError as error:
+                    raise self._non_finite_update(error, epoch, len(record.epoch_kls)) from error
+
+            self._n_updates += 1
+            if self.kl_check == "epoch" and self._kl_exceeds_target(np.mean(record.epoch_kls)):
+                record.stopped_in = epoch
+            if record.stopped_in is not None:
+                break
+
+        self._log_update(record, settings)
+
+    def _update_settings(self) -> UpdateSettings:
+        """
+        Evaluate the schedules, and the advantages' moments where the whole rollout is normalised at once.
+
+        :return: settings of this update
+        """
+        moments = None
+        if self.normalize_advantage and self.advantage_normalization == "batch":
+            advantages = self.rollout_buffer.advantages
+            moments = (float(advantages.mean()), float(advantages.std(ddof=1)))
+        return UpdateSettings(
+            clip_range=self._now(self.clip_range),
+            clip_range_vf=None if self.clip_range_vf is None else self._now(self.clip_range_vf),
+            ent_coef=self._now(self.ent_coef),
+            vf_coef=self._now(self.vf_coef),
+            max_grad_norm=self.max_grad_norm,
+            normalize_advantage=self.normalize_advantage,
+            advantage_moments=moments,
+            clip_advantage=self.clip_advantage,
+            dual_clip=self.dual_clip,
+            vf_clip_mode=self.vf_clip_mode,
+            kl_estimator=self.kl_estimator,
+            log_std_bounds=self.log_std_bounds,
+        )
+
+    def _now(self, value: float | Schedule) -> float:
+        """
+        Evaluate a number or schedule at the current progress.
+
+        :param value: number or function of the remaining progress
+        :return: its value now
+        """
+        return float(value(self._current_progress_remaining) if callable(value) else value)
+
+    def _kl_exceeds_target(self, kl: np.floating[Any]) -> bool:
+        """
+        Decide whether the policy has moved far enough for this rollout.
+
+        :param kl: estimate of KL(old || new) in nats
+        :return: True if the update should stop
+        """
+        return self.target_kl is not None and bool(kl > self.kl_stop_factor * self.target_kl)
+
+    def _non_finite_update(self, error: NonFiniteUpdateError, epoch: int, minibatch: int) -> NonFiniteUpdateError:
+        """
+        Say where in the update a number ceased to be finite, and what the likely causes are.
+
+        :param error: the engine's finding
+        :param epoch: index of the epoch
+        :param minibatch: index of the minibatch within the epoch
+        :return: the error to raise
+        """
+        return NonFiniteUpdateError(
+            f"{error} in update {self._n_updates}, epoch {epoch}, minibatch {minibatch}, after {self.num_timesteps} steps: expected "
+            "finite numbers. The parameters are those before this step. Likely causes: NaN, infinite or huge observations or rewards "
+            "(wrap the environment in VecCheckNan, normalise with VecNormalize), a learning rate that is too high, or a log_std "
+            "that ran away (log_std_bounds)."
+        )
+
+    def _log_update(self, record: UpdateRecord, settings: UpdateSettings) -> None:
+        """
+        Log the update under SB3's keys, and what SB3 leaves out beside them.
+
+        :param record: what happened
+        :param settings: settings of this update
+        """
+        if record.stopped_in is not None and self.verbose >= 1:
+            print(f"Early stopping at step {record.stopped_in} due to reaching max kl: {record.epoch_kls[-1]:.2f}")
+        buffer = self.rollout_buffer
+        self.logger.record("train/entropy_loss", record.mean("entropy_loss"))
+        self.logger.record("train/policy_gradient_loss", record.mean("policy_loss"))
+        self.logger.record("train/value_loss", record.mean("value_loss"))
+        self.logger.record("train/approx_kl", np.mean(record.epoch_kls))
+        self.logger.record("train/clip_fraction", record.mean("clip_fraction"))
+        self.logger.record("train/loss", record.minibatches[-1].loss)
+        self.logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", settings.clip_range)
+        if settings.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", settings.clip_range_vf)
+
+        self.logger.record("train/kl_max", max(statistics.approx_kl for statistics in record.minibatches))
+        self.logger.record("train/early_stop_epoch", self.n_epochs if record.stopped_in is None else record.stopped_in)
+        self.logger.record("train/ratio_max", max(statistics.ratio_max for statistics in record.minibatches))
+        if record.grad_norms:
+            self.logger.record("train/grad_norm", np.mean(record.grad_norms))
+        self.logger.record("train/advantage_mean", buffer.advantages.mean())
+        self.logger.record("train/advantage_std", buffer.advantages.std())
+
+    def learn(
+        self: SelfEduPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "EduPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfEduPPO:
+        """
+        Train: alternate rollouts and updates until ``total_timesteps`` environment steps are done.
+
+        :param total_timesteps: environment steps, summed over all environments; the last rollout is completed
+        :param callback: callback or list of callbacks
+        :param log_interval: rollouts between log outputs
+        :param tb_log_name: name of the run in TensorBoard
+        :param reset_num_timesteps: start counting at 0; False continues the previous ``learn``
+        :param progress_bar: show progress (needs tqdm and rich)
+        :return: the trained model
+        """
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
