@@ -25,8 +25,8 @@ install: $(STAMP) ## create .venv and install the locked packages; does nothing 
 
 # One recipe, so that an interrupted installation leaves no stamp and the next call goes on where it stopped.
 $(STAMP): requirements.lock setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "make: $(PYTHON) is '$$($(PYTHON) --version 2>&1)': expected Python 3.10 or newer." >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "make: PYTHON=$(PYTHON): found '$$($(PYTHON) --version 2>&1)', expected Python 3.10 or newer." >&2; \
 	  echo "      Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "make: $(PYTHON) could not create $(VENV) (see above)." >&2; \

@@ -12,7 +12,7 @@ import zipfile
 from configparser import ConfigParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copy2, copytree, ignore_patterns
 
 import pytest
 from packaging.requirements import Requirement
@@ -84,8 +84,10 @@ def locked() -> list[Requirement]:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the source distribution from a copy of the checkout, without network."""
     copy = tmp_path_factory.mktemp("checkout") / "copy"
-    rubbish = (".git", ".venv", ".ci", "*.egg-info", "__pycache__", "runs", "logs", "build", "dist", ".*_cache", ".hypothesis")
-    copytree(PROJECT, copy, ignore=ignore_patterns(*rubbish))
+    for folder in ("sb3_ppo_edu", "hyperparams"):
+        copytree(PROJECT / folder, copy / folder, ignore=ignore_patterns("__pycache__"))
+    for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        copy2(PROJECT / file, copy)
     return copy / "dist" / run(sys.executable, "-c", BUILD.format(kind="sdist"), cwd=copy).split()[-1]
 
 
