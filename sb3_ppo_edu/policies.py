@@ -88,6 +88,12 @@ class BoundedActionMixin(ActorCriticPolicy):
                 "Use use_sde=False, or action_distribution='gaussian'"
             )
         _check_bounded_action_space(self.action_space, self.action_distribution)
+        assert isinstance(self.action_space, spaces.Box)  # just checked; for mypy
+        # In float64, and as midpoint and half width, which do not overflow as high - low can
+        self._low = self.action_space.low.astype(np.float64)
+        self._high = self.action_space.high.astype(np.float64)
+        self._midpoint = 0.5 * self._low + 0.5 * self._high
+        self._half_width = 0.5 * self._high - 0.5 * self._low
         self.action_dist = self._make_distribution()
         super()._build(lr_schedule)
 
@@ -106,12 +112,10 @@ class BoundedActionMixin(ActorCriticPolicy):
         :param scaled_action: raw actions u, shape ``(..., *action_space.shape)``; the name is SB3's
         :return: actions within [low, high], same shape, with the action space's dtype
         """
-        # In float64, and as midpoint and half width, which do not overflow. Rounding to float32 is monotone
-        # and so keeps the bounds, which are float32 numbers.
-        low, high = self._bounds()
         normalised = np.tanh(self.distribution_class.squash_slope * np.asarray(scaled_action, dtype=np.float64))
-        actions = (0.5 * low + 0.5 * high) + normalised * (0.5 * high - 0.5 * low)
-        bounded: np.ndarray = np.minimum(np.maximum(actions, low), high).astype(self.action_space.dtype)
+        actions = self._midpoint + self._half_width * normalised
+        # The last rounding, to the dtype of the bounds, is monotone and cannot leave them again
+        bounded: np.ndarray = np.minimum(np.maximum(actions, self._low), self._high).astype(self.action_space.dtype)
         return bounded
 
     def scale_action(self, action: np.ndarray) -> np.ndarray:
@@ -123,16 +127,18 @@ class BoundedActionMixin(ActorCriticPolicy):
         :param action: actions, shape ``(..., *action_space.shape)``
         :return: raw actions u, finite, same shape, float32
         """
-        low, high = self._bounds()
-        normalised = (np.asarray(action, dtype=np.float64) - (0.5 * low + 0.5 * high)) / (0.5 * high - 0.5 * low)
+        normalised = (np.asarray(action, dtype=np.float64) - self._midpoint) / self._half_width
         largest = 1.0 - float(np.finfo(str(self.action_space.dtype)).epsneg)
         raw: np.ndarray = np.arctanh(np.clip(normalised, -largest, largest)) / self.distribution_class.squash_slope
         return raw.astype(np.float32)
 
-    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of the action space in float64, each of shape ``action_space.shape``."""
-        assert isinstance(self.action_space, spaces.Box)  # checked in _build
-        return self.action_space.low.astype(np.float64), self.action_space.high.astype(np.float64)
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        """What ``save`` keeps to build the policy anew.
+
+        SB3 2.9 forgets ``share_features_extractor``: a policy with two extractors comes back with one, and predicts
+        something else.
+        """
+        return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the parameters of the last distribution out of copies and pickles.
