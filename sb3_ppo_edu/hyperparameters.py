@@ -139,10 +139,9 @@ def check_environment(env_id: str) -> str:
         except (ImportError, TypeError) as error:
             raise ValueError(f"environment {env_id!r}: the module {module!r} cannot be imported ({error})") from error
     if registered_id not in gymnasium.registry:
-        remedy = _nearest(registered_id, gymnasium.registry)
-        if registered_id.startswith("ALE/"):
-            remedy += "; Atari games need the package ale-py, and are written ale_py:ALE/Pong-v5"
-        raise ValueError(f"environment {env_id!r}: expected an id in gymnasium's registry, found none of that name{remedy}")
+        near = _nearest(registered_id, gymnasium.registry)
+        atari = "; Atari games need the package ale-py, and are written ale_py:ALE/Pong-v5" * registered_id.startswith("ALE/")
+        raise ValueError(f"environment {env_id!r}: expected an id of gymnasium's registry, found no such id{near}{atari}")
     return registered_id
 
 
@@ -318,9 +317,10 @@ def _is_number(text: str) -> bool:
 
 
 def _nearest(name: str, legal: Iterable[str]) -> str:
-    """Return a half-sentence with the nearest legal name, or nothing if none is near."""
-    near = difflib.get_close_matches(name, list(legal), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """Return a parenthesis with the nearest legal name, or nothing if none is near; case does not count."""
+    spelling = {candidate.lower(): candidate for candidate in legal}
+    near = difflib.get_close_matches(name.lower(), list(spelling), n=1)
+    return f" (did you mean {spelling[near[0]]!r}?)" if near else ""
 
 
 def _kind(value: Any) -> str:

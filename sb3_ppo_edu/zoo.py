@@ -1,0 +1,274 @@
+"""RL Baselines3 Zoo with ``EduPPO`` in it: ``python -m sb3_ppo_edu.zoo train --env CartPole-v1``.
+
+The zoo has no entry point for algorithms of other packages, so this module registers ``EduPPO`` under the key ``eduppo``
+and then calls the zoo's own command. It adds ``--algo eduppo`` and, for training, ``--conf-file`` with the settings of this
+package, where the user gave none, and passes everything else through. rl_zoo3 patches gymnasium when it is imported, which
+is why it is imported in functions only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sb3_ppo_edu.arguments import parse_schedule
+from sb3_ppo_edu.hyperparameters import bundled_file, check_keys
+from sb3_ppo_edu.ppo import EduPPO
+
+if TYPE_CHECKING:
+    from rl_zoo3.exp_manager import ExperimentManager
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import BaseCallback
+
+#: The zoo's name for ``EduPPO``: its lower-cased class name, from which the zoo derives folders and file names.
+KEY = "eduppo"
+#: Arguments of ``EduPPO`` that may be schedules. The zoo reads ``lin_…`` in the first three only.
+SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef", "vf_coef")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command of the zoo.
+
+    :param summary: what it does, in a few words
+    :param module: the zoo's module
+    :param function: the function that reads ``sys.argv`` and does it; ``None`` if the module is a script
+    :param algo_option: its option for the algorithm, if it has one
+    :param packages: what it imports beyond the zoo's declared dependencies
+    """
+
+    summary: str
+    module: str
+    function: str | None = None
+    algo_option: str | None = None
+    packages: tuple[str, ...] = ()
+
+
+VERBS = {
+    "train": Verb("train an agent, continue one (-i), or search hyperparameters (-optimize)", "train", "train", "--algo"),
+    "enjoy": Verb("watch a trained agent", "enjoy", "enjoy", "--algo", ("requests",)),
+    "record_video": Verb("record a trained agent", "record_video", None, "--algo"),
+    "record_training": Verb("record every checkpoint of a training", "record_training", None, "--algo"),
+    "plot_train": Verb("plot training rewards", "plots.plot_train", "plot_train", "--algo", ("pandas", "seaborn")),
+    "all_plots": Verb("gather and plot evaluations", "plots.all_plots", "all_plots", "--algos", ("pandas", "seaborn")),
+    "plot_from_file": Verb(
+        "plot what all_plots gathered", "plots.plot_from_file", "plot_from_file", None, ("pandas", "seaborn")
+    ),
+    "benchmark": Verb("evaluate all trained agents", "benchmark", None, None, ("pandas", "requests")),
+    "load_from_hub": Verb("download a trained agent", "load_from_hub", None, "--algo", ("requests",)),
+    "push_to_hub": Verb("upload a trained agent", "push_to_hub", None, "--algo"),
+}
+
+#: Commands that the zoo starts as processes of their own, and the verb that each of them is.
+_SHELLED_OUT = {("python", "-m", "rl_zoo3.record_video"): "record_video", ("python", "enjoy.py"): "enjoy"}
+
+_EXAMPLES = f"""examples:
+  python -m sb3_ppo_edu.zoo train --env CartPole-v1 --eval-freq 10000
+  python -m sb3_ppo_edu.zoo train --env Pendulum-v1 -params action_distribution:"'tanh_gaussian'"
+  python -m sb3_ppo_edu.zoo train --env CartPole-v1 -i logs/{KEY}/CartPole-v1_1/CartPole-v1.zip -n 50000
+  python -m sb3_ppo_edu.zoo train --env CartPole-v1 -optimize --n-trials 100 --storage logs/study.log --study-name cartpole
+  python -m sb3_ppo_edu.zoo enjoy --env CartPole-v1 -f logs
+  python -m sb3_ppo_edu.zoo record_video --env CartPole-v1 -f logs -n 500
+
+'VERB --help' prints the zoo's own help. --algo {KEY} and --conf-file (the settings that come with this package) are added
+unless given; everything else goes to the zoo as it is. Trained agents lie in logs/, where -f finds them."""
+
+
+class ZooError(ValueError):
+    """The zoo cannot be called as asked; the message says why and what helps."""
+
+
+def register() -> None:
+    """Make ``EduPPO`` known to the zoo under the key ``eduppo``: as an algorithm, to its search and to its study loader.
+
+    For scripts that call the zoo's functions themselves: call it before theirs. Importing this module does not.
+    """
+    from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+    from rl_zoo3.utils import ALGOS
+
+    ALGOS[KEY] = EduPPO
+    # The search is PPO's own. It replaces policy_kwargs; what EduPPO adds are arguments of the algorithm, and so stay.
+    HYPERPARAMS_SAMPLER[KEY] = HYPERPARAMS_SAMPLER["ppo"]
+    HYPERPARAMS_CONVERTER[KEY] = HYPERPARAMS_CONVERTER["ppo"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command of the zoo.
+
+    :param arguments: the verb and its arguments; those of the command line by default
+    :return: the exit status: 0, or 2 if the command cannot be run as asked
+    """
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    if verb in ("", "-h", "--help"):
+        print(_help())
+        return 0 if verb else 2
+    try:
+        if verb not in VERBS:
+            near = difflib.get_close_matches(verb, VERBS, n=1)
+            remedy = f", did you mean {near[0]!r}?" if near else ""
+            raise ZooError(f"unknown verb {verb!r}{remedy}; expected one of {', '.join(VERBS)}")
+        for package in VERBS[verb].packages:
+            _require(package, f"the zoo's {verb}")
+        register()
+        _run(VERBS[verb], [f"python -m sb3_ppo_edu.zoo {verb}", *_with_defaults(verb, rest)])
+    except ZooError as error:
+        print(f"sb3_ppo_edu.zoo: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _help() -> str:
+    """Return the help text."""
+    verbs = "\n".join(f"  {name:16}{verb.summary}" for name, verb in VERBS.items())
+    usage = "usage: python -m sb3_ppo_edu.zoo VERB [arguments of the verb]"
+    return f"{usage}\n\nRL Baselines3 Zoo with EduPPO in it.\n\nverbs:\n{verbs}\n\n{_EXAMPLES}"
+
+
+def _with_defaults(verb: str, arguments: Sequence[str]) -> list[str]:
+    """Put ``--algo eduppo``, and for training of it ``--conf-file``, before the arguments, where they do not say otherwise."""
+    option = VERBS[verb].algo_option
+    if option is None:
+        return list(arguments)
+    # Any number of values, so that a wrong call is left for the zoo's own parser to explain.
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-a", option, dest="algo", nargs="*")
+    parser.add_argument("-conf", "--conf-file", nargs="*")
+    given, _ = parser.parse_known_args(arguments)
+    defaults = [] if given.algo else [option, KEY]
+    if verb == "train" and given.conf_file is None and given.algo in (None, [KEY]):
+        defaults += ["--conf-file", str(bundled_file())]
+    return [*defaults, *arguments]
+
+
+def _require(package: str, purpose: str) -> None:
+    """Refuse to go on without a package that the zoo imports and does not declare."""
+    if importlib.util.find_spec(package) is None:
+        raise ZooError(f"{purpose} needs the package {package}, which is not installed: pip install {package}")
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn a wrong value into a refusal of the command, without a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise ZooError(str(error)) from error
+
+
+def _run(verb: Verb, argv: list[str]) -> None:
+    """Call the zoo's command with its ``sys.argv``, our experiment manager, and our children in place of its own."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(sys, "argv", argv))
+        stack.enter_context(_replaced(subprocess, "call", _calling_this_module(subprocess.call)))
+        if verb.module == "record_training":
+            stack.enter_context(_ffmpeg())
+        try:
+            if verb.function is None:
+                runpy.run_module(f"rl_zoo3.{verb.module}", run_name="__main__")
+                return
+            module = importlib.import_module(f"rl_zoo3.{verb.module}")
+        except ImportError as error:
+            raise ZooError(f"rl_zoo3 {version('rl_zoo3')} and the packages installed here do not fit: {error}") from error
+        if verb.module == "train":
+            stack.enter_context(_replaced(module, "ExperimentManager", _experiment_manager()))
+        getattr(module, verb.function)()
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value for as long as the context lasts."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _calling_this_module(call: Callable[..., int]) -> Callable[..., int]:
+    """Wrap ``subprocess.call``: the verbs that the zoo starts as processes of their own would not know ``eduppo``."""
+
+    def call_here(command: Sequence[str], *args: Any, **kwargs: Any) -> int:
+        for zoo_command, verb in _SHELLED_OUT.items():
+            if tuple(command[: len(zoo_command)]) == zoo_command:
+                command = [sys.executable, "-m", "sb3_ppo_edu.zoo", verb, *command[len(zoo_command) :]]
+        return call(command, *args, **kwargs)
+
+    return call_here
+
+
+@contextlib.contextmanager
+def _ffmpeg() -> Iterator[None]:
+    """Put the ffmpeg that imageio brings on the PATH where the system has none; the zoo calls it by name."""
+    if shutil.which("ffmpeg"):
+        yield
+        return
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise ZooError("record_training needs the program ffmpeg: install it, or pip install imageio-ffmpeg, which brings one")
+    executable = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    path = os.environ.get("PATH", os.defpath)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "ffmpeg").symlink_to(executable)
+        os.environ["PATH"] = folder + os.pathsep + path
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = path
+
+
+def _experiment_manager() -> type[ExperimentManager]:
+    """Return the zoo's experiment manager, with what ``EduPPO`` needs of it; other algorithms it serves as ever."""
+    from rl_zoo3.exp_manager import ExperimentManager
+
+    class EduExperimentManager(ExperimentManager):
+        """The zoo's experiment manager, which checks names and leaves schedules to ``EduPPO``."""
+
+        def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+            """Refuse a search whose report could not be written, which would come to light only at its end."""
+            if self.optimize_hyperparameters:
+                _require("pandas", "the report of a hyperparameter search")
+            return super().setup_experiment()
+
+        def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+            """Read the settings, with trial 0 of a study too, and refuse a name that is neither EduPPO's nor the zoo's."""
+            if self.storage and self.study_name and self.trial_id == 0:
+                # The zoo takes 0 for "no trial". Its order is kept: file, then trial, then command line.
+                trial = self.load_trial(self.storage, self.study_name, self.trial_id)
+                self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
+            hyperparams, saved = super().read_hyperparameters()
+            if self.algo == KEY:
+                with _refusing():
+                    check_keys(hyperparams, f"{self.config}, settings of {self.env_name.gym_id}")
+            return hyperparams, saved
+
+        def _preprocess_hyperparams(
+            self, hyperparams: dict[str, Any]
+        ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
+            """Read schedules as EduPPO does: two more of them, ``null`` allowed, and no zoo class in the saved model."""
+            if self.algo != KEY:
+                return super()._preprocess_hyperparams(hyperparams)
+            given = {name: hyperparams.pop(name) for name in SCHEDULES if name in hyperparams}
+            with _refusing():
+                schedules = {name: value if value is None else parse_schedule(name, value) for name, value in given.items()}
+            ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
+            return {**ready, **schedules}, env_wrapper, callbacks, vec_env_wrapper
+
+    return EduExperimentManager
+
+
+if __name__ == "__main__":
+    sys.exit(main())
