@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             near = difflib.get_close_matches(verb, VERBS, n=1)
-            remedy = f", did you mean {near[0]!r}?" if near else ""
+            remedy = f" (did you mean {near[0]!r}?)" if near else ""
             raise ZooError(f"unknown verb {verb!r}{remedy}; expected one of {', '.join(VERBS)}")
         for package in VERBS[verb].packages:
             _require(package, f"the zoo's {verb}")
