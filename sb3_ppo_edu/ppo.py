@@ -348,6 +348,7 @@ class EduPPO(OnPolicyAlgorithm):
         if self._engine is None or self._engine.policy is not self.policy or self._engine_choice != self.engine:
             self._engine, self.engine_reason = make_engine(self.engine, self.policy)
             self._engine_choice = self.engine
+        self._engine.attach()
         return self._engine
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "ActorCriticPolicy") -> None:
@@ -472,7 +473,7 @@ class EduPPO(OnPolicyAlgorithm):
 
         for epoch in range(self.n_epochs):
             record.epoch_kls = []
-            for minibatch in self.rollout_buffer.get(self.batch_size):
+            for minibatch in engine.minibatches(self.rollout_buffer, self.batch_size):
                 try:
                     statistics = engine.gradients(minibatch, settings)
                     record.add(statistics)

@@ -8,6 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_ppo_edu.engines.autograd import AutogradEngine
 from sb3_ppo_edu.engines.base import Engine, MinibatchStatistics, NonFiniteUpdateError, UpdateSettings, project_log_std
+from sb3_ppo_edu.engines.fused import FusedEngine, why_not_fused
 
 EngineName = Literal["auto", "autograd", "fused"]
 
@@ -15,6 +16,7 @@ __all__ = [
     "AutogradEngine",
     "Engine",
     "EngineName",
+    "FusedEngine",
     "MinibatchStatistics",
     "NonFiniteUpdateError",
     "UpdateSettings",
@@ -32,8 +34,11 @@ def make_engine(name: EngineName, policy: ActorCriticPolicy) -> tuple[Engine, st
     :return: the engine, and one sentence that says why it is this one
     :raises ValueError: if "fused" is asked for where it can't be, with that sentence
     """
-    no_fused = "the fused engine is not part of this version"
-    if name == "fused":
-        raise ValueError(f"engine='fused': {no_fused}: use engine='auto' or 'autograd'")
-    reason = "autograd was asked for" if name == "autograd" else no_fused
-    return AutogradEngine(policy), f"autograd: {reason}."
+    obstacle = why_not_fused(policy)
+    if name == "fused" and obstacle is not None:
+        raise ValueError(f"engine='fused': {obstacle}: use engine='auto' or 'autograd'")
+    if name == "autograd":
+        return AutogradEngine(policy), "autograd: it was asked for."
+    if obstacle is not None:
+        return AutogradEngine(policy), f"autograd: {obstacle}."
+    return FusedEngine(policy), "fused: policy, distribution and optimizer are supported."

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSamples
 
@@ -44,6 +47,13 @@ class AutogradEngine:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
         with th.no_grad():
             return self.policy.predict_values(observations)
+
+    def attach(self) -> None:
+        """Nothing to do: the policy's modules are used as they are."""
+
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[RolloutBufferSamples]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
+        return iter(rollout_buffer.get(batch_size))
 
     def gradients(self, minibatch: RolloutBufferSamples, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""

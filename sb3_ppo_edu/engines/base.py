@@ -9,13 +9,15 @@ several processes that average their gradients at the same place, gradient accum
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSamples
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_ppo_edu.losses import KlEstimator, VfClipMode
@@ -111,11 +113,25 @@ class Engine(Protocol):
         """
         ...
 
-    def gradients(self, minibatch: RolloutBufferSamples, settings: UpdateSettings) -> MinibatchStatistics:
+    def attach(self) -> None:
+        """Look again at the policy's parameters, in case something replaced their memory. Called before each rollout."""
+        ...
+
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[Any]:
+        """
+        Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
+
+        :param rollout_buffer: full rollout buffer
+        :param batch_size: transitions per minibatch; the last one may have fewer
+        :return: minibatches in the form that ``gradients`` of this engine takes
+        """
+        ...
+
+    def gradients(self, minibatch: Any, settings: UpdateSettings) -> MinibatchStatistics:
         """
         Compute losses and gradients. No parameter moves.
 
-        :param minibatch: transitions of the rollout
+        :param minibatch: transitions of the rollout, from ``minibatches``
         :param settings: settings of this update
         :return: statistics of the minibatch
         :raises NonFiniteUpdateError: if a loss is NaN or infinite

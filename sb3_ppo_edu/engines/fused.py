@@ -1,0 +1,485 @@
+"""The fused engine: the same act and update as the autograd engine, by hand-derived passes over flat arrays.
+
+For MLP policies on a CPU nearly all of PPO's time under autograd goes into operator and graph overhead: a minibatch of 64
+through two towers of 64 x 64 is about 0.1 ms of arithmetic. Here a minibatch is some seventy numpy calls into memory that
+is allocated once. The README beside this file derives every backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_ppo_edu.engines.base import (
+    MinibatchStatistics,
+    UpdateSettings,
+    check_finite,
+    check_finite_norm,
+    project_log_std,
+)
+from sb3_ppo_edu.engines.flat import FlatParameters
+from sb3_ppo_edu.engines.heads import make_head
+from sb3_ppo_edu.engines.layers import Activation, Array, LinearStack, TowerStack, make_activation
+from sb3_ppo_edu.engines.optimizers import FLAT_OPTIMIZERS
+from sb3_ppo_edu.losses import ADVANTAGE_EPS
+from sb3_ppo_edu.policies import TanhGaussianPolicy
+
+SUPPORTED_POLICIES = (ActorCriticPolicy, TanhGaussianPolicy)
+
+CLIP_EPS = 1e-6
+"""Added to the gradient norm before dividing by it, as in ``torch.nn.utils.clip_grad_norm_``."""
+
+
+class ArrayMinibatch(NamedTuple):
+    """
+    Transitions as numpy arrays, all with ``batch`` rows.
+
+    :param observations: flattened observations, shape ``(batch, features)``
+    :param actions: as the rollout buffer stores them, shape ``(batch, action_dim)``
+    :param old_values: shape ``(batch,)``
+    :param old_log_prob: shape ``(batch,)``
+    :param advantages: shape ``(batch,)``
+    :param returns: shape ``(batch,)``
+    """
+
+    observations: Array
+    actions: NDArray[Any]
+    old_values: Array
+    old_log_prob: Array
+    advantages: Array
+    returns: Array
+
+
+class Tower(NamedTuple):
+    """
+    One of the policy's two towers, as torch modules.
+
+    :param linears: its linear layers
+    :param activations: the activation module behind each
+    """
+
+    linears: list[nn.Linear]
+    activations: list[nn.Module]
+
+    def shape(self) -> tuple[tuple[int, ...], ...]:
+        """
+        Shapes of the weights.
+
+        :return: a tuple that is equal for towers that can be computed side by side
+        """
+        return tuple(tuple(linear.weight.shape) for linear in self.linears)
+
+
+def read_tower(network: nn.Sequential) -> Tower | None:
+    """
+    Read alternating linear layers and activations.
+
+    :param network: a tower of SB3's ``MlpExtractor``
+    :return: the tower, or None if it is anything else
+    """
+    modules = list(network)
+    linears, activations = modules[0::2], modules[1::2]
+    if len(linears) != len(activations) or not all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
+        return None
+    if any(make_activation(activation) is None for activation in activations):
+        return None
+    # The towers take the first activation for all: SB3 builds them from one class.
+    if len({repr(activation) for activation in activations}) > 1:
+        return None
+    return Tower([linear for linear in linears if isinstance(linear, nn.Linear)], activations)
+
+
+def why_not_fused(policy: ActorCriticPolicy) -> str | None:
+    """
+    Find the first thing that the fused engine does not support.
+
+    :param policy: actor-critic policy with its optimizer
+    :return: what it is, as the end of a sentence, or None if all is supported
+    """
+    optimizer = policy.optimizer
+    checks: list[tuple[bool, str]] = [
+        (type(policy) in SUPPORTED_POLICIES, f"the policy is a {type(policy).__name__}, not SB3's MlpPolicy or our tanh one"),
+        (not policy.use_sde, "the policy uses gSDE"),
+        (type(policy.features_extractor) is FlattenExtractor, f"the features extractor is {type(policy.features_extractor).__name__}"),
+        (not isinstance(policy.observation_space, spaces.Dict), "observations are dictionaries"),
+        (type(policy.mlp_extractor) is MlpExtractor, f"the network is a {type(policy.mlp_extractor).__name__}"),
+        (type(optimizer) in FLAT_OPTIMIZERS, f"the optimizer is {type(optimizer).__name__}"),
+        (len(optimizer.param_groups) == 1, "the optimizer has several parameter groups"),
+        (
+            not any(optimizer.param_groups[0].get(option) for option in ("capturable", "differentiable")),
+            "the optimizer is capturable or differentiable",
+        ),
+        (
+            all(parameter.device.type == "cpu" for parameter in policy.parameters()),
+            "the policy is not on the CPU",
+        ),
+        (
+            all(parameter.requires_grad and parameter.dtype in (th.float32, th.float64) for parameter in policy.parameters()),
+            "some parameters are frozen or of another type than float32",
+        ),
+    ]
+    for holds, reason in checks:
+        if not holds:
+            return reason
+    for name, network in (("actor", policy.mlp_extractor.policy_net), ("critic", policy.mlp_extractor.value_net)):
+        if read_tower(network) is None:
+            return f"the {name}'s network is not made of linear layers with one supported activation"
+    return None
+
+
+class FusedEngine:
+    """
+    Acts and updates by hand-derived forward and backward passes.
+
+    It supports what :func:`why_not_fused` does not refuse. Results agree with the autograd engine to float rounding, random
+    numbers are drawn from the same streams in the same order.
+
+    :param policy: actor-critic policy with its optimizer
+    """
+
+    name = "fused"
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        actor, critic = read_tower(policy.mlp_extractor.policy_net), read_tower(policy.mlp_extractor.value_net)
+        assert actor is not None and critic is not None, why_not_fused(policy)
+        self._side_by_side = len(actor.linears) > 0 and actor.shape() == critic.shape()
+        self.flat = FlatParameters(self._memory_order(actor, critic))
+        self.flat.attach()
+        if self._side_by_side:
+            stack = self._make_stack([actor, critic])
+            self._actor_stack = self._critic_stack = stack
+        else:
+            self._actor_stack, self._critic_stack = self._make_stack([actor]), self._make_stack([critic])
+        self._action_layer = self._make_layer([policy.action_net])
+        self._value_layer = self._make_layer([policy.value_net])
+        has_log_std = hasattr(policy, "log_std")
+        log_std, log_std_grad = self.flat.view([policy.log_std]) if has_log_std else (None, None)
+        head = make_head(
+            policy.action_dist,
+            None if log_std is None else log_std[0],
+            None if log_std_grad is None else log_std_grad[0],
+        )
+        assert head is not None, f"no head for {type(policy.action_dist).__name__}"
+        self.head = head
+        self.optimizer = FLAT_OPTIMIZERS[type(policy.optimizer)](policy.optimizer, self.flat)
+        self._dtype = self.flat.values.flat.dtype
+        space = policy.observation_space
+        self._plain_box = isinstance(space, spaces.Box) and not (policy.normalize_images and is_image_space(space))
+        self._action_shape = policy.action_space.shape or ()
+        self._settings: UpdateSettings | None = None
+
+    # -- construction ----------------------------------------------------------------------------------------------------
+
+    def _memory_order(self, actor: Tower, critic: Tower) -> list[nn.Parameter]:
+        """
+        Order the parameters so that layers computed side by side are neighbours.
+
+        :param actor: the actor's tower
+        :param critic: the critic's tower
+        :return: all parameters of the policy
+        """
+        if self._side_by_side:
+            layers = [list(pair) for pair in zip(actor.linears, critic.linears, strict=True)]
+        else:
+            layers = [[linear] for linear in (*actor.linears, *critic.linears)]
+        layers += [[self.policy.action_net], [self.policy.value_net]]
+        ordered = [
+            parameter
+            for group in layers
+            for parameter in (*(linear.weight for linear in group), *(linear.bias for linear in group))
+        ]
+        known = {id(parameter) for parameter in ordered}
+        return ordered + [parameter for parameter in self.policy.parameters() if id(parameter) not in known]
+
+    def _make_layer(self, linears: list[Any]) -> LinearStack:
+        """
+        View the memory of linear layers of one shape.
+
+        :param linears: neighbours in the flat buffer
+        :return: the layer
+        """
+        weight, weight_grad = self.flat.view([linear.weight for linear in linears])
+        bias, bias_grad = self.flat.view([linear.bias for linear in linears])
+        return LinearStack(weight, bias[:, None, :], weight_grad, bias_grad[:, None, :])
+
+    def _make_stack(self, towers: list[Tower]) -> TowerStack | None:
+        """
+        Build the stack of towers of one shape.
+
+        :param towers: one tower, or two of equal shape
+        :return: the stack, or None where there are no hidden layers
+        """
+        if not towers[0].linears:
+            return None
+        activation = make_activation(towers[0].activations[0])
+        assert activation is not None
+        layers = [self._make_layer(list(linears)) for linears in zip(*(tower.linears for tower in towers), strict=True)]
+        return TowerStack(layers, activation)
+
+    # -- acting ----------------------------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`."""
+        self.flat.attach()
+
+    def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
+        x = self._features(observations)
+        outputs, values = self._forward(x)
+        actions, log_prob = self.head.sample(outputs)
+        return (
+            th.from_numpy(actions.reshape((len(x), *self._action_shape))),
+            th.from_numpy(values[:, None]),
+            th.from_numpy(log_prob),
+        )
+
+    def value(self, observations: PyTorchObs) -> th.Tensor:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
+        _, values = self._forward(self._features(observations))
+        return th.from_numpy(values[:, None])
+
+    def _features(self, observations: PyTorchObs) -> Array:
+        """
+        Preprocess and flatten observations as the policy does.
+
+        :param observations: batch of observations
+        :return: shape ``(batch, features)``, in the parameters' type
+        """
+        assert isinstance(observations, th.Tensor)
+        if self._plain_box:
+            array: NDArray[Any] = observations.numpy()
+        else:
+            with th.no_grad():
+                features = self.policy.extract_features(observations, self.policy.features_extractor)
+            assert isinstance(features, th.Tensor)
+            array = features.numpy()
+        return array.reshape(len(array), -1).astype(self._dtype, copy=False)
+
+    def _forward(self, x: Array) -> tuple[Array, Array]:
+        """
+        Outputs of the action net and values.
+
+        :param x: features, shape ``(batch, features)``
+        :return: ``(batch, n_outputs)`` and ``(batch,)``, freshly allocated
+        """
+        self._latent_pi, self._latent_vf = self._latents(x)
+        outputs = np.matmul(self._latent_pi, self._action_layer.weight_t[0])
+        outputs += self._action_layer.bias[0]
+        values = np.matmul(self._latent_vf, self._value_layer.weight[0, 0])
+        values += self._value_layer.bias[0, 0, 0]
+        return outputs, values
+
+    def _latents(self, x: Array) -> tuple[Array, Array]:
+        """
+        Outputs of the two towers.
+
+        :param x: features, shape ``(batch, features)``
+        :return: actor's and critic's, each ``(batch, width)``
+        """
+        if self._side_by_side:
+            assert self._actor_stack is not None
+            both = self._actor_stack.forward(x)
+            return both[0], both[1]
+        return (
+            x if self._actor_stack is None else self._actor_stack.forward(x)[0],
+            x if self._critic_stack is None else self._critic_stack.forward(x)[0],
+        )
+
+    # -- updating --------------------------------------------------------------------------------------------------------
+
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ArrayMinibatch]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
+        self.flat.attach()
+        self.flat.attach_gradients()
+        self.optimizer.attach()
+        if type(rollout_buffer) is not RolloutBuffer:
+            for samples in rollout_buffer.get(batch_size):
+                yield ArrayMinibatch(self._features(samples.observations), *(tensor.numpy() for tensor in samples[1:6]))
+            return
+        yield from self._shuffled(rollout_buffer, batch_size)
+
+    def _shuffled(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ArrayMinibatch]:
+        """
+        Shuffle a whole epoch at once, with the permutation that ``RolloutBuffer.get`` would draw.
+
+        :param rollout_buffer: SB3's own rollout buffer, full
+        :param batch_size: transitions per minibatch
+        :return: the minibatches of one epoch
+        """
+        total = rollout_buffer.buffer_size * rollout_buffer.n_envs
+        permutation = np.random.permutation(total)
+        if not rollout_buffer.generator_ready:
+            for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+                setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
+            rollout_buffer.generator_ready = True
+            self._rollout_features = self._features(th.from_numpy(rollout_buffer.observations))
+        columns = ArrayMinibatch(
+            self._rollout_features[permutation],
+            rollout_buffer.actions[permutation],
+            *(
+                getattr(rollout_buffer, name).reshape(-1)[permutation].astype(self._dtype, copy=False)
+                for name in ("values", "log_probs", "advantages", "returns")
+            ),
+        )
+        for start in range(0, total, batch_size):
+            yield ArrayMinibatch(*(column[start : start + batch_size] for column in columns))
+
+    def gradients(self, minibatch: ArrayMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
+        x, batch = minibatch.observations, len(minibatch.observations)
+        outputs, values = self._forward(x)
+        log_prob, entropy = self.head.evaluate(outputs, minibatch.actions)
+        advantages = self._advantages(minibatch.advantages, settings)
+
+        log_ratio = log_prob - minibatch.old_log_prob
+        ratio = np.exp(log_ratio)
+        policy_loss, ratio_grad = surrogate(ratio, advantages, settings)
+        value_loss, value_grad = value_error(values, minibatch, settings)
+        statistics = MinibatchStatistics(
+            policy_loss=policy_loss,
+            value_loss=value_loss,
+            entropy_loss=-entropy,
+            loss=policy_loss - settings.ent_coef * entropy + settings.vf_coef * value_loss,
+            approx_kl=kl_estimate(log_ratio, ratio, settings),
+            clip_fraction=np.count_nonzero(np.abs(ratio - 1.0) > settings.clip_range) / batch,
+            ratio_max=float(np.maximum.reduce(ratio)),
+        )
+        check_finite(statistics)
+
+        # d ratio / d log_prob = ratio; the loss has the entropy with weight -ent_coef.
+        ratio_grad *= ratio
+        value_grad *= settings.vf_coef
+        self._backward(x, self.head.backward(ratio_grad, -settings.ent_coef), value_grad)
+        self._settings = settings
+        return statistics
+
+    @staticmethod
+    def _advantages(advantages: Array, settings: UpdateSettings) -> Array:
+        """
+        Advantages as the policy loss uses them, see :func:`sb3_ppo_edu.losses.normalize_advantages`.
+
+        :param advantages: shape ``(batch,)``
+        :param settings: settings of this update
+        :return: shape ``(batch,)``
+        """
+        if settings.normalize_advantage and settings.advantage_moments is not None:
+            mean, std = settings.advantage_moments
+            advantages = (advantages - mean) / (std + ADVANTAGE_EPS)
+        elif settings.normalize_advantage and len(advantages) > 1:
+            advantages = advantages - np.add.reduce(advantages) / len(advantages)
+            advantages /= math.sqrt(np.dot(advantages, advantages) / (len(advantages) - 1)) + ADVANTAGE_EPS
+        if settings.clip_advantage is not None:
+            advantages = np.clip(advantages, -settings.clip_advantage, settings.clip_advantage)
+        return advantages
+
+    def _backward(self, x: Array, output_grad: Array, value_grad: Array) -> None:
+        """
+        Write the gradients of all layers.
+
+        :param x: features, shape ``(batch, features)``
+        :param output_grad: dL/d outputs of the action net, shape ``(batch, n_outputs)``
+        :param value_grad: dL/d values, shape ``(batch,)``
+        """
+        action, value = self._action_layer, self._value_layer
+        np.matmul(output_grad.T, self._latent_pi, out=action.weight_grad[0])
+        np.add.reduce(output_grad, axis=0, out=action.bias_grad[0, 0])
+        np.matmul(value_grad, self._latent_vf, out=value.weight_grad[0, 0])
+        value.bias_grad[0, 0, 0] = np.add.reduce(value_grad)
+
+        if self._actor_stack is not None:
+            np.matmul(output_grad, action.weight[0], out=self._actor_stack.buffers(len(x)).grad[-1][0])
+        if self._critic_stack is not None:
+            np.multiply(value_grad[:, None], value.weight[0], out=self._critic_stack.buffers(len(x)).grad[-1][-1])
+        if self._actor_stack is not None:
+            self._actor_stack.backward(x)
+        if self._critic_stack is not None and not self._side_by_side:
+            self._critic_stack.backward(x)
+
+    def apply(self) -> float:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
+        assert self._settings is not None, "apply() needs the gradients of a preceding gradients() call"
+        gradients = self.flat.gradients.flat
+        grad_norm = math.sqrt(np.dot(gradients, gradients))
+        check_finite_norm(grad_norm)
+        self.optimizer.step(min(1.0, self._settings.max_grad_norm / (grad_norm + CLIP_EPS)))
+        if self._settings.log_std_bounds is not None:
+            project_log_std(self.policy, self._settings.log_std_bounds)
+        return grad_norm
+
+
+def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tuple[float, Array]:
+    r"""
+    Clipped surrogate loss and its derivative, see :func:`sb3_ppo_edu.losses.clipped_surrogate_loss`.
+
+    Where the minimum takes the unclipped term, :math:`\partial L/\partial r_t = -\hat A_t/n`; elsewhere it is 0.
+
+    :param ratio: shape ``(batch,)``
+    :param advantages: shape ``(batch,)``
+    :param settings: settings of this update
+    :return: the loss, and dL/d ratio of shape ``(batch,)``
+    """
+    unclipped = advantages * ratio
+    clipped = advantages * np.minimum(np.maximum(ratio, 1.0 - settings.clip_range), 1.0 + settings.clip_range)
+    active = unclipped <= clipped
+    objective = np.minimum(unclipped, clipped)
+    if settings.dual_clip is not None:
+        floor = settings.dual_clip * advantages
+        bounded = (advantages < 0) & (objective < floor)
+        objective = np.where(bounded, floor, objective)
+        active &= ~bounded
+    grad = advantages * active
+    grad *= -1.0 / len(ratio)
+    return -float(np.add.reduce(objective)) / len(ratio), grad
+
+
+def value_error(values: Array, minibatch: ArrayMinibatch, settings: UpdateSettings) -> tuple[float, Array]:
+    """
+    Value loss and its derivative, see :func:`sb3_ppo_edu.losses.value_loss`.
+
+    :param values: of the current network, shape ``(batch,)``
+    :param minibatch: gives returns and old values
+    :param settings: settings of this update
+    :return: the loss, and dL/d values of shape ``(batch,)``
+    """
+    error = values - minibatch.returns
+    batch = len(values)
+    limit = settings.clip_range_vf
+    if limit is None:
+        loss = float(np.dot(error, error)) / batch
+        error *= 2.0 / batch
+        return loss, error
+    change = values - minibatch.old_values
+    inside = np.abs(change) <= limit
+    clipped_error = minibatch.old_values + np.minimum(np.maximum(change, -limit), limit) - minibatch.returns
+    if settings.vf_clip_mode == "sb3":
+        return float(np.dot(clipped_error, clipped_error)) / batch, (2.0 / batch) * clipped_error * inside
+    squares, clipped_squares = error * error, clipped_error * clipped_error
+    active = inside | (squares > clipped_squares)
+    return float(np.add.reduce(np.maximum(squares, clipped_squares))) / batch, (2.0 / batch) * error * active
+
+
+def kl_estimate(log_ratio: Array, ratio: Array, settings: UpdateSettings) -> np.floating[Any]:
+    """
+    Estimate KL(old || new), see :func:`sb3_ppo_edu.losses.approx_kl`.
+
+    :param log_ratio: shape ``(batch,)``
+    :param ratio: its exponential
+    :param settings: settings of this update
+    :return: the estimate in nats
+    """
+    if settings.kl_estimator == "k1":
+        return np.float32(-np.add.reduce(log_ratio) / len(ratio))
+    return np.float32(np.add.reduce((ratio - 1.0) - log_ratio) / len(ratio))

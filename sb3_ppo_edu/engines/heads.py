@@ -1,0 +1,326 @@
+"""The distributions of the fused engine: sampling, log-probability, entropy, and their gradients by hand.
+
+Each head turns the outputs of the action net, an array ``(batch, n_outputs)``, into actions and log-probabilities, and maps
+the gradients with respect to log-probability and entropy back to those outputs. Sampling draws from torch's global generator
+exactly what SB3's distributions draw, in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+)
+
+from sb3_ppo_edu.distributions import TanhGaussianDistribution, _standard_normal_quadrature
+from sb3_ppo_edu.engines.layers import Array, sigmoid
+
+LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class Head(Protocol):
+    """One action distribution."""
+
+    def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
+        """
+        Draw one action per row.
+
+        :param outputs: outputs of the action net, shape ``(batch, n_outputs)``
+        :return: actions as the rollout buffer stores them, and their log-probabilities ``(batch,)``; both freshly allocated
+        """
+        ...
+
+    def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
+        """
+        Log-probabilities and mean entropy, keeping what ``backward`` needs.
+
+        :param outputs: shape ``(batch, n_outputs)``
+        :param actions: actions as the rollout buffer stores them, shape ``(batch, action_dim)``
+        :return: log-probabilities ``(batch,)`` and the mean entropy in nats
+        """
+        ...
+
+    def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
+        """
+        Gradient of L with respect to the outputs; writes those of the head's own parameters.
+
+        :param log_prob_grad: dL/d log-probability of each row, shape ``(batch,)``
+        :param entropy_weight: dL/d mean entropy
+        :return: dL/d outputs, shape ``(batch, n_outputs)``
+        """
+        ...
+
+
+class CategoricalHead:
+    r"""
+    One choice among K: :math:`\log\pi = z - \log\sum_k e^{z_k}`.
+
+    :math:`\partial\log\pi_a/\partial z = \mathbb 1_a - p`, and :math:`\partial H/\partial z_k = -p_k(\log p_k + H)`.
+
+    :param start: index of the first of its actions' columns in the buffer
+    """
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
+        self._rows: dict[int, NDArray[np.intp]] = {}
+
+    def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
+        """See :meth:`Head.sample`."""
+        log_p = log_softmax(outputs)
+        # torch.multinomial draws one exponential per class and takes the largest p/q: the exponential race.
+        race = th.empty(outputs.shape, dtype=th.float32).exponential_().numpy()
+        actions = (np.exp(log_p) / race).argmax(axis=1)
+        return actions, log_p[self._row_numbers(len(outputs)), actions]
+
+    def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
+        """See :meth:`Head.evaluate`."""
+        self.log_p = log_softmax(outputs)
+        self.p = np.exp(self.log_p)
+        self.index = (self._row_numbers(len(outputs)), actions[:, self.start].astype(np.intp))
+        self.negative_entropy = np.einsum("bk,bk->b", self.p, self.log_p)
+        return self.log_p[self.index], -float(np.add.reduce(self.negative_entropy)) / len(outputs)
+
+    def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
+        """See :meth:`Head.backward`."""
+        column = log_prob_grad[:, None]
+        if entropy_weight == 0.0:
+            grad = self.p * -column
+        else:
+            weight = entropy_weight / len(log_prob_grad)
+            grad = self.p * ((self.negative_entropy[:, None] - self.log_p) * weight - column)
+        grad[self.index] += log_prob_grad
+        return grad
+
+    def _row_numbers(self, batch: int) -> NDArray[np.intp]:
+        """
+        0, 1, …, batch - 1, made once per batch size.
+
+        :param batch: number of rows
+        :return: shape ``(batch,)``
+        """
+        found = self._rows.get(batch)
+        if found is None:
+            found = self._rows[batch] = np.arange(batch)
+        return found
+
+
+class MultiCategoricalHead:
+    """
+    Several independent choices: log-probabilities and entropies add.
+
+    :param sizes: number of classes of each choice
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        edges = np.cumsum([0, *sizes])
+        self.slices = [slice(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+        self.parts = [CategoricalHead(column) for column in range(len(sizes))]
+
+    def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
+        """See :meth:`Head.sample`."""
+        drawn = [part.sample(outputs[:, columns]) for part, columns in zip(self.parts, self.slices, strict=True)]
+        return np.stack([actions for actions, _ in drawn], axis=1), sum_arrays([log_prob for _, log_prob in drawn])
+
+    def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
+        """See :meth:`Head.evaluate`."""
+        found = [part.evaluate(outputs[:, columns], actions) for part, columns in zip(self.parts, self.slices, strict=True)]
+        return sum_arrays([log_prob for log_prob, _ in found]), sum(entropy for _, entropy in found)
+
+    def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
+        """See :meth:`Head.backward`."""
+        return np.concatenate([part.backward(log_prob_grad, entropy_weight) for part in self.parts], axis=1)
+
+
+class BernoulliHead:
+    r"""
+    Independent yes/no choices with logits z: :math:`\log\pi = \sum a z - \mathrm{softplus}(z)`.
+
+    :math:`\partial\log\pi/\partial z = a - p`, and :math:`\partial H/\partial z = -z\,p(1-p)`.
+    """
+
+    def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
+        """See :meth:`Head.sample`."""
+        actions = th.bernoulli(th.from_numpy(sigmoid(outputs))).numpy()
+        return actions, np.add.reduce(actions * outputs - softplus(outputs), axis=1)
+
+    def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
+        """See :meth:`Head.evaluate`."""
+        self.z, self.actions, self.p = outputs, actions, sigmoid(outputs)
+        log_normaliser = softplus(outputs)
+        entropy = np.add.reduce(log_normaliser - outputs * self.p, axis=None) / len(outputs)
+        return np.add.reduce(actions * outputs - log_normaliser, axis=1), float(entropy)
+
+    def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
+        """See :meth:`Head.backward`."""
+        grad = (self.actions - self.p) * log_prob_grad[:, None]
+        if entropy_weight != 0.0:
+            grad -= (entropy_weight / len(grad)) * self.z * self.p * (1.0 - self.p)
+        return grad
+
+
+class GaussianHead:
+    r"""
+    Independent normals with mean :math:`\mu` from the net and a free :math:`\log\sigma`. With :math:`y = (a-\mu)/\sigma`:
+
+    .. math::
+        \log\pi = -\tfrac12\sum y^2 - \sum\log\sigma - \tfrac D2\log 2\pi, \qquad
+        \frac{\partial\log\pi}{\partial\mu} = \frac y\sigma, \qquad \frac{\partial\log\pi}{\partial\log\sigma} = y^2 - 1
+
+    and :math:`\partial H/\partial\log\sigma = 1`.
+
+    :param log_std: log σ, shape ``(action_dim,)``
+    :param log_std_grad: where its gradient is written
+    """
+
+    def __init__(self, log_std: Array, log_std_grad: Array) -> None:
+        self.log_std = log_std
+        self.log_std_grad = log_std_grad
+
+    def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
+        """See :meth:`Head.sample`."""
+        noise: Array = th.empty(outputs.shape, dtype=th.float32).normal_().numpy()
+        actions = outputs + noise * np.exp(self.log_std)
+        y = (actions - outputs) * np.exp(-self.log_std)
+        return actions, self._log_density(y)
+
+    def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
+        """See :meth:`Head.evaluate`."""
+        self.inverse_std = np.exp(-self.log_std)
+        self.y = (actions - outputs) * self.inverse_std
+        entropy = float(np.add.reduce(self.log_std)) + len(self.log_std) * (0.5 + LOG_SQRT_2PI)
+        return self._log_density(self.y), entropy
+
+    def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
+        """See :meth:`Head.backward`."""
+        weighted = self.y * log_prob_grad[:, None]
+        np.einsum("bd,bd->d", weighted, self.y, out=self.log_std_grad)
+        self.log_std_grad += entropy_weight - np.add.reduce(log_prob_grad)
+        weighted *= self.inverse_std
+        return weighted
+
+    def _log_density(self, y: Array) -> Array:
+        """
+        Log-density of the raw action.
+
+        :param y: standardised actions, shape ``(batch, action_dim)``
+        :return: shape ``(batch,)``
+        """
+        constant = float(np.add.reduce(self.log_std)) + len(self.log_std) * LOG_SQRT_2PI
+        log_density = np.einsum("bd,bd->b", y, y)
+        log_density *= -0.5
+        log_density -= constant
+        return log_density
+
+
+class TanhGaussianHead(GaussianHead):
+    r"""
+    A normal squashed by tanh, on raw actions u: the Gaussian's log-density minus :math:`\sum\log(1-\tanh^2u)`.
+
+    The Jacobian does not depend on the parameters, so the log-probability has the Gaussian's gradient. The entropy is
+    :math:`H_{Gauss} + \sum_d \mathbb E[\log(1-\tanh^2 u_d)]` by the quadrature of
+    :class:`sb3_ppo_edu.distributions.TanhGaussianDistribution`; with :math:`u_k=\mu+\sigma x_k` its derivatives are
+    :math:`\partial/\partial\mu = \sum_k w_k(-2\tanh u_k)` and :math:`\partial/\partial\log\sigma = \sum_k w_k(-2\tanh u_k)\sigma x_k`.
+    """
+
+    def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
+        """See :meth:`Head.sample`."""
+        actions, log_prob = super().sample(outputs)
+        return actions, log_prob - np.add.reduce(log_tanh_derivative(actions), axis=1)
+
+    def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
+        """See :meth:`Head.evaluate`."""
+        log_prob, entropy = super().evaluate(outputs, actions)
+        dtype = th.from_numpy(outputs).dtype
+        nodes, weights = (tensor.numpy() for tensor in _standard_normal_quadrature(dtype, th.device("cpu")))
+        self.nodes, self.weights = nodes, weights
+        self.raw = outputs[:, :, None] + np.exp(self.log_std)[:, None] * nodes
+        entropy += float(np.add.reduce(log_tanh_derivative(self.raw) @ weights, axis=None)) / len(outputs)
+        return log_prob - np.add.reduce(log_tanh_derivative(actions), axis=1), entropy
+
+    def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
+        """See :meth:`Head.backward`."""
+        grad = super().backward(log_prob_grad, entropy_weight)
+        if entropy_weight != 0.0:
+            slope = np.tanh(self.raw) * (-2.0 * entropy_weight / len(grad))
+            grad += slope @ self.weights
+            self.log_std_grad += np.add.reduce(slope @ (self.weights * self.nodes), axis=0) * np.exp(self.log_std)
+        return grad
+
+
+def log_softmax(z: Array) -> Array:
+    """
+    Logarithm of the softmax over the last axis.
+
+    :param z: logits, shape ``(batch, K)``
+    :return: shape ``(batch, K)``
+    """
+    shifted = z - np.maximum.reduce(z, axis=1, keepdims=True)
+    shifted -= np.log(np.add.reduce(np.exp(shifted), axis=1, keepdims=True))
+    return shifted
+
+
+def softplus(z: Array) -> Array:
+    """
+    log(1 + eᶻ) without overflow.
+
+    :param z: any shape
+    :return: the same shape
+    """
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def log_tanh_derivative(u: Array) -> Array:
+    """
+    log(1 - tanh² u) = 2(log 2 - |u| - log(1 + e^(-2|u|))), finite for all finite u.
+
+    :param u: raw actions, any shape
+    :return: the same shape
+    """
+    size = np.abs(u)
+    return 2.0 * (math.log(2.0) - size - np.log1p(np.exp(-2.0 * size)))
+
+
+def sum_arrays(arrays: list[Array]) -> Array:
+    """
+    Sum arrays of one shape.
+
+    :param arrays: at least one array
+    :return: their sum
+    """
+    total = arrays[0].copy()
+    for array in arrays[1:]:
+        total += array
+    return total
+
+
+def make_head(distribution: Distribution, log_std: Array | None, log_std_grad: Array | None) -> Head | None:
+    """
+    Find the head of an SB3 distribution.
+
+    :param distribution: the policy's ``action_dist``
+    :param log_std: flat view of the policy's ``log_std`` where it has one
+    :param log_std_grad: flat view of its gradient
+    :return: the head, or None if there is none
+    """
+    kind = type(distribution)
+    if kind is CategoricalDistribution:
+        return CategoricalHead()
+    if kind is MultiCategoricalDistribution:
+        return MultiCategoricalHead([int(size) for size in distribution.action_dims])  # type: ignore[attr-defined]
+    if kind is BernoulliDistribution:
+        return BernoulliHead()
+    if log_std is not None and log_std_grad is not None:
+        if kind is DiagGaussianDistribution:
+            return GaussianHead(log_std, log_std_grad)
+        if kind is TanhGaussianDistribution:
+            return TanhGaussianHead(log_std, log_std_grad)
+    return None
