@@ -1,4 +1,4 @@
-"""Advantages and returns of a rollout: GAE as the recursion, n-step and Monte Carlo returns as its relatives.
+r"""Advantages and returns of a rollout: GAE as the recursion, n-step and Monte Carlo returns as its relatives.
 
 Time indexing. A rollout of ``n_steps`` steps holds, for step t: the reward :math:`r_t` received after the action, the
 value :math:`V(s_t)` of the observation the action was taken in, and :math:`d_t` = 1 if the episode ended *with* that step.
@@ -6,7 +6,7 @@ So :math:`d_t` belongs to the transition t → t+1 and masks :math:`V(s_{t+1})`.
 one step later, as ``episode_starts[t + 1]``. (The lecture's listing uses ``dones[t + 1]`` beside a ``done`` stored after the
 step: the mask is off by one there.)
 
-A time limit is not an end of the task: SB3 adds :math:`\\gamma V(s_{terminal})` to the reward of such a step before these
+A time limit is not an end of the task: SB3 adds :math:`\gamma V(s_{terminal})` to the reward of such a step before these
 functions see it.
 
 Source: Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation",
@@ -29,13 +29,19 @@ def _check_rollout(rewards: FloatArray, values: FloatArray, dones: npt.NDArray[n
     :param values: the same shape
     :param dones: the same shape
     :param last_values: shape ``(...)``
-    :raises ValueError: naming the shapes found and expected
+    :raises ValueError: naming the shapes found and expected, or the type of rewards that are no floating-point numbers
     """
+    if not np.issubdtype(rewards.dtype, np.floating):
+        raise ValueError(
+            f"rewards of type {rewards.dtype}: expected floating-point numbers, since the result has their type and would be "
+            "rounded: use rewards.astype(np.float32)"
+        )
     shape = rewards.shape
     if len(shape) < 1 or shape[0] < 1 or values.shape != shape or dones.shape != shape or last_values.shape != shape[1:]:
         raise ValueError(
             f"rewards {shape}, values {values.shape}, dones {dones.shape}, last_values {last_values.shape}: expected "
-            "(n_steps, ...) for the first three with n_steps ≥ 1, and (...) for last_values, such as (n_steps, n_envs) and (n_envs,)"
+            "(n_steps, ...) for the first three with n_steps ≥ 1, and (...) for last_values, such as (n_steps, n_envs) and "
+            "(n_envs,)"
         )
 
 

@@ -116,8 +116,10 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
             start = float(value.removeprefix("lin_"))
         except ValueError:
             start = math.nan
-        if not value.startswith("lin_") or not math.isfinite(start) or start < low:
-            raise _refuse(name, value, "a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0)")
+        in_range = math.isfinite(start) and (start > low if open_low else start >= low)
+        if not value.startswith("lin_") or not in_range:
+            lower = f" with a number {'>' if open_low else '≥'} {low:g}" if low > -math.inf else ""
+            raise _refuse(name, value, f"a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0){lower}")
         return LinearSchedule(start, 0.0, 1.0)
     check_number(name, value, low, open_low=open_low)
     return value
