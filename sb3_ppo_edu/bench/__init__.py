@@ -1,0 +1,1 @@
+"""The laboratory: what draws, and what compares many runs."""

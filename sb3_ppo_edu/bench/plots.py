@@ -1,0 +1,196 @@
+"""
+Pictures of runs.
+
+A picture is a function from numbers to a ``Figure``; reading the numbers and saving the picture are functions of their own.
+Figures are made without ``pyplot``, so that no window system, global state or style of the caller's is touched.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from sb3_ppo_edu.runs import EVALUATION_FILE, EVALUATIONS_FILE, MONITOR_FOLDER, write_atomically
+
+# Okabe and Ito's palette, told apart by colour-blind readers too: https://jfly.uni-koeln.de/color/
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+
+MINUS = "\N{MINUS SIGN}"
+
+ROLLING_EPISODES = 20
+"""Episodes in the running mean of the training returns."""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """
+    What a learning curve shows.
+
+    :param title: environment
+    :param train_steps: step at which each training episode ended, ascending, shape ``(n_episodes,)``
+    :param train_returns: its return, shape ``(n_episodes,)``
+    :param eval_steps: step of each evaluation, shape ``(n_evaluations,)``
+    :param eval_returns: returns of its episodes, shape ``(n_evaluations, n_eval_episodes)``
+    :param final_returns: returns of the final evaluation, shape ``(n_final,)``; may be empty
+    :param random_returns: returns of random actions, shape ``(n_random,)``; may be empty
+    """
+
+    title: str
+    train_steps: np.ndarray
+    train_returns: np.ndarray
+    eval_steps: np.ndarray
+    eval_returns: np.ndarray
+    final_returns: np.ndarray
+    random_returns: np.ndarray
+
+
+def read_learning_curve(folder: Path, title: str) -> LearningCurve:
+    """
+    Read a run's learning curve from its folder.
+
+    :param folder: the run's folder
+    :param title: what the picture is of
+    :return: the curve; what the folder does not have is empty
+    """
+    train_steps, train_returns = read_training_episodes(folder / MONITOR_FOLDER)
+    eval_steps, eval_returns = np.zeros(0), np.zeros((0, 0))
+    if (folder / EVALUATIONS_FILE).is_file():
+        with np.load(folder / EVALUATIONS_FILE) as evaluations:
+            eval_steps, eval_returns = evaluations["timesteps"], evaluations["results"]
+    final: dict[str, dict[str, list[float]]] = {}
+    if (folder / EVALUATION_FILE).is_file():
+        final = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+    final_returns, random_returns = (
+        np.asarray(final[who]["returns"] if final else [], dtype=float) for who in ("trained", "random")
+    )
+    return LearningCurve(title, train_steps, train_returns, eval_steps, eval_returns, final_returns, random_returns)
+
+
+def read_training_episodes(monitor_folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Read the training episodes from SB3's monitor files, one file for each environment.
+
+    The environments step together, so when one of them has made ``k`` steps, all ``n_envs`` have: the run's step is
+    ``k * n_envs``. (SB3's own ``load_results`` adds up the lengths of finished episodes, and so lags behind by those that are
+    not yet finished.)
+
+    :param monitor_folder: folder of the files
+    :return: steps and returns, both of shape ``(n_episodes,)``, by ascending step
+    """
+    files = sorted(monitor_folder.glob("*.monitor.csv"))
+    steps, returns = [np.zeros(0)], [np.zeros(0)]
+    for file in files:
+        with file.open(newline="", encoding="utf-8") as lines:
+            # The first line is a comment in JSON.
+            next(lines)
+            rows = list(csv.DictReader(lines))
+        steps.append(np.cumsum([float(row["l"]) for row in rows]) * len(files))
+        returns.append(np.array([float(row["r"]) for row in rows]))
+    all_steps, all_returns = np.concatenate(steps), np.concatenate(returns)
+    order = np.argsort(all_steps, kind="stable")
+    return all_steps[order], all_returns[order]
+
+
+def rolling_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """
+    Average each value with those before it.
+
+    :param values: shape ``(n,)``
+    :param window: number of values averaged; fewer at the start
+    :return: the means, shape ``(n,)``
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
+
+
+def draw_learning_curve(curve: LearningCurve) -> Figure:
+    """
+    Draw how a run learned: every training episode, the evaluations with their spread, and random actions for comparison.
+
+    :param curve: what to show
+    :return: the figure
+    """
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(curve.title, loc="left", fontsize=13, fontweight="bold")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of an episode")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    if len(curve.train_returns):
+        axes.scatter(
+            curve.train_steps, curve.train_returns, s=7, color=BLUE, alpha=0.22, linewidths=0, label="training episode"
+        )
+        mean = rolling_mean(curve.train_returns, ROLLING_EPISODES)
+        axes.plot(curve.train_steps, mean, color=BLUE, linewidth=1.8, label=f"training, mean of {ROLLING_EPISODES} episodes")
+    if len(curve.eval_steps):
+        mean, std = curve.eval_returns.mean(axis=1), curve.eval_returns.std(axis=1)
+        axes.fill_between(curve.eval_steps, mean - std, mean + std, color=VERMILLION, alpha=0.18, linewidth=0)
+        label = f"evaluation, mean ± std of {curve.eval_returns.shape[1]} episodes"
+        axes.plot(curve.eval_steps, mean, color=VERMILLION, linewidth=2.2, marker="o", markersize=4, label=label)
+    if len(curve.random_returns):
+        mean_random = curve.random_returns.mean()
+        label = f"random actions, mean {mean_random:.0f}".replace("-", MINUS)
+        axes.axhline(mean_random, color=GREY, linewidth=1.5, linestyle=(0, (4, 3)), label=label)
+    if len(curve.final_returns):
+        end = max([*curve.train_steps[-1:], *curve.eval_steps[-1:]], default=0)
+        mean_final, std_final = curve.final_returns.mean(), curve.final_returns.std()
+        final = f"{mean_final:.0f} ± {std_final:.0f}".replace("-", MINUS)
+        label = f"final evaluation, {final} over {len(curve.final_returns)} episodes"
+        axes.errorbar(
+            [end],
+            [mean_final],
+            [std_final],
+            color=GREEN,
+            marker="D",
+            markersize=7,
+            capsize=4,
+            linewidth=2,
+            label=label,
+            zorder=5,
+        )
+    axes.set_ylim(*_visible_range(curve))
+    axes.set_xlim(left=0)
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False, fontsize=9)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)
+    return figure
+
+
+def _visible_range(curve: LearningCurve) -> tuple[float, float]:
+    """Choose the returns to show: the means, and training episodes but for the lowest hundredth, which would flatten them."""
+    parts = [np.percentile(curve.train_returns, [1, 100])] if len(curve.train_returns) else []
+    if len(curve.eval_steps):
+        mean, std = curve.eval_returns.mean(axis=1), curve.eval_returns.std(axis=1)
+        parts += [mean - std, mean + std]
+    for returns in (curve.final_returns, curve.random_returns):
+        if len(returns):
+            parts.append(returns.mean() + returns.std() * np.array([-1, 1]))
+    low, high = (np.min(np.concatenate(parts)), np.max(np.concatenate(parts))) if parts else (0.0, 1.0)
+    margin = 0.05 * (high - low) or 1.0
+    return float(low - margin), float(high + margin)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """
+    Save a figure as an image; its name decides the format.
+
+    :param figure: the figure
+    :param path: the file
+    """
+    write_atomically(path, lambda temporary: figure.savefig(temporary))

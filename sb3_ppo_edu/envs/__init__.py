@@ -1,0 +1,1 @@
+"""Building environments to train and to judge on."""

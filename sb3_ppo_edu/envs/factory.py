@@ -1,0 +1,255 @@
+"""
+From settings in the zoo's form to vectorised environments, for training and for judging what was learned.
+
+The order of wrappers is the zoo's: ``Monitor``, wrappers of the single environment, wrappers of the vectorised one,
+normalisation, frame stacking, image transposition. ``Monitor`` comes first, so that the returns it reports are the
+environment's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
+
+
+@dataclass(frozen=True)
+class EnvironmentSettings:
+    """
+    How an environment is built: what the zoo's YAML says about it.
+
+    :param id: Gymnasium id, such as ``"LunarLander-v3"``
+    :param kwargs: arguments for ``gymnasium.make``
+    :param wrapper: wrapper(s) around each single environment, in the zoo's form: a dotted name, ``{name: kwargs}``, or a list
+    :param vec_wrapper: the same for wrappers around the vectorised environment
+    :param frame_stack: number of observations stacked, or ``None``
+    :param monitor_kwargs: arguments for SB3's ``Monitor``
+    :param normalize: arguments for SB3's ``VecNormalize``, or ``None`` for no normalisation
+    """
+
+    id: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    wrapper: Any = None
+    vec_wrapper: Any = None
+    frame_stack: int | None = None
+    monitor_kwargs: dict[str, Any] = field(default_factory=dict)
+    normalize: dict[str, Any] | None = None
+
+
+class EpisodeSeeds(gym.Wrapper):
+    """
+    Start every episode from its own seed: ``first``, ``first + stride``, and so on.
+
+    The seed is reported as ``info["episode_seed"]`` when the episode ends.
+
+    :param env: the environment
+    :param first: seed of the first episode
+    :param stride: distance between seeds; the number of environments that share the episodes among them
+    """
+
+    def __init__(self, env: gym.Env, first: int, stride: int = 1) -> None:
+        super().__init__(env)
+        self._seeds = itertools.count(first, stride)
+        self._seed = first
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        Begin the next episode, with the next seed.
+
+        :param seed: not used: this wrapper knows which seed is due
+        :param options: passed to the environment
+        :return: first observation and information
+        """
+        self._seed = next(self._seeds)
+        return self.env.reset(seed=self._seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        Step the environment.
+
+        :param action: the action
+        :return: observation, reward, terminated, truncated, information
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            info["episode_seed"] = self._seed
+        return observation, reward, terminated, truncated, info
+
+
+def make_training_env(settings: EnvironmentSettings, n_envs: int, seed: int, monitor_folder: Path | None = None) -> VecEnv:
+    """
+    Build the vectorised environment to train on.
+
+    No render mode is set: some environments simulate what they would draw (LunarLander its exhaust) and run at a third of
+    the speed.
+
+    :param settings: how to build the environment
+    :param n_envs: environments stepped together
+    :param seed: seed of the first environment; the others count up from it
+    :param monitor_folder: where each environment writes its episodes (SB3's monitor files), or ``None``
+    :return: the environment
+    :raises ValueError: if the environment does not take these arguments
+    """
+    env = _make_vec_env(settings, n_envs, seed, monitor_folder=monitor_folder)
+    return _wrap_vec_env(env, settings, lambda inner, arguments: VecNormalize(inner, **arguments))
+
+
+def make_evaluation_env(
+    settings: EnvironmentSettings,
+    n_envs: int = 1,
+    first_seed: int = 0,
+    *,
+    statistics: Path | None = None,
+    render_mode: str | None = None,
+) -> VecEnv:
+    """
+    Build an environment to judge or show a policy on: same observations as in training, true rewards, one seed per episode.
+
+    :param settings: how to build the environment
+    :param n_envs: environments stepped together
+    :param first_seed: seed of the first episode; the others count up from it
+    :param statistics: saved ``VecNormalize`` statistics. If ``None`` and the settings ask for normalisation, the statistics
+        start empty and are expected from elsewhere (``EvalCallback`` copies them from the training environment).
+    :param render_mode: Gymnasium's render mode, or ``None``
+    :return: the environment. Its statistics are not updated and its rewards are not normalised.
+    :raises ValueError: if the environment does not take these arguments
+    """
+
+    def normalize(env: VecEnv, arguments: dict[str, Any]) -> VecEnv:
+        normalized = VecNormalize(env, **arguments) if statistics is None else VecNormalize.load(str(statistics), env)
+        normalized.training = False
+        normalized.norm_reward = False
+        return normalized
+
+    # evaluate_policy gives the last environments one episode more when the episodes do not divide evenly. Numbered from the
+    # back, the seeds played are exactly first_seed, …, first_seed + episodes - 1, whatever n_envs is.
+    offsets = itertools.count(n_envs - 1, -1)
+    env = _make_vec_env(
+        settings,
+        n_envs,
+        first_seed,
+        seed_episodes=lambda single: EpisodeSeeds(single, first_seed + next(offsets), n_envs),
+        render_mode=render_mode,
+    )
+    return _wrap_vec_env(env, settings, normalize)
+
+
+def _make_vec_env(
+    settings: EnvironmentSettings,
+    n_envs: int,
+    seed: int,
+    *,
+    monitor_folder: Path | None = None,
+    seed_episodes: Callable[[gym.Env], gym.Env] | None = None,
+    render_mode: str | None = None,
+) -> VecEnv:
+    """Build the environments with their monitors and single-environment wrappers."""
+    wrap = import_wrappers(settings.wrapper)
+
+    def wrap_single(env: gym.Env) -> gym.Env:
+        wrapped: gym.Env = wrap(env if seed_episodes is None else seed_episodes(env))
+        return wrapped
+
+    env_kwargs = dict(settings.kwargs) if render_mode is None else {**settings.kwargs, "render_mode": render_mode}
+    # Monitor wants tuples, YAML has lists.
+    monitor_kwargs = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.monitor_kwargs.items()
+    }
+    try:
+        return make_vec_env(
+            # Given an id rather than a callable, make_vec_env would switch rendering on.
+            partial(gym.make, settings.id),
+            n_envs=n_envs,
+            seed=seed,
+            monitor_dir=None if monitor_folder is None else str(monitor_folder),
+            wrapper_class=wrap_single,
+            env_kwargs=env_kwargs,
+            monitor_kwargs=monitor_kwargs,
+        )
+    except TypeError as error:
+        given = f"env_kwargs={env_kwargs}, monitor_kwargs={monitor_kwargs}"
+        raise ValueError(f"{settings.id} cannot be built with {given}: {error}") from error
+
+
+def _wrap_vec_env(env: VecEnv, settings: EnvironmentSettings, normalize: Callable[[VecEnv, dict[str, Any]], VecEnv]) -> VecEnv:
+    """Add the vectorised wrappers, in the zoo's order."""
+    env = import_wrappers(settings.vec_wrapper)(env)
+    if settings.normalize is not None:
+        try:
+            env = normalize(env, settings.normalize)
+        except AssertionError as error:
+            raise ValueError(f"normalize={settings.normalize}: {settings.id} cannot be normalised: {error}") from error
+    if settings.frame_stack is not None:
+        env = VecFrameStack(env, settings.frame_stack)
+    # SB3 adds this to a training environment by itself; evaluation environments have to look the same.
+    return VecTransposeImage(env) if _has_channels_last(env.observation_space) else env
+
+
+def _has_channels_last(space: spaces.Space) -> bool:
+    """Whether an observation contains images in height × width × channels order."""
+    if isinstance(space, spaces.Dict):
+        return any(_has_channels_last(part) for part in space.spaces.values())
+    return isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space)
+
+
+def import_named(name: str) -> Any:
+    """
+    Import an object by its dotted name.
+
+    :param name: such as ``"stable_baselines3.common.callbacks.CheckpointCallback"``
+    :return: the object
+    :raises ValueError: if there is no such object
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name!r}: expected the dotted name of something that can be imported ({error})") from error
+
+
+def import_wrappers(names: Any) -> Callable[[Any], Any]:
+    """
+    Turn wrappers in the zoo's form into one function.
+
+    :param names: ``None``, a dotted name, ``{name: kwargs}``, or a list of those, innermost first
+    :return: a function that wraps an environment in all of them
+    :raises ValueError: if a wrapper cannot be found
+    """
+    wrappers = [partial(import_named(name), **kwargs) for name, kwargs in named_with_kwargs(names)]
+
+    def wrap(env: Any) -> Any:
+        for wrapper in wrappers:
+            env = wrapper(env)
+        return env
+
+    return wrap
+
+
+def named_with_kwargs(names: Any) -> list[tuple[str, dict[str, Any]]]:
+    """
+    Read the zoo's form for things with arguments.
+
+    :param names: ``None``, a dotted name, ``{name: kwargs}``, or a list of those
+    :return: names with their arguments
+    :raises ValueError: if it is anything else
+    """
+    pairs: list[tuple[str, dict[str, Any]]] = []
+    for entry in names if isinstance(names, list) else [] if names is None else [names]:
+        if isinstance(entry, str):
+            pairs.append((entry, {}))
+        elif isinstance(entry, Mapping) and len(entry) == 1:
+            name, kwargs = next(iter(entry.items()))
+            pairs.append((str(name), dict(kwargs or {})))
+        else:
+            raise ValueError(f"{entry!r}: expected a dotted name, or one with its arguments: {{name: {{argument: value}}}}")
+    return pairs
