@@ -137,7 +137,7 @@ class BetaDistribution(BernoulliDistribution):
 
     for the 2 * action_dim outputs (a, b) of one linear head, all a first. Both are at least 1, so the density has one peak
     (Chou, Maturana and Scherer 2017, "Improving Stochastic Policy Gradients in Continuous Control with Deep Reinforcement
-    Learning using the Beta Distribution", equations 14 to 16 and section 5.1).
+    Learning using the Beta Distribution", ICML).
 
     The raw action is the logit u = log x - log(1 - x), so that y = tanh(u / 2): x itself would round to 1 in float32.
 

@@ -199,6 +199,13 @@ def test_actions_never_leave_the_bounds(action_space: spaces.Box, raw: list[floa
         assert np.isfinite(policy.scale_action(actions)).all()
 
 
+def test_unscale_action_does_not_overflow() -> None:
+    """Bounds whose difference exceeds the largest float64 still have a middle and a quarter."""
+    policy = make_policy(TanhGaussianPolicy, spaces.Box(-1.6e308, 1.6e308, (2,), np.float64))
+    raw = np.array([0.0, -math.log(3.0) / 2.0])
+    np.testing.assert_allclose(policy.unscale_action(raw), [0.0, -0.8e308], rtol=1e-6)
+
+
 @BOTH_POLICIES
 def test_scale_action_inverts_unscale_action(policy_class: type[BoundedActionMixin]) -> None:
     """scale(unscale(u)) = u within float32, for the batch shapes that SB3 uses; from the bounds on the result is clamped."""
