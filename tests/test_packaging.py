@@ -111,14 +111,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """Every module, the type marker and the settings are in the wheel; tests, lessons and benchmarks are not."""
+    """Every file of the package and the settings are in the wheel; tests, lessons and benchmarks are not."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(f"sb3_ppo_edu-{__version__}.dist-info/METADATA").decode()
-    modules = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "sb3_ppo_edu").rglob("*.py")}
+    files = [path for path in (PROJECT / "sb3_ppo_edu").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     settings = {f"sb3_ppo_edu/hyperparams/{path.name}" for path in (PROJECT / "hyperparams").glob("*.yml")}
     assert "sb3_ppo_edu/hyperparams/eduppo.yml" in settings
-    assert modules | settings | {"sb3_ppo_edu/py.typed"} <= names
+    assert {path.relative_to(PROJECT).as_posix() for path in files} | settings | {"sb3_ppo_edu/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {"sb3_ppo_edu", f"sb3_ppo_edu-{__version__}.dist-info"}
     assert f"\nVersion: {__version__}\n" in metadata
 
