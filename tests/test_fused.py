@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.engines import AutogradEngine, FusedEngine, NonFiniteUpdateError, UpdateSettings, make_engine
-from sb3_ppo_edu.engines.fused import ArrayMinibatch
+from sb3_ppo_edu.engines.fused import FusedMinibatch
 from sb3_ppo_edu.policies import TanhGaussianPolicy
 from tests.environments import RandomWalk
 
@@ -115,9 +115,9 @@ def make_minibatch(policy: Any, batch: int, seed: int, constant_advantage: bool 
     )
 
 
-def as_arrays(samples: RolloutBufferSamples) -> ArrayMinibatch:
+def as_arrays(samples: RolloutBufferSamples) -> FusedMinibatch:
     """The same transitions for the fused engine."""
-    return ArrayMinibatch(*(tensor.numpy() for tensor in samples[:6]))
+    return FusedMinibatch(samples.observations, *(tensor.numpy() for tensor in samples[1:6]))
 
 
 def gradients_of(policy: Any) -> dict[str, th.Tensor]:
@@ -166,7 +166,7 @@ def test_gradients_are_autograds(
         scale = max(expected[name].abs().max().item(), 1e-6)
         assert (gradient - expected[name]).abs().max().item() <= 1e-10 * scale, name
     for name, value in expected_statistics._asdict().items():
-        tolerance = 1e-5 if name == "approx_kl" else 1e-10  # kept in float32, as SB3 does
+        tolerance = 1e-6 if name in ("approx_kl", "clip_fraction") else 1e-10  # those two are float32 in SB3
         assert getattr(statistics, name) == pytest.approx(float(value), rel=tolerance, abs=tolerance), name
 
 
@@ -205,6 +205,10 @@ OPTIMIZERS: dict[str, tuple[type[th.optim.Optimizer], dict[str, Any]]] = {
 }
 
 
+# Even in float64 torch's fused Adam kernel takes the factor of the clipping in float32: 6e-8 of each gradient.
+STEP_TOLERANCE = 1e-6
+
+
 def optimizer_policies(name: str) -> tuple[Any, Any]:
     """Two equal policies with the optimizer, in float64."""
     optimizer_class, kwargs = OPTIMIZERS[name]
@@ -227,11 +231,11 @@ def test_steps_are_torchs(name: str) -> None:
         samples = make_minibatch(reference, 9, step)
         torch_engine.gradients(samples, DEFAULTS)
         fused.gradients(as_arrays(samples), DEFAULTS)
-        assert fused.apply() == pytest.approx(torch_engine.apply(), rel=1e-9)
-    compare_states(policy, reference, rtol=1e-9)
+        assert fused.apply() == pytest.approx(torch_engine.apply(), rel=STEP_TOLERANCE)
+    compare_states(policy, reference, rtol=STEP_TOLERANCE)
 
 
-def compare_states(ours: Any, theirs: Any, rtol: float, atol: float = 1e-12) -> None:
+def compare_states(ours: Any, theirs: Any, rtol: float, atol: float = 1e-9) -> None:
     """Parameters and optimizer states agree, and have the same keys and types."""
     for name, value in theirs.state_dict().items():
         th.testing.assert_close(ours.state_dict()[name], value, rtol=rtol, atol=atol)
@@ -267,7 +271,7 @@ def test_engines_may_alternate(name: str) -> None:
             fused.optimizer.attach()
             fused.gradients(as_arrays(samples), DEFAULTS)
             fused.apply()
-    compare_states(policy, reference, rtol=1e-9)
+    compare_states(policy, reference, rtol=STEP_TOLERANCE)
 
 
 @pytest.mark.parametrize("n_envs", [1, 5, 40])
@@ -300,14 +304,8 @@ def make_model(engine: str, env: Any, seed: int = 1, **kwargs: Any) -> EduPPO:
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "LunarLander-v3", "Pendulum-v1"])
 def test_actions_and_updates_are_sb3s(env_id: str) -> None:
     """The first rollout's actions are SB3's own, and after the update parameters agree within 1e-5 relative."""
-    models: list[Any] = []
-    for model in (
-        PPO("MlpPolicy", env_id, n_steps=256, seed=1, device="cpu"),
-        EduPPO("MlpPolicy", env_id, n_steps=256, seed=1, device="cpu", engine="fused"),
-    ):
-        model.learn(256)
-        models.append(model)
-    theirs, ours = models
+    theirs = PPO("MlpPolicy", env_id, n_steps=256, seed=1, device="cpu").learn(256)
+    ours = EduPPO("MlpPolicy", env_id, n_steps=256, seed=1, device="cpu", engine="fused").learn(256)
     np.testing.assert_allclose(ours.rollout_buffer.actions, theirs.rollout_buffer.actions, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(ours.rollout_buffer.observations, theirs.rollout_buffer.observations, rtol=1e-5, atol=1e-5)
     for name, value in theirs.policy.state_dict().items():
@@ -332,7 +330,8 @@ def test_training_agrees_with_autograd(observation: str, action: str, kwargs: di
     """Three rollouts and updates with either engine give the same parameters and logs within rounding."""
     models = []
     for engine in ("autograd", "fused"):
-        env = VecNormalize(make_vec_env(lambda: RandomWalk(observation, action), n_envs=2, seed=3))
+        env = make_vec_env(lambda: RandomWalk(observation, action), n_envs=2, seed=3)
+        env = VecNormalize(env, norm_obs=observation == "box")
         model = make_model(engine, env, **kwargs)
         model.learn(3 * 128)
         models.append(model)
@@ -353,9 +352,7 @@ def test_other_rollout_buffers() -> None:
     class CustomBuffer(RolloutBuffer):
         """Only a subclass."""
 
-    models = [make_model("fused", "Pendulum-v1", rollout_buffer_class=kind) for kind in (None, CustomBuffer)]
-    for model in models:
-        model.learn(128)
+    models = [make_model("fused", "Pendulum-v1", rollout_buffer_class=kind).learn(128) for kind in (None, CustomBuffer)]
     for name, value in models[0].policy.state_dict().items():
         th.testing.assert_close(models[1].policy.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 

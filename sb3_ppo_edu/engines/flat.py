@@ -8,12 +8,14 @@ sees one array, torch sees the tensors it always had, and both see every change 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
+from numpy.typing import NDArray
 from torch import nn
 
-from sb3_ppo_edu.engines.layers import Array
+Array = NDArray[np.floating[Any]]
 
 
 class FlatBuffer:
@@ -27,9 +29,9 @@ class FlatBuffer:
         self.flat = np.zeros(sum(parameter.numel() for parameter in parameters), numpy_dtype(parameters[0]))
         self.views: list[th.Tensor] = []
         start = 0
-        tensor = th.from_numpy(self.flat)
+        self.tensor = th.from_numpy(self.flat)
         for parameter in parameters:
-            self.views.append(tensor[start : start + parameter.numel()].view(parameter.shape))
+            self.views.append(self.tensor[start : start + parameter.numel()].view(parameter.shape))
             start += parameter.numel()
 
     def holds(self, index: int, tensor: th.Tensor | None) -> bool:
@@ -68,9 +70,9 @@ class FlatParameters:
             if not self.gradients.holds(index, parameter.grad):
                 parameter.grad = self.gradients.views[index]
 
-    def view(self, parameters: Sequence[nn.Parameter]) -> tuple[Array, Array]:
+    def view(self, parameters: Sequence[nn.Parameter]) -> tuple[th.Tensor, th.Tensor]:
         """
-        Arrays over parameters of one shape that lie side by side in the buffer.
+        Tensors over parameters of one shape that lie side by side in the buffer.
 
         :param parameters: one or more parameters of equal shape, neighbours in the buffer
         :return: values and gradients, each of shape ``(len(parameters), *shape)``
@@ -80,8 +82,8 @@ class FlatParameters:
         size = sum(parameter.numel() for parameter in parameters)
         shape = (len(parameters), *parameters[0].shape)
         return (
-            self.values.flat[start : start + size].reshape(shape),
-            self.gradients.flat[start : start + size].reshape(shape),
+            self.values.tensor[start : start + size].view(shape),
+            self.gradients.tensor[start : start + size].view(shape),
         )
 
 

@@ -29,9 +29,9 @@ from sb3_ppo_edu.engines.base import (
     check_finite_norm,
     project_log_std,
 )
-from sb3_ppo_edu.engines.flat import FlatParameters
+from sb3_ppo_edu.engines.flat import Array, FlatParameters
 from sb3_ppo_edu.engines.heads import make_head
-from sb3_ppo_edu.engines.layers import Activation, Array, LinearStack, TowerStack, make_activation
+from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
 from sb3_ppo_edu.engines.optimizers import FLAT_OPTIMIZERS
 from sb3_ppo_edu.losses import ADVANTAGE_EPS
 from sb3_ppo_edu.policies import TanhGaussianPolicy
@@ -42,11 +42,11 @@ CLIP_EPS = 1e-6
 """Added to the gradient norm before dividing by it, as in ``torch.nn.utils.clip_grad_norm_``."""
 
 
-class ArrayMinibatch(NamedTuple):
+class FusedMinibatch(NamedTuple):
     """
-    Transitions as numpy arrays, all with ``batch`` rows.
+    Transitions as the passes want them, all with ``batch`` rows.
 
-    :param observations: flattened observations, shape ``(batch, features)``
+    :param observations: flattened observations, a tensor of shape ``(batch, features)``
     :param actions: as the rollout buffer stores them, shape ``(batch, action_dim)``
     :param old_values: shape ``(batch,)``
     :param old_log_prob: shape ``(batch,)``
@@ -54,7 +54,7 @@ class ArrayMinibatch(NamedTuple):
     :param returns: shape ``(batch,)``
     """
 
-    observations: Array
+    observations: th.Tensor
     actions: NDArray[Any]
     old_values: Array
     old_log_prob: Array
@@ -163,19 +163,19 @@ class FusedEngine:
             self._actor_stack = self._critic_stack = stack
         else:
             self._actor_stack, self._critic_stack = self._make_stack([actor]), self._make_stack([critic])
-        self._action_layer = self._make_layer([policy.action_net])
-        self._value_layer = self._make_layer([policy.value_net])
+        self._action_layer = self._make_output_layer(policy.action_net)
+        self._value_layer = self._make_output_layer(policy.value_net)
         has_log_std = hasattr(policy, "log_std")
         log_std, log_std_grad = self.flat.view([policy.log_std]) if has_log_std else (None, None)
         head = make_head(
             policy.action_dist,
-            None if log_std is None else log_std[0],
-            None if log_std_grad is None else log_std_grad[0],
+            None if log_std is None else log_std[0].numpy(),
+            None if log_std_grad is None else log_std_grad[0].numpy(),
         )
         assert head is not None, f"no head for {type(policy.action_dist).__name__}"
         self.head = head
         self.optimizer = FLAT_OPTIMIZERS[type(policy.optimizer)](policy.optimizer, self.flat)
-        self._dtype = self.flat.values.flat.dtype
+        self._dtype = self.flat.values.tensor.dtype
         space = policy.observation_space
         self._plain_box = isinstance(space, spaces.Box) and not (policy.normalize_images and is_image_space(space))
         self._action_shape = policy.action_space.shape or ()
@@ -215,6 +215,17 @@ class FusedEngine:
         bias, bias_grad = self.flat.view([linear.bias for linear in linears])
         return LinearStack(weight, bias[:, None, :], weight_grad, bias_grad[:, None, :])
 
+    def _make_output_layer(self, linear: Any) -> OutputLayer:
+        """
+        View the memory of an output layer.
+
+        :param linear: the policy's action net or value net
+        :return: the layer
+        """
+        weight, weight_grad = self.flat.view([linear.weight])
+        bias, bias_grad = self.flat.view([linear.bias])
+        return OutputLayer(*(tensor[0].numpy() for tensor in (weight, bias, weight_grad, bias_grad)))
+
     def _make_stack(self, towers: list[Tower]) -> TowerStack | None:
         """
         Build the stack of towers of one shape.
@@ -242,16 +253,16 @@ class FusedEngine:
         actions, log_prob = self.head.sample(outputs)
         return (
             th.from_numpy(actions.reshape((len(x), *self._action_shape))),
-            th.from_numpy(values[:, None]),
+            th.from_numpy(values),
             th.from_numpy(log_prob),
         )
 
     def value(self, observations: PyTorchObs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
         _, values = self._forward(self._features(observations))
-        return th.from_numpy(values[:, None])
+        return th.from_numpy(values)
 
-    def _features(self, observations: PyTorchObs) -> Array:
+    def _features(self, observations: PyTorchObs) -> th.Tensor:
         """
         Preprocess and flatten observations as the policy does.
 
@@ -259,59 +270,44 @@ class FusedEngine:
         :return: shape ``(batch, features)``, in the parameters' type
         """
         assert isinstance(observations, th.Tensor)
-        if self._plain_box:
-            array: NDArray[Any] = observations.numpy()
-        else:
+        features: Any = observations
+        if not self._plain_box:
             with th.no_grad():
                 features = self.policy.extract_features(observations, self.policy.features_extractor)
-            assert isinstance(features, th.Tensor)
-            array = features.numpy()
-        return array.reshape(len(array), -1).astype(self._dtype, copy=False)
+        if features.ndim != 2:
+            features = features.flatten(1)
+        flat: th.Tensor = features.to(self._dtype)
+        return flat
 
-    def _forward(self, x: Array) -> tuple[Array, Array]:
+    def _forward(self, x: th.Tensor) -> tuple[Array, Array]:
         """
         Outputs of the action net and values.
 
         :param x: features, shape ``(batch, features)``
-        :return: ``(batch, n_outputs)`` and ``(batch,)``, freshly allocated
-        """
-        self._latent_pi, self._latent_vf = self._latents(x)
-        outputs = np.matmul(self._latent_pi, self._action_layer.weight_t[0])
-        outputs += self._action_layer.bias[0]
-        values = np.matmul(self._latent_vf, self._value_layer.weight[0, 0])
-        values += self._value_layer.bias[0, 0, 0]
-        return outputs, values
-
-    def _latents(self, x: Array) -> tuple[Array, Array]:
-        """
-        Outputs of the two towers.
-
-        :param x: features, shape ``(batch, features)``
-        :return: actor's and critic's, each ``(batch, width)``
+        :return: ``(batch, n_outputs)`` and ``(batch, 1)``, freshly allocated
         """
         if self._side_by_side:
             assert self._actor_stack is not None
-            both = self._actor_stack.forward(x)
-            return both[0], both[1]
-        return (
-            x if self._actor_stack is None else self._actor_stack.forward(x)[0],
-            x if self._critic_stack is None else self._critic_stack.forward(x)[0],
-        )
+            self._latent_pi, self._latent_vf = self._actor_stack.forward(x)
+        else:
+            self._latent_pi = x.numpy() if self._actor_stack is None else self._actor_stack.forward(x)[0]
+            self._latent_vf = x.numpy() if self._critic_stack is None else self._critic_stack.forward(x)[0]
+        return self._action_layer.forward(self._latent_pi), self._value_layer.forward(self._latent_vf)
 
     # -- updating --------------------------------------------------------------------------------------------------------
 
-    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ArrayMinibatch]:
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
         self.flat.attach()
         self.flat.attach_gradients()
         self.optimizer.attach()
         if type(rollout_buffer) is not RolloutBuffer:
             for samples in rollout_buffer.get(batch_size):
-                yield ArrayMinibatch(self._features(samples.observations), *(tensor.numpy() for tensor in samples[1:6]))
+                yield FusedMinibatch(self._features(samples.observations), *(tensor.numpy() for tensor in samples[1:6]))
             return
         yield from self._shuffled(rollout_buffer, batch_size)
 
-    def _shuffled(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ArrayMinibatch]:
+    def _shuffled(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """
         Shuffle a whole epoch at once, with the permutation that ``RolloutBuffer.get`` would draw.
 
@@ -326,21 +322,22 @@ class FusedEngine:
                 setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
             rollout_buffer.generator_ready = True
             self._rollout_features = self._features(th.from_numpy(rollout_buffer.observations))
-        columns = ArrayMinibatch(
-            self._rollout_features[permutation],
+        columns = FusedMinibatch(
+            self._rollout_features[th.from_numpy(permutation)],
             rollout_buffer.actions[permutation],
             *(
-                getattr(rollout_buffer, name).reshape(-1)[permutation].astype(self._dtype, copy=False)
+                getattr(rollout_buffer, name).reshape(-1)[permutation]
                 for name in ("values", "log_probs", "advantages", "returns")
             ),
         )
         for start in range(0, total, batch_size):
-            yield ArrayMinibatch(*(column[start : start + batch_size] for column in columns))
+            yield FusedMinibatch(*(column[start : start + batch_size] for column in columns))
 
-    def gradients(self, minibatch: ArrayMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
+    def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
         x, batch = minibatch.observations, len(minibatch.observations)
         outputs, values = self._forward(x)
+        values = values[:, 0]
         log_prob, entropy = self.head.evaluate(outputs, minibatch.actions)
         advantages = self._advantages(minibatch.advantages, settings)
 
@@ -362,7 +359,8 @@ class FusedEngine:
         # d ratio / d log_prob = ratio; the loss has the entropy with weight -ent_coef.
         ratio_grad *= ratio
         value_grad *= settings.vf_coef
-        self._backward(x, self.head.backward(ratio_grad, -settings.ent_coef), value_grad)
+        output_grad = self.head.backward(ratio_grad, -settings.ent_coef)
+        self._backward(x, output_grad, value_grad[:, None])
         self._settings = settings
         return statistics
 
@@ -385,28 +383,23 @@ class FusedEngine:
             advantages = np.clip(advantages, -settings.clip_advantage, settings.clip_advantage)
         return advantages
 
-    def _backward(self, x: Array, output_grad: Array, value_grad: Array) -> None:
+    def _backward(self, x: th.Tensor, output_grad: Array, value_grad: Array) -> None:
         """
         Write the gradients of all layers.
 
         :param x: features, shape ``(batch, features)``
         :param output_grad: dL/d outputs of the action net, shape ``(batch, n_outputs)``
-        :param value_grad: dL/d values, shape ``(batch,)``
+        :param value_grad: dL/d values, shape ``(batch, 1)``
         """
-        action, value = self._action_layer, self._value_layer
-        np.matmul(output_grad.T, self._latent_pi, out=action.weight_grad[0])
-        np.add.reduce(output_grad, axis=0, out=action.bias_grad[0, 0])
-        np.matmul(value_grad, self._latent_vf, out=value.weight_grad[0, 0])
-        value.bias_grad[0, 0, 0] = np.add.reduce(value_grad)
-
-        if self._actor_stack is not None:
-            np.matmul(output_grad, action.weight[0], out=self._actor_stack.buffers(len(x)).grad[-1][0])
-        if self._critic_stack is not None:
-            np.multiply(value_grad[:, None], value.weight[0], out=self._critic_stack.buffers(len(x)).grad[-1][-1])
-        if self._actor_stack is not None:
-            self._actor_stack.backward(x)
-        if self._critic_stack is not None and not self._side_by_side:
-            self._critic_stack.backward(x)
+        actor, critic = self._actor_stack, self._critic_stack
+        latent_pi_grad = None if actor is None else actor.buffers(len(x)).output_grad[0]
+        latent_vf_grad = None if critic is None else critic.buffers(len(x)).output_grad[-1]
+        self._action_layer.backward(self._latent_pi, output_grad, latent_pi_grad)
+        self._value_layer.backward(self._latent_vf, value_grad, latent_vf_grad)
+        if actor is not None:
+            actor.backward(x)
+        if critic is not None and critic is not actor:
+            critic.backward(x)
 
     def apply(self) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
@@ -445,7 +438,7 @@ def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tupl
     return -float(np.add.reduce(objective)) / len(ratio), grad
 
 
-def value_error(values: Array, minibatch: ArrayMinibatch, settings: UpdateSettings) -> tuple[float, Array]:
+def value_error(values: Array, minibatch: FusedMinibatch, settings: UpdateSettings) -> tuple[float, Array]:
     """
     Value loss and its derivative, see :func:`sb3_ppo_edu.losses.value_loss`.
 

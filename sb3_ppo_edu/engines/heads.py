@@ -22,7 +22,7 @@ from stable_baselines3.common.distributions import (
 )
 
 from sb3_ppo_edu.distributions import TanhGaussianDistribution, _standard_normal_quadrature
-from sb3_ppo_edu.engines.layers import Array, sigmoid
+from sb3_ppo_edu.engines.flat import Array
 
 LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -72,12 +72,13 @@ class CategoricalHead:
     def __init__(self, start: int = 0) -> None:
         self.start = start
         self._rows: dict[int, NDArray[np.intp]] = {}
+        self._last_race = th.empty(0)
 
     def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
         """See :meth:`Head.sample`."""
         log_p = log_softmax(outputs)
         # torch.multinomial draws one exponential per class and takes the largest p/q: the exponential race.
-        race = th.empty(outputs.shape, dtype=th.float32).exponential_().numpy()
+        race = self._race(outputs.shape).exponential_().numpy()
         actions = (np.exp(log_p) / race).argmax(axis=1)
         return actions, log_p[self._row_numbers(len(outputs)), actions]
 
@@ -86,8 +87,8 @@ class CategoricalHead:
         self.log_p = log_softmax(outputs)
         self.p = np.exp(self.log_p)
         self.index = (self._row_numbers(len(outputs)), actions[:, self.start].astype(np.intp))
-        self.negative_entropy = np.einsum("bk,bk->b", self.p, self.log_p)
-        return self.log_p[self.index], -float(np.add.reduce(self.negative_entropy)) / len(outputs)
+        entropy = -float(np.dot(self.p.ravel(), self.log_p.ravel())) / len(outputs)
+        return self.log_p[self.index], entropy
 
     def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
         """See :meth:`Head.backward`."""
@@ -96,9 +97,21 @@ class CategoricalHead:
             grad = self.p * -column
         else:
             weight = entropy_weight / len(log_prob_grad)
-            grad = self.p * ((self.negative_entropy[:, None] - self.log_p) * weight - column)
+            negative_entropy = np.einsum("bk,bk->b", self.p, self.log_p)[:, None]
+            grad = self.p * ((negative_entropy - self.log_p) * weight - column)
         grad[self.index] += log_prob_grad
         return grad
+
+    def _race(self, shape: tuple[int, ...]) -> th.Tensor:
+        """
+        Memory for the exponentials, reused while the number of environments stays.
+
+        :param shape: shape of the logits
+        :return: float32 tensor of that shape
+        """
+        if self._last_race.shape != shape:
+            self._last_race = th.empty(shape, dtype=th.float32)
+        return self._last_race
 
     def _row_numbers(self, batch: int) -> NDArray[np.intp]:
         """
@@ -263,9 +276,19 @@ def log_softmax(z: Array) -> Array:
     :param z: logits, shape ``(batch, K)``
     :return: shape ``(batch, K)``
     """
-    shifted = z - np.maximum.reduce(z, axis=1, keepdims=True)
-    shifted -= np.log(np.add.reduce(np.exp(shifted), axis=1, keepdims=True))
-    return shifted
+    result: Array = th.log_softmax(th.from_numpy(z), 1).numpy()
+    return result
+
+
+def sigmoid(z: Array) -> Array:
+    """
+    Logistic function 1/(1 + e⁻ᶻ).
+
+    :param z: any shape
+    :return: the same shape, in (0, 1)
+    """
+    result: Array = th.sigmoid(th.from_numpy(z)).numpy()
+    return result
 
 
 def softplus(z: Array) -> Array:

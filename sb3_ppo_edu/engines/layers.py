@@ -1,218 +1,95 @@
-"""The layers of the fused engine: activations and towers of linear layers as forward/backward pairs on numpy arrays.
+"""The layers of the fused engine: activations and towers of linear layers as forward/backward pairs on raw tensors.
 
-The README beside this file derives each pair. Arrays live in buffers that are allocated once per batch size and reused.
+The README beside this file derives each pair. Tensors live in buffers that are allocated once per batch size and reused, and
+no autograd graph is built. Torch's own kernels do the arithmetic: its batched matrix product adds the bias on the way, and
+its ``*_backward`` kernels multiply by an activation's derivative in one pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from numpy.typing import NDArray
 from torch import nn
 
-Array = NDArray[np.floating[Any]]
+from sb3_ppo_edu.engines.flat import Array
+
+aten = th.ops.aten
 
 KEPT_BATCH_SIZES = 4
 """Buffers are kept for this many batch sizes: rollout, minibatch, truncated minibatch, and one to spare."""
 
 
-class Activation(Protocol):
-    """An elementwise function and its derivative."""
-
-    def forward(self, z: Array, h: Array) -> None:
-        """
-        Write h = f(z).
-
-        :param z: pre-activations, any shape
-        :param h: output, the same shape, never the same memory
-        """
-        ...
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """
-        Multiply ``grad`` by f'(z) in place, which turns dL/dh into dL/dz.
-
-        :param z: pre-activations
-        :param h: f(z)
-        :param grad: dL/dh, changed in place
-        :param scratch: memory of the same shape to write to
-        """
-        ...
+FEW_ROWS = 16
+"""Up to this many rows, as in rollouts, numpy's products are the faster ones (measured with 64 columns)."""
 
 
-class Tanh:
-    """tanh z, with derivative 1 - h²."""
-
-    def forward(self, z: Array, h: Array) -> None:
-        """See :meth:`Activation.forward`."""
-        np.tanh(z, out=h)
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """See :meth:`Activation.backward`."""
-        np.multiply(h, h, out=scratch)
-        np.multiply(scratch, grad, out=scratch)
-        np.subtract(grad, scratch, out=grad)
-
-
-class ReLU:
-    """max(z, 0), with derivative 1 where z > 0 and else 0."""
-
-    def forward(self, z: Array, h: Array) -> None:
-        """See :meth:`Activation.forward`."""
-        np.maximum(z, 0, out=h)
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """See :meth:`Activation.backward`."""
-        np.sign(h, out=scratch)  # h ≥ 0, so this is the 0/1 of the derivative
-        np.multiply(grad, scratch, out=grad)
-
-
-@dataclass
-class LeakyReLU:
+class Activation(NamedTuple):
     """
-    z where z > 0, else slope·z; derivative 1 or slope.
+    An elementwise function f and the product with its derivative.
 
-    :param slope: ``negative_slope`` of the module
+    :param forward: ``forward(z, out)`` writes f(z) into an array; ``out`` is ``z`` itself if ``in_place``
+    :param backward: ``backward(grad, saved)`` multiplies ``grad`` by f'(z) in place, which turns dL/dh into dL/dz
+    :param in_place: f' is known from h = f(z) alone: ``saved`` is h, and z need not be kept; otherwise ``saved`` is z
     """
 
-    slope: float
-
-    def forward(self, z: Array, h: Array) -> None:
-        """See :meth:`Activation.forward`."""
-        np.multiply(z, self.slope, out=h)
-        np.copyto(h, z, where=z > 0)
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """See :meth:`Activation.backward`."""
-        np.multiply(grad, self.slope, out=grad, where=z <= 0)
-
-
-@dataclass
-class ELU:
-    """
-    z where z > 0, else α(eᶻ - 1); derivative 1 or h + α.
-
-    :param alpha: ``alpha`` of the module
-    """
-
-    alpha: float
-
-    def forward(self, z: Array, h: Array) -> None:
-        """See :meth:`Activation.forward`."""
-        np.minimum(z, 0, out=h)
-        np.expm1(h, out=h)
-        if self.alpha != 1.0:
-            np.multiply(h, self.alpha, out=h)
-        np.copyto(h, z, where=z > 0)
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """See :meth:`Activation.backward`."""
-        np.add(h, self.alpha, out=scratch)
-        np.copyto(scratch, 1.0, where=z > 0)
-        np.multiply(grad, scratch, out=grad)
-
-
-class SiLU:
-    """z·σ(z), with derivative σ(z) + h(1 - σ(z))."""
-
-    def forward(self, z: Array, h: Array) -> None:
-        """See :meth:`Activation.forward`."""
-        sigmoid(z, out=h)
-        np.multiply(z, h, out=h)
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """See :meth:`Activation.backward`."""
-        sigmoid(z, out=scratch)
-        # σ + h(1 - σ) = h + σ(1 - h)
-        np.multiply(scratch, 1.0 - h, out=scratch)
-        np.add(scratch, h, out=scratch)
-        np.multiply(grad, scratch, out=grad)
-
-
-class GELU:
-    """z·Φ(z) with the normal distribution function Φ; derivative Φ(z) + z·φ(z)."""
-
-    def forward(self, z: Array, h: Array) -> None:
-        """See :meth:`Activation.forward`."""
-        normal_cdf(z, out=h)
-        np.multiply(z, h, out=h)
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """See :meth:`Activation.backward`."""
-        density = np.exp(-0.5 * z * z) * (2.0 * np.pi) ** -0.5
-        normal_cdf(z, out=scratch)
-        np.add(scratch, z * density, out=scratch)
-        np.multiply(grad, scratch, out=grad)
-
-
-class TanhGELU:
-    """The approximation z/2·(1 + tanh t) with t = √(2/π)(z + 0.044715 z³), torch's ``GELU(approximate="tanh")``."""
-
-    scale = (2.0 / np.pi) ** 0.5
-    cubic = 0.044715
-
-    def forward(self, z: Array, h: Array) -> None:
-        """See :meth:`Activation.forward`."""
-        np.tanh(self.scale * (z + self.cubic * z**3), out=h)
-        np.add(h, 1.0, out=h)
-        np.multiply(h, 0.5 * z, out=h)
-
-    def backward(self, z: Array, h: Array, grad: Array, scratch: Array) -> None:
-        """See :meth:`Activation.backward`."""
-        t = np.tanh(self.scale * (z + self.cubic * z**3))
-        slope = self.scale * (1.0 + 3.0 * self.cubic * z**2)
-        np.multiply(0.5 * z * slope, 1.0 - t * t, out=scratch)
-        np.add(scratch, 0.5 * (1.0 + t), out=scratch)
-        np.multiply(grad, scratch, out=grad)
-
-
-def sigmoid(z: Array, out: Array | None = None) -> Array:
-    """
-    Logistic function 1/(1 + e⁻ᶻ) as (1 + tanh(z/2))/2, which can't overflow.
-
-    :param z: any shape
-    :param out: memory for the result
-    :return: the same shape, in (0, 1)
-    """
-    out = np.multiply(z, 0.5, out=out)
-    np.tanh(out, out=out)
-    np.add(out, 1.0, out=out)
-    return np.multiply(out, 0.5, out=out)
-
-
-def normal_cdf(z: Array, out: Array) -> Array:
-    """
-    Distribution function of the standard normal, by torch's erf (numpy has none).
-
-    :param z: any shape
-    :param out: memory for the result, the same shape
-    :return: ``out``
-    """
-    th.special.ndtr(th.from_numpy(z), out=th.from_numpy(out))
-    return out
+    forward: Callable[[Array, Array], Any]
+    backward: Callable[[th.Tensor, th.Tensor], Any]
+    in_place: bool
 
 
 def make_activation(module: nn.Module) -> Activation | None:
     """
-    Find the forward/backward pair of a torch activation.
+    Find the forward/backward pair of an activation module.
+
+    - Tanh: 1 - h²; ReLU: 1 where h > 0; both from h alone
+    - ELU: 1 or αeᶻ; LeakyReLU: 1 or the slope; SiLU: σ(z)(1 + z(1 - σ(z))); GELU: Φ(z) + zφ(z)
 
     :param module: activation module
     :return: the pair, or None if there is none
     """
-    simple: dict[type[nn.Module], Callable[[Any], Activation]] = {
-        nn.Tanh: lambda _: Tanh(),
-        nn.ReLU: lambda _: ReLU(),
-        nn.ELU: lambda m: ELU(m.alpha),
-        nn.LeakyReLU: lambda m: LeakyReLU(m.negative_slope),
-        nn.SiLU: lambda _: SiLU(),
-        nn.GELU: lambda m: TanhGELU() if m.approximate == "tanh" else GELU(),
-    }
-    make = simple.get(type(module))
-    return None if make is None else make(module)
+    tensor = th.from_numpy
+    if type(module) is nn.Tanh:
+        return Activation(
+            lambda z, out: np.tanh(z, out=out), lambda grad, h: aten.tanh_backward.grad_input(grad, h, grad_input=grad), True
+        )
+    if type(module) is nn.ReLU:
+        return Activation(
+            lambda z, out: np.maximum(z, 0.0, out=out),
+            lambda grad, h: aten.threshold_backward.grad_input(grad, h, 0.0, grad_input=grad),
+            True,
+        )
+    if type(module) is nn.ELU:
+        alpha = module.alpha
+        return Activation(
+            lambda z, out: aten.elu.out(tensor(z), alpha, out=tensor(out)),
+            lambda grad, z: aten.elu_backward.grad_input(grad, alpha, 1.0, 1.0, False, z, grad_input=grad),
+            False,
+        )
+    if type(module) is nn.LeakyReLU:
+        slope = module.negative_slope
+        return Activation(
+            lambda z, out: aten.leaky_relu.out(tensor(z), slope, out=tensor(out)),
+            lambda grad, z: aten.leaky_relu_backward.grad_input(grad, z, slope, False, grad_input=grad),
+            False,
+        )
+    if type(module) is nn.SiLU:
+        return Activation(
+            lambda z, out: aten.silu.out(tensor(z), out=tensor(out)),
+            lambda grad, z: aten.silu_backward.grad_input(grad, z, grad_input=grad),
+            False,
+        )
+    if type(module) is nn.GELU:
+        form = module.approximate
+        return Activation(
+            lambda z, out: aten.gelu.out(tensor(z), approximate=form, out=tensor(out)),
+            lambda grad, z: aten.gelu_backward.grad_input(grad, z, approximate=form, grad_input=grad),
+            False,
+        )
+    return None
 
 
 @dataclass
@@ -226,33 +103,81 @@ class LinearStack:
     :param bias_grad: where dL/db is written, shape of ``bias``
     """
 
+    weight: th.Tensor
+    bias: th.Tensor
+    weight_grad: th.Tensor
+    bias_grad: th.Tensor
+
+    def __post_init__(self) -> None:
+        """Keep the transposed view, and arrays over the same memory."""
+        self.weight_t = self.weight.transpose(1, 2)
+        self.weight_t_array: Array = self.weight_t.numpy()
+        self.bias_array: Array = self.bias.numpy()
+
+
+@dataclass
+class OutputLayer:
+    """
+    Views of the parameters and gradients of an output layer, whose few outputs make numpy's products the fastest.
+
+    :param weight: W, shape ``(out, in)``
+    :param bias: b, shape ``(out,)``
+    :param weight_grad: where dL/dW is written
+    :param bias_grad: where dL/db is written
+    """
+
     weight: Array
     bias: Array
     weight_grad: Array
     bias_grad: Array
 
-    def __post_init__(self) -> None:
-        """Keep the transposed view."""
-        self.weight_t = self.weight.transpose(0, 2, 1)
+    def forward(self, latent: Array) -> Array:
+        """
+        Compute h Wᵀ + b.
+
+        :param latent: h, shape ``(batch, in)``
+        :return: shape ``(batch, out)``, freshly allocated
+        """
+        out: Array = np.dot(latent, self.weight.T)
+        out += self.bias
+        return out
+
+    def backward(self, latent: Array, grad: Array, latent_grad: Array | None) -> None:
+        """
+        Write dL/dW = gᵀh, dL/db = Σg, and dL/dh = gW.
+
+        :param latent: h of the forward pass
+        :param grad: g = dL/d outputs, shape ``(batch, out)``
+        :param latent_grad: where dL/dh is written, or None if nobody needs it
+        """
+        np.dot(grad.T, latent, out=self.weight_grad)
+        np.add.reduce(grad, axis=0, out=self.bias_grad)
+        if latent_grad is not None:
+            np.dot(grad, self.weight, out=latent_grad)
 
 
-@dataclass
-class TowerBuffers:
+class TowerBuffers(NamedTuple):
     """
     Memory of one pass through a tower stack at one batch size.
 
-    :param z: pre-activations of each layer, each ``(T, batch, width)``
+    :param z: pre-activations of each layer, each ``(T, batch, width)``; the same memory as ``h`` where the activation allows
     :param h: activations of each layer
     :param grad: gradients with respect to the activations of each layer
-    :param scratch: free memory for each layer
-    :param ones: a row of ones, shape ``(1, batch)``, whose product with a matrix sums its rows
+    :param grad_t: their transposed views, each ``(T, width, batch)``
+    :param ones: rows of ones, shape ``(T, 1, batch)``, whose product with a matrix sums its rows
+    :param z_arrays: arrays over the memory of ``z``
+    :param h_arrays: arrays over the memory of ``h``
+    :param output_grad: the last of ``grad`` as an array
     """
 
-    z: list[Array]
-    h: list[Array]
-    grad: list[Array]
-    scratch: list[Array]
-    ones: Array
+    z: list[th.Tensor]
+    h: list[th.Tensor]
+    grad: list[th.Tensor]
+    grad_t: list[th.Tensor]
+    ones: th.Tensor
+    z_arrays: list[Array]
+    h_arrays: list[Array]
+    output_grad: Array
 
 
 class TowerStack:
@@ -268,6 +193,7 @@ class TowerStack:
     def __init__(self, layers: Sequence[LinearStack], activation: Activation) -> None:
         self.layers = list(layers)
         self.activation = activation
+        self.n_towers = len(self.layers[0].weight)
         self._buffers: dict[int, TowerBuffers] = {}
 
     def buffers(self, batch: int) -> TowerBuffers:
@@ -281,25 +207,31 @@ class TowerStack:
         if found is None:
             if len(self._buffers) >= KEPT_BATCH_SIZES:
                 self._buffers.clear()
+            h, grad = self._allocate(batch), self._allocate(batch)
+            z = h if self.activation.in_place else self._allocate(batch)
+            ones = th.ones((self.n_towers, 1, batch), dtype=h[0].dtype)
             found = self._buffers[batch] = TowerBuffers(
-                self._allocate(batch),
-                self._allocate(batch),
-                self._allocate(batch),
-                self._allocate(batch),
-                np.ones((1, batch), self.layers[0].weight.dtype),
+                z,
+                h,
+                grad,
+                [tensor.transpose(1, 2) for tensor in grad],
+                ones,
+                [tensor.numpy() for tensor in z],
+                [tensor.numpy() for tensor in h],
+                grad[-1].numpy(),
             )
         return found
 
-    def _allocate(self, batch: int) -> list[Array]:
+    def _allocate(self, batch: int) -> list[th.Tensor]:
         """
-        One array per layer.
+        One tensor per layer.
 
         :param batch: number of rows
-        :return: arrays ``(T, batch, width)``
+        :return: tensors ``(T, batch, width)``
         """
-        return [np.empty((len(layer.weight), batch, layer.weight.shape[1]), layer.weight.dtype) for layer in self.layers]
+        return [layer.weight.new_empty((self.n_towers, batch, layer.weight.shape[1])) for layer in self.layers]
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: th.Tensor) -> Array:
         """
         Compute hₗ = f(hₗ₋₁ Wₗᵀ + bₗ) layer by layer.
 
@@ -307,28 +239,36 @@ class TowerStack:
         :return: output of each tower, shape ``(T, batch, width)``, valid until the next call with this batch size
         """
         buffers = self.buffers(len(x))
-        h = x
-        for layer, z, out in zip(self.layers, buffers.z, buffers.h, strict=True):
-            np.matmul(h, layer.weight_t, out=z)
-            np.add(z, layer.bias, out=z)
-            self.activation.forward(z, out)
-            h = out
-        return h
+        if len(x) <= FEW_ROWS:
+            rows: Array = x.numpy()
+            for layer, z, h in zip(self.layers, buffers.z_arrays, buffers.h_arrays, strict=True):
+                np.matmul(rows, layer.weight_t_array, out=z)
+                np.add(z, layer.bias_array, out=z)
+                self.activation.forward(z, h)
+                rows = h
+        else:
+            below = x.expand(self.n_towers, *x.shape)
+            for index, layer in enumerate(self.layers):
+                th.baddbmm(layer.bias, below, layer.weight_t, out=buffers.z[index])
+                self.activation.forward(buffers.z_arrays[index], buffers.h_arrays[index])
+                below = buffers.h[index]
+        return buffers.h_arrays[-1]
 
-    def backward(self, x: Array) -> None:
+    def backward(self, x: th.Tensor) -> None:
         """
-        Write the gradients of all parameters, from dL/dh of the last layer in ``buffers(batch).grad[-1]``.
+        Write the gradients of all parameters, from dL/dh of the last layer in ``buffers(batch).output_grad``.
 
         dL/dz = dL/dh · f'(z), then dL/dW = (dL/dz)ᵀ h, dL/db = Σ dL/dz, dL/dh of the layer below = dL/dz · W.
 
         :param x: the input of the forward pass, shape ``(batch, in)``
         """
         buffers = self.buffers(len(x))
+        saved = buffers.h if self.activation.in_place else buffers.z
         for index in range(len(self.layers) - 1, -1, -1):
             layer, grad = self.layers[index], buffers.grad[index]
-            self.activation.backward(buffers.z[index], buffers.h[index], grad, buffers.scratch[index])
-            below = buffers.h[index - 1] if index > 0 else x
-            np.matmul(grad.transpose(0, 2, 1), below, out=layer.weight_grad)
-            np.matmul(buffers.ones, grad, out=layer.bias_grad)
+            self.activation.backward(grad, saved[index])
+            below = buffers.h[index - 1] if index > 0 else x.expand(self.n_towers, *x.shape)
+            th.bmm(buffers.grad_t[index], below, out=layer.weight_grad)
+            th.bmm(buffers.ones, grad, out=layer.bias_grad)
             if index > 0:
-                np.matmul(grad, layer.weight, out=buffers.grad[index - 1])
+                th.bmm(grad, layer.weight, out=buffers.grad[index - 1])

@@ -12,8 +12,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
-from sb3_ppo_edu.engines.flat import FlatBuffer, FlatParameters
-from sb3_ppo_edu.engines.layers import Array
+from sb3_ppo_edu.engines.flat import Array, FlatBuffer, FlatParameters
 
 BLOCK = 16384
 """Elements that are updated together: a step makes a dozen passes over its arrays, which stay in the cache that way."""
@@ -35,6 +34,7 @@ class FlatOptimizer:
         self.steps = np.zeros(len(parameters.parameters), np.float32)
         self._step_views = list(th.from_numpy(self.steps).unbind())
         self.buffers: dict[str, FlatBuffer] = {}
+        self._inverse_scale = th.ones(())
         self._scratch = (np.empty(BLOCK, parameters.values.flat.dtype), np.empty(BLOCK, parameters.values.flat.dtype))
 
     @property
@@ -87,7 +87,6 @@ class FlatOptimizer:
         :param grad_scale: factor of the gradients, of the clipping
         """
         self.steps += 1
-        self.begin_step(float(self.steps[0]))
         flat, gradients = self.parameters.values.flat, self.parameters.gradients.flat
         states = [self.buffers[name].flat for name in self.state_names()]
         for start in range(0, len(flat), BLOCK):
@@ -106,22 +105,11 @@ class FlatOptimizer:
         :param values: parameters
         :return: the gradient to use; a new array where it differs
         """
-        decay = self.group["weight_decay"]
         if self.group.get("maximize", False):
             grad = -grad
-        if decay != 0 and self.group.get("decoupled_weight_decay", False):
-            # AdamW (https://arxiv.org/abs/1711.05101): the parameters shrink, the gradient stays.
-            values *= 1.0 - float(self.group["lr"]) * decay
-        elif decay != 0:
-            grad = grad + decay * values
+        if self.group["weight_decay"] != 0:
+            grad = grad + self.group["weight_decay"] * values
         return grad
-
-    def begin_step(self, t: float) -> None:
-        """
-        Compute what is the same for all blocks.
-
-        :param t: number of the step, from 1
-        """
 
     def update(self, values: Array, grad: Array, states: list[Array], scratch: tuple[Array, Array]) -> None:
         """
@@ -137,7 +125,7 @@ class FlatOptimizer:
 
 class FlatAdam(FlatOptimizer):
     r"""
-    Adam (https://arxiv.org/abs/1412.6980, algorithm 1) and AdamW, with AMSGrad where asked for.
+    Adam (https://arxiv.org/abs/1412.6980, algorithm 1) and AdamW, by torch's own fused kernel on the flat buffers.
 
     .. math:: m = \beta_1 m + (1-\beta_1) g, \quad v = \beta_2 v + (1-\beta_2) g^2, \quad
         \theta = \theta - \frac{\eta}{1-\beta_1^t} \frac{m}{\sqrt{v/(1-\beta_2^t)} + \epsilon}
@@ -147,32 +135,32 @@ class FlatAdam(FlatOptimizer):
         """See :meth:`FlatOptimizer.state_names`."""
         return ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if self.group["amsgrad"] else [])]
 
-    def begin_step(self, t: float) -> None:
-        """See :meth:`FlatOptimizer.begin_step`."""
-        self.beta1, self.beta2 = (float(beta) for beta in self.group["betas"])
-        self.step_size = float(self.group["lr"]) / (1.0 - self.beta1**t)
-        self.root_correction = (1.0 - self.beta2**t) ** -0.5
-        self.eps = float(self.group["eps"])
-
-    def update(self, values: Array, grad: Array, states: list[Array], scratch: tuple[Array, Array]) -> None:
-        """See :meth:`FlatOptimizer.update`."""
-        m, v = states[0], states[1]
-        term, _ = scratch
-        np.subtract(grad, m, out=term)
-        term *= 1.0 - self.beta1
-        m += term
-        np.multiply(grad, grad, out=term)
-        term *= 1.0 - self.beta2
-        v *= self.beta2
-        v += term
-        if len(states) == 3:
-            v = np.maximum(states[2], v, out=states[2])
-        np.sqrt(v, out=term)
-        term *= self.root_correction
-        term += self.eps
-        np.divide(m, term, out=term)
-        term *= self.step_size
-        values -= term
+    def step(self, grad_scale: float) -> None:
+        """See :meth:`FlatOptimizer.step`."""
+        group = self.group
+        self.steps += 1
+        # The kernel divides the gradients by its ``grad_scale``, which is meant for mixed precision.
+        self._inverse_scale.fill_(1.0 / grad_scale)
+        # SB3 sets the learning rate as a float; torch's own settings may hold a tensor.
+        beta1, beta2 = group["betas"]
+        kernel = th._fused_adamw_ if group.get("decoupled_weight_decay", False) else th._fused_adam_
+        kernel(
+            [self.parameters.values.tensor],
+            [self.parameters.gradients.tensor],
+            [self.buffers["exp_avg"].tensor],
+            [self.buffers["exp_avg_sq"].tensor],
+            [self.buffers["max_exp_avg_sq"].tensor] if group["amsgrad"] else [],
+            [self._step_views[0]],
+            lr=float(group["lr"]),
+            beta1=float(beta1),
+            beta2=float(beta2),
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=group["amsgrad"],
+            maximize=group.get("maximize", False),
+            grad_scale=self._inverse_scale,
+            found_inf=None,
+        )
 
 
 class FlatSGD(FlatOptimizer):
