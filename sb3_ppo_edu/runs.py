@@ -271,7 +271,7 @@ def _build_model(settings: RunSettings, env: VecEnv) -> EduPPO:
 def _evaluation_callback(settings: RunSettings, folder: Path, episodes: int = 10) -> EvalCallback:
     """Evaluate now and then during training, into the file that the zoo's plots read."""
     eval_freq = settings.eval_freq or max(settings.steps // EVALUATIONS_PER_RUN, 1)
-    n_envs = min(episodes, MAX_EVALUATION_ENVS)
+    n_envs = _share_out(episodes)
     # Other episodes than those of the final evaluation, which should be news to everyone.
     env = make_evaluation_env(settings.environment, n_envs, 2 * EVALUATION_SEED)
     return EvalCallback(
@@ -607,10 +607,7 @@ def evaluate(policy: PolicyPredictor, env: VecEnv, episodes: int, *, determinist
     :param episodes: number of episodes, at least 1
     :param deterministic: whether to take the policy's most likely actions or to sample them
     :return: the episodes, in the order of their seeds
-    :raises ValueError: if there are no episodes to play
     """
-    if episodes < 1:
-        raise ValueError(f"episodes={episodes}: expected a positive integer")
     played: dict[int, tuple[float, int]] = {}
 
     def note(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
@@ -624,6 +621,13 @@ def evaluate(policy: PolicyPredictor, env: VecEnv, episodes: int, *, determinist
     return Evaluation(seeds, [played[seed][0] for seed in seeds], [played[seed][1] for seed in seeds])
 
 
+def _share_out(episodes: int) -> int:
+    """Choose how many environments play the episodes."""
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}: expected a positive integer")
+    return min(episodes, MAX_EVALUATION_ENVS)
+
+
 def evaluate_run(run: SavedRun, episodes: int, first_seed: int = EVALUATION_SEED, *, deterministic: bool = True) -> Evaluation:
     """
     Evaluate the model that a run has saved.
@@ -633,11 +637,12 @@ def evaluate_run(run: SavedRun, episodes: int, first_seed: int = EVALUATION_SEED
     :param first_seed: seed of the first episode; it also seeds sampled actions
     :param deterministic: whether to take the most likely actions or to sample them
     :return: the episodes
+    :raises ValueError: if there are none to play
     """
+    env = run.make_env(_share_out(episodes), first_seed)
     model = run.load_model()
     if not deterministic:
         model.set_random_seed(first_seed)
-    env = run.make_env(min(episodes, MAX_EVALUATION_ENVS), first_seed)
     try:
         return evaluate(model, env, episodes, deterministic=deterministic)
     finally:
@@ -652,8 +657,9 @@ def evaluate_random(run: SavedRun, episodes: int, first_seed: int = EVALUATION_S
     :param episodes: number of episodes
     :param first_seed: seed of the first episode and of the actions
     :return: the episodes
+    :raises ValueError: if there are none to play
     """
-    n_envs = min(episodes, MAX_EVALUATION_ENVS)
+    n_envs = _share_out(episodes)
     env = run.make_env(n_envs, first_seed)
     try:
         return evaluate(RandomPolicy(env.action_space, n_envs, first_seed), env, episodes)

@@ -165,7 +165,8 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
         )
     axes.set_ylim(*_visible_range(curve))
     axes.set_xlim(left=0)
-    legend = axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    legend = axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False, fontsize=9)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)

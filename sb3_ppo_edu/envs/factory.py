@@ -187,8 +187,9 @@ def _wrap_vec_env(env: VecEnv, settings: EnvironmentSettings, normalize: Callabl
     if settings.normalize is not None:
         try:
             env = normalize(env, settings.normalize)
-        except AssertionError as error:
-            raise ValueError(f"normalize={settings.normalize}: {settings.id} cannot be normalised: {error}") from error
+        except (AssertionError, ValueError) as error:
+            what = f"normalize={settings.normalize}: {settings.id} cannot be normalised so"
+            raise ValueError(f"{what} ({error}); False switches it off") from error
     if settings.frame_stack is not None:
         env = VecFrameStack(env, settings.frame_stack)
     # SB3 adds this to a training environment by itself; evaluation environments have to look the same.

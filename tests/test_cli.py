@@ -1,0 +1,568 @@
+"""The command line: what it leaves, what it refuses, and how it stops."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+import yaml
+from gymnasium import spaces
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.cli import (
+    StopOnRequest,
+    build_parser,
+    documented_parameters,
+    flag_of,
+    main,
+    positive,
+    stopping_on_interrupt,
+    typed,
+    yaml_value,
+)
+from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS
+
+TINY = [
+    "--n-steps",
+    "32",
+    "--batch-size",
+    "32",
+    "--n-epochs",
+    "2",
+    "--policy-kwargs",
+    "dict(net_arch=[8], activation_fn=nn.ReLU)",
+]
+"""Flags of a training that takes a moment."""
+
+
+class Blind(gym.Env[Any, Any]):
+    """Three steps, a reward of 1 for each, and nothing to see."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Count."""
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, self.steps == 3, False, {}
+
+
+gym.register("Blind-v0", f"{__name__}:Blind")
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Any:
+    """Leave torch's threads as they were: the command sets them."""
+    before = th.get_num_threads()
+    yield
+    th.set_num_threads(before)
+
+
+def train(folder: Path, *arguments: str, env: str = "CartPole-v1", steps: int = 256) -> int:
+    """
+    Run a short ``sb3-edu train`` into ``folder/run``.
+
+    :param folder: where
+    :param arguments: further arguments
+    :param env: environment
+    :param steps: steps
+    :return: exit code
+    """
+    where = ["--folder", str(folder), "--name", "run", "--eval-episodes", "5"]
+    return main(["train", "--env", env, "--steps", str(steps), *where, *TINY, *arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Train once with everything on, and keep the folder and what was printed."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "sb3_ppo_edu", "train", "--env", "CartPole-v1", "--steps", "256", "--seed", "4"]
+    command += ["--folder", str(folder), "--name", "run", "--eval-episodes", "5", "--n-envs", "2", "--normalize"]
+    done = subprocess.run([*command, *TINY], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    assert "256/256" in done.stderr.replace(" ", "") or "100%" in done.stderr
+    return folder / "run", done.stdout
+
+
+# -- what a training leaves --------------------------------------------------------------------------------------------------
+
+
+def test_training_leaves_everything(trained: tuple[Path, str]) -> None:
+    """The folder has each promised file, and no other."""
+    names = {path.name for path in trained[0].iterdir() if not path.name.startswith("events.out.tfevents.")}
+    assert names == {
+        "model.zip",
+        "vecnormalize.pkl",
+        "settings.yml",
+        "evaluation.json",
+        "evaluations.npz",
+        "progress.csv",
+        "learning_curve.png",
+        "replay.gif",
+        "monitor",
+    }
+
+
+def test_artefacts_open(trained: tuple[Path, str]) -> None:
+    """Each file can be opened by what it is meant for, and agrees with the others."""
+    folder, _ = trained
+    model = EduPPO.load(folder / "model.zip")
+    assert model.policy_kwargs["activation_fn"] is th.nn.ReLU
+    settings = yaml.safe_load((folder / "settings.yml").read_text())
+    assert (settings["seed"], settings["steps"], settings["n_envs"], settings["threads"]["torch"]) == (4, 256, 2, 1)
+    assert settings["algorithm"]["policy_kwargs"] == {"net_arch": [8], "activation_fn": "torch.nn.modules.activation.ReLU"}
+    assert settings["command"].startswith("sb3-edu train --env CartPole-v1")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["trained_steps"] == model.num_timesteps == 256
+    for who in ("trained", "random"):
+        episodes = evaluation[who]
+        assert episodes["seeds"] == list(range(10_000, 10_005))
+        # CartPole pays 1 a step: these are true returns, not normalised ones.
+        assert episodes["returns"] == episodes["lengths"]
+        assert episodes["mean"] == pytest.approx(np.mean(episodes["returns"]))
+    events = EventAccumulator(str(folder)).Reload()
+    assert {"rollout/ep_rew_mean", "train/loss", "eval/mean_reward"} <= set(events.Tags()["scalars"])
+    assert "train/approx_kl" in (folder / "progress.csv").read_text().splitlines()[0]
+    with np.load(folder / "evaluations.npz") as evaluations:
+        assert len(evaluations["timesteps"]) == 10
+    with Image.open(folder / "learning_curve.png") as image:
+        assert image.width >= 1000
+    with Image.open(folder / "replay.gif") as image:
+        assert getattr(image, "n_frames", 1) > 1
+    assert (folder / "replay.gif").stat().st_size < 2_000_000
+
+
+def test_training_prints_what_to_know(trained: tuple[Path, str]) -> None:
+    """The end of the output says where everything is, how trained and random compare, and what to type next."""
+    folder, printed = trained
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    for name in ("model.zip", "vecnormalize.pkl", "settings.yml", "evaluation.json", "learning_curve.png", "replay.gif"):
+        assert name in printed
+    for who in ("trained", "random"):
+        assert f"{evaluation[who]['mean']:.1f} ± {evaluation[who]['std']:.1f}" in printed
+    for what in (f"enjoy {folder}", f"evaluate {folder}", f"--logdir {folder.parent}", "engine: ", "seed 4, 2 environments"):
+        assert what in printed
+
+
+def test_blind_environment_trains_without_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing can be drawn, the run says so and has everything else."""
+    assert train(tmp_path, env="Blind-v0") == 0
+    assert "No replay.gif: Blind-v0 cannot draw itself here" in capsys.readouterr().out.replace("\n", " ")
+    assert not (tmp_path / "run" / "replay.gif").exists()
+    assert (tmp_path / "run" / "learning_curve.png").exists()
+
+
+def test_no_replay_when_not_wanted(tmp_path: Path) -> None:
+    """--no-replay leaves it out, --no-normalize the statistics."""
+    assert train(tmp_path, "--no-replay", "--no-normalize") == 0
+    assert not (tmp_path / "run" / "replay.gif").exists()
+    assert not (tmp_path / "run" / "vecnormalize.pkl").exists()
+
+
+def test_settings_come_from_file_and_flags(tmp_path: Path) -> None:
+    """The file goes over the defaults and the flags go over the file, also where 3e-4 is not a number to YAML."""
+    config = tmp_path / "settings.yml"
+    config.write_text("CartPole-v1: {n_timesteps: 99, n_envs: 3, gamma: 0.5, learning_rate: 0.1, target_kl: 0.2}")
+    flags = ["--config", str(config), "--learning-rate", "3e-4", "--target-kl", "null", "--engine", "autograd", "--no-replay"]
+    assert train(tmp_path, *flags) == 0
+    record = yaml.safe_load((tmp_path / "run" / "settings.yml").read_text())
+    algorithm = record["algorithm"]
+    assert (record["n_envs"], record["steps"], algorithm["gamma"], algorithm["learning_rate"]) == (3, 256, 0.5, 3e-4)
+    assert (algorithm["target_kl"], algorithm["engine"]) == (None, "autograd")
+
+
+def test_environment_arguments(tmp_path: Path) -> None:
+    """--env-kwargs reaches the environment, in the zoo's form too."""
+    assert train(tmp_path, "--no-replay", "--env-kwargs", "dict(sutton_barto_reward=True)") == 0
+    # With Sutton and Barto's reward CartPole pays nothing but -1 at the fall.
+    record = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert record["random"]["returns"] == [-1.0] * 5
+
+
+def test_failed_update_saves_the_last_finite_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """When numbers overflow, exit code 1, one error, and a model whose parameters are finite."""
+    assert train(tmp_path, "--learning-rate", "1e30", "--engine", "autograd", "--max-grad-norm", "1e30") == 1
+    captured = capsys.readouterr()
+    assert "sb3-edu train: error: " in captured.err
+    assert "The model is saved in" in captured.out
+    parameters = EduPPO.load(tmp_path / "run" / "model.zip").policy.state_dict()
+    assert all(bool(th.isfinite(value).all()) for value in parameters.values())
+
+
+# -- evaluate and enjoy ------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_repeats_the_final_evaluation(trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The same episodes give the same numbers as at the end of training; other seeds give others."""
+    folder, _ = trained
+    record = json.loads((folder / "evaluation.json").read_text())
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert main(["evaluate", str(folder), "--episodes", "5"]) == 0
+    printed = capsys.readouterr().out
+    for who in ("trained", "random"):
+        assert f"{record[who]['mean']:.1f} ± {record[who]['std']:.1f}" in printed
+    assert main(["evaluate", str(folder), "--episodes", "5", "--seed", "3", "--stochastic"]) == 0
+    assert f"{record['random']['mean']:.1f} ± {record['random']['std']:.1f}" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_enjoy_films_an_episode(trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--gif makes a film of the seed's episode."""
+    assert main(["enjoy", str(trained[0]), "--gif", str(tmp_path / "film.gif"), "--seed", "10001"]) == 0
+    returned = json.loads((trained[0] / "evaluation.json").read_text())["trained"]["returns"][1]
+    assert f"seed 10001, return {returned:.1f}" in capsys.readouterr().out
+    with Image.open(tmp_path / "film.gif") as image:
+        assert image.format == "GIF"
+
+
+def test_enjoy_opens_a_window(
+    trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a display (pygame's dummy here) the episodes are played in a window and their returns printed."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    assert main(["enjoy", str(trained[0]), "--episodes", "1"]) == 0
+    returned = json.loads((trained[0] / "evaluation.json").read_text())["trained"]["returns"][0]
+    assert f"seed 10000: return {returned:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a display")
+def test_enjoy_without_display_names_the_way_out(
+    trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a display there is no window, but a film."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert main(["enjoy", str(trained[0])]) == 2
+    assert "no window: neither DISPLAY nor WAYLAND_DISPLAY is set" in (error := capsys.readouterr().err)
+    assert "--gif FILE" in error
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------------
+
+
+BAD_INPUT = {
+    "unknown environment": (["--env", "CartPole-v1x"], ["'CartPole-v1x'", "did you mean 'CartPole-v1'?"]),
+    "retired environment": (["--env", "LunarLander-v2"], ["'LunarLander-v2'", "did you mean 'LunarLander-v3'?"]),
+    "misspelt value": (["--engine", "fussed"], ["engine='fussed'", "'auto', 'autograd', 'fused'"]),
+    "value of the wrong type": (["--n-steps", "many"], ["n_steps='many'", "expected an integer"]),
+    "value out of range": (["--gamma", "1.5"], ["gamma=1.5", "expected a finite number"]),
+    "batch too small": (["--batch-size", "1"], ["batch_size=1", "expected an integer ≥ 2"]),
+    "impossible combination": (["--kl-check", "epoch"], ["kl_check='epoch'", "target_kl"]),
+    "unknown policy": (["--policy", "MlpPolcy"], ["policy='MlpPolcy'", "MlpPolicy"]),
+    "unknown policy argument": (["--policy-kwargs", "dict(nett_arch=[8])"], ["nett_arch"]),
+    "unreadable policy arguments": (
+        ["--policy-kwargs", "dict(net_arch=[8"],
+        ["--policy-kwargs: cannot read 'dict(net_arch=[8'"],
+    ),
+    "unknown environment argument": (["--env-kwargs", "{gravty: 1}"], ["CartPole-v1", "gravty"]),
+    "unknown buffer": (["--rollout-buffer-class", "a.B"], ["'a.B'", "expected the dotted name"]),
+    "unknown device": (["--device", "cudaa"], ["device='cudaa'", "'cpu', 'cuda'"]),
+    "negative seed": (["--seed", "-1"], ["seed=-1", "expected an integer from 0"]),
+    "no steps": (["--steps", "0"], ["--steps: found '0', expected a positive whole number"]),
+    "negative steps": (["--steps", "-5"], ["--steps: found '-5', expected a positive whole number"]),
+    "steps that are no number": (["--steps", "many"], ["--steps: found 'many', expected a positive whole number"]),
+    "no environments": (["--n-envs", "0"], ["--n-envs: found '0', expected"]),
+    "no episodes": (["--eval-episodes", "0"], ["--eval-episodes: found '0', expected"]),
+    "misspelt flag": (["--learning-rat", "1e-3"], ["unknown argument '--learning-rat'", "did you mean '--learning-rate'?"]),
+    "misspelt flag with value": (["--gama=1"], ["unknown argument '--gama=1'", "did you mean '--gamma'?"]),
+    "name that is a path": (["--name", "a/b"], ["--name 'a/b'", "--folder"]),
+    "run that exists": (["--name", "precious"], ["precious: it exists", "choose another --name"]),
+    "folder in a file": (["--folder", "file"], ["cannot be created (Not a directory)", "choose another --folder"]),
+    "missing file": (["--config", "none.yml"], ["none.yml: no such file"]),
+    "file that is no mapping": (["--config", "list.yml"], ["list.yml: expected a mapping", "found list"]),
+    "file that is no YAML": (["--config", "broken.yml"], ["broken.yml: not readable as YAML"]),
+    "misspelt hyperparameter": (["--config", "typo.yml"], ["typo.yml", "'n_stpes'", "'n_steps'"]),
+}
+"""What is wrong -> arguments, and what the error has to say."""
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_refused_before_training(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, one error on stderr that says what, where, found and expected, and not a file more than before."""
+    arguments, expected = BAD_INPUT[case]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "list.yml").write_text("- 1\n")
+    (tmp_path / "broken.yml").write_text("a: [1\n")
+    (tmp_path / "typo.yml").write_text("CartPole-v1: {n_timesteps: 100, n_stpes: 32}\n")
+    (tmp_path / "runs" / "precious").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    env = [] if "--env" in arguments else ["--env", "CartPole-v1"]
+    try:
+        exit_code = main(["train", *env, *arguments])
+    except SystemExit as stopped:
+        exit_code = int(stopped.code or 0)
+    captured = capsys.readouterr()
+    assert exit_code == 2
+    assert captured.err.startswith("sb3-edu train: error: ")
+    assert "Traceback" not in captured.err
+    for part in expected:
+        assert part in captured.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where this user may not write, the error says so."""
+    tmp_path.chmod(0o500)
+    assert train(tmp_path) == 2
+    assert "cannot be created (Permission denied)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate", "nowhere"], "run nowhere: there is no such folder"),
+        (["enjoy", "nowhere"], "run nowhere: there is no such folder"),
+        (["evaluate", "."], "settings.yml and model.zip missing"),
+        (["enjoy", "run", "--gif", "taken.gif"], "--gif taken.gif: it exists"),
+        (["enjoy", "run", "--gif", "nowhere/film.gif"], "nowhere"),
+        (["evaluate", "torn"], "model.zip"),
+    ],
+)
+def test_bad_runs_are_refused(
+    arguments: list[str],
+    expected: str,
+    trained: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run that is missing, incomplete or spoilt, and a file that is in the way, are named; exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "torn"):
+        shutil.copytree(trained[0], tmp_path / name)
+    (tmp_path / "torn" / "model.zip").write_bytes(b"PK")
+    (tmp_path / "taken.gif").write_text("precious")
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"sb3-edu {arguments[0]}: error: ")
+    assert expected in captured.err
+    assert (tmp_path / "taken.gif").read_text() == "precious"
+
+
+def test_run_of_a_blind_environment_cannot_be_filmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command enjoy --gif says why there is no film, and leaves no file."""
+    assert train(tmp_path, "--no-replay", env="Blind-v0") == 0
+    assert main(["enjoy", str(tmp_path / "run"), "--gif", str(tmp_path / "film.gif")]) == 2
+    assert "Blind-v0 cannot draw itself here" in capsys.readouterr().err
+    assert not (tmp_path / "film.gif").exists()
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------------
+
+
+def test_interrupted_training_is_saved(tmp_path: Path) -> None:
+    """Ctrl-C ends training with exit code 130, says where the model is, and the model goes on to act."""
+    command = [sys.executable, "-m", "sb3_ppo_edu", "train", "--env", "CartPole-v1", "--steps", "100000000"]
+    command += ["--folder", str(tmp_path), "--name", "run", "--eval-freq", "100000000", *TINY]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    progress = tmp_path / "run" / "progress.csv"
+    give_up = time.monotonic() + 120
+    while not (progress.exists() and progress.read_text().count("\n") > 2):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < give_up, "training did not start"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "Stopping at the next step" in errors
+    assert f"The model is saved in {tmp_path / 'run'}" in printed
+    assert {"model.zip", "settings.yml"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
+
+
+def test_first_interrupt_asks_and_the_second_insists() -> None:
+    """The first SIGINT lets the step end, the second raises at once, and afterwards the handler is the one before."""
+    before = signal.getsignal(signal.SIGINT)
+    stop = StopOnRequest()
+    with stopping_on_interrupt(stop):
+        assert stop._on_step()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        assert not stop._on_step()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupt_after_training_keeps_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C during the final evaluation: exit code 130, and the model is there."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sb3_ppo_edu.cli.evaluate_run", interrupt)
+    assert train(tmp_path) == 130
+    assert "interrupted" in capsys.readouterr().err
+    EduPPO.load(tmp_path / "run" / "model.zip")
+
+
+# -- help and parsing --------------------------------------------------------------------------------------------------------
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """
+    Get what ``--help`` prints, in one line.
+
+    :param command: the command
+    :param capsys: pytest's capture
+    :return: the help
+    """
+    with pytest.raises(SystemExit) as stopped:
+        main([*([command] if command else []), "--help"])
+    assert stopped.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "mentioned"),
+    [
+        ("", ["train", "evaluate", "enjoy", "--version"]),
+        (
+            "train",
+            [
+                *(
+                    "--env",
+                    "--steps",
+                    "--seed",
+                    "--n-envs",
+                    "--normalize",
+                    "--no-normalize",
+                    "--env-kwargs",
+                    "--config",
+                    "--folder",
+                ),
+                *("--name", "--eval-episodes", "--eval-freq", "--no-replay", "--verbose", "--device", "--threads"),
+                *(
+                    "examples:",
+                    "exit codes:",
+                    "PPO, as in Stable-Baselines3",
+                    "what EduPPO adds",
+                    "sb3-edu train --env CartPole-v1",
+                ),
+            ],
+        ),
+        ("evaluate", ["RUN", "--episodes", "--seed", "--stochastic", "example:"]),
+        ("enjoy", ["RUN", "--gif", "--episodes", "--seed", "--stochastic", "examples:"]),
+    ],
+)
+def test_help_mentions_each_flag(command: str, mentioned: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command explains each of its flags, in groups, with examples."""
+    text = help_of(command, capsys)
+    for word in mentioned:
+        assert word in text
+
+
+def test_help_explains_each_argument_of_the_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each constructor argument has a flag with the docstring's words and its default."""
+    text = help_of("train", capsys)
+    for name, parameter in inspect.signature(EduPPO).parameters.items():
+        if name not in RUN_ARGUMENTS:
+            assert flag_of(name) in text
+            if parameter.default not in (None, inspect.Parameter.empty):
+                assert f"(default: {parameter.default})" in text
+    assert "--gae-lambda VALUE λ of GAE in [0, 1] (default: 0.95)" in text
+
+
+def test_docstring_is_read() -> None:
+    """Parameters over several lines become one, without markup; other fields end them."""
+
+    class Documented:
+        """
+        Something.
+
+        :param first: one ``thing``
+            and :func:`package.another`, see
+            :mod:`package.module`
+        :param second: short
+        :raises ValueError: never
+        """
+
+    assert documented_parameters(Documented) == {
+        "first": "one thing and package.another, see package.module",
+        "second": "short",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-4", 3e-4),
+        ("0.1", 0.1),
+        ("7", 7),
+        ("true", True),
+        ("null", None),
+        ("None", None),
+        ("lin_3e-4", "lin_3e-4"),
+        ("[-20, 2]", [-20, 2]),
+        ("{a: 1}", {"a": 1}),
+        ("dict(a=[1", "dict(a=[1"),
+        ("[1", "[1"),
+    ],
+)
+def test_values_are_read_as_yaml(text: str, value: Any) -> None:
+    """What a YAML file would mean, with scientific numbers; text stays text, also where it is not YAML."""
+    assert yaml_value(text) == value
+    assert type(yaml_value(text)) is type(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("5", 5), ("1e5", 100_000), ("50_000", 50_000)])
+def test_whole_numbers(text: str, value: int) -> None:
+    """Whole numbers, also as people write large ones."""
+    assert positive(text) == value
+
+
+def test_no_abbreviations(capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag cut short is unknown rather than a guess."""
+    with pytest.raises(SystemExit):
+        main(["train", "--env", "CartPole-v1", "--learning", "1"])
+    assert "unknown argument '--learning'" in capsys.readouterr().err
+
+
+def test_commands_are_spelt_as_a_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program on the path by its name; else the one beside this Python, from here if that is shorter."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "some-program"
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert typed("some-program") == "bin/some-program"
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert typed("some-program") == "some-program"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints the package's version."""
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("sb3_ppo_edu ")
