@@ -23,6 +23,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, ob
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.arguments import check_choice, check_flag, check_integer, check_number, check_range, parse_schedule
+from sb3_ppo_edu.buffers import add_transition, compute_returns_and_advantage
 from sb3_ppo_edu.engines import (
     Engine,
     EngineName,
@@ -411,17 +412,14 @@ class EduPPO(OnPolicyAlgorithm):
 
             self._update_info_buffer(infos, dones)
             n_steps += 1
-            if isinstance(self.action_space, spaces.Discrete):
-                actions = actions.reshape(-1, 1)
             self._bootstrap_time_limits(engine, rewards, dones, infos)
-            rollout_buffer.add(
-                cast(np.ndarray, self._last_obs), actions, rewards, cast(np.ndarray, self._last_episode_starts), values, log_probs
-            )
+            starts = cast(np.ndarray, self._last_episode_starts)
+            add_transition(rollout_buffer, self._last_obs, actions, rewards, starts, values, log_probs)
             self._last_obs = cast(Any, new_obs)
             self._last_episode_starts = dones
 
         values = engine.value(obs_as_tensor(cast(Any, new_obs), self.device))
-        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        compute_returns_and_advantage(rollout_buffer, values, dones)
 
         callback.update_locals(locals())
         callback.on_rollout_end()

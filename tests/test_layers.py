@@ -21,6 +21,7 @@ FLOORS = {
     "losses": 1,
     "version": 1,
     # 2 the machine
+    "buffers": 2,
     "engines": 2,
     "policies": 2,
     # 3 the algorithm, its argument checks, and the package's face (__init__)
