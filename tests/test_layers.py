@@ -52,6 +52,7 @@ KNOWS = {
     "distributions": (*TENSORS, "stable_baselines3.common.distributions"),
     "losses": ("torch",),
     "version": (),
+    "buffers": TRAINING,
     "engines": TRAINING,
     "policies": TRAINING,
     "__init__": (),
