@@ -207,6 +207,7 @@ def test_expressions_of_the_zoo_are_read(text: str, expected: Any) -> None:
         "9 ** 9 ** 9",
         "-'a'",
         "nn.functional",
+        "nn.Parameter",
         "nn.Module.__init__",
         "nn.__builtins__",
         "os.path",

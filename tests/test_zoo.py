@@ -281,7 +281,7 @@ def test_a_saved_agent_is_continued(settings: str, tmp_path: Path) -> None:
 
 TRIALS: list[dict[str, Any]] = [
     {"n_steps_pow": 5, "batch_size_pow": 5, "n_epochs": 1, "net_arch": "tiny", "one_minus_gamma": gamma}
-    for gamma in (0.01, 0.02)
+    for gamma in (0.03, 0.02)
 ]
 
 
@@ -316,7 +316,7 @@ def study(tmp_path: Path, settings: str, monkeypatch: pytest.MonkeyPatch) -> tup
 def test_a_search_keeps_what_eduppo_adds(study: tuple[list[EduPPO], list[str]]) -> None:
     """Each trial takes the sampled values, and our arguments from the settings; policy_kwargs are the search's own."""
     models, _ = study
-    assert [model.gamma for model in models] == [0.99, 0.98]
+    assert [model.gamma for model in models] == [0.97, 0.98]
     for model in models:
         assert (model.action_distribution, model.dual_clip) == ("tanh_gaussian", 3.0)
         assert (model.n_steps, model.batch_size, model.n_epochs) == (32, 32, 1)
@@ -326,7 +326,7 @@ def test_a_search_keeps_what_eduppo_adds(study: tuple[list[EduPPO], list[str]]) 
 def test_a_trial_is_loaded_by_its_number(study: tuple[list[EduPPO], list[str]], settings: str, tmp_path: Path) -> None:
     """``--trial-id`` replaces the file's settings by the trial's, and the command line both; trial 0 is a trial too."""
     _, named = study
-    for number, gamma in ((0, 0.99), (1, 0.98)):
+    for number, gamma in ((0, 0.97), (1, 0.98)):
         arguments = ["--trial-id", str(number), *named, "-params", "n_steps:16"]
         assert train(settings, tmp_path / str(number), *arguments, env="Pendulum-v1") == 0
         model = EduPPO.load(tmp_path / str(number) / "eduppo" / "Pendulum-v1_1" / "Pendulum-v1.zip", device="cpu")
