@@ -110,7 +110,8 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     :raises ValueError: if it is neither
     """
     if callable(value):
-        return value
+        schedule: Callable[[float], float] = value
+        return schedule
     if isinstance(value, str):
         try:
             start = float(value.removeprefix("lin_"))
@@ -122,4 +123,5 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
             raise _refuse(name, value, f"a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0){lower}")
         return LinearSchedule(start, 0.0, 1.0)
     check_number(name, value, low, open_low=open_low)
-    return value
+    number: float = value
+    return number

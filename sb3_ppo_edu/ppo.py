@@ -58,7 +58,7 @@ class UpdateRecord:
     """
 
     minibatches: list[MinibatchStatistics] = field(default_factory=list)
-    epoch_kls: list[np.floating[Any]] = field(default_factory=list)
+    epoch_kls: list[np.float32] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
     stopped_in: int | None = None
 
@@ -71,14 +71,15 @@ class UpdateRecord:
         self.minibatches.append(statistics)
         self.epoch_kls.append(statistics.approx_kl)
 
-    def mean(self, name: str) -> np.floating[Any]:
+    def mean(self, name: str) -> np.float64:
         """
         Mean of one statistic over all minibatches.
 
         :param name: name of the statistic
         :return: its mean
         """
-        return np.mean([getattr(statistics, name) for statistics in self.minibatches])
+        mean: np.float64 = np.mean([getattr(statistics, name) for statistics in self.minibatches])
+        return mean
 
 
 class EduPPO(OnPolicyAlgorithm):
@@ -129,13 +130,13 @@ class EduPPO(OnPolicyAlgorithm):
     :param dual_clip: lower bound c·Â of the objective for negative advantages, c > 1 (https://arxiv.org/abs/1912.09729,
         equation 5), or None
     :param kl_estimator: "k3" (SB3) or "k1" (the lecture), see :func:`sb3_ppo_edu.losses.approx_kl`
-    :param kl_check: compare each minibatch's estimate with the limit before its step, as SB3 ("minibatch"), or the mean over an
-        epoch after it ("epoch", as the lecture); needs ``target_kl``
+    :param kl_check: compare each minibatch's estimate with the limit before its step, as SB3 ("minibatch"), or the mean over
+        an epoch after it ("epoch", as the lecture); needs ``target_kl``
     :param kl_stop_factor: slack of ``target_kl``, > 0 (1.5 in Spinning Up and SB3); needs ``target_kl``
     :param advantage_normalization: with the moments of each "minibatch" (SB3) or of the whole rollout ("batch", the lecture)
     :param clip_advantage: bound of the absolute advantages after normalisation, > 0, or None
-    :param action_distribution: for Box actions, "gaussian" (clipped at the bounds, SB3), "tanh_gaussian" or "beta" (both within
-        the bounds), see :mod:`sb3_ppo_edu.distributions`
+    :param action_distribution: for Box actions, "gaussian" (clipped at the bounds, SB3), "tanh_gaussian" or "beta" (both
+        within the bounds), see :mod:`sb3_ppo_edu.distributions`
     :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
@@ -192,9 +193,7 @@ class EduPPO(OnPolicyAlgorithm):
         self.gamma = gamma
         self.gae_lambda = gae_lambda
         self.clip_range = parse_schedule("clip_range", clip_range, open_low=True)
-        self.clip_range_vf = (
-            None if clip_range_vf is None else parse_schedule("clip_range_vf", clip_range_vf, open_low=True)
-        )
+        self.clip_range_vf = None if clip_range_vf is None else parse_schedule("clip_range_vf", clip_range_vf, open_low=True)
         self.normalize_advantage = normalize_advantage
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
@@ -208,6 +207,8 @@ class EduPPO(OnPolicyAlgorithm):
         self.clip_advantage = clip_advantage
         self.log_std_bounds = log_std_bounds
         self._engine: Engine | None = None
+        self._engine_choice: EngineName | None = None
+        self.engine_reason = ""
         self._check_arguments(action_distribution, use_sde)
         policy, self.action_distribution = resolve_policy(policy, action_distribution)
         super().__init__(
@@ -283,16 +284,21 @@ class EduPPO(OnPolicyAlgorithm):
         :raises ValueError: for the first such option
         """
         if self.target_kl is None and self.kl_check != "minibatch":
-            raise ValueError(f"kl_check={self.kl_check!r}: expected with a target_kl, found target_kl=None: set target_kl, such as 0.02")
+            raise ValueError(
+                f"kl_check={self.kl_check!r}: expected with a target_kl, found target_kl=None: set target_kl, such as 0.02"
+            )
         if self.target_kl is None and self.kl_stop_factor != KL_STOP_FACTOR:
-            raise ValueError(f"kl_stop_factor={self.kl_stop_factor}: expected with a target_kl, found target_kl=None: set target_kl")
+            raise ValueError(
+                f"kl_stop_factor={self.kl_stop_factor}: expected with a target_kl, found target_kl=None: set target_kl"
+            )
         if self.clip_range_vf is None and self.vf_clip_mode != "sb3":
             raise ValueError(
-                f"vf_clip_mode={self.vf_clip_mode!r}: expected with a clip_range_vf, found clip_range_vf=None: set clip_range_vf"
+                f"vf_clip_mode={self.vf_clip_mode!r}: expected with a clip_range_vf, found clip_range_vf=None: set it"
             )
         if not self.normalize_advantage and self.advantage_normalization != "minibatch":
             raise ValueError(
-                f"advantage_normalization={self.advantage_normalization!r}: expected with normalize_advantage=True, found False"
+                f"advantage_normalization={self.advantage_normalization!r} with normalize_advantage=False: "
+                "expected normalize_advantage=True"
             )
         if use_sde and action_distribution != "gaussian":
             raise ValueError(
@@ -436,7 +442,8 @@ class EduPPO(OnPolicyAlgorithm):
             return actions
         if self.policy.squash_output:
             return self.policy.unscale_action(actions)
-        return np.clip(actions, self.action_space.low, self.action_space.high)
+        clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
+        return clipped
 
     def _bootstrap_time_limits(
         self, engine: Engine, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
@@ -543,10 +550,10 @@ class EduPPO(OnPolicyAlgorithm):
         :return: the error to raise
         """
         return NonFiniteUpdateError(
-            f"{error} in update {self._n_updates}, epoch {epoch}, minibatch {minibatch}, after {self.num_timesteps} steps: expected "
-            "finite numbers. The parameters are those before this step. Likely causes: NaN, infinite or huge observations or rewards "
-            "(wrap the environment in VecCheckNan, normalise with VecNormalize), a learning rate that is too high, or a log_std "
-            "that ran away (log_std_bounds)."
+            f"{error} in update {self._n_updates}, epoch {epoch}, minibatch {minibatch}, after {self.num_timesteps} steps: "
+            "expected finite numbers. The parameters are those before this step. Likely causes: NaN, infinite or huge "
+            "observations or rewards (wrap the environment in VecCheckNan, normalise with VecNormalize), a learning rate that "
+            "is too high, or a log_std that ran away (log_std_bounds)."
         )
 
     def _log_update(self, record: UpdateRecord, settings: UpdateSettings) -> None:

@@ -95,6 +95,7 @@ class Probe(gym.Env[NDArray[np.float32], Any]):
         self.steps += 1
         if self.kind == "discount":
             return np.array([1.0], np.float32), float(self.steps == 2), self.steps == 2, False, {}
-        choice = (1.0 if action == 1 else -1.0) if isinstance(self.action_space, spaces.Discrete) else np.sign(float(action[0]))
+        good = action == 1 if isinstance(self.action_space, spaces.Discrete) else action[0] > 0
+        choice = 1.0 if good else -1.0
         reward = {"constant": 1.0, "observation": self.sign, "action": choice, "both": choice * self.sign}[self.kind]
         return np.array([self.sign], np.float32), float(reward), True, False, {}

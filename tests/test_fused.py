@@ -277,7 +277,7 @@ def test_engines_may_alternate(name: str) -> None:
 @pytest.mark.parametrize("n_envs", [1, 5, 40])
 @pytest.mark.parametrize("head", HEADS)
 def test_acts_as_the_policy(head: str, n_envs: int) -> None:
-    """Actions, values and log-probabilities are the policy's own, from the same random stream, which ends in the same place."""
+    """Actions, values and log-probabilities are the policy's own, and the random stream ends in the same place."""
     policy = make_policy(head, net_arch=[8, 8])
     engine = FusedEngine(policy)
     generator = np.random.default_rng(1)
@@ -457,7 +457,7 @@ def test_unsupported_falls_back_with_the_reason(reason: str, policy: Any, kwargs
 
 
 def test_auto_chooses_fused_and_says_so() -> None:
-    """"auto" takes the fused engine for an MLP policy, autograd only on request."""
+    """Auto takes the fused engine for an MLP policy, autograd only on request."""
     policy = make_policy("gaussian")
     engine, reason = make_engine("auto", policy)
     assert isinstance(engine, FusedEngine)

@@ -49,7 +49,8 @@ class TinyExtractor(BaseFeaturesExtractor):
     def __init__(self, observation_space: Any) -> None:
         super().__init__(observation_space, features_dim=16)
         channels = observation_space.shape[0]
-        self.net = th.nn.Sequential(th.nn.Conv2d(channels, 4, 8, stride=8), th.nn.ReLU(), th.nn.Flatten(), th.nn.Linear(64, 16))
+        convolution = th.nn.Conv2d(channels, 4, 8, stride=8)
+        self.net = th.nn.Sequential(convolution, th.nn.ReLU(), th.nn.Flatten(), th.nn.Linear(64, 16))
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Features of an image."""
@@ -120,9 +121,7 @@ CASES: dict[str, Case] = {
     "raw-advantages-batch-of-1": Case(arguments={"normalize_advantage": False, "batch_size": 1, "n_epochs": 1}),
     "entropy": Case(arguments={"ent_coef": 0.02}),
     "entropy-multibinary": Case(env={"action": "multibinary"}, arguments={"ent_coef": 0.02}),
-    "entropy-gsde-squashed": Case(
-        arguments={"use_sde": True, "ent_coef": 0.02, "policy_kwargs": small(squash_output=True)}
-    ),
+    "entropy-gsde-squashed": Case(arguments={"use_sde": True, "ent_coef": 0.02, "policy_kwargs": small(squash_output=True)}),
     "schedules": Case(
         arguments={
             "learning_rate": LinearSchedule(1e-3, 0.0, 1.0),
@@ -154,12 +153,8 @@ CASES: dict[str, Case] = {
     "relu-no-ortho": Case(arguments={"policy_kwargs": small(activation_fn=th.nn.ReLU, ortho_init=False)}),
     "log-std-init": Case(arguments={"policy_kwargs": small(log_std_init=-1.0)}),
     "adam-default-eps": Case(arguments={"policy_kwargs": small(optimizer_kwargs={"eps": 1e-8, "betas": (0.8, 0.99)})}),
-    "adamw": Case(
-        arguments={"policy_kwargs": small(optimizer_class=th.optim.AdamW, optimizer_kwargs={"weight_decay": 0.1})}
-    ),
-    "sgd": Case(
-        arguments={"policy_kwargs": small(optimizer_class=th.optim.SGD, optimizer_kwargs={"momentum": 0.9})}
-    ),
+    "adamw": Case(arguments={"policy_kwargs": small(optimizer_class=th.optim.AdamW, optimizer_kwargs={"weight_decay": 0.1})}),
+    "sgd": Case(arguments={"policy_kwargs": small(optimizer_class=th.optim.SGD, optimizer_kwargs={"momentum": 0.9})}),
     "rmsprop": Case(arguments={"policy_kwargs": small(optimizer_class=th.optim.RMSprop)}),
     "rmsprop-tf": Case(
         n_envs=4, arguments={"policy_kwargs": small(optimizer_class=RMSpropTFLike, optimizer_kwargs={"eps": 1e-5})}
@@ -201,7 +196,7 @@ def assert_same_values(ours: Any, theirs: Any, where: str) -> None:
     """Compare nested states bit by bit."""
     if isinstance(theirs, th.Tensor):
         assert ours.dtype == theirs.dtype, where
-        assert torch_equal_with_nan(ours, theirs), where
+        assert th.equal(ours, theirs), where
     elif isinstance(theirs, dict):
         assert ours.keys() == theirs.keys(), where
         for key in theirs:
@@ -214,18 +209,12 @@ def assert_same_values(ours: Any, theirs: Any, where: str) -> None:
         assert ours == theirs, where
 
 
-def torch_equal_with_nan(ours: th.Tensor, theirs: th.Tensor) -> bool:
-    """``torch.equal``, which no parameter that is NaN would pass."""
-    return th.equal(ours, theirs)
-
-
 def assert_same_models(ours: Any, theirs: Any) -> None:
     """Parameters, optimizer state, episode statistics and random streams are the same bits."""
     assert_same_values(ours.policy.state_dict(), theirs.policy.state_dict(), "policy")
     assert_same_values(ours.policy.optimizer.state_dict(), theirs.policy.optimizer.state_dict(), "optimizer")
     for key in ("r", "l"):
         assert [info[key] for info in ours.ep_info_buffer] == [info[key] for info in theirs.ep_info_buffer], key
-    assert len(theirs.ep_info_buffer) > 0 or theirs.num_timesteps < 10**6
 
 
 def random_numbers() -> tuple[float, float]:

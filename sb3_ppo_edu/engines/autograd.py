@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -77,7 +78,7 @@ class AutogradEngine:
                 value_loss=value_loss.item(),
                 entropy_loss=entropy_loss.item(),
                 loss=loss.item(),
-                approx_kl=losses.approx_kl(log_ratio, settings.kl_estimator).cpu().numpy(),
+                approx_kl=np.float32(losses.approx_kl(log_ratio, settings.kl_estimator).item()),
                 clip_fraction=losses.clip_fraction(ratio, settings.clip_range).item(),
                 ratio_max=ratio.max().item(),
             )

@@ -73,7 +73,7 @@ class MinibatchStatistics(NamedTuple):
     value_loss: float
     entropy_loss: float
     loss: float
-    approx_kl: np.floating[Any]
+    approx_kl: np.float32
     clip_fraction: float
     ratio_max: float
 
@@ -87,9 +87,7 @@ class NonFiniteUpdateError(ValueError):
 
 
 class Engine(Protocol):
-    """
-    One way to act and to update. All engines work on the policy's own parameter tensors and the optimizer's own state.
-    """
+    """One way to act and to update. All engines work on the policy's own parameter tensors and the optimizer's own state."""
 
     name: str
     policy: ActorCriticPolicy
@@ -157,7 +155,9 @@ def check_finite(statistics: MinibatchStatistics) -> None:
     """
     if not math.isfinite(statistics.loss):
         parts = ("policy_loss", "value_loss", "entropy_loss", "loss")
-        found = ", ".join(f"{part}={getattr(statistics, part)}" for part in parts if not math.isfinite(getattr(statistics, part)))
+        found = ", ".join(
+            f"{part}={getattr(statistics, part)}" for part in parts if not math.isfinite(getattr(statistics, part))
+        )
         raise NonFiniteUpdateError(found)
 
 

@@ -91,7 +91,9 @@ def read_tower(network: nn.Sequential) -> Tower | None:
     """
     modules = list(network)
     linears, activations = modules[0::2], modules[1::2]
-    if len(linears) != len(activations) or not all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
+    if len(linears) != len(activations) or not all(
+        type(linear) is nn.Linear and linear.bias is not None for linear in linears
+    ):
         return None
     if any(make_activation(activation) is None for activation in activations):
         return None
@@ -112,7 +114,10 @@ def why_not_fused(policy: ActorCriticPolicy) -> str | None:
     checks: list[tuple[bool, str]] = [
         (type(policy) in SUPPORTED_POLICIES, f"the policy is a {type(policy).__name__}, not SB3's MlpPolicy or our tanh one"),
         (not policy.use_sde, "the policy uses gSDE"),
-        (type(policy.features_extractor) is FlattenExtractor, f"the features extractor is {type(policy.features_extractor).__name__}"),
+        (
+            type(policy.features_extractor) is FlattenExtractor,
+            f"the features extractor is {type(policy.features_extractor).__name__}",
+        ),
         (not isinstance(policy.observation_space, spaces.Dict), "observations are dictionaries"),
         (type(policy.mlp_extractor) is MlpExtractor, f"the network is a {type(policy.mlp_extractor).__name__}"),
         (type(optimizer) in FLAT_OPTIMIZERS, f"the optimizer is {type(optimizer).__name__}"),
@@ -191,16 +196,16 @@ class FusedEngine:
         :param critic: the critic's tower
         :return: all parameters of the policy
         """
+        layers: list[list[Any]]
         if self._side_by_side:
             layers = [list(pair) for pair in zip(actor.linears, critic.linears, strict=True)]
         else:
             layers = [[linear] for linear in (*actor.linears, *critic.linears)]
         layers += [[self.policy.action_net], [self.policy.value_net]]
-        ordered = [
-            parameter
-            for group in layers
-            for parameter in (*(linear.weight for linear in group), *(linear.bias for linear in group))
-        ]
+        ordered: list[nn.Parameter] = []
+        for group in layers:
+            ordered += [linear.weight for linear in group]
+            ordered += [linear.bias for linear in group]
         known = {id(parameter) for parameter in ordered}
         return ordered + [parameter for parameter in self.policy.parameters() if id(parameter) not in known]
 
@@ -322,16 +327,14 @@ class FusedEngine:
                 setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
             rollout_buffer.generator_ready = True
             self._rollout_features = self._features(th.from_numpy(rollout_buffer.observations))
-        columns = FusedMinibatch(
-            self._rollout_features[th.from_numpy(permutation)],
-            rollout_buffer.actions[permutation],
-            *(
-                getattr(rollout_buffer, name).reshape(-1)[permutation]
-                for name in ("values", "log_probs", "advantages", "returns")
-            ),
-        )
+        observations = self._rollout_features[th.from_numpy(permutation)]
+        arrays = [
+            getattr(rollout_buffer, name)[permutation] for name in ("actions", "values", "log_probs", "advantages", "returns")
+        ]
         for start in range(0, total, batch_size):
-            yield FusedMinibatch(*(column[start : start + batch_size] for column in columns))
+            rows = slice(start, start + batch_size)
+            actions, *scalars = (array[rows] for array in arrays)
+            yield FusedMinibatch(observations[rows], actions, *(column[:, 0] for column in scalars))
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
@@ -464,7 +467,7 @@ def value_error(values: Array, minibatch: FusedMinibatch, settings: UpdateSettin
     return float(np.add.reduce(np.maximum(squares, clipped_squares))) / batch, (2.0 / batch) * error * active
 
 
-def kl_estimate(log_ratio: Array, ratio: Array, settings: UpdateSettings) -> np.floating[Any]:
+def kl_estimate(log_ratio: Array, ratio: Array, settings: UpdateSettings) -> np.float32:
     """
     Estimate KL(old || new), see :func:`sb3_ppo_edu.losses.approx_kl`.
 
@@ -474,5 +477,7 @@ def kl_estimate(log_ratio: Array, ratio: Array, settings: UpdateSettings) -> np.
     :return: the estimate in nats
     """
     if settings.kl_estimator == "k1":
-        return np.float32(-np.add.reduce(log_ratio) / len(ratio))
-    return np.float32(np.add.reduce((ratio - 1.0) - log_ratio) / len(ratio))
+        total = -np.add.reduce(log_ratio)
+    else:
+        total = np.add.reduce((ratio - 1.0) - log_ratio)
+    return np.float32(float(total) / len(ratio))

@@ -8,6 +8,7 @@ exactly what SB3's distributions draw, in the same order.
 from __future__ import annotations
 
 import math
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,8 +135,7 @@ class MultiCategoricalHead:
     """
 
     def __init__(self, sizes: list[int]) -> None:
-        edges = np.cumsum([0, *sizes])
-        self.slices = [slice(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+        self.slices = [slice(start, end) for start, end in pairwise([0, *accumulate(sizes)])]
         self.parts = [CategoricalHead(column) for column in range(len(sizes))]
 
     def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
@@ -182,7 +182,9 @@ class BernoulliHead:
 
 class GaussianHead:
     r"""
-    Independent normals with mean :math:`\mu` from the net and a free :math:`\log\sigma`. With :math:`y = (a-\mu)/\sigma`:
+    Independent normals with a mean from the net and a free log standard deviation.
+
+    With :math:`y = (a-\mu)/\sigma`:
 
     .. math::
         \log\pi = -\tfrac12\sum y^2 - \sum\log\sigma - \tfrac D2\log 2\pi, \qquad
@@ -228,7 +230,7 @@ class GaussianHead:
         :return: shape ``(batch,)``
         """
         constant = float(np.add.reduce(self.log_std)) + len(self.log_std) * LOG_SQRT_2PI
-        log_density = np.einsum("bd,bd->b", y, y)
+        log_density: Array = np.einsum("bd,bd->b", y, y)
         log_density *= -0.5
         log_density -= constant
         return log_density
@@ -240,8 +242,9 @@ class TanhGaussianHead(GaussianHead):
 
     The Jacobian does not depend on the parameters, so the log-probability has the Gaussian's gradient. The entropy is
     :math:`H_{Gauss} + \sum_d \mathbb E[\log(1-\tanh^2 u_d)]` by the quadrature of
-    :class:`sb3_ppo_edu.distributions.TanhGaussianDistribution`; with :math:`u_k=\mu+\sigma x_k` its derivatives are
-    :math:`\partial/\partial\mu = \sum_k w_k(-2\tanh u_k)` and :math:`\partial/\partial\log\sigma = \sum_k w_k(-2\tanh u_k)\sigma x_k`.
+    :class:`sb3_ppo_edu.distributions.TanhGaussianDistribution`. With nodes :math:`u_k=\mu+\sigma x_k` its derivatives are
+    :math:`\sum_k w_k(-2\tanh u_k)` with respect to :math:`\mu`, and :math:`\sum_k w_k(-2\tanh u_k)\sigma x_k` with respect to
+    :math:`\log\sigma`.
     """
 
     def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
@@ -298,7 +301,8 @@ def softplus(z: Array) -> Array:
     :param z: any shape
     :return: the same shape
     """
-    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+    result: Array = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+    return result
 
 
 def log_tanh_derivative(u: Array) -> Array:
@@ -309,7 +313,8 @@ def log_tanh_derivative(u: Array) -> Array:
     :return: the same shape
     """
     size = np.abs(u)
-    return 2.0 * (math.log(2.0) - size - np.log1p(np.exp(-2.0 * size)))
+    log_derivative: Array = 2.0 * (math.log(2.0) - size - np.log1p(np.exp(-2.0 * size)))
+    return log_derivative
 
 
 def sum_arrays(arrays: list[Array]) -> Array:
