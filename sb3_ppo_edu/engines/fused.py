@@ -476,8 +476,6 @@ def kl_estimate(log_ratio: Array, ratio: Array, settings: UpdateSettings) -> np.
     :param settings: settings of this update
     :return: the estimate in nats
     """
-    if settings.kl_estimator == "k1":
-        total = -np.add.reduce(log_ratio)
-    else:
-        total = np.add.reduce((ratio - 1.0) - log_ratio)
-    return np.float32(float(total) / len(ratio))
+    terms = -log_ratio if settings.kl_estimator == "k1" else (ratio - 1.0) - log_ratio
+    kl: np.float32 = np.float32(float(np.add.reduce(terms)) / len(ratio))
+    return kl

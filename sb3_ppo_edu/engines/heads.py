@@ -324,7 +324,7 @@ def sum_arrays(arrays: list[Array]) -> Array:
     :param arrays: at least one array
     :return: their sum
     """
-    total = arrays[0].copy()
+    total: Array = arrays[0].copy()
     for array in arrays[1:]:
         total += array
     return total
