@@ -39,7 +39,7 @@ QUADRATURE_LIMIT = 6.5
 
 
 @lru_cache(maxsize=16)
-def _standard_normal_quadrature(dtype: th.dtype, device: th.device) -> tuple[th.Tensor, th.Tensor]:
+def standard_normal_quadrature(dtype: th.dtype, device: th.device) -> tuple[th.Tensor, th.Tensor]:
     """Nodes z_k and weights w_k with E[f(z)] = sum_k w_k f(z_k) for z ~ N(0, 1): the trapezoidal rule.
 
     :param dtype: Floating type of the two tensors
@@ -102,7 +102,7 @@ class TanhGaussianDistribution(DiagGaussianDistribution):
         :return: entropy, shape ``(batch,)``; at most action_dim * log 2, the entropy of the uniform distribution
         """
         mean, std = self.distribution.mean, self.distribution.stddev
-        nodes, weights = _standard_normal_quadrature(mean.dtype, mean.device)
+        nodes, weights = standard_normal_quadrature(mean.dtype, mean.device)
         raw_actions = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes
         expected_log_derivative = log_tanh_derivative(raw_actions) @ weights
         return sum_independent_dims(self.distribution.entropy() + expected_log_derivative)

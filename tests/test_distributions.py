@@ -335,7 +335,7 @@ def test_entropy_fallback_has_no_gradient_where_ours_has_the_true_one(mean: floa
 
 def test_entropy_has_a_gradient_after_a_first_use_in_inference_mode() -> None:
     """The cached quadrature does not keep a trace of the mode in which it was made."""
-    distributions._standard_normal_quadrature.cache_clear()
+    distributions.standard_normal_quadrature.cache_clear()
     with th.inference_mode():
         tanh_gaussian([0.5], [1.0], th.float32).entropy()
     mean = th.tensor([[0.5]], requires_grad=True)

@@ -34,9 +34,9 @@ from sb3_ppo_edu.engines.heads import make_head
 from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
 from sb3_ppo_edu.engines.optimizers import FLAT_OPTIMIZERS
 from sb3_ppo_edu.losses import ADVANTAGE_EPS
-from sb3_ppo_edu.policies import TanhGaussianPolicy
+from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
 
-SUPPORTED_POLICIES = (ActorCriticPolicy, TanhGaussianPolicy)
+SUPPORTED_POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)
 
 CLIP_EPS = 1e-6
 """Added to the gradient norm before dividing by it, as in ``torch.nn.utils.clip_grad_norm_``."""
@@ -112,7 +112,10 @@ def why_not_fused(policy: ActorCriticPolicy) -> str | None:
     """
     optimizer = policy.optimizer
     checks: list[tuple[bool, str]] = [
-        (type(policy) in SUPPORTED_POLICIES, f"the policy is a {type(policy).__name__}, not SB3's MlpPolicy or our tanh one"),
+        (
+            type(policy) in SUPPORTED_POLICIES,
+            f"the policy is a {type(policy).__name__}, not SB3's MlpPolicy or our TanhGaussianPolicy or BetaPolicy",
+        ),
         (not policy.use_sde, "the policy uses gSDE"),
         (
             type(policy.features_extractor) is FlattenExtractor,

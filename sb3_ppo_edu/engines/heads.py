@@ -21,8 +21,9 @@ from stable_baselines3.common.distributions import (
     Distribution,
     MultiCategoricalDistribution,
 )
+from torch.nn import functional as F
 
-from sb3_ppo_edu.distributions import TanhGaussianDistribution, _standard_normal_quadrature
+from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.engines.flat import Array
 
 LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -256,7 +257,7 @@ class TanhGaussianHead(GaussianHead):
         """See :meth:`Head.evaluate`."""
         log_prob, entropy = super().evaluate(outputs, actions)
         dtype = th.from_numpy(outputs).dtype
-        nodes, weights = (tensor.numpy() for tensor in _standard_normal_quadrature(dtype, th.device("cpu")))
+        nodes, weights = (tensor.numpy() for tensor in standard_normal_quadrature(dtype, th.device("cpu")))
         self.nodes, self.weights = nodes, weights
         self.raw = outputs[:, :, None] + np.exp(self.log_std)[:, None] * nodes
         entropy += float(np.add.reduce(log_tanh_derivative(self.raw) @ weights, axis=None)) / len(outputs)
@@ -270,6 +271,77 @@ class TanhGaussianHead(GaussianHead):
             grad += slope @ self.weights
             self.log_std_grad += np.add.reduce(slope @ (self.weights * self.nodes), axis=0) * np.exp(self.log_std)
         return grad
+
+
+class BetaHead:
+    r"""
+    Independent Betas on raw actions u, see :class:`sb3_ppo_edu.distributions.BetaDistribution`.
+
+    With :math:`\alpha = 1 + \mathrm{softplus}(z)`, hence :math:`d\alpha/dz = \sigma(z)`, and the same for :math:`\beta`:
+
+    .. math::
+        \frac{\partial\log\pi}{\partial\alpha} = \log\sigma(u) - \psi(\alpha) + \psi(\alpha+\beta), \qquad
+        \frac{\partial H}{\partial\alpha} = -(\alpha-1)\psi'(\alpha) + (\alpha+\beta-2)\psi'(\alpha+\beta)
+
+    with the digamma function :math:`\psi`; for :math:`\beta` with :math:`\log\sigma(-u)`. Computed in float64, as there.
+    """
+
+    def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
+        """See :meth:`Head.sample`."""
+        concentration = 1.0 + F.softplus(th.from_numpy(outputs).double())
+        gammas = th._standard_gamma(concentration).clamp_(min=th.finfo(th.float64).tiny)
+        first, second = gammas.log().chunk(2, dim=1)
+        actions: Array = (first - second).numpy().astype(outputs.dtype)
+        log_prob, _ = self._log_prob(concentration, th.from_numpy(actions).double())
+        return actions, log_prob.numpy().astype(outputs.dtype)
+
+    def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
+        """See :meth:`Head.evaluate`."""
+        self.z = th.from_numpy(outputs).double()
+        self.concentration = 1.0 + F.softplus(self.z)
+        log_prob, self.log_sigmoids = self._log_prob(self.concentration, th.from_numpy(actions).double())
+        alpha, beta = self.concentration.chunk(2, dim=1)
+        self.total = alpha + beta
+        self.psi, self.psi_total = th.digamma(self.concentration), th.digamma(self.total)
+        entropy = self._log_normaliser(alpha, beta) + (self.total - 2.0) * self.psi_total
+        entropy_sum = entropy.sum() - th.sum((self.concentration - 1.0) * self.psi)
+        return log_prob.numpy().astype(outputs.dtype), float(entropy_sum) / len(outputs)
+
+    def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
+        """See :meth:`Head.backward`."""
+        both = (1, 2)  # what belongs to alpha + beta goes to either
+        grad = (self.log_sigmoids - self.psi + self.psi_total.repeat(both)) * th.from_numpy(log_prob_grad)[:, None]
+        if entropy_weight != 0.0:
+            trigamma, trigamma_total = th.polygamma(1, self.concentration), th.polygamma(1, self.total)
+            entropy_grad = ((self.total - 2.0) * trigamma_total).repeat(both) - (self.concentration - 1.0) * trigamma
+            grad += entropy_grad * (entropy_weight / len(log_prob_grad))
+        grad *= th.sigmoid(self.z)
+        output_grad: Array = grad.numpy().astype(log_prob_grad.dtype)
+        return output_grad
+
+    def _log_prob(self, concentration: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Log-density of the normalised actions.
+
+        :param concentration: all alphas, then all betas, shape ``(batch, 2 * action_dim)``
+        :param actions: raw actions u, shape ``(batch, action_dim)``
+        :return: log-densities ``(batch,)``, and log σ(u) beside log σ(-u), shape of ``concentration``
+        """
+        alpha, beta = concentration.chunk(2, dim=1)
+        log_sigmoids = F.logsigmoid(th.cat([actions, -actions], dim=1))
+        log_prob = th.sum((concentration - 1.0) * log_sigmoids, 1) - self._log_normaliser(alpha, beta).sum(1)
+        return log_prob, log_sigmoids
+
+    @staticmethod
+    def _log_normaliser(alpha: th.Tensor, beta: th.Tensor) -> th.Tensor:
+        """
+        Logarithm of 2 B(α, β); the 2 is the length of the interval (-1, 1).
+
+        :param alpha: shape ``(batch, action_dim)``
+        :param beta: the same shape
+        :return: the same shape
+        """
+        return th.lgamma(alpha) + th.lgamma(beta) - th.lgamma(alpha + beta) + math.log(2.0)
 
 
 def log_softmax(z: Array) -> Array:
@@ -346,6 +418,8 @@ def make_head(distribution: Distribution, log_std: Array | None, log_std_grad: A
         return MultiCategoricalHead([int(size) for size in distribution.action_dims])  # type: ignore[attr-defined]
     if kind is BernoulliDistribution:
         return BernoulliHead()
+    if kind is BetaDistribution:
+        return BetaHead()
     if log_std is not None and log_std_grad is not None:
         if kind is DiagGaussianDistribution:
             return GaussianHead(log_std, log_std_grad)
