@@ -22,7 +22,7 @@ def import_seconds(module: str) -> float:
     :return: seconds that the import took, the interpreter's own start not counted
     """
     command = [sys.executable, "-c", MEASURE.format(module=module)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
 def main() -> int:
