@@ -259,10 +259,15 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 def _build_model(settings: RunSettings, env: VecEnv) -> EduPPO:
     """Construct the algorithm; what its constructor refuses is a ``ValueError``."""
-    # A copy: SB3 adds to policy_kwargs, and the settings stay what was asked for.
-    arguments = copy.deepcopy(settings.algorithm)
     try:
-        return EduPPO(settings.policy, env, seed=settings.seed, device=settings.device, verbose=settings.verbose, **arguments)
+        return EduPPO(
+            settings.policy,
+            env,
+            seed=settings.seed,
+            device=settings.device,
+            verbose=settings.verbose,
+            **settings.algorithm,
+        )
     except (TypeError, AssertionError) as error:
         # SB3 asserts its conditions on values, and an unknown name in policy_kwargs surfaces as a TypeError.
         raise ValueError(f"EduPPO refuses these settings: {error}") from error

@@ -147,8 +147,14 @@ def test_artefacts_open(trained: tuple[Path, str]) -> None:
         assert len(evaluations["timesteps"]) == 10
     with Image.open(folder / "learning_curve.png") as image:
         assert image.width >= 1000
+    lengths, returns = evaluation["trained"]["lengths"], evaluation["trained"]["returns"]
     with Image.open(folder / "replay.gif") as image:
-        assert getattr(image, "n_frames", 1) > 1
+        durations = []
+        for index in range(getattr(image, "n_frames", 1)):
+            image.seek(index)
+            durations.append(image.info["duration"])
+    # The episode with the median return, at CartPole's fifty steps a second.
+    assert sum(durations) == 20 * lengths[returns.index(sorted(returns)[2])]
     assert (folder / "replay.gif").stat().st_size < 2_000_000
 
 
@@ -183,12 +189,24 @@ def test_settings_come_from_file_and_flags(tmp_path: Path) -> None:
     """The file goes over the defaults and the flags go over the file, also where 3e-4 is not a number to YAML."""
     config = tmp_path / "settings.yml"
     config.write_text("CartPole-v1: {n_timesteps: 99, n_envs: 3, gamma: 0.5, learning_rate: 0.1, target_kl: 0.2}")
-    flags = ["--config", str(config), "--learning-rate", "3e-4", "--target-kl", "null", "--engine", "autograd", "--no-replay"]
+    flags = [
+        "--threads",
+        "2",
+        "--config",
+        str(config),
+        "--learning-rate",
+        "3e-4",
+        "--target-kl",
+        "null",
+        "--engine",
+        "autograd",
+        "--no-replay",
+    ]
     assert train(tmp_path, *flags) == 0
     record = yaml.safe_load((tmp_path / "run" / "settings.yml").read_text())
     algorithm = record["algorithm"]
     assert (record["n_envs"], record["steps"], algorithm["gamma"], algorithm["learning_rate"]) == (3, 256, 0.5, 3e-4)
-    assert (algorithm["target_kl"], algorithm["engine"]) == (None, "autograd")
+    assert (algorithm["target_kl"], algorithm["engine"], record["threads"]["torch"]) == (None, "autograd", 2)
 
 
 def test_environment_arguments(tmp_path: Path) -> None:
@@ -221,8 +239,9 @@ def test_evaluate_repeats_the_final_evaluation(trained: tuple[Path, str], capsys
     printed = capsys.readouterr().out
     for who in ("trained", "random"):
         assert f"{record[who]['mean']:.1f} ± {record[who]['std']:.1f}" in printed
-    assert main(["evaluate", str(folder), "--episodes", "5", "--seed", "3", "--stochastic"]) == 0
-    assert f"{record['random']['mean']:.1f} ± {record['random']['std']:.1f}" not in capsys.readouterr().out
+    for who, other in (("random", ["--seed", "3"]), ("trained", ["--stochastic"])):
+        assert main(["evaluate", str(folder), "--episodes", "5", *other]) == 0
+        assert f"{record[who]['mean']:.1f} ± {record[who]['std']:.1f}" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

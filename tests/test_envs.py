@@ -87,6 +87,7 @@ def test_evaluation_leaves_statistics_and_rewards_alone() -> None:
         assert isinstance(env, VecNormalize)
         assert env.gamma == 0.5
         env.reset()
+        env.ret_rms.var = np.array(100.0)
         statistics: Any = env.obs_rms
         before = statistics.count
         _, rewards, _, _ = env.step(np.array([0]))

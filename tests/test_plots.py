@@ -190,9 +190,9 @@ def test_lines_are_the_numbers() -> None:
     """Each line has the points it stands for; the band is mean ± standard deviation."""
     drawn = lines_of(draw_learning_curve(a_curve()))
     np.testing.assert_array_equal(drawn["training episode"].get_offsets(), [[10, 1], [20, 2], [30, 6]])
-    np.testing.assert_allclose(drawn["training"].get_xydata(), [[10, 1], [20, 1.5], [30, 3]])
-    np.testing.assert_allclose(drawn["evaluation"].get_xydata(), [[15, 2], [30, 7]])
-    np.testing.assert_allclose(drawn["random actions"].get_ydata(), [-2, -2])
+    np.testing.assert_allclose(drawn["training"].get_xydata(), [[10.0, 1.0], [20.0, 1.5], [30.0, 3.0]])
+    np.testing.assert_array_equal(drawn["evaluation"].get_xydata(), [[15, 2], [30, 7]])
+    assert list(drawn["random actions"].get_ydata()) == [-2, -2]
     np.testing.assert_allclose(drawn["final evaluation"].lines[0].get_xydata(), [[30, 9]])
     band: Any = draw_learning_curve(a_curve()).axes[0].collections[1].get_paths()[0].vertices
     assert {tuple(corner) for corner in band} == {(15, 1), (15, 3), (30, 5), (30, 9)}

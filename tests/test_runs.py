@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from datetime import datetime
@@ -64,6 +65,25 @@ class ShortOrLong(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), 1.0, self.left == 0, False, {}
 
 
+class PaysActions(gym.Env[Any, Any]):
+    """Ten steps, each of which pays the action; every episode is the same."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(7)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Pay the action."""
+        self.steps += 1
+        return np.zeros(1, np.float32), float(action), self.steps == 10, False, {}
+
+
+gym.register("PaysActions-v0", f"{__name__}:PaysActions")
 gym.register("ShortOrLong-v0", f"{__name__}:ShortOrLong")
 
 
@@ -211,9 +231,12 @@ def test_file_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_atomically(path, fail)
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    os.link(path, tmp_path / "also_old.txt")
     write_atomically(path, lambda temporary: temporary.write_text("new"))
     assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
+    # A second name for the old file still has it: the new one took its place and was not written over it.
+    assert (tmp_path / "also_old.txt").read_text() == "old"
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -356,8 +379,10 @@ def test_git_revision(tmp_path: Path) -> None:
     git("commit", "-m", "one")
     head = git("rev-parse", "HEAD")
     assert git_revision(tmp_path / "code") == head
-    (tmp_path / "elsewhere").write_text("2")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "file.py").write_text("2")
     assert git_revision(tmp_path / "code") == head
+    assert git_revision(tmp_path / "installed") is None
     (tmp_path / "code" / "file.py").write_text("2")
     assert git_revision(tmp_path / "code") == head + "-dirty"
 
@@ -416,13 +441,17 @@ def test_trained_and_random_play_the_same_episodes(trained: Run) -> None:
     assert evaluate_random(saved, 7, 0).returns != random.returns
 
 
-def test_stochastic_evaluation_is_reproducible(trained: Run) -> None:
-    """Sampled actions come from the seed, whatever was drawn before, and differ from the most likely ones."""
-    saved = open_run(trained.folder)
-    first = evaluate_run(saved, 10, deterministic=False)
+def test_stochastic_evaluation_is_reproducible(tmp_path: Path) -> None:
+    """Sampled actions come from the evaluation's seed, whatever was drawn before, and are not the most likely ones."""
+    run = start_run(settings_for("PaysActions-v0"), tmp_path / "run")
+    save_model(run)
+    close_run(run)
+    saved = open_run(run.folder)
+    first = evaluate_run(saved, 4, deterministic=False).returns
     th.rand(3)
-    assert evaluate_run(saved, 10, deterministic=False) == first
-    assert evaluate_run(saved, 10) != first
+    assert evaluate_run(saved, 4, deterministic=False).returns == first
+    assert evaluate_run(saved, 4, 0, deterministic=False).returns != first
+    assert len(set(evaluate_run(saved, 4).returns)) == 1 < len(set(first))
 
 
 def test_no_episodes_are_refused(trained: Run) -> None:
