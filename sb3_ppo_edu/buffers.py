@@ -7,6 +7,7 @@ own buffer; a buffer of any other class, which may do anything, is left to its o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch as th
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_ppo_edu.advantages import generalized_advantage_estimate
 
@@ -76,3 +78,33 @@ def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th
         rollout_buffer.gae_lambda,
     )
     rollout_buffer.returns = rollout_buffer.advantages + rollout_buffer.values
+
+
+def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[RolloutBufferSamples]:
+    """
+    Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
+
+    The whole rollout is put in order at once and cut into minibatches, instead of picking the rows of each.
+
+    :param rollout_buffer: full rollout buffer
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the minibatches of one epoch
+    """
+    if type(rollout_buffer) is not RolloutBuffer or rollout_buffer.device.type != "cpu":
+        yield from rollout_buffer.get(batch_size)
+        return
+    permutation = np.random.permutation(rollout_buffer.buffer_size * rollout_buffer.n_envs)
+    if not rollout_buffer.generator_ready:
+        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+            setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
+        rollout_buffer.generator_ready = True
+    observations = th.from_numpy(rollout_buffer.observations[permutation])
+    actions = th.from_numpy(rollout_buffer.actions[permutation].astype(np.float32, copy=False))
+    scalars = [
+        th.from_numpy(getattr(rollout_buffer, name)[:, 0][permutation])
+        for name in ("values", "log_probs", "advantages", "returns")
+    ]
+    columns = (observations, actions, *scalars)
+    for parts in zip(*(column.split(batch_size) for column in columns), strict=True):
+        # A copy begins at an aligned address, a slice anywhere: the bits of a matrix product may depend on it.
+        yield RolloutBufferSamples(parts[0].clone(), *parts[1:])

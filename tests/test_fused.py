@@ -159,8 +159,7 @@ def test_gradients_are_autograds(
     expected_statistics = AutogradEngine(policy).gradients(samples, update)
     expected = gradients_of(policy)
     fused = FusedEngine(policy)
-    fused.flat.attach_gradients()
-    fused.flat.gradients.flat[:] = np.nan
+    fused.flat.gradients.tensor.fill_(float("nan"))
     statistics = fused.gradients(as_arrays(samples), update)
 
     for name, gradient in gradients_of(policy).items():
@@ -182,7 +181,6 @@ def test_gelu_approximation() -> None:
     AutogradEngine(policy).gradients(samples, DEFAULTS)
     expected = gradients_of(policy)
     fused = FusedEngine(policy)
-    fused.flat.attach_gradients()
     fused.gradients(as_arrays(samples), DEFAULTS)
     for name, gradient in gradients_of(policy).items():
         th.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-14)
@@ -224,8 +222,6 @@ def test_steps_are_torchs(name: str) -> None:
     """Twelve steps with changing learning rate end with torch's parameters and torch's optimizer state, keys included."""
     reference, policy = optimizer_policies(name)
     torch_engine, fused = AutogradEngine(reference), FusedEngine(policy)
-    fused.flat.attach_gradients()
-    fused.optimizer.attach()
     for step in range(12):
         for one in (reference, policy):
             one.optimizer.param_groups[0]["lr"] = 1e-3 * (step + 1)
@@ -268,8 +264,6 @@ def test_engines_may_alternate(name: str) -> None:
             other.apply()
         else:
             fused = FusedEngine(policy)
-            fused.flat.attach_gradients()
-            fused.optimizer.attach()
             fused.gradients(as_arrays(samples), DEFAULTS)
             fused.apply()
     compare_states(policy, reference, rtol=STEP_TOLERANCE)

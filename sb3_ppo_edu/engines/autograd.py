@@ -9,9 +9,11 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSamples
 
 from sb3_ppo_edu import losses
+from sb3_ppo_edu.buffers import shuffled_minibatches
 from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
     NonFiniteUpdateError,
@@ -20,6 +22,100 @@ from sb3_ppo_edu.engines.base import (
     check_finite_norm,
     project_log_std,
 )
+from sb3_ppo_edu.engines.flat import FlatOptimizer, FlatParameters, why_not_flat
+
+
+class PlainStepper:
+    """
+    Clips and steps as SB3 does, for any policy, optimizer and device.
+
+    :param policy: actor-critic policy with its optimizer
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self.optimizer = policy.optimizer
+
+    def attach(self) -> None:
+        """Nothing is shared."""
+
+    def zero_grad(self) -> None:
+        """Forget the last gradients."""
+        self.optimizer.zero_grad()
+
+    def clip(self, max_grad_norm: float) -> float:
+        """
+        Scale the gradients down to a global norm.
+
+        :param max_grad_norm: the largest norm
+        :return: the norm before
+        """
+        return th.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm).item()
+
+    def step(self) -> None:
+        """Take the optimizer's step."""
+        self.optimizer.step()
+
+
+class FlatStepper:
+    """
+    Clips and steps to the same bits on flat tensors, see :mod:`sb3_ppo_edu.engines.flat`.
+
+    Torch's optimizers loop over the parameters, a dozen calls for each; an MLP policy has a dozen small ones.
+
+    :param policy: actor-critic policy with its optimizer
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.optimizer = policy.optimizer
+        self._flat = FlatParameters(list(policy.parameters()))
+        self._flat_optimizer = FlatOptimizer(policy.optimizer, self._flat)
+        self.attach()
+
+    def attach(self) -> None:
+        """Take over parameters, gradients and optimizer state that others have touched."""
+        self._flat.attach()
+        self._flat.attach_gradients()
+        self._flat_optimizer.attach()
+
+    def zero_grad(self) -> None:
+        """Forget the last gradients."""
+        self._flat.gradients.tensor.zero_()
+
+    def clip(self, max_grad_norm: float) -> float:
+        """
+        Scale the gradients down to a global norm, as ``torch.nn.utils.clip_grad_norm_`` computes it.
+
+        :param max_grad_norm: the largest norm
+        :return: the norm before
+        """
+        # The norm of the parameters' norms: that of the flat tensor would be rounded differently.
+        norm = th.nn.utils.get_total_norm(self._flat.gradients.views)
+        self._flat.gradients.tensor.mul_(th.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
+        return norm.item()
+
+    def step(self) -> None:
+        """Take the optimizer's step."""
+        self._flat_optimizer.step()
+
+
+FULLY_TRAINED_MODULES = (FlattenExtractor, NatureCNN, CombinedExtractor, MlpExtractor)
+"""Modules of SB3 whose every parameter has a gradient in every minibatch. Torch skips a parameter without one; a flat tensor
+can't."""
+
+
+def make_stepper(policy: ActorCriticPolicy) -> PlainStepper | FlatStepper:
+    """
+    Choose how to clip and step.
+
+    :param policy: actor-critic policy with its optimizer
+    :return: on flat tensors for policies that are SB3's or ours in all parts, else as SB3 does
+    """
+    parts = (policy.pi_features_extractor, policy.vf_features_extractor, policy.mlp_extractor)
+    own = type(policy).__module__ in (ActorCriticPolicy.__module__, "sb3_ppo_edu.policies")
+    if own and all(type(part) in FULLY_TRAINED_MODULES for part in parts) and why_not_flat(policy) is None:
+        return FlatStepper(policy)
+    return PlainStepper(policy)
 
 
 class AutogradEngine:
@@ -37,6 +133,7 @@ class AutogradEngine:
         self.policy = policy
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
         self._settings: UpdateSettings | None = None
+        self._stepper: PlainStepper | FlatStepper = make_stepper(policy)
 
     def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
@@ -50,11 +147,14 @@ class AutogradEngine:
             return self.policy.predict_values(observations)
 
     def attach(self) -> None:
-        """Nothing to do: the policy's modules are used as they are."""
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`."""
+        if self._stepper.optimizer is not self.policy.optimizer:
+            self._stepper = make_stepper(self.policy)
+        self._stepper.attach()
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[RolloutBufferSamples]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
-        return iter(rollout_buffer.get(batch_size))
+        return shuffled_minibatches(rollout_buffer, batch_size)
 
     def gradients(self, minibatch: RolloutBufferSamples, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
@@ -69,7 +169,10 @@ class AutogradEngine:
         value_loss = losses.value_loss(
             values.flatten(), minibatch.returns, minibatch.old_values, settings.clip_range_vf, settings.vf_clip_mode
         )
+        # Without a weight the entropy is only logged: its graph would add zeros to the gradients.
         entropy_loss = losses.entropy_loss(entropy, log_prob)
+        if settings.ent_coef == 0.0:
+            entropy_loss = entropy_loss.detach()
         loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
 
         with th.no_grad():
@@ -83,7 +186,7 @@ class AutogradEngine:
                 ratio_max=ratio.max().item(),
             )
         check_finite(statistics)
-        self.policy.optimizer.zero_grad()
+        self._stepper.zero_grad()
         loss.backward()
         self._settings = settings
         return statistics
@@ -91,9 +194,9 @@ class AutogradEngine:
     def apply(self) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
         assert self._settings is not None, "apply() needs the gradients of a preceding gradients() call"
-        grad_norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), self._settings.max_grad_norm).item()
+        grad_norm = self._stepper.clip(self._settings.max_grad_norm)
         check_finite_norm(grad_norm)
-        self.policy.optimizer.step()
+        self._stepper.step()
         project_log_std(self.policy, self._settings.log_std_bounds)
         return grad_norm
 

@@ -112,7 +112,11 @@ class Engine(Protocol):
         ...
 
     def attach(self) -> None:
-        """Look again at the policy's parameters, in case something replaced their memory. Called before each rollout."""
+        """
+        Look again at parameters, gradients and optimizer state, in case something replaced their memory.
+
+        Called before each rollout and each update.
+        """
         ...
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[Any]:

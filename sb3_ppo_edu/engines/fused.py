@@ -22,6 +22,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_ppo_edu.buffers import shuffled_minibatches
 from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
     UpdateSettings,
@@ -29,10 +30,9 @@ from sb3_ppo_edu.engines.base import (
     check_finite_norm,
     project_log_std,
 )
-from sb3_ppo_edu.engines.flat import Array, FlatParameters
+from sb3_ppo_edu.engines.flat import Array, FlatParameters, make_fast_optimizer, why_not_flat
 from sb3_ppo_edu.engines.heads import make_head
 from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
-from sb3_ppo_edu.engines.optimizers import FLAT_OPTIMIZERS
 from sb3_ppo_edu.losses import ADVANTAGE_EPS
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
 
@@ -110,41 +110,24 @@ def why_not_fused(policy: ActorCriticPolicy) -> str | None:
     :param policy: actor-critic policy with its optimizer
     :return: what it is, as the end of a sentence, or None if all is supported
     """
-    optimizer = policy.optimizer
+    extractor, network = policy.features_extractor, policy.mlp_extractor
     checks: list[tuple[bool, str]] = [
         (
             type(policy) in SUPPORTED_POLICIES,
-            f"the policy is a {type(policy).__name__}, not SB3's MlpPolicy or our TanhGaussianPolicy or BetaPolicy",
+            f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy nor one of ours",
         ),
         (not policy.use_sde, "the policy uses gSDE"),
-        (
-            type(policy.features_extractor) is FlattenExtractor,
-            f"the features extractor is {type(policy.features_extractor).__name__}",
-        ),
         (not isinstance(policy.observation_space, spaces.Dict), "observations are dictionaries"),
-        (type(policy.mlp_extractor) is MlpExtractor, f"the network is a {type(policy.mlp_extractor).__name__}"),
-        (type(optimizer) in FLAT_OPTIMIZERS, f"the optimizer is {type(optimizer).__name__}"),
-        (len(optimizer.param_groups) == 1, "the optimizer has several parameter groups"),
-        (
-            not any(optimizer.param_groups[0].get(option) for option in ("capturable", "differentiable")),
-            "the optimizer is capturable or differentiable",
-        ),
-        (
-            all(parameter.device.type == "cpu" for parameter in policy.parameters()),
-            "the policy is not on the CPU",
-        ),
-        (
-            all(parameter.requires_grad and parameter.dtype in (th.float32, th.float64) for parameter in policy.parameters()),
-            "some parameters are frozen or of another type than float32",
-        ),
+        (type(extractor) is FlattenExtractor, f"the features extractor is {type(extractor).__name__}"),
+        (type(network) is MlpExtractor, f"the network is a {type(network).__name__}"),
     ]
     for holds, reason in checks:
         if not holds:
             return reason
-    for name, network in (("actor", policy.mlp_extractor.policy_net), ("critic", policy.mlp_extractor.value_net)):
-        if read_tower(network) is None:
+    for name, tower in (("actor", network.policy_net), ("critic", network.value_net)):
+        if read_tower(tower) is None:
             return f"the {name}'s network is not made of linear layers with one supported activation"
-    return None
+    return why_not_flat(policy)
 
 
 class FusedEngine:
@@ -165,7 +148,6 @@ class FusedEngine:
         assert actor is not None and critic is not None, why_not_fused(policy)
         self._side_by_side = len(actor.linears) > 0 and actor.shape() == critic.shape()
         self.flat = FlatParameters(self._memory_order(actor, critic))
-        self.flat.attach()
         if self._side_by_side:
             stack = self._make_stack([actor, critic])
             self._actor_stack = self._critic_stack = stack
@@ -182,12 +164,14 @@ class FusedEngine:
         )
         assert head is not None, f"no head for {type(policy.action_dist).__name__}"
         self.head = head
-        self.optimizer = FLAT_OPTIMIZERS[type(policy.optimizer)](policy.optimizer, self.flat)
+        self.optimizer = make_fast_optimizer(policy.optimizer, self.flat)
+        self._flat_gradients: Array = self.flat.gradients.tensor.numpy()
         self._dtype = self.flat.values.tensor.dtype
         space = policy.observation_space
         self._plain_box = isinstance(space, spaces.Box) and not (policy.normalize_images and is_image_space(space))
         self._action_shape = policy.action_space.shape or ()
         self._settings: UpdateSettings | None = None
+        self.attach()
 
     # -- construction ----------------------------------------------------------------------------------------------------
 
@@ -252,7 +236,11 @@ class FusedEngine:
 
     def attach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`."""
+        if self.optimizer.optimizer is not self.policy.optimizer:
+            self.optimizer = make_fast_optimizer(self.policy.optimizer, self.flat)
         self.flat.attach()
+        self.flat.attach_gradients()
+        self.optimizer.attach()
 
     def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
@@ -306,38 +294,11 @@ class FusedEngine:
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
-        self.flat.attach()
-        self.flat.attach_gradients()
-        self.optimizer.attach()
-        if type(rollout_buffer) is not RolloutBuffer:
-            for samples in rollout_buffer.get(batch_size):
-                yield FusedMinibatch(self._features(samples.observations), *(tensor.numpy() for tensor in samples[1:6]))
-            return
-        yield from self._shuffled(rollout_buffer, batch_size)
-
-    def _shuffled(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
-        """
-        Shuffle a whole epoch at once, with the permutation that ``RolloutBuffer.get`` would draw.
-
-        :param rollout_buffer: SB3's own rollout buffer, full
-        :param batch_size: transitions per minibatch
-        :return: the minibatches of one epoch
-        """
-        total = rollout_buffer.buffer_size * rollout_buffer.n_envs
-        permutation = np.random.permutation(total)
-        if not rollout_buffer.generator_ready:
-            for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
-                setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
-            rollout_buffer.generator_ready = True
-            self._rollout_features = self._features(th.from_numpy(rollout_buffer.observations))
-        observations = self._rollout_features[th.from_numpy(permutation)]
-        arrays = [
-            getattr(rollout_buffer, name)[permutation] for name in ("actions", "values", "log_probs", "advantages", "returns")
-        ]
-        for start in range(0, total, batch_size):
-            rows = slice(start, start + batch_size)
-            actions, *scalars = (array[rows] for array in arrays)
-            yield FusedMinibatch(observations[rows], actions, *(column[:, 0] for column in scalars))
+        for samples in shuffled_minibatches(rollout_buffer, batch_size):
+            scalars = (samples.old_values, samples.old_log_prob, samples.advantages, samples.returns)
+            yield FusedMinibatch(
+                self._features(samples.observations), samples.actions.numpy(), *(column.numpy() for column in scalars)
+            )
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
@@ -410,10 +371,12 @@ class FusedEngine:
     def apply(self) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
         assert self._settings is not None, "apply() needs the gradients of a preceding gradients() call"
-        gradients = self.flat.gradients.flat
+        gradients = self._flat_gradients
         grad_norm = math.sqrt(np.dot(gradients, gradients))
         check_finite_norm(grad_norm)
-        self.optimizer.step(min(1.0, self._settings.max_grad_norm / (grad_norm + CLIP_EPS)))
+        if grad_norm + CLIP_EPS > self._settings.max_grad_norm:
+            gradients *= self._settings.max_grad_norm / (grad_norm + CLIP_EPS)
+        self.optimizer.step()
         if self._settings.log_std_bounds is not None:
             project_log_std(self.policy, self._settings.log_std_bounds)
         return grad_norm
