@@ -136,7 +136,7 @@ def write_table(path: Path, rows: Sequence[Row], command: str) -> None:
         + f". Raw rows: [{path.stem}.csv]({path.stem}.csv).",
         "",
         "Return of the final policy, deterministic, over all evaluation episodes: mean, standard deviation, minimum. The",
-        "seconds include an evaluation at the end of training and are no measurement of speed.",
+        "seconds include the evaluations during training, on a machine that may do other work: no measurement of speed.",
         "",
         "| environment | steps | seed | mean | std | minimum | target | reached | engine | seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---|---|---:|",
