@@ -1,0 +1,127 @@
+"""The shortcuts around SB3's rollout buffer write and read the same bits as the buffer's own methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+
+from sb3_ppo_edu.buffers import add_transition, compute_returns_and_advantage, shuffled_minibatches
+
+STEPS = 13
+OBSERVATIONS: dict[str, spaces.Space] = {
+    "box": spaces.Box(-1, 1, (3,), np.float32),
+    "box64": spaces.Box(-1, 1, (2, 2), np.float64),
+    "image": spaces.Box(0, 255, (4, 4, 1), np.uint8),
+    "discrete": spaces.Discrete(5),
+    "multidiscrete": spaces.MultiDiscrete([2, 3]),
+}
+ACTIONS: dict[str, spaces.Space] = {
+    "box": spaces.Box(-1, 1, (2, 2), np.float32),
+    "box64": spaces.Box(-1, 1, (2,), np.float64),
+    "discrete": spaces.Discrete(3),
+    "multidiscrete": spaces.MultiDiscrete([2, 3]),
+    "multibinary": spaces.MultiBinary(4),
+}
+
+
+class OwnBuffer(RolloutBuffer):
+    """A buffer of one's own, whose methods must be called."""
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        super().add(*args, **kwargs)
+        self.rewards[self.pos - 1] *= 2.0
+
+
+def filled_buffers(observation: str, action: str, n_envs: int, kind: type[RolloutBuffer] = RolloutBuffer) -> list[Any]:
+    """Two buffers with the same random transitions: one filled by its own method, one by ours."""
+    buffers = []
+    for ours in (False, True):
+        generator = np.random.default_rng(0)
+        observation_space, action_space = OBSERVATIONS[observation], ACTIONS[action]
+        buffer = kind(STEPS, observation_space, action_space, "cpu", gae_lambda=0.9, gamma=0.8, n_envs=n_envs)
+        observation_space.seed(0)
+        action_space.seed(0)
+        for _ in range(STEPS):
+            observations = np.stack([observation_space.sample() for _ in range(n_envs)])
+            actions = np.stack([action_space.sample() for _ in range(n_envs)])
+            rewards, starts = generator.normal(size=n_envs), generator.random(n_envs) < 0.3
+            values, log_probs = th.as_tensor(generator.normal(size=(2, n_envs)), dtype=th.float32)
+            if ours:
+                add_transition(buffer, observations, actions, rewards, starts, values[:, None], log_probs)
+            else:
+                actions = actions.reshape(-1, 1) if action == "discrete" else actions
+                buffer.add(observations, actions, rewards, starts, values[:, None], log_probs)
+        last_values = th.as_tensor(generator.normal(size=(n_envs, 1)), dtype=th.float32)
+        dones = generator.random(n_envs) < 0.5
+        if ours:
+            compute_returns_and_advantage(buffer, last_values, dones)
+        else:
+            buffer.compute_returns_and_advantage(last_values, dones)
+        buffers.append(buffer)
+    return buffers
+
+
+def assert_same_buffers(theirs: RolloutBuffer, ours: RolloutBuffer) -> None:
+    """Every array has the same type, shape and bits."""
+    assert (ours.pos, ours.full) == (theirs.pos, theirs.full) == (STEPS, True)
+    for name, array in vars(theirs).items():
+        if isinstance(array, np.ndarray):
+            assert getattr(ours, name).dtype == array.dtype, name
+            np.testing.assert_array_equal(getattr(ours, name), array, err_msg=name)
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_same_bits_as_the_buffers_own_methods(observation: str, action: str, n_envs: int) -> None:
+    """Adding, GAE and shuffling leave the same arrays and give the same minibatches, from the same permutation."""
+    theirs, ours = filled_buffers(observation, action, n_envs)
+    assert_same_buffers(theirs, ours)
+    for _ in range(2):  # the first epoch flattens the arrays, the second finds them flat
+        np.random.seed(3)
+        expected = list(theirs.get(7))
+        next_number = np.random.random()
+        np.random.seed(3)
+        found = list(shuffled_minibatches(ours, 7))
+        assert np.random.random() == next_number
+        assert len(found) == len(expected)
+        for minibatch, expected_minibatch in zip(found, expected, strict=True):
+            for ours_part, their_part in zip(minibatch, expected_minibatch, strict=True):
+                assert ours_part.dtype == their_part.dtype
+                assert th.equal(ours_part, their_part)
+
+
+def test_minibatches_do_not_share_memory_with_the_buffer() -> None:
+    """A minibatch that is changed leaves the rollout as it was."""
+    _, ours = filled_buffers("box", "box", 2)
+    before = ours.advantages.copy()
+    for minibatch in shuffled_minibatches(ours, 7):
+        minibatch.advantages.zero_()
+    np.testing.assert_array_equal(np.sort(ours.advantages, axis=None), np.sort(before, axis=None))
+
+
+def test_a_buffer_of_ones_own_keeps_its_methods() -> None:
+    """A subclass may do anything in its methods: they are called."""
+    theirs, ours = filled_buffers("box", "discrete", 2, OwnBuffer)
+    assert_same_buffers(theirs, ours)
+    plain, _ = filled_buffers("box", "discrete", 2)
+    np.testing.assert_array_equal(ours.rewards, 2.0 * plain.rewards)
+
+
+def test_dict_buffers_keep_their_methods() -> None:
+    """SB3's buffer of dict observations is filled and read through its own methods."""
+    space = spaces.Dict({"a": spaces.Box(-1, 1, (2,), np.float32)})
+    buffer = DictRolloutBuffer(2, space, spaces.Discrete(2), "cpu", n_envs=1)
+    for step in range(2):
+        observation = {"a": np.full((1, 2), step, np.float32)}
+        add_transition(buffer, observation, np.array([1]), np.ones(1), np.zeros(1), th.zeros(1, 1), th.zeros(1))
+    compute_returns_and_advantage(buffer, th.zeros(1, 1), np.array([False]))
+    minibatch: Any = next(shuffled_minibatches(buffer, 2))
+    assert sorted(minibatch.observations["a"][:, 0].tolist()) == [0.0, 1.0]
+    # The buffer's own defaults are gamma 0.99 and lambda 1: returns of 1 and 1 + 0.99.
+    assert sorted(minibatch.returns.tolist()) == pytest.approx([1.0, 1.99])
