@@ -172,6 +172,7 @@ def test_returns_of_the_two_step_probe_by_hand() -> None:
         model.train()
         model.logger.dump()
         np.testing.assert_allclose(model.rollout_buffer.advantages.flatten(), [0.5, 1.0, 0.5, 1.0, unknown])
+        np.testing.assert_allclose(model.rollout_buffer.returns.flatten(), [0.5, 1.0, 0.5, 1.0, 0.0])
         assert recorder.rows[-1]["train/known_returns"] == pytest.approx(0.8)
 
 
