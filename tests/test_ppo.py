@@ -606,20 +606,7 @@ class Reader(BaseCallback):
             assert len(list(self.model.rollout_buffer.get())) == 1  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [
-        "autograd",
-        pytest.param(
-            "fused",
-            marks=pytest.mark.xfail(
-                raises=AssertionError,
-                strict=True,
-                reason="DEFECT: the fused engine trains on the observations of the rollout before (stale _rollout_features)",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
 def test_a_callback_may_read_the_rollout(engine: EngineName) -> None:
     """``rollout_buffer.get()`` in a callback costs a permutation, but the update is that of an engine that was not watched."""
     results = []
