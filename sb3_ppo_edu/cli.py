@@ -492,7 +492,6 @@ def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
     # Imported here, because drawing takes a second to load, and bad input shall not wait for it.
     from sb3_ppo_edu.bench import plots, replay
 
-    need_no_window()
     console.print(f"Evaluating {arguments.eval_episodes} episodes, and as many of random actions.")
     saved = open_run(run.folder)
     trained = evaluate_run(saved, arguments.eval_episodes)
@@ -501,6 +500,7 @@ def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
     curve = plots.read_learning_curve(run.folder, f"{arguments.env}, seed {arguments.seed}")
     plots.save_figure(plots.draw_learning_curve(curve), run.folder / LEARNING_CURVE_FILE)
     if arguments.replay:
+        draw_into_memory()
         try:
             replay.save_gif(replay.film_run(saved, trained.median_seed()), run.folder / REPLAY_FILE)
         except replay.CannotRenderError as error:
@@ -558,7 +558,7 @@ def watch(saved: SavedRun, arguments: argparse.Namespace, console: Console) -> N
     :raises ValueError: if no window can be opened
     """
     remedy = f"--gif FILE films an episode without one, as did `sb3-edu train` into {arguments.run / REPLAY_FILE}"
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_display():
         raise ValueError(f"no window: neither DISPLAY nor WAYLAND_DISPLAY is set, so there is no display; {remedy}")
     model = saved.load_model()
     try:
@@ -583,7 +583,7 @@ def film(saved: SavedRun, arguments: argparse.Namespace, console: Console) -> No
     """
     from sb3_ppo_edu.bench import replay
 
-    need_no_window()
+    draw_into_memory()
     if arguments.gif.exists():
         raise ValueError(f"--gif {arguments.gif}: it exists, and nothing that exists is overwritten; expected a new file")
     try:
@@ -594,9 +594,24 @@ def film(saved: SavedRun, arguments: argparse.Namespace, console: Console) -> No
     console.print(f"{arguments.gif}: seed {arguments.seed}, return {episode.episode_return:.1f}", soft_wrap=True)
 
 
-def need_no_window() -> None:
-    """Let pygame draw into memory, also where there is no display."""
+def has_display() -> bool:
+    """
+    Find out whether windows can be opened.
+
+    :return: whether there is a display; other systems than Linux always have one
+    """
+    return not sys.platform.startswith("linux") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def draw_into_memory() -> None:
+    """
+    Let pygame and MuJoCo draw without a window.
+
+    Not before training: where EGL is missing, ``import mujoco`` itself would fail with this setting, and nobody could train.
+    """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if not has_display():
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 # --------------------------------------------------------------------------------------------------------------------------

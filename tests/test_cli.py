@@ -27,6 +27,7 @@ from sb3_ppo_edu.cli import (
     StopOnRequest,
     build_parser,
     documented_parameters,
+    draw_into_memory,
     flag_of,
     main,
     positive,
@@ -71,8 +72,10 @@ gym.register("Blind-v0", f"{__name__}:Blind")
 
 
 @pytest.fixture(autouse=True)
-def _threads() -> Any:
-    """Leave torch's threads as they were: the command sets them."""
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Leave torch's threads and the variables for drawing as they were: the command sets them."""
+    for name in ("MUJOCO_GL", "PYGAME_HIDE_SUPPORT_PROMPT"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
     before = th.get_num_threads()
     yield
     th.set_num_threads(before)
@@ -275,6 +278,22 @@ def test_enjoy_without_display_names_the_way_out(
     assert main(["enjoy", str(trained[0])]) == 2
     assert "no window: neither DISPLAY nor WAYLAND_DISPLAY is set" in (error := capsys.readouterr().err)
     assert "--gif FILE" in error
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a display")
+def test_drawing_needs_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a display pygame and MuJoCo are told to draw into memory; what the user has set stays; a display is used."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "MUJOCO_GL"):
+        monkeypatch.delenv(name, raising=False)
+    draw_into_memory()
+    assert (os.environ["SDL_VIDEODRIVER"], os.environ["MUJOCO_GL"]) == ("dummy", "egl")
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    draw_into_memory()
+    assert os.environ["MUJOCO_GL"] == "osmesa"
+    monkeypatch.delenv("MUJOCO_GL")
+    monkeypatch.setenv("DISPLAY", ":0")
+    draw_into_memory()
+    assert "MUJOCO_GL" not in os.environ
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------------
