@@ -50,8 +50,8 @@ def add_transition(
     rollout_buffer.actions[step] = actions.reshape(rollout_buffer.actions.shape[1:])
     rollout_buffer.rewards[step] = rewards
     rollout_buffer.episode_starts[step] = episode_starts
-    rollout_buffer.values[step] = values.numpy(force=True).reshape(-1)
-    rollout_buffer.log_probs[step] = log_probs.numpy(force=True)
+    rollout_buffer.values[step] = values.cpu().numpy().reshape(-1)
+    rollout_buffer.log_probs[step] = log_probs.cpu().numpy()
     rollout_buffer.pos = step + 1
     rollout_buffer.full = rollout_buffer.pos == rollout_buffer.buffer_size
 
@@ -73,7 +73,7 @@ def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th
         rollout_buffer.rewards,
         rollout_buffer.values,
         ends,
-        last_values.numpy(force=True).flatten(),
+        last_values.cpu().numpy().flatten(),
         rollout_buffer.gamma,
         rollout_buffer.gae_lambda,
     )

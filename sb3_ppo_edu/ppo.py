@@ -458,9 +458,8 @@ class EduPPO(OnPolicyAlgorithm):
         :param dones: shape ``(n_envs,)``
         :param infos: one per environment
         """
-        for index in np.flatnonzero(dones):
-            info = infos[index]
-            if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
+        for index, info in enumerate(infos):
+            if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
                 terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
                 rewards[index] += self.gamma * engine.value(terminal_obs)[0]
 

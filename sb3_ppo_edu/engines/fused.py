@@ -248,7 +248,7 @@ class FusedEngine:
         outputs, values = self._forward(x)
         actions, log_prob = self.head.sample(outputs)
         return (
-            th.from_numpy(actions.reshape((len(x), *self._action_shape))),
+            th.from_numpy(actions.reshape((x.shape[0], *self._action_shape))),
             th.from_numpy(values),
             th.from_numpy(log_prob),
         )
@@ -302,7 +302,7 @@ class FusedEngine:
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
-        x, batch = minibatch.observations, len(minibatch.observations)
+        x, batch = minibatch.observations, len(minibatch.returns)
         outputs, values = self._forward(x)
         values = values[:, 0]
         log_prob, entropy = self.head.evaluate(outputs, minibatch.actions)
@@ -359,8 +359,8 @@ class FusedEngine:
         :param value_grad: dL/d values, shape ``(batch, 1)``
         """
         actor, critic = self._actor_stack, self._critic_stack
-        latent_pi_grad = None if actor is None else actor.buffers(len(x)).output_grad[0]
-        latent_vf_grad = None if critic is None else critic.buffers(len(x)).output_grad[-1]
+        latent_pi_grad = None if actor is None else actor.buffers(x.shape[0]).output_grad[0]
+        latent_vf_grad = None if critic is None else critic.buffers(x.shape[0]).output_grad[-1]
         self._action_layer.backward(self._latent_pi, output_grad, latent_pi_grad)
         self._value_layer.backward(self._latent_vf, value_grad, latent_vf_grad)
         if actor is not None:

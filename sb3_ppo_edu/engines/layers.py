@@ -238,8 +238,8 @@ class TowerStack:
         :param x: input of all towers, shape ``(batch, in)``
         :return: output of each tower, shape ``(T, batch, width)``, valid until the next call with this batch size
         """
-        buffers = self.buffers(len(x))
-        if len(x) <= FEW_ROWS:
+        buffers = self.buffers(x.shape[0])
+        if x.shape[0] <= FEW_ROWS:
             rows: Array = x.numpy()
             for layer, z, h in zip(self.layers, buffers.z_arrays, buffers.h_arrays, strict=True):
                 np.matmul(rows, layer.weight_t_array, out=z)
@@ -262,7 +262,7 @@ class TowerStack:
 
         :param x: the input of the forward pass, shape ``(batch, in)``
         """
-        buffers = self.buffers(len(x))
+        buffers = self.buffers(x.shape[0])
         saved = buffers.h if self.activation.in_place else buffers.z
         for index in range(len(self.layers) - 1, -1, -1):
             layer, grad = self.layers[index], buffers.grad[index]
