@@ -329,7 +329,7 @@ def train(arguments: argparse.Namespace) -> int:
     :param arguments: of the command line
     :return: exit code
     """
-    console = Console()
+    console = Console(highlight=False)
     th.set_num_threads(arguments.threads)
     with refusing_bad_input():
         settings = read_settings(arguments)
@@ -461,8 +461,16 @@ class Progress(BaseCallback):
         # A log file needs no ten lines a second.
         interval = 0.1 if sys.stderr.isatty() else 10.0
         self._total = total
+        # Asked here, because tqdm shows nothing at all on a terminal that does not know its own size.
+        columns, lines = shutil.get_terminal_size()
         self._bar = tqdm(
-            total=total, desc="training", unit=" steps", unit_scale=True, mininterval=interval, dynamic_ncols=True
+            total=total,
+            desc="training",
+            unit=" steps",
+            unit_scale=True,
+            mininterval=interval,
+            ncols=min(columns, 100),
+            nrows=lines,
         )
 
     def _on_step(self) -> bool:
@@ -522,7 +530,7 @@ def evaluate_saved(arguments: argparse.Namespace) -> int:
     :param arguments: of the command line
     :return: exit code
     """
-    console = Console()
+    console = Console(highlight=False)
     with refusing_bad_input():
         saved = open_run(arguments.run)
         trained = evaluate_run(saved, arguments.episodes, arguments.seed, deterministic=not arguments.stochastic)
@@ -538,7 +546,7 @@ def enjoy(arguments: argparse.Namespace) -> int:
     :param arguments: of the command line
     :return: exit code
     """
-    console = Console()
+    console = Console(highlight=False)
     with refusing_bad_input():
         saved = open_run(arguments.run)
         if arguments.gif is None:
@@ -633,9 +641,8 @@ def print_start(console: Console, run: Run) -> None:
         f"{'normalised' if settings.environment.normalize else 'not normalised'}, "
         f"{th.get_num_threads()} torch thread(s), into [bold]{run.folder}[/bold]",
         soft_wrap=True,
-        highlight=False,
     )
-    console.print(f"engine: {run.model.engine_reason}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"engine: {run.model.engine_reason}", soft_wrap=True, markup=False)
 
 
 def print_files(console: Console, folder: Path) -> None:
@@ -685,7 +692,7 @@ def print_next(console: Console, folder: Path) -> None:
         (f"{typed('sb3-edu')} evaluate {quoted(folder)} --episodes 500", "judge it on more episodes"),
         (f"{typed('tensorboard')} --logdir {quoted(folder.parent)}", "see every number it logged"),
     ):
-        console.print(f"  {command}  [dim]# {what}[/dim]", soft_wrap=True, highlight=False)
+        console.print(f"  {command}  [dim]# {what}[/dim]", soft_wrap=True)
 
 
 def typed(program: str) -> str:

@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.cli import (
+    Progress,
     StopOnRequest,
     build_parser,
     documented_parameters,
@@ -228,6 +229,24 @@ def test_failed_update_saves_the_last_finite_model(tmp_path: Path, capsys: pytes
     assert "The model is saved in" in captured.out
     parameters = EduPPO.load(tmp_path / "run" / "model.zip").policy.state_dict()
     assert all(bool(th.isfinite(value).all()) for value in parameters.values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_progress_shows_on_a_terminal_without_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pseudo-terminals of CI and containers say that they have no rows and columns; the bar shows there too."""
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        progress = Progress(1000)
+        progress.num_timesteps = 1024
+        progress._on_step()
+        progress.close()
+        terminal.flush()
+        shown = os.read(master, 10_000).decode()
+    os.close(master)
+    # The last rollout goes beyond the total, the bar does not.
+    assert "training: 100%" in shown
+    assert "1.00k/1.00k" in shown
 
 
 # -- evaluate and enjoy ------------------------------------------------------------------------------------------------------
