@@ -291,7 +291,7 @@ def test_n_below_1_is_refused(n: int) -> None:
 
 def test_whole_number_rewards_are_refused() -> None:
     """Integer rewards would cut the fractions off, (2.04755, 1.355, 0.5) to (2, 1, 0): the error names type and remedy."""
-    rewards = np.array([1, 1, 1], dtype=np.int64)
+    rewards: Any = np.array([1, 1, 1], dtype=np.int64)
     calls: tuple[Callable[[], Floats], ...] = (
         lambda: generalized_advantage_estimate(rewards, np.full(3, 0.5), np.zeros(3), ZERO),
         lambda: n_step_returns(rewards, np.full(3, 0.5), np.zeros(3), ZERO, n=1),
