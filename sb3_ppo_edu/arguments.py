@@ -50,7 +50,10 @@ def check_number(
     :param remedy: what to do instead
     :raises ValueError: if it is no finite number within the range
     """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or number < low or number > high or (open_low and number == low):
         lower = f" {'>' if open_low else '≥'} {low:g}" if low > -math.inf else ""
         upper = f" and ≤ {high:g}" if high < math.inf else ""
@@ -111,6 +114,9 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     """
     if callable(value):
         schedule: Callable[[float], float] = value
+        check_number(
+            f"{name}(1.0)", schedule(1.0), low, open_low=open_low, remedy="a schedule maps the remaining progress to it"
+        )
         return schedule
     if isinstance(value, str):
         try:

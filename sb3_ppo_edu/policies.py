@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution
 
 
-def _check_bounded_action_space(action_space: spaces.Space, action_distribution: str) -> None:
+def check_bounded_action_space(action_space: spaces.Space, action_distribution: str) -> None:
     """Refuse an action space that a bounded distribution cannot serve.
 
     :param action_space: the policy's action space
@@ -87,7 +87,7 @@ class BoundedActionMixin(ActorCriticPolicy):
                 f"use_sde=True with action_distribution={self.action_distribution!r}: gSDE brings its own distribution. "
                 "Use use_sde=False, or action_distribution='gaussian'"
             )
-        _check_bounded_action_space(self.action_space, self.action_distribution)
+        check_bounded_action_space(self.action_space, self.action_distribution)
         assert isinstance(self.action_space, spaces.Box)  # just checked; for mypy
         # In float64, and as midpoint and half width, which do not overflow as high - low can
         self._low = self.action_space.low.astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -34,7 +35,7 @@ from sb3_ppo_edu.engines import (
     project_log_std,
 )
 from sb3_ppo_edu.losses import KlEstimator, VfClipMode
-from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy, resolve_policy
+from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy, check_bounded_action_space, resolve_policy
 
 SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")
 
@@ -210,30 +211,40 @@ class EduPPO(OnPolicyAlgorithm):
         self._engine_choice: EngineName | None = None
         self.engine_reason = ""
         self._check_arguments(action_distribution, use_sde)
+        check_integer("stats_window_size", stats_window_size, 1)
+        check_integer("sde_sample_freq", sde_sample_freq, -1)
+        if seed is not None:
+            check_integer("seed", seed, 0)
         policy, self.action_distribution = resolve_policy(policy, action_distribution)
-        super().__init__(
-            policy,
-            env,
-            learning_rate=parse_schedule("learning_rate", learning_rate),
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=cast(float, parse_schedule("ent_coef", ent_coef, low=-np.inf)),
-            vf_coef=cast(float, parse_schedule("vf_coef", vf_coef)),
-            max_grad_norm=max_grad_norm,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
-        )
+        try:
+            super().__init__(
+                policy,
+                env,
+                learning_rate=parse_schedule("learning_rate", learning_rate),
+                n_steps=n_steps,
+                gamma=gamma,
+                gae_lambda=gae_lambda,
+                ent_coef=cast(float, parse_schedule("ent_coef", ent_coef, low=-np.inf)),
+                vf_coef=cast(float, parse_schedule("vf_coef", vf_coef)),
+                max_grad_norm=max_grad_norm,
+                use_sde=use_sde,
+                sde_sample_freq=sde_sample_freq,
+                rollout_buffer_class=rollout_buffer_class,
+                rollout_buffer_kwargs=rollout_buffer_kwargs,
+                stats_window_size=stats_window_size,
+                tensorboard_log=tensorboard_log,
+                policy_kwargs=policy_kwargs,
+                verbose=verbose,
+                seed=seed,
+                device=device,
+                _init_setup_model=False,
+                supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            )
+        except AssertionError:
+            # SB3 asserts that the bounds of a Box are finite, without saying which one is not.
+            if self.action_distribution != "gaussian" and isinstance(getattr(self, "action_space", None), spaces.Box):
+                check_bounded_action_space(self.action_space, self.action_distribution)
+            raise
         if self.env is not None:
             self._check_rollout_size(self.env.num_envs)
         if _init_setup_model:
@@ -250,6 +261,7 @@ class EduPPO(OnPolicyAlgorithm):
         :raises ValueError: for the first wrong argument
         """
         check_flag("normalize_advantage", self.normalize_advantage)
+        check_flag("use_sde", use_sde)
         check_choice("engine", self.engine, ("auto", "autograd", "fused"))
         check_choice("vf_clip_mode", self.vf_clip_mode, ("sb3", "max"))
         check_choice("kl_estimator", self.kl_estimator, ("k3", "k1"))
@@ -263,7 +275,8 @@ class EduPPO(OnPolicyAlgorithm):
         check_integer("n_epochs", self.n_epochs, 1)
         check_number("gamma", self.gamma, 0.0, 1.0)
         check_number("gae_lambda", self.gae_lambda, 0.0, 1.0)
-        check_number("max_grad_norm", self.max_grad_norm, 0.0, open_low=True)
+        if self.max_grad_norm != math.inf:  # the usual way to switch clipping off
+            check_number("max_grad_norm", self.max_grad_norm, 0.0, open_low=True)
         check_number("kl_stop_factor", self.kl_stop_factor, 0.0, open_low=True)
         if self.target_kl is not None:
             check_number("target_kl", self.target_kl, 0.0, open_low=True, remedy="None switches the limit off")
@@ -563,7 +576,8 @@ class EduPPO(OnPolicyAlgorithm):
         :param settings: settings of this update
         """
         if record.stopped_in is not None and self.verbose >= 1:
-            print(f"Early stopping at step {record.stopped_in} due to reaching max kl: {record.epoch_kls[-1]:.2f}")
+            kl = record.epoch_kls[-1] if self.kl_check == "minibatch" else np.mean(record.epoch_kls)
+            print(f"Early stopping at step {record.stopped_in} due to reaching max kl: {kl:.2f}")
         buffer = self.rollout_buffer
         self.logger.record("train/entropy_loss", record.mean("entropy_loss"))
         self.logger.record("train/policy_gradient_loss", record.mean("policy_loss"))

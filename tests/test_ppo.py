@@ -398,6 +398,12 @@ WRONG: list[Wrong] = [
     ({"batch_size": 0, "normalize_advantage": False}, ("batch_size=0", "integer ≥ 1")),
     ({"batch_size": 0, "advantage_normalization": "batch"}, ("batch_size=0", "integer ≥ 1")),
     ({"normalize_advantage": 1}, ("normalize_advantage=1", "True or False")),
+    ({"use_sde": "yes"}, ("use_sde='yes'", "True or False")),
+    ({"sde_sample_freq": "x"}, ("sde_sample_freq='x'", "integer ≥ -1")),
+    ({"stats_window_size": 0}, ("stats_window_size=0", "integer ≥ 1")),
+    ({"seed": "x"}, ("seed='x'", "integer ≥ 0")),
+    ({"gamma": 10**400}, ("gamma=1000", "≥ 0 and ≤ 1")),
+    ({"clip_range": lambda _: -1.0}, ("clip_range(1.0)=-1.0", "> 0")),
     *(({"dual_clip": value}, (f"dual_clip={value!r}", "> 1", "None switches")) for value in (1.0, 0.5, -2, math.inf, "a")),
     *(({"log_std_bounds": value}, ("log_std_bounds=", "expected a")) for value in ((1.0,), (1.0, -1.0), 3.0, ("a", 1.0))),
     *(({"log_std_bounds": (0.0, 0.0)}, ("log_std_bounds=(0.0, 0.0)", "low < high")) for _ in range(1)),
@@ -443,9 +449,14 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], parts: tuple[str
         assert part in str(error.value)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, strict=True, reason="DEFECT: SB3's constructor stops at its own assertion, which names no dimension"
-)
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
+def test_infinite_max_grad_norm_switches_clipping_off(engine: str) -> None:
+    """As in SB3, ``max_grad_norm=inf`` trains like a bound that is never reached."""
+    models = [make_model(engine=engine, max_grad_norm=bound).learn(64) for bound in (math.inf, 1e9)]
+    for name, value in models[0].policy.state_dict().items():
+        assert th.equal(value, models[1].policy.state_dict()[name])
+
+
 def test_unbounded_actions_are_refused() -> None:
     """The error names the bound that is infinite and what to do about it, and is no ``AssertionError`` of SB3's."""
     space = spaces.Box(np.array([-1.0, -np.inf], np.float32), np.array([1.0, 1.0], np.float32))

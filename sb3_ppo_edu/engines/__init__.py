@@ -34,6 +34,8 @@ def make_engine(name: EngineName, policy: ActorCriticPolicy) -> tuple[Engine, st
     :return: the engine, and one sentence that says why it is this one
     :raises ValueError: if "fused" is asked for where it can't be, with that sentence
     """
+    if name not in ("auto", "autograd", "fused"):
+        raise ValueError(f"engine={name!r}: expected one of 'auto', 'autograd', 'fused'")
     obstacle = why_not_fused(policy)
     if name == "fused" and obstacle is not None:
         raise ValueError(f"engine='fused': {obstacle}: use engine='auto' or 'autograd'")

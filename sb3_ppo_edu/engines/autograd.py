@@ -193,7 +193,8 @@ class AutogradEngine:
 
     def apply(self) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
-        assert self._settings is not None, "apply() needs the gradients of a preceding gradients() call"
+        if self._settings is None:
+            raise RuntimeError("apply() needs the gradients of a preceding gradients() call")
         grad_norm = self._stepper.clip(self._settings.max_grad_norm)
         check_finite_norm(grad_norm)
         self._stepper.step()

@@ -1,9 +1,8 @@
 """The seam between the algorithm and the ways to compute it.
 
 ``EduPPO`` decides when and how the parameters move; an engine knows how to act and how to get losses and gradients. It has
-few verbs, so that whatever wants to step in between has its place there: the KL rule between ``gradients`` and ``apply``,
-several processes that average their gradients at the same place, gradient accumulation by several ``gradients`` before one
-``apply``.
+few verbs, so that whatever wants to step in between has its place there: the KL rule between ``gradients`` and ``apply``, or
+several processes that average their gradients at the same place, where every parameter's ``.grad`` holds them.
 """
 
 from __future__ import annotations

@@ -300,6 +300,7 @@ class FusedEngine:
                 self._features(samples.observations), samples.actions.numpy(), *(column.numpy() for column in scalars)
             )
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite ends in an error of our own
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
         x, batch = minibatch.observations, len(minibatch.returns)
@@ -368,9 +369,11 @@ class FusedEngine:
         if critic is not None and critic is not actor:
             critic.backward(x)
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def apply(self) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
-        assert self._settings is not None, "apply() needs the gradients of a preceding gradients() call"
+        if self._settings is None:
+            raise RuntimeError("apply() needs the gradients of a preceding gradients() call")
         gradients = self._flat_gradients
         grad_norm = math.sqrt(np.dot(gradients, gradients))
         check_finite_norm(grad_norm)
