@@ -440,7 +440,7 @@ WRONG: list[Wrong] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "parts"), WRONG, ids=lambda value: str(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(("arguments", "parts"), WRONG, ids=lambda value: "+".join(value) if isinstance(value, dict) else "")
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], parts: tuple[str, ...]) -> None:
     """Each wrong argument is a ValueError before training starts, with its name, what was found, and what was expected."""
     with pytest.raises(ValueError) as error:
