@@ -8,7 +8,7 @@ own buffer; a buffer of any other class, which may do anything, is left to its o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -80,31 +80,60 @@ def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th
     rollout_buffer.returns = rollout_buffer.advantages + rollout_buffer.values
 
 
-def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[RolloutBufferSamples]:
+class ShuffledRollout(NamedTuple):
+    """
+    A whole rollout in the order of one epoch; a minibatch is a slice of every column.
+
+    :param observations: shape ``(transitions, *obs_shape)``
+    :param actions: shape ``(transitions, action_dim)``, float32
+    :param values: shape ``(transitions,)``, as are the columns below
+    :param log_probs: log-probabilities of the actions when they were taken
+    :param advantages: not normalised
+    :param returns: targets of the value function
+    """
+
+    observations: NDArray[Any]
+    actions: NDArray[np.float32]
+    values: NDArray[np.float32]
+    log_probs: NDArray[np.float32]
+    advantages: NDArray[np.float32]
+    returns: NDArray[np.float32]
+
+
+def shuffle_rollout(rollout_buffer: RolloutBuffer) -> ShuffledRollout | None:
     """
     Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
 
-    The whole rollout is put in order at once and cut into minibatches, instead of picking the rows of each.
+    The whole rollout is put in order at once, instead of picking the rows of each minibatch.
 
     :param rollout_buffer: full rollout buffer
-    :param batch_size: transitions per minibatch; the last one may have fewer
-    :return: the minibatches of one epoch
+    :return: the rollout, or None for a buffer whose own ``get`` must be called; nothing is drawn then
     """
     if type(rollout_buffer) is not RolloutBuffer or rollout_buffer.device.type != "cpu":
-        yield from rollout_buffer.get(batch_size)
-        return
+        return None
     permutation = np.random.permutation(rollout_buffer.buffer_size * rollout_buffer.n_envs)
     if not rollout_buffer.generator_ready:
         for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
             setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
         rollout_buffer.generator_ready = True
-    observations = th.from_numpy(rollout_buffer.observations[permutation])
-    actions = th.from_numpy(rollout_buffer.actions[permutation].astype(np.float32, copy=False))
-    scalars = [
-        th.from_numpy(getattr(rollout_buffer, name)[:, 0][permutation])
-        for name in ("values", "log_probs", "advantages", "returns")
-    ]
-    columns = (observations, actions, *scalars)
+    scalars = [getattr(rollout_buffer, name)[:, 0][permutation] for name in ("values", "log_probs", "advantages", "returns")]
+    actions = rollout_buffer.actions[permutation].astype(np.float32, copy=False)
+    return ShuffledRollout(rollout_buffer.observations[permutation], actions, *scalars)
+
+
+def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[RolloutBufferSamples]:
+    """
+    Give what ``RolloutBuffer.get`` gives, to the same bits.
+
+    :param rollout_buffer: full rollout buffer
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the minibatches of one epoch
+    """
+    rollout = shuffle_rollout(rollout_buffer)
+    if rollout is None:
+        yield from rollout_buffer.get(batch_size)
+        return
+    columns = [th.from_numpy(column) for column in rollout]
     for parts in zip(*(column.split(batch_size) for column in columns), strict=True):
         # A copy begins at an aligned address, a slice anywhere: the bits of a matrix product may depend on it.
         yield RolloutBufferSamples(parts[0].clone(), *parts[1:])

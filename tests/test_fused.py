@@ -225,6 +225,8 @@ def test_steps_are_torchs(name: str) -> None:
     for step in range(12):
         for one in (reference, policy):
             one.optimizer.param_groups[0]["lr"] = 1e-3 * (step + 1)
+        torch_engine.attach()
+        fused.attach()
         samples = make_minibatch(reference, 9, step)
         torch_engine.gradients(samples, DEFAULTS)
         fused.gradients(as_arrays(samples), DEFAULTS)

@@ -140,8 +140,7 @@ class FlatOptimizer:
     """
     Torch's own optimizer on one flat parameter, in step with the policy's optimizer.
 
-    The state tensors of the policy's optimizer are views of the flat optimizer's, so its ``state_dict`` is always current. Its
-    hyperparameters are read at every step.
+    The state tensors of the policy's optimizer are views of the flat optimizer's, so its ``state_dict`` is always current.
 
     :param optimizer: the policy's optimizer, for which :func:`why_not_flat` found no obstacle
     :param parameters: the policy's parameters
@@ -164,13 +163,15 @@ class FlatOptimizer:
         state: dict[str, Any] = self.flat_optimizer.state[self.flat_parameter]
         return state
 
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """Hyperparameters of the policy's optimizer."""
-        return {name: value for name, value in self.optimizer.param_groups[0].items() if name != "params"}
-
     def attach(self) -> None:
-        """Take over the optimizer's state: at the start, after ``load_state_dict``, or after another engine changed it."""
+        """
+        Take over hyperparameters and state.
+
+        Needed before each update: the learning rate follows its schedule, and the state may be new after ``load_state_dict``
+        or another engine's update.
+        """
+        hyperparameters = {name: value for name, value in self.optimizer.param_groups[0].items() if name != "params"}
+        self.flat_optimizer.param_groups[0].update(hyperparameters)
         states = [self.optimizer.state.get(parameter, {}) for parameter in self.parameters.parameters]
         if not self._is_current(states):
             self.state.clear()
@@ -218,16 +219,16 @@ class FlatOptimizer:
 
     def step(self) -> None:
         """Take one step with the gradients of the flat tensor."""
-        had = len(self.state)
-        self.flat_optimizer.param_groups[0].update(self.hyperparameters)
+        state = self.state
+        had = len(state)
         self.take_step()
-        if len(self.state) != had:
+        if len(state) != had:
             self._publish()  # torch creates its state at the first step
-        elif isinstance(self.state.get("step"), th.Tensor):
+        elif isinstance(state.get("step"), th.Tensor):
             self._steps += 1
-        elif "step" in self.state:
+        elif "step" in state:
             for parameter in self.parameters.parameters:
-                self.optimizer.state[parameter]["step"] = self.state["step"]
+                self.optimizer.state[parameter]["step"] = state["step"]
 
     def take_step(self) -> None:
         """Let torch step."""

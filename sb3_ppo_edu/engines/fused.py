@@ -22,7 +22,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_ppo_edu.buffers import shuffled_minibatches
+from sb3_ppo_edu.buffers import shuffle_rollout
 from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
     UpdateSettings,
@@ -294,11 +294,16 @@ class FusedEngine:
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
-        for samples in shuffled_minibatches(rollout_buffer, batch_size):
-            scalars = (samples.old_values, samples.old_log_prob, samples.advantages, samples.returns)
-            yield FusedMinibatch(
-                self._features(samples.observations), samples.actions.numpy(), *(column.numpy() for column in scalars)
-            )
+        rollout = shuffle_rollout(rollout_buffer)
+        if rollout is None:
+            for samples in rollout_buffer.get(batch_size):
+                columns = (samples.actions, samples.old_values, samples.old_log_prob, samples.advantages, samples.returns)
+                yield FusedMinibatch(self._features(samples.observations), *(column.numpy() for column in columns))
+            return
+        features = self._features(th.from_numpy(rollout.observations)).split(batch_size)
+        for index, observations in enumerate(features):
+            rows = slice(index * batch_size, (index + 1) * batch_size)
+            yield FusedMinibatch(observations, *(column[rows] for column in rollout[1:]))
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite ends in an error of our own
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
@@ -311,7 +316,7 @@ class FusedEngine:
 
         log_ratio = log_prob - minibatch.old_log_prob
         ratio = np.exp(log_ratio)
-        policy_loss, ratio_grad = surrogate(ratio, advantages, settings)
+        policy_loss, ratio_grad, n_clipped = surrogate(ratio, advantages, settings)
         value_loss, value_grad = value_error(values, minibatch, settings)
         statistics = MinibatchStatistics(
             policy_loss=policy_loss,
@@ -319,7 +324,7 @@ class FusedEngine:
             entropy_loss=-entropy,
             loss=policy_loss - settings.ent_coef * entropy + settings.vf_coef * value_loss,
             approx_kl=kl_estimate(log_ratio, ratio, settings),
-            clip_fraction=np.count_nonzero(np.abs(ratio - 1.0) > settings.clip_range) / batch,
+            clip_fraction=n_clipped / batch,
             ratio_max=float(np.maximum.reduce(ratio)),
         )
         check_finite(statistics)
@@ -385,7 +390,7 @@ class FusedEngine:
         return grad_norm
 
 
-def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tuple[float, Array]:
+def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tuple[float, Array, int]:
     r"""
     Clipped surrogate loss and its derivative, see :func:`sb3_ppo_edu.losses.clipped_surrogate_loss`.
 
@@ -394,10 +399,10 @@ def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tupl
     :param ratio: shape ``(batch,)``
     :param advantages: shape ``(batch,)``
     :param settings: settings of this update
-    :return: the loss, and dL/d ratio of shape ``(batch,)``
+    :return: the loss, dL/d ratio of shape ``(batch,)``, and the number of ratios outside the clip range
     """
-    unclipped = advantages * ratio
-    clipped = advantages * np.minimum(np.maximum(ratio, 1.0 - settings.clip_range), 1.0 + settings.clip_range)
+    clipped_ratio = np.minimum(np.maximum(ratio, 1.0 - settings.clip_range), 1.0 + settings.clip_range)
+    unclipped, clipped = advantages * ratio, advantages * clipped_ratio
     active = unclipped <= clipped
     objective = np.minimum(unclipped, clipped)
     if settings.dual_clip is not None:
@@ -407,7 +412,7 @@ def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tupl
         active &= ~bounded
     grad = advantages * active
     grad *= -1.0 / len(ratio)
-    return -float(np.add.reduce(objective)) / len(ratio), grad
+    return -float(np.add.reduce(objective)) / len(ratio), grad, int(np.count_nonzero(clipped_ratio != ratio))
 
 
 def value_error(values: Array, minibatch: FusedMinibatch, settings: UpdateSettings) -> tuple[float, Array]:
