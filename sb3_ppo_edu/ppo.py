@@ -7,11 +7,14 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
@@ -36,6 +39,7 @@ from sb3_ppo_edu.engines import (
 )
 from sb3_ppo_edu.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy, check_bounded_action_space, resolve_policy
+from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")
 
@@ -370,6 +374,25 @@ class EduPPO(OnPolicyAlgorithm):
             self._engine_choice = self.engine
         self._engine.attach()
         return self._engine
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """
+        Make a vector environment of what was given, and let SB3 do the rest.
+
+        :param env: environment or vector environment
+        :param verbose: whether to say what is wrapped
+        :param monitor_wrapper: whether to wrap a single environment in SB3's ``Monitor``
+        :return: the vector environment to train in
+        """
+        if isinstance(env, gym.Env):
+            if monitor_wrapper and not is_wrapped(env, Monitor):
+                if verbose >= 1:
+                    print("Wrapping the env with a `Monitor` wrapper")
+                env = Monitor(env)
+            single = env
+            env = InProcessVecEnv([lambda: single])
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "ActorCriticPolicy") -> None:
         """

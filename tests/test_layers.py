@@ -24,6 +24,7 @@ FLOORS = {
     "buffers": 2,
     "engines": 2,
     "policies": 2,
+    "vec_env": 2,
     # 3 the algorithm, its argument checks, and the package's face (__init__)
     "__init__": 3,
     "arguments": 3,
@@ -55,6 +56,7 @@ KNOWS = {
     "buffers": TRAINING,
     "engines": TRAINING,
     "policies": TRAINING,
+    "vec_env": TRAINING,
     "__init__": (),
     "arguments": TRAINING,
     "ppo": TRAINING,

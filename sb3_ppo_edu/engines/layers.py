@@ -168,6 +168,7 @@ class TowerBuffers(NamedTuple):
     :param z_arrays: arrays over the memory of ``z``
     :param h_arrays: arrays over the memory of ``h``
     :param output_grad: the last of ``grad`` as an array
+    :param steps: for each layer Wᵀ, b, z and h as arrays
     """
 
     z: list[th.Tensor]
@@ -178,6 +179,7 @@ class TowerBuffers(NamedTuple):
     z_arrays: list[Array]
     h_arrays: list[Array]
     output_grad: Array
+    steps: list[tuple[Array, Array, Array, Array]]
 
 
 class TowerStack:
@@ -219,6 +221,10 @@ class TowerStack:
                 [tensor.numpy() for tensor in z],
                 [tensor.numpy() for tensor in h],
                 grad[-1].numpy(),
+                [
+                    (layer.weight_t_array, layer.bias_array, z_layer.numpy(), h_layer.numpy())
+                    for layer, z_layer, h_layer in zip(self.layers, z, h, strict=True)
+                ],
             )
         return found
 
@@ -241,10 +247,11 @@ class TowerStack:
         buffers = self.buffers(x.shape[0])
         if x.shape[0] <= FEW_ROWS:
             rows: Array = x.numpy()
-            for layer, z, h in zip(self.layers, buffers.z_arrays, buffers.h_arrays, strict=True):
-                np.matmul(rows, layer.weight_t_array, out=z)
-                np.add(z, layer.bias_array, out=z)
-                self.activation.forward(z, h)
+            activate = self.activation.forward
+            for weight_t, bias, z, h in buffers.steps:
+                np.matmul(rows, weight_t, out=z)
+                np.add(z, bias, out=z)
+                activate(z, h)
                 rows = h
         else:
             below = x.expand(self.n_towers, *x.shape)
