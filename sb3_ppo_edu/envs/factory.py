@@ -22,6 +22,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+
 
 @dataclass(frozen=True)
 class EnvironmentSettings:
@@ -174,6 +176,7 @@ def _make_vec_env(
             monitor_dir=None if monitor_folder is None else str(monitor_folder),
             wrapper_class=wrap_single,
             env_kwargs=env_kwargs,
+            vec_env_cls=InProcessVecEnv,
             monitor_kwargs=monitor_kwargs,
         )
     except TypeError as error:
