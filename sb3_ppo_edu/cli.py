@@ -1,4 +1,4 @@
-"""The command line: ``sb3-edu train``, ``sb3-edu evaluate`` and ``sb3-edu enjoy``. It parses, calls and prints."""
+"""The command line: ``sb3-edu train``, ``evaluate``, ``enjoy`` and ``bench``. It parses, calls and prints."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
 from sb3_ppo_edu.ppo import EduPPO
@@ -92,6 +94,28 @@ exit codes: 0 done, 1 the update failed (the model is saved), 2 bad input, 130 i
 """
 
 
+SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
+"""What the progress bar shows; what is being measured stands last, because its length changes."""
+
+SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "speed-quick")
+
+BENCH_SPEED_DESCRIPTION = """\
+Measure how much faster EduPPO trains than SB3's PPO, where the time goes, and what single updates cost. Each training runs
+in a process of its own with one thread, the algorithms in turn. Rows are kept as they come: what is interrupted goes on
+where it stopped. All of it takes about an hour.
+"""
+
+BENCH_SPEED_EXAMPLES = """\
+examples:
+  sb3-edu bench speed --quick
+  sb3-edu bench speed
+  sb3-edu bench speed --cases cartpole-zoo --algorithms fused --repetitions 9 --no-grid --folder runs/speed
+  sb3-edu bench speed --report-only
+
+exit codes: 0 done, 1 a measurement failed, 2 bad input, 130 interrupted (the rows so far are kept)
+"""
+
+
 class RefusedError(Exception):
     """The user asked for something that cannot be done; the message says what, where, and what to do instead."""
 
@@ -143,6 +167,7 @@ def build_parser() -> Parser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_enjoy(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -248,6 +273,46 @@ def _add_enjoy(commands: Any) -> None:
     what.add_argument("--gif", type=Path, metavar="FILE", help="film one episode into a new file instead of opening a window")
     what.add_argument("--episodes", type=positive, default=3, metavar="N", help="episodes in the window (default: 3)")
     _add_acting(parser)
+
+
+def _add_bench(commands: Any) -> None:
+    """Add ``sb3-edu bench`` with its experiments."""
+    parser = commands.add_parser("bench", help="measure", description="Measure.", allow_abbrev=False)
+    _add_bench_speed(parser.add_subparsers(required=True, metavar="EXPERIMENT"))
+
+
+def _add_bench_speed(experiments: Any) -> None:
+    """Add ``sb3-edu bench speed``."""
+    parser = experiments.add_parser(
+        "speed",
+        help="how much faster than SB3's PPO, and where the time goes",
+        description=BENCH_SPEED_DESCRIPTION,
+        epilog=BENCH_SPEED_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=bench_speed, parser=parser)
+    parser.add_argument(
+        "--cases", nargs="+", metavar="CASE", help=f"trainings: {', '.join(CASES)} (default: all; with --quick two of them)"
+    )
+    parser.add_argument(
+        "--algorithms",
+        nargs="+",
+        metavar="NAME",
+        help=f"who trains: {', '.join(ALGORITHMS)} (default: all that are installed; {REFERENCE} takes part in any case)",
+    )
+    parser.add_argument("--repetitions", type=positive, metavar="N", help="trainings of each (default: 5; with --quick 2)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help=f"where rows, report and pictures are (default: {SPEED_FOLDER}; with --quick {QUICK_SPEED_FOLDER})",
+    )
+    parser.add_argument("--quick", action="store_true", help="shorten everything, to see it work; the numbers are no result")
+    parser.add_argument(
+        "--grid", action=argparse.BooleanOptionalAction, default=True, help="measure single updates too (default: yes)"
+    )
+    parser.add_argument("--report-only", action="store_true", help="measure nothing; write the report from the rows there are")
 
 
 def _add_acting(parser: argparse.ArgumentParser) -> None:
@@ -620,6 +685,60 @@ def draw_into_memory() -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if not has_display():
         os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+# --------------------------------------------------------------------------------------------------------------------------
+# sb3-edu bench
+# --------------------------------------------------------------------------------------------------------------------------
+
+
+def bench_speed(arguments: argparse.Namespace) -> int:
+    """
+    Measure what is not yet measured, and write the report.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    # Imported here for the same reason as in finish.
+    from sb3_ppo_edu.bench.speed.report import write_report
+
+    folder = arguments.folder or (QUICK_SPEED_FOLDER if arguments.quick else SPEED_FOLDER)
+    if not arguments.report_only:
+        with refusing_bad_input():
+            plan = make_plan(
+                arguments.cases, arguments.algorithms, arguments.repetitions, quick=arguments.quick, grid=arguments.grid
+            )
+            jobs = open_folder(folder, plan)
+        if not measure_speed(folder, jobs):
+            return FAILED
+    with refusing_bad_input():
+        written = write_report(folder)
+    print("\n".join(str(path) for path in written))
+    return DONE
+
+
+def measure_speed(folder: Path, jobs: Sequence[Job]) -> bool:
+    """
+    Measure, with a progress bar.
+
+    :param folder: where the rows go
+    :param jobs: the measurements
+    :return: whether all of them succeeded
+    """
+    columns, lines = shutil.get_terminal_size()
+    with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
+
+        def starting(job: Job) -> None:
+            bar.update(jobs.index(job) - bar.n)
+            bar.set_description_str(str(job))
+
+        try:
+            run_jobs(folder, jobs, starting)
+        except MeasurementError as error:
+            print(f"sb3-edu bench speed: error: {error}", file=sys.stderr)
+            return False
+        bar.update(len(jobs) - bar.n)
+    return True
 
 
 # --------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,156 @@
+"""
+The least that PPO's arithmetic can take: the bare matrix products of the networks, into memory that is allocated beforehand.
+
+No engine that computes the same gradients with the same libraries gets below it; activations, losses, the optimizer's step and
+all bookkeeping come on top.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+CALIBRATION_SECONDS = 0.01
+"""Time for which each way to compute a product is tried."""
+
+
+class Product(NamedTuple):
+    """
+    Matrix products of one shape, (rows, inner) times (inner, columns).
+
+    :param towers: how many of them, 2 where actor and critic have layers of equal shape
+    :param rows: of the left factor
+    :param inner: columns of the left factor, rows of the right one
+    :param columns: of the right factor
+    :param transposed: which factor lies transposed in memory: "left", "right" or "neither"
+    """
+
+    towers: int
+    rows: int
+    inner: int
+    columns: int
+    transposed: str
+
+
+def layer_shapes(policy: ActorCriticPolicy) -> list[tuple[tuple[int, int], int, bool]]:
+    """
+    List the linear layers of an MLP policy.
+
+    :param policy: actor-critic policy
+    :return: for each (inputs, outputs), how many there are side by side, and whether it is a first layer
+    """
+    network = policy.mlp_extractor
+    actor, critic = (
+        [(layer.in_features, layer.out_features) for layer in (*tower, output) if isinstance(layer, nn.Linear)]
+        for tower, output in ((network.policy_net, policy.action_net), (network.value_net, policy.value_net))
+    )
+    if len(actor) != len(critic):
+        return [(shape, 1, index == 0) for tower in (actor, critic) for index, shape in enumerate(tower)]
+    shapes = []
+    for index, (left, right) in enumerate(zip(actor, critic, strict=True)):
+        shapes += [(left, 2, index == 0)] if left == right else [(left, 1, index == 0), (right, 1, index == 0)]
+    return shapes
+
+
+def network_products(policy: ActorCriticPolicy, rows: int, *, backward: bool) -> list[Product]:
+    """
+    List the matrix products of one pass through an MLP policy.
+
+    Forward a layer takes one product, ``h Wᵀ``; backward two, ``gᵀ h`` for its weights and ``g W`` for the layer below, of
+    which the first layer has none.
+
+    :param policy: actor-critic policy
+    :param rows: rows of the batch
+    :param backward: with those of the backward pass
+    :return: the products
+    """
+    products = []
+    for (inputs, outputs), towers, first in layer_shapes(policy):
+        products.append(Product(towers, rows, inputs, outputs, "right"))
+        if backward:
+            products.append(Product(towers, outputs, rows, inputs, "left"))
+        if backward and not first:
+            products.append(Product(towers, rows, outputs, inputs, "neither"))
+    return products
+
+
+def ways_to_multiply(product: Product) -> list[Callable[[], object]]:
+    """
+    Build the ways to compute a product, with memory of their own.
+
+    :param product: the product
+    :return: numpy's and torch's, batched and one by one
+    """
+    generator = np.random.default_rng(0)
+
+    def factor(rows: int, columns: int, transposed: bool) -> np.ndarray:
+        shape = (product.towers, columns, rows) if transposed else (product.towers, rows, columns)
+        array = generator.standard_normal(shape, dtype=np.float32)
+        return array.transpose(0, 2, 1) if transposed else array
+
+    left = factor(product.rows, product.inner, product.transposed == "left")
+    right = factor(product.inner, product.columns, product.transposed == "right")
+    out = np.empty((product.towers, product.rows, product.columns), np.float32)
+    tensors = [th.from_numpy(array) for array in (left, right, out)]
+    arrays_each = list(zip(left, right, out, strict=True))
+    tensors_each = list(zip(*tensors, strict=True))
+
+    def numpy_each() -> None:
+        for a, b, c in arrays_each:
+            np.dot(a, b, out=c)
+
+    def torch_each() -> None:
+        for a, b, c in tensors_each:
+            th.mm(a, b, out=c)
+
+    return [
+        lambda: np.matmul(left, right, out=out),
+        lambda: th.bmm(tensors[0], tensors[1], out=tensors[2]),
+        numpy_each,
+        torch_each,
+    ]
+
+
+def fastest(ways: Sequence[Callable[[], object]], seconds: float = CALIBRATION_SECONDS) -> Callable[[], object]:
+    """
+    Choose the way that was the fastest in its best try.
+
+    :param ways: functions that do the same
+    :param seconds: time for which each is tried, at least three times
+    :return: one of them
+    """
+
+    def best(way: Callable[[], object]) -> float:
+        tries: list[float] = []
+        until = time.perf_counter() + seconds
+        while len(tries) < 3 or time.perf_counter() < until:
+            start = time.perf_counter()
+            way()
+            tries.append(time.perf_counter() - start)
+        return min(tries)
+
+    return min(ways, key=best)
+
+
+def prepare_products(policy: ActorCriticPolicy, rows: int, *, backward: bool) -> Callable[[], None]:
+    """
+    Build a function that computes all products of one pass, each in the fastest way.
+
+    :param policy: actor-critic policy
+    :param rows: rows of the batch
+    :param backward: with those of the backward pass
+    :return: the function
+    """
+    ways = [fastest(ways_to_multiply(product)) for product in network_products(policy, rows, backward=backward)]
+
+    def compute() -> None:
+        for way in ways:
+            way()
+
+    return compute

@@ -1,0 +1,157 @@
+"""What the rows of the speed experiment come to: plain numbers, which the report prints and the pictures draw."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.bench.speed.rows import EndToEndRow, GridRow, SplitRow
+from sb3_ppo_edu.bench.statistics import median_interval
+
+PARTS = ("environment", "acting", "advantages", "update", "rest")
+"""Parts of a training, in the order in which they happen."""
+
+FLOOR = "floor"
+FLOOR_PARTS = ("environment", "acting", "update")
+"""Parts of the floor that add up to it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """
+    The median of repetitions.
+
+    :param median: the median
+    :param low: lower end of its 95% interval
+    :param high: upper end
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """
+    Estimate the median.
+
+    :param values: one for each repetition
+    :return: the median and its interval, or None if there are no values
+    """
+    return Estimate(statistics.median(values), *median_interval(values)) if values else None
+
+
+def cases_in(rows: Sequence[EndToEndRow] | Sequence[SplitRow]) -> list[str]:
+    """
+    List the cases that there are rows of.
+
+    :param rows: the rows
+    :return: keys of ``CASES``, in its order
+    """
+    found = {row.case for row in rows}
+    return [case for case in CASES if case in found]
+
+
+def algorithms_in(rows: Sequence[EndToEndRow] | Sequence[SplitRow]) -> list[str]:
+    """
+    List the algorithms that there are rows of.
+
+    :param rows: the rows
+    :return: keys of ``ALGORITHMS``, in its order
+    """
+    found = {row.algorithm for row in rows}
+    return [algorithm for algorithm in ALGORITHMS if algorithm in found]
+
+
+def speedups(rows: Sequence[EndToEndRow], case: str, algorithm: str, quantity: str = "wall_seconds") -> list[float]:
+    """
+    Divide what SB3's PPO took by what another took, repetition by repetition.
+
+    :param rows: the rows
+    :param case: key of ``CASES``
+    :param algorithm: key of ``ALGORITHMS``
+    :param quantity: "wall_seconds" or "cpu_seconds"
+    :return: one ratio for each repetition that both have, above 1 where the other is faster
+    """
+    taken = {(row.algorithm, row.repetition): float(getattr(row, quantity)) for row in rows if row.case == case}
+    repetitions = sorted(repetition for name, repetition in taken if name == REFERENCE)
+    return [taken[REFERENCE, one] / taken[algorithm, one] for one in repetitions if (algorithm, one) in taken]
+
+
+def median_of(rows: Sequence[EndToEndRow], case: str, algorithm: str, quantity: str) -> float | None:
+    """
+    Take the median of a quantity over the repetitions.
+
+    :param rows: the rows
+    :param case: key of ``CASES``
+    :param algorithm: key of ``ALGORITHMS``
+    :param quantity: name of a column
+    :return: the median, or None if there are no rows
+    """
+    values = [float(getattr(row, quantity)) for row in rows if (row.case, row.algorithm) == (case, algorithm)]
+    return statistics.median(values) if values else None
+
+
+def parts_of(rows: Sequence[SplitRow], case: str, algorithm: str) -> dict[str, float]:
+    """
+    Take the median seconds of each part over the repetitions.
+
+    :param rows: the rows
+    :param case: key of ``CASES``
+    :param algorithm: key of ``ALGORITHMS``, or "floor"
+    :return: seconds of each part; empty if there are no rows
+    """
+    seconds: dict[str, list[float]] = {}
+    for row in rows:
+        if (row.case, row.algorithm) == (case, algorithm):
+            seconds.setdefault(row.part, []).append(row.seconds)
+    return {part: statistics.median(values) for part, values in seconds.items()}
+
+
+def times_floor(rows: Sequence[SplitRow], case: str, algorithm: str = "fused") -> list[float]:
+    """
+    Divide what a training took by its floor, repetition by repetition.
+
+    :param rows: the rows
+    :param case: key of ``CASES``
+    :param algorithm: key of ``ALGORITHMS``
+    :return: one ratio for each repetition that has a floor
+    """
+    totals: dict[tuple[str, int], float] = {}
+    for row in rows:
+        if row.case == case and row.part in (FLOOR_PARTS if row.algorithm == FLOOR else PARTS):
+            key = row.algorithm, row.repetition
+            totals[key] = totals.get(key, 0.0) + row.seconds
+    repetitions = sorted(repetition for name, repetition in totals if name == FLOOR)
+    return [totals[algorithm, one] / totals[FLOOR, one] for one in repetitions if (algorithm, one) in totals]
+
+
+Point = tuple[int, int, int]
+"""Width, depth, and batch size or number of environments."""
+
+
+def grid_microseconds(rows: Sequence[GridRow], kind: str, engine: str) -> dict[Point, float]:
+    """
+    Look up what one update, or one step of acting, takes.
+
+    :param rows: the rows
+    :param kind: "update" or "acting"
+    :param engine: "sb3", "autograd", "fused" or "floor"
+    :return: microseconds at each point
+    """
+    return {(row.width, row.depth, row.rows): row.microseconds for row in rows if (row.kind, row.engine) == (kind, engine)}
+
+
+def grid_speedups(rows: Sequence[GridRow], kind: str, engine: str) -> dict[Point, float]:
+    """
+    Divide what SB3 takes by what an engine takes, point by point.
+
+    :param rows: the rows
+    :param kind: "update" or "acting"
+    :param engine: "autograd", "fused" or "floor"
+    :return: the ratio at each point, above 1 where the engine is faster
+    """
+    reference = grid_microseconds(rows, kind, REFERENCE)
+    return {point: reference[point] / taken for point, taken in grid_microseconds(rows, kind, engine).items()}

@@ -1,0 +1,283 @@
+"""Pictures of the speed experiment, each a function from its rows to a ``Figure``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from sb3_ppo_edu.bench.plots import BLUE, GREEN, GREY, VERMILLION
+from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.bench.speed.numbers import (
+    FLOOR,
+    FLOOR_PARTS,
+    PARTS,
+    Point,
+    algorithms_in,
+    cases_in,
+    estimate,
+    grid_microseconds,
+    parts_of,
+    speedups,
+)
+from sb3_ppo_edu.bench.speed.rows import EndToEndRow, GridRow, SplitRow
+
+SKY, ORANGE, LIGHT_GREY = "#56B4E9", "#E69F00", "#E5E5E5"
+
+ALGORITHM_COLOURS = {
+    "sb3": VERMILLION,
+    "autograd": GREEN,
+    "fused": BLUE,
+    "fused-dummy": SKY,
+    "sbx": ORANGE,
+    FLOOR: GREY,
+}
+PART_COLOURS = {"environment": GREEN, "acting": SKY, "advantages": ORANGE, "update": BLUE, "rest": GREY}
+
+SHOWN = (64, 256, 1024)
+"""Widths, and batch sizes, of which the scaling plot shows a panel each, where they were measured."""
+
+BAR_INCHES, GAP_BARS = 0.24, 1.6
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """
+    Begin a figure without ``pyplot``.
+
+    :param width: inches
+    :param height: inches
+    :return: the figure
+    """
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def name_of(algorithm: str) -> str:
+    """
+    Name an algorithm or the floor.
+
+    :param algorithm: key of ``ALGORITHMS``, or "floor"
+    :return: what readers know it by
+    """
+    return "floor of EduPPO, fused" if algorithm == FLOOR else ALGORITHMS[algorithm].title
+
+
+def grouped_axes(figure: Figure, groups: Sequence[tuple[str, Sequence[str]]]) -> tuple[Axes, dict[tuple[str, str], float]]:
+    """
+    Make axes for groups of horizontal bars under headings.
+
+    :param figure: the figure
+    :param groups: for each case its bars, from top to bottom
+    :return: the axes, and where each bar is
+    """
+    axes = figure.add_subplot()
+    places: dict[tuple[str, str], float] = {}
+    at = 0.0
+    for case, bars in groups:
+        axes.text(0, at, CASES[case].title, fontweight="bold", fontsize=10, va="center")
+        for bar in bars:
+            at += 1
+            places[case, bar] = at
+        at += GAP_BARS
+    axes.set_ylim(at - 0.4, -0.8)
+    axes.set_yticks(list(places.values()), [name_of(bar) for _, bar in places], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color=LIGHT_GREY, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes, places
+
+
+def grouped_height(groups: Sequence[tuple[str, Sequence[str]]]) -> float:
+    """
+    Choose the height of a figure of grouped bars.
+
+    :param groups: for each case its bars
+    :return: inches
+    """
+    return 1.2 + BAR_INCHES * sum(len(bars) + GAP_BARS for _, bars in groups)
+
+
+def draw_end_to_end(rows: Sequence[EndToEndRow]) -> Figure:
+    """
+    Draw how many times as fast as SB3's PPO each algorithm trains, with 95% intervals.
+
+    :param rows: of the trainings
+    :return: the figure
+    """
+    others = [name for name in algorithms_in(rows) if name != REFERENCE]
+    found = {
+        (case, name): summary
+        for case in cases_in(rows)
+        for name in others
+        if (summary := estimate(speedups(rows, case, name)))
+    }
+    groups = [(case, [name for name in others if (case, name) in found]) for case in cases_in(rows)]
+    figure = new_figure(9, grouped_height(groups))
+    axes, places = grouped_axes(figure, groups)
+    for (case, name), summary in found.items():
+        at = places[case, name]
+        axes.barh(at, summary.median, height=0.78, color=ALGORITHM_COLOURS[name])
+        errors = [[summary.median - summary.low], [summary.high - summary.median]]
+        axes.errorbar(summary.median, at, xerr=errors, color="black", capsize=2.5, linewidth=1)
+        axes.text(summary.high, at, f"  {summary.median:.2f}", va="center", fontsize=8)
+    for case, names in groups:
+        ends = [places[case, name] for name in names]
+        axes.plot([1, 1], [min(ends) - 0.5, max(ends) + 0.5], color=VERMILLION, linewidth=2)
+    axes.set_xlim(0, 1.12 * max([1.0, *(summary.high for summary in found.values())]))
+    axes.set_xlabel("times as fast as SB3's PPO (the red line), wall clock, median and 95% interval")
+    figure.suptitle("Whole trainings", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure
+
+
+def draw_split(rows: Sequence[SplitRow]) -> Figure:
+    """
+    Draw where the time of each training goes, beside SB3's time and the floor.
+
+    :param rows: of the parts of trainings
+    :return: the figure
+    """
+    bars = [*algorithms_in(rows), FLOOR]
+    parts = {(case, bar): split for case in cases_in(rows) for bar in bars if (split := parts_of(rows, case, bar))}
+    groups = [(case, [bar for bar in bars if (case, bar) in parts]) for case in cases_in(rows)]
+    figure = new_figure(9, grouped_height(groups))
+    axes, places = grouped_axes(figure, groups)
+    longest = 1.0
+    for (case, bar), split in parts.items():
+        whole = sum(parts[case, REFERENCE].values()) if (case, REFERENCE) in parts else 1.0
+        left = 0.0
+        for part in FLOOR_PARTS if bar == FLOOR else PARTS:
+            share = split[part] / whole
+            axes.barh(places[case, bar], share, left=left, height=0.78, color=PART_COLOURS[part])
+            left += share
+        axes.text(left, places[case, bar], f"  {left * whole:.2f} s", va="center", fontsize=8)
+        longest = max(longest, left)
+    for part in PARTS:
+        axes.barh(0, 0, color=PART_COLOURS[part], label=part)
+    axes.set_xlim(0, 1.12 * longest)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}%")
+    axes.set_xlabel("share of the time that SB3's PPO takes")
+    figure.suptitle("Where the time goes", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.legend(loc="outside upper right", ncols=len(PARTS), frameon=False, fontsize=9)
+    return figure
+
+
+def draw_scaling(rows: Sequence[GridRow]) -> Figure:
+    """
+    Draw what an update costs against batch size and width, and a step of acting against environments, for all engines.
+
+    :param rows: of the grid
+    :return: the figure
+    """
+    depths = sorted({row.depth for row in rows})
+    depth = depths[len(depths) // 2]
+    widths = shown([row.width for row in rows])
+    batch_sizes = shown([row.rows for row in rows if row.kind == "update"])
+    panels = max(len(widths), len(batch_sizes))
+    figure = new_figure(4.2 * panels, 10.5)
+    grid = figure.subplots(3, panels, sharex="row", sharey="row", squeeze=False)
+    for column in range(panels):
+        for row in range(3):
+            known = batch_sizes if row == 1 else widths
+            if column >= len(known):
+                grid[row][column].set_visible(False)
+                continue
+            value, kind = known[column], "acting" if row == 2 else "update"
+            axis = 0 if row == 1 else 2
+            fixed = {2: value} if row == 1 else {0: value}
+            draw_engines(grid[row][column], rows, kind, axis, {**fixed, 1: depth}, labels=column == len(known) - 1)
+            title = f"batches of {value:,}" if row == 1 else f"{depth} layers of {value:,}"
+            grid[row][column].set_title(
+                f"{'one step of acting' if row == 2 else 'one update'}, {title}", fontsize=10, loc="left"
+            )
+            grid[row][column].set_xlabel(("batch size", "units of each hidden layer", "environments")[row])
+        grid[1][column].set_ylabel("")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("microseconds")
+    figure.suptitle("What an update and a step of acting cost", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure
+
+
+def shown(values: Sequence[int]) -> list[int]:
+    """
+    Choose what gets a panel.
+
+    :param values: measured widths or batch sizes
+    :return: those of :data:`SHOWN`, or if none of them were measured the smallest
+    """
+    known = sorted(set(values))
+    return [value for value in known if value in SHOWN] or known[:1]
+
+
+def draw_engines(axes: Axes, rows: Sequence[GridRow], kind: str, axis: int, fixed: dict[int, int], *, labels: bool) -> None:
+    """
+    Draw the cost of every engine along one dimension of the grid.
+
+    :param axes: where
+    :param rows: of the grid
+    :param kind: "update" or "acting"
+    :param axis: index of the dimension in a point
+    :param fixed: the other dimensions' indices and values
+    :param labels: whether to write the names at the ends of the lines
+    """
+    ticks: set[int] = set()
+    ends: list[tuple[float, str]] = []
+    for engine in ("sb3", "autograd", "fused", FLOOR):
+        costs = grid_microseconds(rows, kind, engine)
+        points: list[Point] = sorted(point for point in costs if all(point[index] == value for index, value in fixed.items()))
+        if not points:
+            continue
+        line = [point[axis] for point in points]
+        dashes = (0, (4, 2)) if engine == FLOOR else "solid"
+        axes.plot(
+            line,
+            [costs[point] for point in points],
+            color=ALGORITHM_COLOURS[engine],
+            marker="o",
+            markersize=3.5,
+            linewidth=1.8,
+            linestyle=dashes,
+        )
+        ticks.update(line)
+        ends.append((costs[points[-1]], engine))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=LIGHT_GREY, linewidth=0.8)
+    if labels and ends:
+        label_ends(axes, max(ticks), ends)
+
+
+def label_ends(axes: Axes, at: float, ends: Sequence[tuple[float, str]]) -> None:
+    """
+    Write the engines' names at the ends of their lines, far enough apart to be read.
+
+    :param axes: where
+    :param at: where the lines end
+    :param ends: height and engine of each line
+    """
+    names = {**{key: algorithm.title for key, algorithm in ALGORITHMS.items()}, FLOOR: "bare matrix products"}
+    low, high = axes.get_ylim()
+    apart = (high / low) ** 0.065
+    height = 0.0
+    for cost, engine in sorted(ends):
+        height = max(cost, height * apart)
+        axes.annotate(
+            names[engine],
+            (at, height),
+            (7, 0),
+            textcoords="offset points",
+            color=ALGORITHM_COLOURS[engine],
+            va="center",
+            fontsize=9,
+            annotation_clip=False,
+        )

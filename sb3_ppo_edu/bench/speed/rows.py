@@ -1,0 +1,274 @@
+"""The rows of the speed experiment, the conditions they were measured under, and the CSV files that keep them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import sb3_ppo_edu
+from sb3_ppo_edu.bench.speed.cases import CASES, FULL_GRID, QUICK_GRID
+from sb3_ppo_edu.runs import versions
+
+MEASURED_ROOMS = (
+    "advantages.py",
+    "arguments.py",
+    "buffers.py",
+    "distributions.py",
+    "engines",
+    "losses.py",
+    "policies.py",
+    "ppo.py",
+    "vec_env.py",
+)
+"""The code that is measured. Rows of other code are not mixed with its rows."""
+
+END_TO_END_FILE, SPLIT_FILE, GRID_FILE = "end_to_end.csv", "split.csv", "grid.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """
+    What a measurement depends on beside its settings.
+
+    :param size: "full" or "quick"
+    :param threads: torch threads
+    :param machine: processor and system in words
+    :param versions: of the libraries
+    :param code: fingerprint of :data:`MEASURED_ROOMS` and :data:`CASES`
+    """
+
+    size: str
+    threads: int
+    machine: str
+    versions: str
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndToEndRow(Conditions):
+    """
+    What one training took, from the call of ``learn`` to its return.
+
+    :param case: key of :data:`CASES`
+    :param algorithm: key of :data:`ALGORITHMS`
+    :param repetition: index, the seed too
+    :param steps: environment steps
+    :param wall_seconds: wall-clock time
+    :param cpu_seconds: processor time of the process, all threads together
+    :param compile_seconds: of the wall-clock time, what a just-in-time compiler took
+    :param memory_before_mib: resident memory before ``learn``
+    :param memory_peak_mib: largest resident memory of the process
+    """
+
+    case: str
+    algorithm: str
+    repetition: int
+    steps: int
+    wall_seconds: float
+    cpu_seconds: float
+    compile_seconds: float
+    memory_before_mib: float
+    memory_peak_mib: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRow(Conditions):
+    """
+    What one part of a training took, measured with stopwatches inside it.
+
+    :param case: key of :data:`CASES`
+    :param algorithm: key of :data:`ALGORITHMS`, or "floor" for what the fused run's work takes at least
+    :param repetition: index, the seed too
+    :param part: "environment", "acting", "advantages", "update" or "rest"; of the floor "environment", "acting", "update", and
+        "bare environment" for the environments stepped without a vector environment around them
+    :param seconds: wall-clock time
+    """
+
+    case: str
+    algorithm: str
+    repetition: int
+    part: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRow(Conditions):
+    """
+    What one update, or one step of acting, takes.
+
+    :param kind: "update" or "acting"
+    :param engine: "sb3", "autograd", "fused", or "floor" for the bare matrix products
+    :param width: units of each hidden layer
+    :param depth: hidden layers of each tower
+    :param rows: batch size or number of environments
+    :param repeats: measurements
+    :param microseconds: their median
+    :param lowest: their minimum
+    :param highest: their maximum
+    """
+
+    kind: str
+    engine: str
+    width: int
+    depth: int
+    rows: int
+    repeats: int
+    microseconds: float
+    lowest: float
+    highest: float
+
+
+Row = TypeVar("Row", bound=Conditions)
+
+
+def columns(kind: type[Conditions]) -> list[str]:
+    """
+    Name the columns of a CSV file: first what was measured, then the conditions.
+
+    :param kind: class of the rows
+    :return: names of the columns
+    """
+    common = [one.name for one in fields(Conditions)]
+    return [one.name for one in fields(kind) if one.name not in common] + common
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """
+    Read the rows of a CSV file.
+
+    :param path: the file; need not exist
+    :param kind: class of the rows
+    :return: the rows; none if there is no file
+    :raises ValueError: if the file has other columns
+    """
+    if not path.is_file():
+        return []
+    types = {"int": int, "float": float, "str": str}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != columns(kind):
+            raise ValueError(
+                f"{path}: found the columns {reader.fieldnames}, expected {columns(kind)}; another program has made it: "
+                "move it away, or name another folder"
+            )
+        return [kind(**{one.name: types[str(one.type)](line[one.name]) for one in fields(kind)}) for line in reader]
+
+
+def append_rows(path: Path, rows: Sequence[Conditions]) -> None:
+    """
+    Append rows to a CSV file in one write, so that an interruption leaves all of them or none.
+
+    :param path: the file; made with its header if need be
+    :param rows: at least one row, all of one class
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns(type(rows[0])), lineterminator="\n")
+    if not path.exists():
+        writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        file.write(text.getvalue())
+
+
+def processor() -> str:
+    """
+    Describe this machine without its name.
+
+    :return: such as "Intel Xeon, 2 cores, Linux x86_64"
+    """
+    name = platform.processor() or "unknown processor"
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [
+            line.split(":", 1)[1] for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")
+        ]
+        name = " ".join(models[0].split()) if models else name
+    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def fingerprint() -> str:
+    """
+    Tell versions of the measured code apart.
+
+    :return: twelve hexadecimal digits
+    """
+    package = Path(sb3_ppo_edu.__file__).parent
+    digest = hashlib.sha256(repr((CASES, FULL_GRID, QUICK_GRID)).encode())
+    for room in MEASURED_ROOMS:
+        place = package / room
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def conditions(size: str, threads: int = 1) -> Conditions:
+    """
+    Find out what measurements made now depend on.
+
+    :param size: "full" or "quick"
+    :param threads: torch threads
+    :return: the conditions
+    """
+    return Conditions(
+        size=size,
+        threads=threads,
+        machine=processor(),
+        versions=", ".join(f"{name} {number}" for name, number in versions().items()),
+        code=fingerprint(),
+    )
+
+
+def check_same_conditions(path: Path, rows: Iterable[Conditions], expected: Conditions) -> None:
+    """
+    Refuse to add to rows that were measured under other conditions.
+
+    :param path: the file they are in
+    :param rows: the rows that are there
+    :param expected: the conditions of now
+    :raises ValueError: naming the condition
+    """
+    for row in rows:
+        for one in fields(Conditions):
+            found, now = getattr(row, one.name), getattr(expected, one.name)
+            # A row of SBX names its libraries' versions behind ours.
+            if found != now and not (one.name == "versions" and found.startswith(f"{now}, ")):
+                raise ValueError(
+                    f"{path}: its rows have {one.name} {found!r}, expected {now!r}, and rows of both do not compare; move the "
+                    "files of this folder away, or name another folder"
+                )
+
+
+class Tables(NamedTuple):
+    """
+    The rows of a folder.
+
+    :param end_to_end: of the trainings
+    :param split: of their parts
+    :param grid: of single updates
+    """
+
+    end_to_end: list[EndToEndRow]
+    split: list[SplitRow]
+    grid: list[GridRow]
+
+
+def read_tables(folder: Path) -> Tables:
+    """
+    Read all rows of a folder.
+
+    :param folder: where the CSV files are
+    :return: the rows; none of those whose file is not there
+    :raises ValueError: if a file has other columns
+    """
+    return Tables(
+        read_rows(folder / END_TO_END_FILE, EndToEndRow),
+        read_rows(folder / SPLIT_FILE, SplitRow),
+        read_rows(folder / GRID_FILE, GridRow),
+    )

@@ -1,0 +1,235 @@
+"""Which measurements are made in which order, each in a fresh process, and what is left of them after an interruption."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import util
+from pathlib import Path
+
+from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_CASES, QUICK_GRID, REFERENCE, rotated
+from sb3_ppo_edu.bench.speed.rows import (
+    END_TO_END_FILE,
+    GRID_FILE,
+    SPLIT_FILE,
+    Conditions,
+    EndToEndRow,
+    GridRow,
+    SplitRow,
+    Tables,
+    append_rows,
+    check_same_conditions,
+    conditions,
+    read_tables,
+)
+
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    # JAX has thread pools of its own; NPROC is where XLA looks for their size.
+    "NPROC": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+}
+"""Environment variables that libraries read when they are imported."""
+
+SPLIT_REPETITIONS = 3
+"""Trainings with stopwatches inside; the split needs fewer than the ratios, which are the result."""
+
+FILES: dict[str, tuple[str, type[Conditions]]] = {
+    "end to end": (END_TO_END_FILE, EndToEndRow),
+    "split": (SPLIT_FILE, SplitRow),
+    "grid": (GRID_FILE, GridRow),
+}
+"""File and class of the rows of each kind of job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    One measurement in a process of its own.
+
+    :param kind: "end to end", "split" or "grid"
+    :param size: "full" or "quick"
+    :param case: key of :data:`CASES`; none for the grid
+    :param algorithm: key of :data:`ALGORITHMS`; none for the grid
+    :param repetition: index, the seed too
+    :param width: units of each hidden layer, for the grid
+    :param depth: hidden layers of each tower, for the grid
+    """
+
+    kind: str
+    size: str
+    case: str = ""
+    algorithm: str = ""
+    repetition: int = 0
+    width: int = 0
+    depth: int = 0
+
+    def __str__(self) -> str:
+        """Describe it in a few words."""
+        if self.kind == "grid":
+            return f"grid, {self.depth} layers of {self.width}"
+        return f"{self.kind}, {self.case}, {self.algorithm}, repetition {self.repetition}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What to measure.
+
+    :param cases: keys of :data:`CASES`
+    :param algorithms: keys of :data:`ALGORITHMS`
+    :param repetitions: trainings of each algorithm in each case, ≥ 1
+    :param quick: shorten everything; the numbers are no result
+    :param grid: measure single updates over the grid too
+    """
+
+    cases: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    repetitions: int
+    quick: bool = False
+    grid: bool = True
+
+    @property
+    def size(self) -> str:
+        """Name of the size, as rows have it."""
+        return "quick" if self.quick else "full"
+
+
+def has_peers() -> bool:
+    """
+    Find out whether SBX is installed.
+
+    :return: whether it can be imported
+    """
+    return util.find_spec("sbx") is not None
+
+
+def make_plan(
+    cases: Sequence[str] | None, algorithms: Sequence[str] | None, repetitions: int | None, *, quick: bool, grid: bool
+) -> Plan:
+    """
+    Complete and check what to measure.
+
+    :param cases: keys of :data:`CASES`; None for all, or the quick ones
+    :param algorithms: keys of :data:`ALGORITHMS`; None for all that are installed. SB3's PPO is measured in any case.
+    :param repetitions: trainings of each; None for five, or two where it shall be quick
+    :param quick: shorten everything
+    :param grid: measure single updates over the grid too
+    :return: the plan
+    :raises ValueError: if a name is unknown, or SBX is asked for and not installed
+    """
+    chosen = list(cases if cases is not None else QUICK_CASES if quick else CASES)
+    if algorithms is None:
+        algorithms = [name for name in ALGORITHMS if name != "sbx" or has_peers()]
+    if REFERENCE not in algorithms:
+        algorithms = [REFERENCE, *algorithms]
+    for what, names, known in (("case", chosen, CASES), ("algorithm", algorithms, ALGORITHMS)):
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{what} {name!r}: expected one of {', '.join(known)}{hint}")
+    if "sbx" in algorithms and not has_peers():
+        raise ValueError("algorithm 'sbx': SBX is not installed; its extra brings it: pip install 'sb3-ppo-edu[peers]'")
+    if repetitions is None:
+        repetitions = 2 if quick else 5
+    # Without the repetitions that dict.fromkeys drops, a name given twice would be measured twice.
+    return Plan(tuple(dict.fromkeys(chosen)), tuple(dict.fromkeys(algorithms)), repetitions, quick, grid)
+
+
+def plan_jobs(plan: Plan) -> list[Job]:
+    """
+    Put the measurements in order: the algorithms in turn, so that a machine that slows down slows all of them.
+
+    :param plan: what to measure
+    :return: the measurements
+    """
+    jobs = []
+    split_repetitions = min(plan.repetitions, 1 if plan.quick else SPLIT_REPETITIONS)
+    for kind, repetitions in (("end to end", plan.repetitions), ("split", split_repetitions)):
+        for repetition in range(repetitions):
+            for case in plan.cases:
+                for algorithm in rotated(plan.algorithms, repetition):
+                    jobs.append(Job(kind, plan.size, case, algorithm, repetition))
+    if plan.grid:
+        grid = QUICK_GRID if plan.quick else FULL_GRID
+        jobs += [Job("grid", plan.size, width=width, depth=depth) for depth in grid.depths for width in grid.widths]
+    return jobs
+
+
+def jobs_done(tables: Tables) -> set[Job]:
+    """
+    Find out what has been measured.
+
+    :param tables: the rows of a folder
+    :return: the measurements
+    """
+    return {
+        *(Job("end to end", row.size, row.case, row.algorithm, row.repetition) for row in tables.end_to_end),
+        *(Job("split", row.size, row.case, row.algorithm, row.repetition) for row in tables.split),
+        *(Job("grid", row.size, width=row.width, depth=row.depth) for row in tables.grid),
+    }
+
+
+def open_folder(folder: Path, plan: Plan) -> list[Job]:
+    """
+    Make the folder, and find out what is left to measure.
+
+    :param folder: where the CSV files are or shall be
+    :param plan: what to measure
+    :return: the measurements that the folder does not have, in order
+    :raises ValueError: if the folder has rows of other code, another machine, …
+    :raises OSError: if the folder cannot be made
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tables, now = read_tables(folder), conditions(plan.size)
+    check_same_conditions(folder / END_TO_END_FILE, tables.end_to_end, now)
+    check_same_conditions(folder / SPLIT_FILE, tables.split, now)
+    check_same_conditions(folder / GRID_FILE, tables.grid, now)
+    done = jobs_done(tables)
+    return [job for job in plan_jobs(plan) if job not in done]
+
+
+def run_jobs(folder: Path, jobs: Sequence[Job], starting: Callable[[Job], None]) -> None:
+    """
+    Measure, and append the rows as they come.
+
+    :param folder: where the CSV files are
+    :param jobs: the measurements
+    :param starting: called before each
+    :raises MeasurementError: if a process fails; the rows before it are kept
+    """
+    for job in jobs:
+        starting(job)
+        append_rows(folder / FILES[job.kind][0], run_in_child(job))
+
+
+CHILD = "sb3_ppo_edu.bench.speed.child"
+"""The module that measures, in the process that it is started in."""
+
+
+class MeasurementError(RuntimeError):
+    """A process that was to measure has failed."""
+
+
+def run_in_child(job: Job) -> list[Conditions]:
+    """
+    Measure in a fresh process with one thread.
+
+    :param job: the measurement
+    :return: its rows
+    :raises MeasurementError: if the process fails, with the end of what it complained about
+    """
+    command = [sys.executable, "-m", CHILD, json.dumps(asdict(job))]
+    child = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, check=False)
+    if child.returncode != 0:
+        complaint = "\n".join(child.stderr.splitlines()[-5:])
+        raise MeasurementError(f"{job}: the process ended with exit code {child.returncode}:\n{complaint}")
+    kind = FILES[job.kind][1]
+    return [kind(**row) for row in json.loads(child.stdout.splitlines()[-1])]
