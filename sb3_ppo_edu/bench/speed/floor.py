@@ -80,12 +80,12 @@ def network_products(policy: ActorCriticPolicy, rows: int, *, backward: bool) ->
     return products
 
 
-def ways_to_multiply(product: Product) -> list[Callable[[], object]]:
+def make_factors(product: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Build the ways to compute a product, with memory of their own.
+    Allocate the factors of a product, and memory for the result.
 
     :param product: the product
-    :return: numpy's and torch's, batched and one by one
+    :return: arrays of shape ``(towers, rows, inner)``, ``(towers, inner, columns)`` and ``(towers, rows, columns)``
     """
     generator = np.random.default_rng(0)
 
@@ -96,7 +96,18 @@ def ways_to_multiply(product: Product) -> list[Callable[[], object]]:
 
     left = factor(product.rows, product.inner, product.transposed == "left")
     right = factor(product.inner, product.columns, product.transposed == "right")
-    out = np.empty((product.towers, product.rows, product.columns), np.float32)
+    return left, right, np.empty((product.towers, product.rows, product.columns), np.float32)
+
+
+def ways_to_multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> list[Callable[[], object]]:
+    """
+    List the ways to compute a product: numpy's and torch's, batched and one by one.
+
+    :param left: left factors
+    :param right: right factors
+    :param out: where the result goes
+    :return: functions that compute it
+    """
     tensors = [th.from_numpy(array) for array in (left, right, out)]
     arrays_each = list(zip(left, right, out, strict=True))
     tensors_each = list(zip(*tensors, strict=True))
@@ -147,7 +158,8 @@ def prepare_products(policy: ActorCriticPolicy, rows: int, *, backward: bool) ->
     :param backward: with those of the backward pass
     :return: the function
     """
-    ways = [fastest(ways_to_multiply(product)) for product in network_products(policy, rows, backward=backward)]
+    products = network_products(policy, rows, backward=backward)
+    ways = [fastest(ways_to_multiply(*make_factors(product))) for product in products]
 
     def compute() -> None:
         for way in ways:

@@ -116,7 +116,7 @@ def draw_end_to_end(rows: Sequence[EndToEndRow]) -> Figure:
         for name in others
         if (summary := estimate(speedups(rows, case, name)))
     }
-    groups = [(case, [name for name in others if (case, name) in found]) for case in cases_in(rows)]
+    groups = [(case, [name for name in others if (case, name) in found]) for case in dict.fromkeys(case for case, _ in found)]
     figure = new_figure(9, grouped_height(groups))
     axes, places = grouped_axes(figure, groups)
     for (case, name), summary in found.items():
@@ -142,13 +142,14 @@ def draw_split(rows: Sequence[SplitRow]) -> Figure:
     :return: the figure
     """
     bars = [*algorithms_in(rows), FLOOR]
-    parts = {(case, bar): split for case in cases_in(rows) for bar in bars if (split := parts_of(rows, case, bar))}
-    groups = [(case, [bar for bar in bars if (case, bar) in parts]) for case in cases_in(rows)]
+    cases = [case for case in cases_in(rows) if parts_of(rows, case, REFERENCE)]
+    parts = {(case, bar): split for case in cases for bar in bars if (split := parts_of(rows, case, bar))}
+    groups = [(case, [bar for bar in bars if (case, bar) in parts]) for case in cases]
     figure = new_figure(9, grouped_height(groups))
     axes, places = grouped_axes(figure, groups)
     longest = 1.0
     for (case, bar), split in parts.items():
-        whole = sum(parts[case, REFERENCE].values()) if (case, REFERENCE) in parts else 1.0
+        whole = sum(parts[case, REFERENCE].values())
         left = 0.0
         for part in FLOOR_PARTS if bar == FLOOR else PARTS:
             share = split[part] / whole

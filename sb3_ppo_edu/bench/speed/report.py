@@ -401,7 +401,7 @@ def updates(rows: Sequence[GridRow]) -> str:
         grid_table(updating, "one update, batch size", lambda ratio: f"{ratio:.2f}"),
         worst_point(updating, "batch size {:,}"),
         grid_table(acting, "one step of acting, environments", lambda ratio: f"{ratio:.2f}"),
-        worst_point(acting, "{:,} environments"),
+        worst_point(acting, "n_envs {:,}"),
         "Microseconds of an update: SB3's PPO / autograd / fused / bare matrix products.",
         grid_table(together, "one update, batch size", lambda cells: " / ".join(f"{cell:,.0f}" for cell in cells)),
     ]
