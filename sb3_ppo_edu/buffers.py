@@ -50,7 +50,7 @@ def add_transition(
     rollout_buffer.actions[step] = actions.reshape(rollout_buffer.actions.shape[1:])
     rollout_buffer.rewards[step] = rewards
     rollout_buffer.episode_starts[step] = episode_starts
-    rollout_buffer.values[step] = values.cpu().numpy().reshape(-1)
+    rollout_buffer.values[step] = values.cpu().numpy()[:, 0]
     rollout_buffer.log_probs[step] = log_probs.cpu().numpy()
     rollout_buffer.pos = step + 1
     rollout_buffer.full = rollout_buffer.pos == rollout_buffer.buffer_size

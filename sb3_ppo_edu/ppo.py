@@ -12,7 +12,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -22,7 +22,7 @@ from stable_baselines3.common.policies import (
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -436,19 +436,22 @@ class EduPPO(OnPolicyAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
 
+        # Without a callback SB3 puts an empty one in its place, whose local variables nobody can see.
+        watched = type(callback) is not ConvertCallback or callback.callback is not None
         callback.on_rollout_start()
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
 
-            obs_tensor = obs_as_tensor(self._last_obs, self.device)
+            obs_tensor = self._as_tensor(self._last_obs)
             action_tensor, values, log_probs = engine.act(obs_tensor)
             actions = action_tensor.cpu().numpy()
             clipped_actions = self._within_bounds(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs
-            callback.update_locals(locals())
+            if watched:
+                callback.update_locals(locals())
             if not callback.on_step():
                 return False
 
@@ -460,12 +463,24 @@ class EduPPO(OnPolicyAlgorithm):
             self._last_obs = cast(Any, new_obs)
             self._last_episode_starts = dones
 
-        values = engine.value(obs_as_tensor(cast(Any, new_obs), self.device))
+        values = engine.value(self._as_tensor(cast(Any, new_obs)))
         compute_returns_and_advantage(rollout_buffer, values, dones)
 
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _as_tensor(self, observations: np.ndarray | dict[str, np.ndarray]) -> PyTorchObs:
+        """
+        Turn observations into tensors on the model's device.
+
+        :param observations: from the environments
+        :return: tensors; on the CPU they share the observations' memory
+        """
+        if self.device.type == "cpu" and isinstance(observations, np.ndarray):
+            return th.from_numpy(observations)
+        tensors: PyTorchObs = obs_as_tensor(observations, self.device)
+        return tensors
 
     def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
         """

@@ -154,8 +154,10 @@ class FlatOptimizer:
         kind: Any = type(optimizer)
         self.flat_optimizer: th.optim.Optimizer = kind([self.flat_parameter], lr=1.0)
         self._buffers: dict[str, FlatBuffer] = {}
-        self._steps = th.zeros(len(parameters.parameters))
-        self._step_views = list(self._steps.unbind())
+        # Torch counts the steps of each parameter: one array has all these numbers, and behind them the flat parameter's.
+        steps = th.zeros(len(parameters.parameters) + 1)
+        *self._step_views, self._flat_step = steps.unbind()
+        self._steps: Array = steps.numpy()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -178,7 +180,7 @@ class FlatOptimizer:
             self._buffers.clear()
             for name, value in states[0].items():
                 if name == "step":
-                    self.state[name] = value.clone() if isinstance(value, th.Tensor) else value
+                    self.state[name] = value
                 elif value is not None:
                     self._buffers[name] = FlatBuffer(self.parameters.parameters)
                     self.state[name] = self._buffers[name].tensor
@@ -206,7 +208,8 @@ class FlatOptimizer:
             if isinstance(value, th.Tensor) and name != "step" and name not in self._buffers:
                 self._buffers[name] = FlatBuffer(self.parameters.parameters, value)
         if isinstance(self.state.get("step"), th.Tensor):
-            self._steps.fill_(float(self.state["step"]))
+            self._steps.fill(float(self.state["step"]))
+            self.state["step"] = self._flat_step
         for index, parameter in enumerate(self.parameters.parameters):
             for name, value in self.state.items():
                 state = self.optimizer.state[parameter]
@@ -225,7 +228,7 @@ class FlatOptimizer:
         if len(state) != had:
             self._publish()  # torch creates its state at the first step
         elif isinstance(state.get("step"), th.Tensor):
-            self._steps += 1
+            self._steps[:-1] += 1.0
         elif "step" in state:
             for parameter in self.parameters.parameters:
                 self.optimizer.state[parameter]["step"] = state["step"]
@@ -249,14 +252,14 @@ class FusedAdam(FlatOptimizer):
         """Call the kernel that ``Adam(fused=True)`` calls."""
         group, state = self.flat_optimizer.param_groups[0], self.state
         if not state:
-            state["step"] = th.zeros(())
+            state["step"] = self._flat_step
             for name in ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ())):
                 state[name] = th.zeros_like(self.flat_parameter.data)
         beta1, beta2 = group["betas"]
-        state["step"] += 1
+        self._steps[-1] += 1.0
         kernel = th._fused_adamw_ if group.get("decoupled_weight_decay", False) else th._fused_adam_
         kernel(
-            [self.flat_parameter.data],
+            [self.parameters.values.tensor],
             [self.parameters.gradients.tensor],
             [state["exp_avg"]],
             [state["exp_avg_sq"]],

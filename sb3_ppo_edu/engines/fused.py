@@ -33,6 +33,7 @@ from sb3_ppo_edu.engines.base import (
 from sb3_ppo_edu.engines.flat import Array, FlatParameters, make_fast_optimizer, why_not_flat
 from sb3_ppo_edu.engines.heads import make_head
 from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
+from sb3_ppo_edu.engines.products import ONE_THREAD_PRODUCT, dot
 from sb3_ppo_edu.losses import ADVANTAGE_EPS
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
 
@@ -170,6 +171,7 @@ class FusedEngine:
         space = policy.observation_space
         self._plain_box = isinstance(space, spaces.Box) and not (policy.normalize_images and is_image_space(space))
         self._action_shape = policy.action_space.shape or ()
+        self._largest_weight = max(parameter.numel() for parameter in policy.parameters())
         self._settings: UpdateSettings | None = None
         self.attach()
 
@@ -216,7 +218,7 @@ class FusedEngine:
         """
         weight, weight_grad = self.flat.view([linear.weight])
         bias, bias_grad = self.flat.view([linear.bias])
-        return OutputLayer(*(tensor[0].numpy() for tensor in (weight, bias, weight_grad, bias_grad)))
+        return OutputLayer(*(tensor[0] for tensor in (weight, bias, weight_grad, bias_grad)))
 
     def _make_stack(self, towers: list[Tower]) -> TowerStack | None:
         """
@@ -245,13 +247,29 @@ class FusedEngine:
     def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
         x = self._features(observations)
-        outputs, values = self._forward(x)
-        actions, log_prob = self.head.sample(outputs)
+        threads = self._limit_threads(len(x))
+        try:
+            outputs, values = self._forward(x)
+            actions, log_prob = self.head.sample(outputs)
+        finally:
+            th.set_num_threads(threads)
         return (
             th.from_numpy(actions.reshape((x.shape[0], *self._action_shape))),
             th.from_numpy(values),
             th.from_numpy(log_prob),
         )
+
+    def _limit_threads(self, rows: int) -> int:
+        """
+        Have torch compute in this thread alone where more would only wait for each other.
+
+        :param rows: rows of the pass
+        :return: the number of threads to restore afterwards
+        """
+        threads = th.get_num_threads()
+        if threads > 1 and rows * self._largest_weight <= ONE_THREAD_PRODUCT:
+            th.set_num_threads(1)
+        return threads
 
     def value(self, observations: PyTorchObs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
@@ -272,7 +290,7 @@ class FusedEngine:
                 features = self.policy.extract_features(observations, self.policy.features_extractor)
         if features.ndim != 2:
             features = features.flatten(1)
-        flat: th.Tensor = features.to(self._dtype)
+        flat: th.Tensor = features if features.dtype == self._dtype else features.to(self._dtype)
         return flat
 
     def _forward(self, x: th.Tensor) -> tuple[Array, Array]:
@@ -300,14 +318,28 @@ class FusedEngine:
                 columns = (samples.actions, samples.old_values, samples.old_log_prob, samples.advantages, samples.returns)
                 yield FusedMinibatch(self._features(samples.observations), *(column.numpy() for column in columns))
             return
-        features = self._features(th.from_numpy(rollout.observations)).split(batch_size)
-        for index, observations in enumerate(features):
-            rows = slice(index * batch_size, (index + 1) * batch_size)
-            yield FusedMinibatch(observations, *(column[rows] for column in rollout[1:]))
+        features = self._features(th.from_numpy(rollout.observations)).numpy()
+        for start in range(0, len(features), batch_size):
+            rows = slice(start, start + batch_size)
+            yield FusedMinibatch(th.from_numpy(features[rows]), *(column[rows] for column in rollout[1:]))
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite ends in an error of our own
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
+        threads = self._limit_threads(len(minibatch.returns))
+        try:
+            return self._gradients(minibatch, settings)
+        finally:
+            th.set_num_threads(threads)
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite ends in an error of our own
+    def _gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
+        """
+        Do the work of :meth:`gradients`: forward, losses, backward.
+
+        :param minibatch: transitions of the rollout
+        :param settings: settings of this update
+        :return: statistics of the minibatch
+        """
         x, batch = minibatch.observations, len(minibatch.returns)
         outputs, values = self._forward(x)
         values = values[:, 0]
@@ -351,7 +383,7 @@ class FusedEngine:
             advantages = (advantages - mean) / (std + ADVANTAGE_EPS)
         elif settings.normalize_advantage and len(advantages) > 1:
             advantages = advantages - np.add.reduce(advantages) / len(advantages)
-            advantages /= math.sqrt(np.dot(advantages, advantages) / (len(advantages) - 1)) + ADVANTAGE_EPS
+            advantages /= math.sqrt(dot(advantages, advantages) / (len(advantages) - 1)) + ADVANTAGE_EPS
         if settings.clip_advantage is not None:
             advantages = np.clip(advantages, -settings.clip_advantage, settings.clip_advantage)
         return advantages
@@ -365,8 +397,8 @@ class FusedEngine:
         :param value_grad: dL/d values, shape ``(batch, 1)``
         """
         actor, critic = self._actor_stack, self._critic_stack
-        latent_pi_grad = None if actor is None else actor.buffers(x.shape[0]).output_grad[0]
-        latent_vf_grad = None if critic is None else critic.buffers(x.shape[0]).output_grad[-1]
+        latent_pi_grad = None if actor is None else actor.buffers(x.shape[0]).output_grads[0]
+        latent_vf_grad = None if critic is None else critic.buffers(x.shape[0]).output_grads[-1]
         self._action_layer.backward(self._latent_pi, output_grad, latent_pi_grad)
         self._value_layer.backward(self._latent_vf, value_grad, latent_vf_grad)
         if actor is not None:
@@ -380,7 +412,7 @@ class FusedEngine:
         if self._settings is None:
             raise RuntimeError("apply() needs the gradients of a preceding gradients() call")
         gradients = self._flat_gradients
-        grad_norm = math.sqrt(np.dot(gradients, gradients))
+        grad_norm = math.sqrt(dot(gradients, gradients))
         check_finite_norm(grad_norm)
         if grad_norm + CLIP_EPS > self._settings.max_grad_norm:
             gradients *= self._settings.max_grad_norm / (grad_norm + CLIP_EPS)
@@ -401,8 +433,13 @@ def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tupl
     :param settings: settings of this update
     :return: the loss, dL/d ratio of shape ``(batch,)``, and the number of ratios outside the clip range
     """
+    batch = len(ratio)
     clipped_ratio = np.minimum(np.maximum(ratio, 1.0 - settings.clip_range), 1.0 + settings.clip_range)
-    unclipped, clipped = advantages * ratio, advantages * clipped_ratio
+    n_clipped = int(np.count_nonzero(clipped_ratio != ratio))
+    unclipped = advantages * ratio
+    if n_clipped == 0 and settings.dual_clip is None:
+        return -float(np.add.reduce(unclipped)) / batch, advantages * (-1.0 / batch), 0
+    clipped = advantages * clipped_ratio
     active = unclipped <= clipped
     objective = np.minimum(unclipped, clipped)
     if settings.dual_clip is not None:
@@ -411,8 +448,8 @@ def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tupl
         objective = np.where(bounded, floor, objective)
         active &= ~bounded
     grad = advantages * active
-    grad *= -1.0 / len(ratio)
-    return -float(np.add.reduce(objective)) / len(ratio), grad, int(np.count_nonzero(clipped_ratio != ratio))
+    grad *= -1.0 / batch
+    return -float(np.add.reduce(objective)) / batch, grad, n_clipped
 
 
 def value_error(values: Array, minibatch: FusedMinibatch, settings: UpdateSettings) -> tuple[float, Array]:
@@ -428,14 +465,14 @@ def value_error(values: Array, minibatch: FusedMinibatch, settings: UpdateSettin
     batch = len(values)
     limit = settings.clip_range_vf
     if limit is None:
-        loss = float(np.dot(error, error)) / batch
+        loss = dot(error, error) / batch
         error *= 2.0 / batch
         return loss, error
     change = values - minibatch.old_values
     inside = np.abs(change) <= limit
     clipped_error = minibatch.old_values + np.minimum(np.maximum(change, -limit), limit) - minibatch.returns
     if settings.vf_clip_mode == "sb3":
-        return float(np.dot(clipped_error, clipped_error)) / batch, (2.0 / batch) * clipped_error * inside
+        return dot(clipped_error, clipped_error) / batch, (2.0 / batch) * clipped_error * inside
     squares, clipped_squares = error * error, clipped_error * clipped_error
     active = inside | (squares > clipped_squares)
     return float(np.add.reduce(np.maximum(squares, clipped_squares))) / batch, (2.0 / batch) * error * active

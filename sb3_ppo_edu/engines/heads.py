@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.engines.flat import Array
+from sb3_ppo_edu.engines.products import dot
 
 FEW_OUTPUTS = 8
 """Up to this many logits, of all environments together, a categorical is sampled in plain Python (measured)."""
@@ -85,9 +86,9 @@ class CategoricalHead:
         race = self._race(outputs.shape).exponential_().numpy()
         if outputs.size <= FEW_OUTPUTS:
             return self._sample_few(outputs, race)
-        log_p = log_softmax(outputs)
-        actions = (np.exp(log_p) / race).argmax(axis=1)
-        return actions, log_p[self._row_numbers(len(outputs)), actions]
+        log_p, p = log_softmax(outputs)
+        actions = (p / race.T).argmax(axis=0)
+        return actions, log_p[actions, self._row_numbers(len(outputs))]
 
     @staticmethod
     def _sample_few(outputs: Array, race: Array) -> tuple[NDArray[Any], Array]:
@@ -111,23 +112,26 @@ class CategoricalHead:
 
     def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
         """See :meth:`Head.evaluate`."""
-        self.log_p = log_softmax(outputs)
-        self.p = np.exp(self.log_p)
-        self.index = (self._row_numbers(len(outputs)), actions[:, self.start].astype(np.intp))
-        entropy = -float(np.dot(self.p.ravel(), self.log_p.ravel())) / len(outputs)
-        return self.log_p[self.index], entropy
+        batch = len(outputs)
+        self.log_p, self.p = log_softmax(outputs)
+        # Where each row's action lies in the flattened arrays.
+        self.index = actions[:, self.start].astype(np.intp)
+        self.index *= batch
+        self.index += self._row_numbers(batch)
+        return self.log_p.ravel()[self.index], -dot(self.p.ravel(), self.log_p.ravel()) / batch
 
     def backward(self, log_prob_grad: Array, entropy_weight: float) -> Array:
         """See :meth:`Head.backward`."""
-        column = log_prob_grad[:, None]
         if entropy_weight == 0.0:
-            grad = self.p * -column
+            grad = self.p * -log_prob_grad
         else:
-            weight = entropy_weight / len(log_prob_grad)
-            negative_entropy = np.einsum("bk,bk->b", self.p, self.log_p)[:, None]
-            grad = self.p * ((negative_entropy - self.log_p) * weight - column)
-        grad[self.index] += log_prob_grad
-        return grad
+            grad = np.einsum("kb,kb->b", self.p, self.log_p) - self.log_p
+            grad *= entropy_weight / len(log_prob_grad)
+            grad -= log_prob_grad
+            grad *= self.p
+        grad.ravel()[self.index] += log_prob_grad
+        output_grad: Array = grad.T
+        return output_grad
 
     def _race(self, shape: tuple[int, ...]) -> th.Tensor:
         """
@@ -369,15 +373,22 @@ class BetaHead:
         return th.lgamma(alpha) + th.lgamma(beta) - th.lgamma(alpha + beta) + math.log(2.0)
 
 
-def log_softmax(z: Array) -> Array:
+def log_softmax(z: Array) -> tuple[Array, Array]:
     """
-    Logarithm of the softmax over the last axis.
+    Logarithm of the softmax, and the softmax.
+
+    Both have one row for each class: with few classes, sums over rows cost a fraction of sums within them.
 
     :param z: logits, shape ``(batch, K)``
-    :return: shape ``(batch, K)``
+    :return: log-probabilities and probabilities, each of shape ``(K, batch)``
     """
-    result: Array = th.log_softmax(th.from_numpy(z), 1).numpy()
-    return result
+    log_p: Array = z.T.copy()
+    log_p -= np.maximum.reduce(log_p, axis=0)
+    p: Array = np.exp(log_p)
+    total = np.add.reduce(p, axis=0)
+    p /= total
+    log_p -= np.log(total)
+    return log_p, p
 
 
 def sigmoid(z: Array) -> Array:

@@ -16,6 +16,7 @@ import torch as th
 from torch import nn
 
 from sb3_ppo_edu.engines.flat import Array
+from sb3_ppo_edu.engines.products import NUMPY_PRODUCT, NUMPY_SUMS, fits_numpy
 
 aten = th.ops.aten
 
@@ -23,8 +24,8 @@ KEPT_BATCH_SIZES = 4
 """Buffers are kept for this many batch sizes: rollout, minibatch, truncated minibatch, and one to spare."""
 
 
-FEW_ROWS = 16
-"""Up to this many rows, as in rollouts, numpy's products are the faster ones (measured with 64 columns)."""
+FEW_ROWS = 64
+"""Up to this many rows, as in rollouts, numpy computes a layer's outputs faster (measured with 64 columns)."""
 
 
 class Activation(NamedTuple):
@@ -111,14 +112,16 @@ class LinearStack:
     def __post_init__(self) -> None:
         """Keep the transposed view, and arrays over the same memory."""
         self.weight_t = self.weight.transpose(1, 2)
+        self.weight_array: Array = self.weight.numpy()
         self.weight_t_array: Array = self.weight_t.numpy()
         self.bias_array: Array = self.bias.numpy()
+        self.weight_grad_array: Array = self.weight_grad.numpy()
+        self.bias_grad_array: Array = self.bias_grad.numpy()
 
 
-@dataclass
 class OutputLayer:
     """
-    Views of the parameters and gradients of an output layer, whose few outputs make numpy's products the fastest.
+    An output layer, whose few outputs make numpy's products the fastest.
 
     :param weight: W, shape ``(out, in)``
     :param bias: b, shape ``(out,)``
@@ -126,10 +129,14 @@ class OutputLayer:
     :param bias_grad: where dL/db is written
     """
 
-    weight: Array
-    bias: Array
-    weight_grad: Array
-    bias_grad: Array
+    def __init__(self, weight: th.Tensor, bias: th.Tensor, weight_grad: th.Tensor, bias_grad: th.Tensor) -> None:
+        self._weight, self._weight_t, self._weight_grad = weight, weight.t(), weight_grad
+        self._weight_array: Array = weight.numpy()
+        self._weight_t_array: Array = self._weight_t.numpy()
+        self._bias_array: Array = bias.numpy()
+        self._weight_grad_array: Array = weight_grad.numpy()
+        self._bias_grad_array: Array = bias_grad.numpy()
+        self._ones: Array = np.ones(0, self._bias_array.dtype)
 
     def forward(self, latent: Array) -> Array:
         """
@@ -138,8 +145,14 @@ class OutputLayer:
         :param latent: h, shape ``(batch, in)``
         :return: shape ``(batch, out)``, freshly allocated
         """
-        out: Array = np.dot(latent, self.weight.T)
-        out += self.bias
+        out: Array
+        if fits_numpy(len(latent), *self._weight_t_array.shape):
+            out = np.dot(latent, self._weight_t_array)
+        elif self._sums_in_numpy(latent):
+            out = np.einsum("bi,ki->bk", latent, self._weight_array)
+        else:
+            out = th.mm(th.from_numpy(latent), self._weight_t).numpy()
+        out += self._bias_array
         return out
 
     def backward(self, latent: Array, grad: Array, latent_grad: Array | None) -> None:
@@ -150,36 +163,91 @@ class OutputLayer:
         :param grad: g = dL/d outputs, shape ``(batch, out)``
         :param latent_grad: where dL/dh is written, or None if nobody needs it
         """
-        np.dot(grad.T, latent, out=self.weight_grad)
-        np.add.reduce(grad, axis=0, out=self.bias_grad)
-        if latent_grad is not None:
-            np.dot(grad, self.weight, out=latent_grad)
+        batch, n_outputs = grad.shape
+        if fits_numpy(n_outputs, batch, latent.shape[1]):
+            np.dot(grad.T, latent, out=self._weight_grad_array)
+        elif self._sums_in_numpy(latent):
+            np.einsum("bk,bi->ki", grad, latent, out=self._weight_grad_array)
+        else:
+            th.mm(th.from_numpy(grad).t(), th.from_numpy(latent), out=self._weight_grad)
+        if fits_numpy(1, batch, n_outputs):
+            np.dot(self._ones_for(batch), grad, out=self._bias_grad_array)
+        else:
+            np.add.reduce(grad, axis=0, out=self._bias_grad_array)
+        if latent_grad is None:
+            return
+        if latent.size * n_outputs <= NUMPY_PRODUCT // 4:
+            np.dot(grad, self._weight_array, out=latent_grad)
+        else:
+            th.mm(th.from_numpy(grad), self._weight, out=th.from_numpy(latent_grad))
+
+    def _sums_in_numpy(self, latent: Array) -> bool:
+        """
+        Tell whether ``np.einsum``, which calls no OpenBLAS, computes the products of a single output.
+
+        :param latent: h of the forward pass
+        :return: True if it can and is the fastest way
+        """
+        return len(self._weight_array) == 1 and latent.size <= NUMPY_SUMS
+
+    def _ones_for(self, rows: int) -> Array:
+        """
+        Give ones, made once: to multiply with them sums columns faster than ``np.add.reduce``.
+
+        :param rows: how many
+        :return: shape ``(rows,)``
+        """
+        if len(self._ones) < rows:
+            self._ones = np.ones(rows, self._ones.dtype)
+        return self._ones[:rows]
+
+
+class LayerBuffers(NamedTuple):
+    """
+    Memory of one layer in one pass through a tower stack at one batch size.
+
+    :param layer: the layer's parameters
+    :param z: pre-activations, shape ``(T, batch, width)``; the same memory as ``h`` where the activation allows
+    :param h: activations
+    :param grad: gradients with respect to the activations
+    :param grad_t: its transposed view, shape ``(T, width, batch)``
+    :param z_array: array over the memory of ``z``
+    :param h_array: array over the memory of ``h``
+    :param grad_array: array over the memory of ``grad``
+    :param grad_t_array: array over the memory of ``grad_t``
+    :param forward_in_numpy: numpy computes the outputs
+    :param backward_in_numpy: numpy computes the gradients of the weights and of the layer below
+    :param bias_grad_in_numpy: numpy computes the gradients of the biases
+    """
+
+    layer: LinearStack
+    z: th.Tensor
+    h: th.Tensor
+    grad: th.Tensor
+    grad_t: th.Tensor
+    z_array: Array
+    h_array: Array
+    grad_array: Array
+    grad_t_array: Array
+    forward_in_numpy: bool
+    backward_in_numpy: bool
+    bias_grad_in_numpy: bool
 
 
 class TowerBuffers(NamedTuple):
     """
     Memory of one pass through a tower stack at one batch size.
 
-    :param z: pre-activations of each layer, each ``(T, batch, width)``; the same memory as ``h`` where the activation allows
-    :param h: activations of each layer
-    :param grad: gradients with respect to the activations of each layer
-    :param grad_t: their transposed views, each ``(T, width, batch)``
+    :param layers: that of each layer
     :param ones: rows of ones, shape ``(T, 1, batch)``, whose product with a matrix sums its rows
-    :param z_arrays: arrays over the memory of ``z``
-    :param h_arrays: arrays over the memory of ``h``
-    :param output_grad: the last of ``grad`` as an array
-    :param steps: for each layer Wᵀ, b, z and h as arrays
+    :param ones_array: array over the same memory
+    :param output_grads: for each tower where the gradient with respect to its output is expected, ``(batch, width)``
     """
 
-    z: list[th.Tensor]
-    h: list[th.Tensor]
-    grad: list[th.Tensor]
-    grad_t: list[th.Tensor]
+    layers: list[LayerBuffers]
     ones: th.Tensor
-    z_arrays: list[Array]
-    h_arrays: list[Array]
-    output_grad: Array
-    steps: list[tuple[Array, Array, Array, Array]]
+    ones_array: Array
+    output_grads: list[Array]
 
 
 class TowerStack:
@@ -209,33 +277,38 @@ class TowerStack:
         if found is None:
             if len(self._buffers) >= KEPT_BATCH_SIZES:
                 self._buffers.clear()
-            h, grad = self._allocate(batch), self._allocate(batch)
-            z = h if self.activation.in_place else self._allocate(batch)
-            ones = th.ones((self.n_towers, 1, batch), dtype=h[0].dtype)
-            found = self._buffers[batch] = TowerBuffers(
-                z,
-                h,
-                grad,
-                [tensor.transpose(1, 2) for tensor in grad],
-                ones,
-                [tensor.numpy() for tensor in z],
-                [tensor.numpy() for tensor in h],
-                grad[-1].numpy(),
-                [
-                    (layer.weight_t_array, layer.bias_array, z_layer.numpy(), h_layer.numpy())
-                    for layer, z_layer, h_layer in zip(self.layers, z, h, strict=True)
-                ],
-            )
+            layers = [self._allocate(layer, batch) for layer in self.layers]
+            ones = self.layers[0].weight.new_ones((self.n_towers, 1, batch))
+            found = self._buffers[batch] = TowerBuffers(layers, ones, ones.numpy(), list(layers[-1].grad.numpy()))
         return found
 
-    def _allocate(self, batch: int) -> list[th.Tensor]:
+    def _allocate(self, layer: LinearStack, batch: int) -> LayerBuffers:
         """
-        One tensor per layer.
+        Allocate the memory of one layer, and choose who multiplies.
 
+        :param layer: the layer
         :param batch: number of rows
-        :return: tensors ``(T, batch, width)``
+        :return: its memory
         """
-        return [layer.weight.new_empty((self.n_towers, batch, layer.weight.shape[1])) for layer in self.layers]
+        _, width, inputs = layer.weight.shape
+        shape = (self.n_towers, batch, width)
+        h, grad = layer.weight.new_empty(shape), layer.weight.new_empty(shape)
+        z = h if self.activation.in_place else layer.weight.new_empty(shape)
+        grad_t = grad.transpose(1, 2)
+        return LayerBuffers(
+            layer,
+            z,
+            h,
+            grad,
+            grad_t,
+            z.numpy(),
+            h.numpy(),
+            grad.numpy(),
+            grad_t.numpy(),
+            batch <= FEW_ROWS and fits_numpy(batch, inputs, width),
+            fits_numpy(width, batch, inputs),
+            fits_numpy(1, batch, width),
+        )
 
     def forward(self, x: th.Tensor) -> Array:
         """
@@ -244,38 +317,45 @@ class TowerStack:
         :param x: input of all towers, shape ``(batch, in)``
         :return: output of each tower, shape ``(T, batch, width)``, valid until the next call with this batch size
         """
-        buffers = self.buffers(x.shape[0])
-        if x.shape[0] <= FEW_ROWS:
-            rows: Array = x.numpy()
-            activate = self.activation.forward
-            for weight_t, bias, z, h in buffers.steps:
-                np.matmul(rows, weight_t, out=z)
-                np.add(z, bias, out=z)
-                activate(z, h)
-                rows = h
-        else:
-            below = x.expand(self.n_towers, *x.shape)
-            for index, layer in enumerate(self.layers):
-                th.baddbmm(layer.bias, below, layer.weight_t, out=buffers.z[index])
-                self.activation.forward(buffers.z_arrays[index], buffers.h_arrays[index])
-                below = buffers.h[index]
-        return buffers.h_arrays[-1]
+        layers = self.buffers(x.shape[0]).layers
+        activate = self.activation.forward
+        below, below_array = x, x.numpy()
+        for memory in layers:
+            layer = memory.layer
+            if memory.forward_in_numpy:
+                np.matmul(below_array, layer.weight_t_array, out=memory.z_array)
+                np.add(memory.z_array, layer.bias_array, out=memory.z_array)
+            else:
+                below = below if below is not x else x.expand(self.n_towers, *x.shape)
+                th.baddbmm(layer.bias, below, layer.weight_t, out=memory.z)
+            activate(memory.z_array, memory.h_array)
+            below, below_array = memory.h, memory.h_array
+        return below_array
 
     def backward(self, x: th.Tensor) -> None:
         """
-        Write the gradients of all parameters, from dL/dh of the last layer in ``buffers(batch).output_grad``.
+        Write the gradients of all parameters, from dL/dh of the last layer in ``output_grads``.
 
         dL/dz = dL/dh · f'(z), then dL/dW = (dL/dz)ᵀ h, dL/db = Σ dL/dz, dL/dh of the layer below = dL/dz · W.
 
         :param x: the input of the forward pass, shape ``(batch, in)``
         """
-        buffers = self.buffers(x.shape[0])
-        saved = buffers.h if self.activation.in_place else buffers.z
-        for index in range(len(self.layers) - 1, -1, -1):
-            layer, grad = self.layers[index], buffers.grad[index]
-            self.activation.backward(grad, saved[index])
-            below = buffers.h[index - 1] if index > 0 else x.expand(self.n_towers, *x.shape)
-            th.bmm(buffers.grad_t[index], below, out=layer.weight_grad)
-            th.bmm(buffers.ones, grad, out=layer.bias_grad)
-            if index > 0:
-                th.bmm(grad, layer.weight, out=buffers.grad[index - 1])
+        layers, ones, ones_array, _ = self.buffers(x.shape[0])
+        for index in range(len(layers) - 1, -1, -1):
+            memory = layers[index]
+            layer, grad = memory.layer, memory.grad
+            self.activation.backward(grad, memory.h if self.activation.in_place else memory.z)
+            if memory.backward_in_numpy:
+                below_array = layers[index - 1].h_array if index > 0 else x.numpy()
+                np.matmul(memory.grad_t_array, below_array, out=layer.weight_grad_array)
+            else:
+                below = layers[index - 1].h if index > 0 else x.expand(self.n_towers, *x.shape)
+                th.bmm(memory.grad_t, below, out=layer.weight_grad)
+            if memory.bias_grad_in_numpy:
+                np.matmul(ones_array, memory.grad_array, out=layer.bias_grad_array)
+            else:
+                th.bmm(ones, grad, out=layer.bias_grad)
+            if index > 0 and memory.backward_in_numpy:
+                np.matmul(memory.grad_array, layer.weight_array, out=layers[index - 1].grad_array)
+            elif index > 0:
+                th.bmm(grad, layer.weight, out=layers[index - 1].grad)
