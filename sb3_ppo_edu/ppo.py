@@ -143,6 +143,8 @@ class EduPPO(OnPolicyAlgorithm):
     :param action_distribution: for Box actions, "gaussian" (clipped at the bounds, SB3), "tanh_gaussian" or "beta" (both
         within the bounds), see :mod:`sb3_ppo_edu.distributions`
     :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
+    :param compile: have ``torch.compile`` compile the policy for the autograd engine's updates, which takes seconds before the
+        first one and needs a C++ compiler; results then agree with SB3's to within rounding only
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
 
@@ -191,6 +193,7 @@ class EduPPO(OnPolicyAlgorithm):
         clip_advantage: float | None = None,
         action_distribution: ActionDistribution = "gaussian",
         log_std_bounds: tuple[float, float] | None = None,
+        compile: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self.n_epochs = n_epochs
@@ -211,6 +214,7 @@ class EduPPO(OnPolicyAlgorithm):
         self.advantage_normalization = advantage_normalization
         self.clip_advantage = clip_advantage
         self.log_std_bounds = log_std_bounds
+        self.compile = compile
         self._engine: Engine | None = None
         self._engine_choice: EngineName | None = None
         self.engine_reason = ""
@@ -266,6 +270,7 @@ class EduPPO(OnPolicyAlgorithm):
         """
         check_flag("normalize_advantage", self.normalize_advantage)
         check_flag("use_sde", use_sde)
+        check_flag("compile", self.compile)
         check_choice("engine", self.engine, ("auto", "autograd", "fused"))
         check_choice("vf_clip_mode", self.vf_clip_mode, ("sb3", "max"))
         check_choice("kl_estimator", self.kl_estimator, ("k3", "k1"))
@@ -370,7 +375,7 @@ class EduPPO(OnPolicyAlgorithm):
         :raises ValueError: if the fused engine is asked for where it can't be
         """
         if self._engine is None or self._engine.policy is not self.policy or self._engine_choice != self.engine:
-            self._engine, self.engine_reason = make_engine(self.engine, self.policy)
+            self._engine, self.engine_reason = make_engine(self.engine, self.policy, compile=self.compile)
             self._engine_choice = self.engine
         self._engine.attach()
         return self._engine

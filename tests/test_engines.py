@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from typing import Any
 
 import numpy as np
@@ -350,6 +351,24 @@ def test_fused_where_it_cannot_be_says_why() -> None:
     model = make_model("image", "discrete", engine="auto")
     assert model.engine_reason.startswith("autograd: ")
     assert len(model.engine_reason) > len("autograd: .")
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler itself
+def test_a_compiled_policy_learns_the_same() -> None:
+    """With ``compile=True`` the autograd engine takes the steps it takes without, to rounding."""
+    models = [make_model(action="discrete", compile=compile, engine="autograd", n_epochs=2) for compile in (False, True)]
+    for model in models:
+        model.learn(2 * N_STEPS)
+    assert largest_difference(*(parameters_of(model) for model in models)) < 1e-5
+
+
+def test_what_is_compiled_is_the_autograd_engines() -> None:
+    """``compile=True`` turns "auto" to autograd, which says so, and cannot be had with "fused"."""
+    model = make_model(compile=True)
+    assert model.engine_reason.startswith("autograd: compile=True")
+    with pytest.raises(ValueError, match=r"engine='fused': compile=True .+: use engine='auto' or 'autograd'"):
+        make_model(compile=True, engine="fused")
 
 
 # -- the ratio -----------------------------------------------------------------------------------------------------------

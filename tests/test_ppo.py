@@ -220,7 +220,7 @@ def scripted_update(
     monkeypatch: pytest.MonkeyPatch, kls: tuple[float, ...], **arguments: Any
 ) -> tuple[EduPPO, ScriptedEngine, dict[str, Any]]:
     """Run one update of 3 epochs of 2 minibatches with scripted KL estimates; give model, engine and log."""
-    monkeypatch.setattr(sb3_ppo_edu.ppo, "make_engine", lambda name, policy: (ScriptedEngine(policy), "scripted."))
+    monkeypatch.setattr(sb3_ppo_edu.ppo, "make_engine", lambda name, policy, compile: (ScriptedEngine(policy), "scripted."))
     monkeypatch.setattr(ScriptedEngine, "kls", kls)
     model = make_model(batch_size=N_STEPS // 2, n_epochs=3, **arguments)
     recorder = record(model)
@@ -399,6 +399,7 @@ WRONG: list[Wrong] = [
     ({"batch_size": 0, "advantage_normalization": "batch"}, ("batch_size=0", "integer ≥ 1")),
     ({"normalize_advantage": 1}, ("normalize_advantage=1", "True or False")),
     ({"use_sde": "yes"}, ("use_sde='yes'", "True or False")),
+    ({"compile": 1}, ("compile=1", "True or False")),
     ({"sde_sample_freq": "x"}, ("sde_sample_freq='x'", "integer ≥ -1")),
     ({"stats_window_size": 0}, ("stats_window_size=0", "integer ≥ 1")),
     ({"seed": "x"}, ("seed='x'", "integer ≥ 0")),
@@ -503,6 +504,7 @@ def test_save_and_load_keep_every_extra(tmp_path: Path) -> None:
         "action_distribution": "tanh_gaussian",
         "log_std_bounds": (-2.0, 0.5),
         "target_kl": 0.5,
+        "compile": True,
     }
     model = make_model(ent_coef="lin_0.01", vf_coef=half_of, clip_range="lin_0.3", clip_range_vf=0.4, **extras)
     model.learn(2 * N_STEPS)

@@ -25,22 +25,23 @@ __all__ = [
 ]
 
 
-def make_engine(name: EngineName, policy: ActorCriticPolicy) -> tuple[Engine, str]:
+def make_engine(name: EngineName, policy: ActorCriticPolicy, *, compile: bool = False) -> tuple[Engine, str]:
     """
     Choose the engine for a policy.
 
     :param name: "auto" (the fastest that supports the policy), "autograd" or "fused"
     :param policy: actor-critic policy with its optimizer
+    :param compile: let ``torch.compile`` compile the policy; only the autograd engine has something to compile
     :return: the engine, and one sentence that says why it is this one
     :raises ValueError: if "fused" is asked for where it can't be, with that sentence
     """
     if name not in ("auto", "autograd", "fused"):
         raise ValueError(f"engine={name!r}: expected one of 'auto', 'autograd', 'fused'")
-    obstacle = why_not_fused(policy)
+    obstacle = "compile=True is for the autograd engine" if compile else why_not_fused(policy)
     if name == "fused" and obstacle is not None:
         raise ValueError(f"engine='fused': {obstacle}: use engine='auto' or 'autograd'")
     if name == "autograd":
-        return AutogradEngine(policy), "autograd: it was asked for."
+        return AutogradEngine(policy, compile=compile), "autograd: it was asked for."
     if obstacle is not None:
-        return AutogradEngine(policy), f"autograd: {obstacle}."
+        return AutogradEngine(policy, compile=compile), f"autograd: {obstacle}."
     return FusedEngine(policy), "fused: policy, distribution and optimizer are supported."

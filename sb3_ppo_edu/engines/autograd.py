@@ -125,12 +125,15 @@ class AutogradEngine:
     With SB3's arguments only, every operation and its order are those of SB3's ``PPO``, so results agree to the bit.
 
     :param policy: actor-critic policy with its optimizer
+    :param compile: compile ``policy.evaluate_actions`` and its gradient with ``torch.compile``; results then agree to within
+        rounding only
     """
 
     name = "autograd"
 
-    def __init__(self, policy: ActorCriticPolicy) -> None:
+    def __init__(self, policy: ActorCriticPolicy, *, compile: bool = False) -> None:
         self.policy = policy
+        self._compiled = th.compile(policy.evaluate_actions) if compile else None
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
         self._settings: UpdateSettings | None = None
         self._stepper: PlainStepper | FlatStepper = make_stepper(policy)
@@ -211,7 +214,7 @@ class AutogradEngine:
         :raises NonFiniteUpdateError: where torch's distributions refuse parameters that are not finite
         """
         try:
-            return self.policy.evaluate_actions(observations, actions)
+            return (self._compiled or self.policy.evaluate_actions)(observations, actions)
         except ValueError as error:
             # torch.distributions validates its parameters: NaN logits or means end here, before there is a loss.
             if "Expected parameter" not in str(error):
