@@ -33,7 +33,7 @@ from sb3_ppo_edu.engines.base import (
 from sb3_ppo_edu.engines.flat import Array, FlatParameters, make_fast_optimizer, why_not_flat
 from sb3_ppo_edu.engines.heads import make_head
 from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
-from sb3_ppo_edu.engines.products import ONE_THREAD_PRODUCT, dot
+from sb3_ppo_edu.engines.products import ONE_THREAD_PRODUCT, ONE_THREAD_STEP, OneThread, dot
 from sb3_ppo_edu.losses import ADVANTAGE_EPS
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
 
@@ -247,29 +247,23 @@ class FusedEngine:
     def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
         x = self._features(observations)
-        threads = self._limit_threads(len(x))
-        try:
+        with OneThread(self._is_small(len(x))):
             outputs, values = self._forward(x)
             actions, log_prob = self.head.sample(outputs)
-        finally:
-            th.set_num_threads(threads)
         return (
             th.from_numpy(actions.reshape((x.shape[0], *self._action_shape))),
             th.from_numpy(values),
             th.from_numpy(log_prob),
         )
 
-    def _limit_threads(self, rows: int) -> int:
+    def _is_small(self, rows: int) -> bool:
         """
-        Have torch compute in this thread alone where more would only wait for each other.
+        Tell whether threads would only wait for each other in a pass.
 
         :param rows: rows of the pass
-        :return: the number of threads to restore afterwards
+        :return: True if one thread is enough
         """
-        threads = th.get_num_threads()
-        if threads > 1 and rows * self._largest_weight <= ONE_THREAD_PRODUCT:
-            th.set_num_threads(1)
-        return threads
+        return rows * self._largest_weight <= ONE_THREAD_PRODUCT
 
     def value(self, observations: PyTorchObs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
@@ -325,11 +319,8 @@ class FusedEngine:
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
-        threads = self._limit_threads(len(minibatch.returns))
-        try:
+        with OneThread(self._is_small(len(minibatch.returns))):
             return self._gradients(minibatch, settings)
-        finally:
-            th.set_num_threads(threads)
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite ends in an error of our own
     def _gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
@@ -416,7 +407,8 @@ class FusedEngine:
         check_finite_norm(grad_norm)
         if grad_norm + CLIP_EPS > self._settings.max_grad_norm:
             gradients *= self._settings.max_grad_norm / (grad_norm + CLIP_EPS)
-        self.optimizer.step()
+        with OneThread(len(gradients) <= ONE_THREAD_STEP):
+            self.optimizer.step()
         if self._settings.log_std_bounds is not None:
             project_log_std(self.policy, self._settings.log_std_bounds)
         return grad_norm

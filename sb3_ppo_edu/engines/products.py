@@ -29,6 +29,10 @@ NUMPY_SUMS = 2**15
 ONE_THREAD_PRODUCT = 2**20
 """Up to this many multiply-adds in its largest product, a pass is not faster on two threads than on one (measured)."""
 
+ONE_THREAD_STEP = 2**15
+"""Up to this many parameters the optimizer steps in one thread: torch's grain size for elementwise work, which its fused Adam
+does not heed."""
+
 
 def fits_numpy(rows: int, inner: int, columns: int) -> bool:
     """
@@ -41,6 +45,29 @@ def fits_numpy(rows: int, inner: int, columns: int) -> bool:
     """
     limit = NUMPY_VECTOR if 1 in (rows, inner, columns) else NUMPY_PRODUCT
     return rows * inner * columns <= limit
+
+
+class OneThread:
+    """
+    A context in which torch computes in this thread alone; the number of threads is restored afterwards.
+
+    :param small: whether the work is small enough for that; otherwise nothing changes
+    """
+
+    __slots__ = ("_threads",)
+
+    def __init__(self, small: bool) -> None:
+        self._threads = th.get_num_threads() if small else 1
+
+    def __enter__(self) -> None:
+        """Set one thread."""
+        if self._threads > 1:
+            th.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        """Restore the number of threads."""
+        if self._threads > 1:
+            th.set_num_threads(self._threads)
 
 
 def dot(first: Array, second: Array) -> float:
