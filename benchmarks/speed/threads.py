@@ -69,7 +69,8 @@ def main() -> None:
     text = f"""# Threads and small networks
 
 {CASES[CASE].title}: {ROLLOUTS} rollouts with their updates, in one process and in two at once, each with one thread
-(`OMP_NUM_THREADS=1`) or with as many as the libraries choose by themselves. Medians of {REPEATS}; of two processes the slower one.
+(`OMP_NUM_THREADS=1`) or with as many as the libraries choose by themselves. Medians of {REPEATS}; of two processes the
+slower one.
 
 | | one process, one thread | one process | two processes, one thread each | two processes |
 |---|---|---|---|---|

@@ -1,0 +1,208 @@
+"""Search settings under which EduPPO lands on the moon after 50,000 environment steps.
+
+``python benchmarks/lunarlander/search.py --env LunarLander-v3 --minutes 60`` tries settings (Optuna's TPE) on the seeds
+1000, 1001, …, which no report uses, and appends every trial to ``search-LunarLander-v3.csv`` beside this file. A trial goes
+on to its next seed only if it is among the better ones so far. Several of these processes may run at once, and a later one
+goes on where the earlier ones stopped: they share a study in ``runs/search/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+# Read when numpy is imported: on small matrices several threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+STEPS = 50_000
+FIRST_SEED, SEEDS = 1000, 6
+EVALUATION_EPISODES = 50
+EVALUATION_SEED = 500_000
+LOWEST, HIGHEST = -200.0, 270.0
+"""Returns count within these bounds, so that one crash or one lucky seed does not decide."""
+
+PROTOTYPE: dict[str, dict[str, Any]] = {
+    "LunarLander-v3": {"rollout": 1024, "batch_size": 256, "n_epochs": 19, "learning_rate": 6.6e-4, "schedule": "linear",
+                       "clip_range": 0.4, "gamma": 0.999, "gae_lambda": 0.95, "ent_coef": 0.014, "width": 128},
+    "LunarLanderContinuous-v3": {"rollout": 1024, "batch_size": 64, "n_epochs": 8, "learning_rate": 6.3e-4,
+                                 "schedule": "constant", "clip_range": 0.156, "gamma": 0.995, "gae_lambda": 0.98,
+                                 "ent_coef": 0.0115, "width": 64, "log_std_init": -0.5},
+}  # fmt: skip
+
+
+def suggest(trial: optuna.Trial, env_id: str) -> dict[str, Any]:
+    """
+    Choose settings.
+
+    :param trial: Optuna's trial
+    :param env_id: environment id
+    :return: settings in the terms of this search
+    """
+    found: dict[str, Any] = {
+        "n_envs": trial.suggest_categorical("n_envs", [4, 8, 16]),
+        "rollout": trial.suggest_categorical("rollout", [256, 512, 1024, 2048]),
+        "batch_size": trial.suggest_categorical("batch_size", [32, 64, 128, 256]),
+        "n_epochs": trial.suggest_int("n_epochs", 4, 24),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 4e-3, log=True),
+        "schedule": trial.suggest_categorical("schedule", ["constant", "linear"]),
+        "clip_range": trial.suggest_float("clip_range", 0.08, 0.5),
+        "gamma": 1.0 - trial.suggest_float("one_minus_gamma", 5e-4, 3e-2, log=True),
+        "gae_lambda": 1.0 - trial.suggest_float("one_minus_lambda", 5e-3, 0.15, log=True),
+        "ent_coef": trial.suggest_float("ent_coef", 1e-5, 0.05, log=True),
+        "vf_coef": trial.suggest_float("vf_coef", 0.1, 1.5, log=True),
+        "max_grad_norm": trial.suggest_float("max_grad_norm", 0.2, 5.0, log=True),
+        "width": trial.suggest_categorical("width", [64, 128, 256]),
+        "activation": trial.suggest_categorical("activation", ["tanh", "relu"]),
+        "norm_reward": trial.suggest_categorical("norm_reward", [True, False]),
+        "advantage_normalization": trial.suggest_categorical("advantage_normalization", ["minibatch", "batch"]),
+        "beta1": trial.suggest_categorical("beta1", [0.9, 0.8, 0.95]),
+    }
+    if env_id == "LunarLanderContinuous-v3":
+        found["log_std_init"] = trial.suggest_float("log_std_init", -1.5, 0.2)
+        found["action_distribution"] = trial.suggest_categorical("action_distribution", ["gaussian", "tanh_gaussian", "beta"])
+    return found
+
+
+def train(env_id: str, settings: dict[str, Any], seed: int) -> tuple[EduPPO, VecNormalize]:
+    """
+    Train once.
+
+    :param env_id: environment id
+    :param settings: as :func:`suggest` gives them
+    :param seed: seed of the run
+    :return: the model and its environments
+    """
+    n_envs, rate, clip = settings["n_envs"], settings["learning_rate"], settings["clip_range"]
+    env = make_vec_env(env_id, n_envs, seed=seed, env_kwargs={"render_mode": None}, vec_env_cls=InProcessVecEnv)
+    normalized = VecNormalize(env, gamma=settings["gamma"], norm_reward=settings["norm_reward"])
+    policy_kwargs: dict[str, Any] = {
+        "net_arch": [settings["width"]] * 2,
+        "activation_fn": {"tanh": nn.Tanh, "relu": nn.ReLU}[settings["activation"]],
+        "optimizer_kwargs": {"betas": (settings["beta1"], 0.999)},
+    }
+    distribution = settings.get("action_distribution", "gaussian")
+    if distribution != "beta" and "log_std_init" in settings:
+        policy_kwargs["log_std_init"] = settings["log_std_init"]
+    linear = settings["schedule"] == "linear"
+    model = EduPPO(
+        "MlpPolicy",
+        normalized,
+        n_steps=settings["rollout"] // n_envs,
+        batch_size=settings["batch_size"],
+        n_epochs=settings["n_epochs"],
+        learning_rate=f"lin_{rate}" if linear else rate,  # type: ignore[arg-type]
+        clip_range=clip,
+        gamma=settings["gamma"],
+        gae_lambda=settings["gae_lambda"],
+        ent_coef=settings["ent_coef"],
+        vf_coef=settings["vf_coef"],
+        max_grad_norm=settings["max_grad_norm"],
+        policy_kwargs=policy_kwargs,
+        advantage_normalization=settings["advantage_normalization"],
+        action_distribution=distribution,
+        seed=seed,
+        device="cpu",
+    )
+    rollouts = STEPS // settings["rollout"]
+    model.learn(rollouts * settings["rollout"])
+    return model, normalized
+
+
+def judge(env_id: str, model: EduPPO, normalized: VecNormalize, episodes: int = EVALUATION_EPISODES) -> np.ndarray:
+    """
+    Evaluate the final policy, deterministically, on environments of its own.
+
+    :param env_id: environment id
+    :param model: the trained model
+    :param normalized: its environments, for the moments of the observations
+    :param episodes: number of episodes
+    :return: their returns
+    """
+    env = make_vec_env(env_id, 10, seed=EVALUATION_SEED, env_kwargs={"render_mode": None}, vec_env_cls=InProcessVecEnv)
+    frozen = VecNormalize(env, training=False, norm_reward=False)
+    frozen.obs_rms = normalized.obs_rms
+    returns, _ = evaluate_policy(model, frozen, n_eval_episodes=episodes, return_episode_rewards=True)
+    return np.array(returns)
+
+
+def main() -> None:
+    """Search until the time is over."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", required=True, choices=list(PROTOTYPE))
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no trial after this time")
+    parser.add_argument("--folder", type=Path, default=Path("runs", "search"), help="where the study is kept")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(given.folder / f"{given.env}.journal")))
+    study = optuna.create_study(
+        study_name=given.env,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(multivariate=True, group=True, n_startup_trials=24, constant_liar=True),
+        pruner=optuna.pruners.PercentilePruner(40.0, n_startup_trials=8, n_warmup_steps=0),
+    )
+    if not study.trials:
+        known = dict(PROTOTYPE[given.env])
+        known["one_minus_gamma"], known["one_minus_lambda"] = 1.0 - known.pop("gamma"), 1.0 - known.pop("gae_lambda")
+        others = {"n_envs": 8, "activation": "tanh", "norm_reward": True, "vf_coef": 0.5, "max_grad_norm": 0.5,
+                  "advantage_normalization": "minibatch", "beta1": 0.9, "action_distribution": "gaussian"}  # fmt: skip
+        study.enqueue_trial({**others, **known})
+    table = Path(__file__).with_name(f"search-{given.env}.csv")
+
+    def objective(trial: optuna.Trial) -> float:
+        settings = suggest(trial, given.env)
+        if settings["batch_size"] * 2 > settings["rollout"]:
+            raise optuna.TrialPruned
+        finals: list[float] = []
+        start = time.perf_counter()
+        try:
+            for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
+                try:
+                    returns = judge(given.env, *train(given.env, settings, seed))
+                    finals.append(float(np.clip(returns.mean(), LOWEST, HIGHEST)))
+                except ValueError:
+                    finals.append(LOWEST)
+                trial.report(float(np.mean(finals)), len(finals))
+                if len(finals) < SEEDS and trial.should_prune():
+                    raise optuna.TrialPruned
+        finally:
+            row = {
+                "trial": trial.number,
+                "mean": round(float(np.mean(finals or [LOWEST])), 1),
+                "runs": len(finals),
+                "finals": " ".join(f"{value:.0f}" for value in finals),
+                "seconds": round(time.perf_counter() - start, 1),
+                **{name: f"{value:.4g}" if isinstance(value, float) else value for name, value in settings.items()},
+            }
+            new = not table.exists()
+            with table.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(row), lineterminator="\n")
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+            print(row, flush=True)
+        return float(np.mean(finals))
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study.optimize(objective, timeout=60.0 * given.minutes)
+
+
+if __name__ == "__main__":
+    main()
