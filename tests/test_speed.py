@@ -25,7 +25,7 @@ from sb3_ppo_edu.bench.speed import child, floor, grid, numbers, plots, report, 
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, QUICK_CASES, Case, Grid, quick_version, rotated
 from sb3_ppo_edu.bench.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, append_rows, read_tables
 from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, plan_jobs, run_jobs
-from sb3_ppo_edu.bench.statistics import median_interval
+from sb3_ppo_edu.bench.statistics.aggregates import median_interval
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 

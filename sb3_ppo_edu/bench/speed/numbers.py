@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.bench.speed.rows import EndToEndRow, GridRow, SplitRow
-from sb3_ppo_edu.bench.statistics import median_interval
+from sb3_ppo_edu.bench.statistics.aggregates import median_interval
 
 PARTS = ("environment", "acting", "advantages", "update", "rest")
 """Parts of a training, in the order in which they happen."""

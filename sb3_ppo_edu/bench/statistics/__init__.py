@@ -1,0 +1,1 @@
+"""Numbers and intervals from runs: pure functions of arrays, which neither read nor draw."""
