@@ -80,9 +80,13 @@ def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th
     rollout_buffer.returns = rollout_buffer.advantages + rollout_buffer.values
 
 
+BLOCK = 2**13
+"""Transitions that are put in order at once: enough to save calls, too few to hold a long rollout twice in memory."""
+
+
 class ShuffledRollout(NamedTuple):
     """
-    A whole rollout in the order of one epoch; a minibatch is a slice of every column.
+    Transitions in the order of one epoch; a minibatch is a slice of every column.
 
     :param observations: shape ``(transitions, *obs_shape)``
     :param actions: shape ``(transitions, action_dim)``, float32
@@ -100,25 +104,37 @@ class ShuffledRollout(NamedTuple):
     returns: NDArray[np.float32]
 
 
-def shuffle_rollout(rollout_buffer: RolloutBuffer) -> ShuffledRollout | None:
+def is_plain(rollout_buffer: RolloutBuffer) -> bool:
+    """
+    Tell whether the functions here may shuffle a buffer.
+
+    :param rollout_buffer: rollout buffer
+    :return: False for a buffer whose own ``get`` must be called
+    """
+    return type(rollout_buffer) is RolloutBuffer and rollout_buffer.device.type == "cpu"
+
+
+def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ShuffledRollout]:
     """
     Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
 
-    The whole rollout is put in order at once, instead of picking the rows of each minibatch.
+    Blocks of whole minibatches are put in order at once, instead of picking the rows of each minibatch.
 
-    :param rollout_buffer: full rollout buffer
-    :return: the rollout, or None for a buffer whose own ``get`` must be called; nothing is drawn then
+    :param rollout_buffer: full rollout buffer, for which :func:`is_plain` holds
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the blocks of one epoch
     """
-    if type(rollout_buffer) is not RolloutBuffer or rollout_buffer.device.type != "cpu":
-        return None
     permutation = np.random.permutation(rollout_buffer.buffer_size * rollout_buffer.n_envs)
     if not rollout_buffer.generator_ready:
         for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
             setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
         rollout_buffer.generator_ready = True
-    scalars = [getattr(rollout_buffer, name)[:, 0][permutation] for name in ("values", "log_probs", "advantages", "returns")]
-    actions = rollout_buffer.actions[permutation].astype(np.float32, copy=False)
-    return ShuffledRollout(rollout_buffer.observations[permutation], actions, *scalars)
+    scalars = [getattr(rollout_buffer, name)[:, 0] for name in ("values", "log_probs", "advantages", "returns")]
+    block = max(BLOCK // batch_size, 1) * batch_size
+    for start in range(0, len(permutation), block):
+        rows = permutation[start : start + block]
+        actions = rollout_buffer.actions[rows].astype(np.float32, copy=False)
+        yield ShuffledRollout(rollout_buffer.observations[rows], actions, *(column[rows] for column in scalars))
 
 
 def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[RolloutBufferSamples]:
@@ -129,11 +145,11 @@ def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iter
     :param batch_size: transitions per minibatch; the last one may have fewer
     :return: the minibatches of one epoch
     """
-    rollout = shuffle_rollout(rollout_buffer)
-    if rollout is None:
+    if not is_plain(rollout_buffer):
         yield from rollout_buffer.get(batch_size)
         return
-    columns = [th.from_numpy(column) for column in rollout]
-    for parts in zip(*(column.split(batch_size) for column in columns), strict=True):
-        # A copy begins at an aligned address, a slice anywhere: the bits of a matrix product may depend on it.
-        yield RolloutBufferSamples(parts[0].clone(), *parts[1:])
+    for block in shuffle_rollout(rollout_buffer, batch_size):
+        columns = [th.from_numpy(column) for column in block]
+        for parts in zip(*(column.split(batch_size) for column in columns), strict=True):
+            # A copy begins at an aligned address, a slice anywhere: the bits of a matrix product may depend on it.
+            yield RolloutBufferSamples(parts[0].clone(), *parts[1:])

@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
+from sb3_ppo_edu import buffers
 from sb3_ppo_edu.buffers import add_transition, compute_returns_and_advantage, shuffled_minibatches
 
 STEPS = 13
@@ -78,8 +79,16 @@ def assert_same_buffers(theirs: RolloutBuffer, ours: RolloutBuffer) -> None:
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_same_bits_as_the_buffers_own_methods(observation: str, action: str, n_envs: int) -> None:
-    """Adding, GAE and shuffling leave the same arrays and give the same minibatches, from the same permutation."""
+@pytest.mark.parametrize("block", [1, 14, buffers.BLOCK])
+def test_same_bits_as_the_buffers_own_methods(
+    block: int, observation: str, action: str, n_envs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Adding, GAE and shuffling leave the same arrays and give the same minibatches, from the same permutation.
+
+    Whether the rollout is put in order minibatch by minibatch, two at a time, or at once, makes no difference.
+    """
+    monkeypatch.setattr(buffers, "BLOCK", block)
     theirs, ours = filled_buffers(observation, action, n_envs)
     assert_same_buffers(theirs, ours)
     for _ in range(2):  # the first epoch flattens the arrays, the second finds them flat

@@ -22,6 +22,7 @@ from sb3_ppo_edu.engines import (
     make_engine,
     project_log_std,
 )
+from sb3_ppo_edu.engines.autograd import FlatStepper, PlainStepper, make_stepper
 from sb3_ppo_edu.engines.base import check_finite, check_finite_norm
 from tests.environments import ACTION_SPACES
 from tests.rollouts import (
@@ -362,6 +363,13 @@ def test_a_compiled_policy_learns_the_same() -> None:
         model = make_model(action="discrete", compile=compiled, engine="autograd", n_epochs=2)
         learned.append(parameters_of(model.learn(2 * N_STEPS)))
     assert largest_difference(*learned) < 1e-6
+
+
+@pytest.mark.parametrize(("width", "kind"), [(64, FlatStepper), (512, PlainStepper)])
+def test_large_networks_are_stepped_part_by_part(width: int, kind: type) -> None:
+    """Two towers of 512 x 512 do not pay on one flat tensor; 64 x 64 do."""
+    policy = make_model(policy_kwargs={"net_arch": [width, width]}).policy
+    assert type(make_stepper(policy)) is kind
 
 
 def test_what_is_compiled_is_the_autograd_engines() -> None:

@@ -99,6 +99,10 @@ class FlatStepper:
         self._flat_optimizer.step()
 
 
+FLAT_LIMIT = 2**18
+"""Parameters up to which one flat tensor pays: a larger one falls out of the cache between two elementwise operations, while
+its parts, one after another, do not (measured: 1.15 times as fast as SB3 at 140,000 parameters, 0.8 times at 550,000)."""
+
 FULLY_TRAINED_MODULES = (FlattenExtractor, NatureCNN, CombinedExtractor, MlpExtractor)
 """Modules of SB3 whose every parameter has a gradient in every minibatch. Torch skips a parameter without one; a flat tensor
 can't."""
@@ -109,8 +113,10 @@ def make_stepper(policy: ActorCriticPolicy) -> PlainStepper | FlatStepper:
     Choose how to clip and step.
 
     :param policy: actor-critic policy with its optimizer
-    :return: on flat tensors for policies that are SB3's or ours in all parts, else as SB3 does
+    :return: on flat tensors for policies that are SB3's or ours in all parts and not too large, else as SB3 does
     """
+    if sum(parameter.numel() for parameter in policy.parameters()) > FLAT_LIMIT:
+        return PlainStepper(policy)
     parts = (policy.pi_features_extractor, policy.vf_features_extractor, policy.mlp_extractor)
     own = type(policy).__module__ in (ActorCriticPolicy.__module__, "sb3_ppo_edu.policies")
     if own and all(type(part) in FULLY_TRAINED_MODULES for part in parts) and why_not_flat(policy) is None:

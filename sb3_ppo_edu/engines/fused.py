@@ -22,7 +22,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_ppo_edu.buffers import shuffle_rollout
+from sb3_ppo_edu.buffers import is_plain, shuffle_rollout
 from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
     UpdateSettings,
@@ -306,16 +306,16 @@ class FusedEngine:
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
-        rollout = shuffle_rollout(rollout_buffer)
-        if rollout is None:
+        if not is_plain(rollout_buffer):
             for samples in rollout_buffer.get(batch_size):
                 columns = (samples.actions, samples.old_values, samples.old_log_prob, samples.advantages, samples.returns)
                 yield FusedMinibatch(self._features(samples.observations), *(column.numpy() for column in columns))
             return
-        features = self._features(th.from_numpy(rollout.observations)).numpy()
-        for start in range(0, len(features), batch_size):
-            rows = slice(start, start + batch_size)
-            yield FusedMinibatch(th.from_numpy(features[rows]), *(column[rows] for column in rollout[1:]))
+        for block in shuffle_rollout(rollout_buffer, batch_size):
+            features = self._features(th.from_numpy(block.observations)).numpy()
+            for start in range(0, len(features), batch_size):
+                rows = slice(start, start + batch_size)
+                yield FusedMinibatch(th.from_numpy(features[rows]), *(column[rows] for column in block[1:]))
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
