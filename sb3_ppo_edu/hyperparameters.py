@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import importlib.util
 import inspect
 import math
 from collections.abc import Iterable, Mapping
@@ -78,6 +79,42 @@ def load_hyperparameters(
     settings = {**block, **(overrides or {})}
     check_keys(settings, where)
     return _prepare(settings, where)
+
+
+def zoo_file(algorithm: str) -> Path:
+    """Return the path of the zoo's own settings of an algorithm.
+
+    :param algorithm: the zoo's name of it, such as ``ppo`` or ``sac``
+    :return: the path of ``<algorithm>.yml`` in rl_zoo3, which is found and not imported
+    :raises FileNotFoundError: if rl_zoo3 has none
+    """
+    spec = importlib.util.find_spec("rl_zoo3")
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    for folder in folders:
+        path = Path(folder, "hyperparams", f"{algorithm}.yml")
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{algorithm}.yml: expected it among the settings of rl_zoo3 ({', '.join(folders) or 'not found'})"
+    )
+
+
+def load_zoo_settings(algorithm: str, env_id: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the zoo's settings of one of its algorithms for one environment, as :func:`load_hyperparameters` does for ours.
+
+    Names are not checked: they are the other algorithm's, which refuses what it does not know.
+
+    :param algorithm: the zoo's name of the algorithm
+    :param env_id: a registered gymnasium id
+    :param overrides: settings that replace the block's
+    :return: the settings, a new dictionary
+    :raises ValueError: for an unknown environment, or one that the zoo has no settings for
+    :raises FileNotFoundError: if the zoo has no such algorithm
+    """
+    registered_id = check_environment(env_id)
+    path = zoo_file(algorithm)
+    name, block = find_block(read_blocks(path), registered_id, path)
+    return _prepare({**block, **(overrides or {})}, f"{path}, block {name!r}")
 
 
 def read_blocks(file: str | Path) -> dict[str, dict[str, Any]]:

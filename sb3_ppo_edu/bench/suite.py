@@ -1,0 +1,271 @@
+"""Many runs: which of them are missing in a folder, who runs them, and the tables of all that are done.
+
+A folder holds, for each run that is done, ``<run's name>/result.json`` and ``evaluations.npz``; ``runs.csv`` and
+``curves.csv`` are made from those, in an order that does not depend on who finished first. Whoever is killed at any moment
+leaves complete files only, and the next call runs what is missing and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sb3_ppo_edu.bench.rows import write_rows
+from sb3_ppo_edu.bench.runs import CurveRow, Result, Run, RunRow, check, execute
+from sb3_ppo_edu.runs import write_atomically
+
+RESULT_FILE = "result.json"
+RUNS_FILE, CURVES_FILE, FAILURES_FILE = "runs.csv", "curves.csv", "failures.csv"
+
+WORKER = "sb3_ppo_edu.bench.worker"
+"""The module that runs one run in a process of its own."""
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Environment variables that libraries read when they are imported."""
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """
+    A run that failed: a row of ``failures.csv``.
+
+    :param run: name of the run
+    :param error: the end of what it complained about
+    """
+
+    run: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """
+    A run that has ended.
+
+    :param run: the run
+    :param result: what it left, or None if it failed
+    :param error: why it failed, or empty
+    :param seconds: how long it took
+    """
+
+    run: Run
+    result: Result | None
+    error: str
+    seconds: float
+
+
+Backend = Callable[[Sequence[Run]], Iterator[Done]]
+
+
+def check_names(runs: Sequence[Run]) -> None:
+    """
+    Refuse runs that would share a folder.
+
+    :param runs: all runs
+    :raises ValueError: naming the first name that is there twice
+    """
+    names = Counter(run.name for run in runs)
+    for name, count in names.items():
+        if count > 1:
+            raise ValueError(f"run {name!r}: found {count} runs of this name, expected one; give variants names")
+
+
+def read_result(folder: Path, run: Run) -> Result | None:
+    """
+    Read what a run left.
+
+    :param folder: the suite's folder
+    :param run: the run
+    :return: the result, or None if there is none
+    :raises ValueError: if the file is of a run with other settings
+    """
+    path = folder / run.name / RESULT_FILE
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("run") != asdict(run):
+        found = {key: value for key, value in (record.get("run") or {}).items() if value != asdict(run).get(key)}
+        raise ValueError(f"{path}: it is of another run ({found}), expected {run}; move it away, or name another folder")
+    return Result.from_json(json.dumps(record["result"]))
+
+
+def keep_result(folder: Path, run: Run, result: Result) -> None:
+    """
+    Keep what a run left.
+
+    :param folder: the suite's folder
+    :param run: the run
+    :param result: what it left
+    """
+    place = folder / run.name
+    place.mkdir(parents=True, exist_ok=True)
+    result.save_evaluations(place)
+    text = json.dumps({"run": asdict(run), "result": asdict(result)})
+    # Last: with this file the run counts as done.
+    write_atomically(place / RESULT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_tables(folder: Path, runs: Sequence[Run], results: Mapping[Run, Result], failures: Mapping[Run, str]) -> None:
+    """
+    Write the tables, in the order of the runs.
+
+    :param folder: the suite's folder
+    :param runs: all runs
+    :param results: of those that are done
+    :param failures: of those that failed, why
+    """
+    done = [results[run] for run in runs if run in results]
+    write_rows(folder / RUNS_FILE, [result.row for result in done], RunRow)
+    write_rows(folder / CURVES_FILE, [row for result in done for row in result.curve()], CurveRow)
+    write_rows(folder / FAILURES_FILE, [FailureRow(run.name, failures[run]) for run in runs if run in failures], FailureRow)
+
+
+def run_suite(
+    folder: Path, runs: Sequence[Run], backend: Backend, report: Callable[[Done, int, int], None] = lambda *_: None
+) -> list[Result]:
+    """
+    Run what is missing, and keep each result as it comes.
+
+    :param folder: the suite's folder, made if need be
+    :param runs: all runs
+    :param backend: who runs them: :func:`in_processes` or :func:`on_ray`
+    :param report: called after each run with it, the number that are done, and the number of all
+    :return: the results of all runs that are done, in order; what failed is in ``failures.csv`` and tried again next time
+    :raises ValueError: if a run cannot be, before anything is started
+    """
+    for run in runs:
+        check(run)
+    check_names(runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {run: found for run in runs if (found := read_result(folder, run)) is not None}
+    failures: dict[Run, str] = {}
+    for done in backend([run for run in runs if run not in results]):
+        if done.result is None:
+            failures[done.run] = done.error
+        else:
+            keep_result(folder, done.run, done.result)
+            results[done.run] = done.result
+        write_tables(folder, runs, results, failures)
+        report(done, len(results) + len(failures), len(runs))
+    write_tables(folder, runs, results, failures)
+    return [results[run] for run in runs if run in results]
+
+
+def in_processes(workers: int) -> Backend:
+    """
+    Run in processes on this machine, each with one thread.
+
+    :param workers: processes at a time
+    :return: the backend
+    :raises ValueError: if there are none
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers}: expected a positive integer")
+
+    def backend(runs: Sequence[Run]) -> Iterator[Done]:
+        running: set[subprocess.Popen[str]] = set()
+        pool = ThreadPoolExecutor(workers)
+        futures = [pool.submit(run_in_child, run, running) for run in runs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            # Reached early by Ctrl-C, or by an error of whoever takes the results.
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):
+                for process in list(running):
+                    process.kill()
+                time.sleep(0.02)
+
+    return backend
+
+
+def run_in_child(run: Run, running: set[subprocess.Popen[str]]) -> Done:
+    """
+    Run in a fresh process with one thread.
+
+    :param run: the run
+    :param running: processes that are alive, for whoever has to end them
+    :return: the run with its result or its error
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-m", WORKER],
+            env={**os.environ, **ONE_THREAD},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its children itself
+        )
+        running.add(process)
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            # Not communicate(): it would close the input, by which the child knows that we live.
+            process.stdin.write(json.dumps(asdict(run)) + "\n")
+            process.stdin.flush()
+            lines = process.stdout.read().splitlines()
+            code = process.wait()
+        except BrokenPipeError:
+            lines, code = [], process.wait()
+        finally:
+            running.discard(process)
+        complaints.seek(0)
+        tail = "\n".join(complaints.read().splitlines()[-5:])
+    seconds = time.perf_counter() - start
+    if code != 0 or not lines:
+        return Done(run, None, f"exit code {code}: {tail}", seconds)
+    return Done(run, Result.from_json(lines[-1]), "", seconds)
+
+
+def on_ray(address: str | None = None) -> Backend:
+    """
+    Run on a Ray cluster, one processor for each run.
+
+    :param address: of the cluster, such as "auto" or "ray://host:10001"; None starts one on this machine
+    :return: the backend
+    :raises ImportError: if Ray is not installed, naming the extra
+    """
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise ImportError("--backend ray needs Ray; the extra brings it: pip install 'sb3-ppo-edu[ray]'") from error
+
+    def backend(runs: Sequence[Run]) -> Iterator[Done]:
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False)
+        task = ray.remote(num_cpus=1, max_retries=0, runtime_env={"env_vars": ONE_THREAD})(run_remotely)
+        waiting = {task.remote(run): run for run in runs}
+        while waiting:
+            (reference,), _ = ray.wait(list(waiting), num_returns=1)
+            run = waiting.pop(reference)
+            try:
+                text, seconds = ray.get(reference)
+                yield Done(run, Result.from_json(text), "", seconds)
+            except Exception as error:  # whatever the run or the cluster raised is the run's failure
+                yield Done(run, None, "\n".join(str(error).splitlines()[-5:]), 0.0)
+
+    return backend
+
+
+def run_remotely(run: Run) -> tuple[str, float]:
+    """
+    Run in a process of Ray's.
+
+    :param run: the run
+    :return: its result as JSON, and the seconds it took
+    """
+    start = time.perf_counter()
+    return execute(run).to_json(), time.perf_counter() - start
