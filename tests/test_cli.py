@@ -32,11 +32,11 @@ from sb3_ppo_edu.cli import (
     draw_into_memory,
     flag_of,
     main,
-    positive,
     stopping_on_interrupt,
     typed,
     yaml_value,
 )
+from sb3_ppo_edu.cli.common import positive
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS
 
 TINY = [

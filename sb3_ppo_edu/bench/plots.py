@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,3 +196,66 @@ def save_figure(figure: Figure, path: Path) -> None:
     :param path: the file
     """
     write_atomically(path, lambda temporary: figure.savefig(temporary))
+
+
+CURVE_COLOURS = (BLUE, VERMILLION, GREEN, "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999933")
+"""Okabe and Ito's palette, and an olive where it ends."""
+
+CURVE_MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Band:
+    """
+    A learning curve over seeds.
+
+    :param steps: environment steps, shape ``(n,)``
+    :param mean: mean over the seeds
+    :param low: lower end of the bootstrap interval of the mean
+    :param high: its upper end
+    :param seeds: number of runs
+    """
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, random: float | None) -> Figure:
+    """
+    Draw learning curves of several algorithms, each with the interval of its mean over seeds.
+
+    Curves differ in colour and in marker, for readers who don't see all colours.
+
+    :param title: what the picture is of
+    :param bands: curve by name of the algorithm
+    :param target: return that counts as reached, or None
+    :param random: mean return of random actions, or None
+    :return: the figure
+    """
+    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of the policy, deterministic")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    for (name, band), colour, marker in zip(bands.items(), CURVE_COLOURS, CURVE_MARKERS, strict=False):
+        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        label = f"{name} ({band.seeds} seed{'s' if band.seeds > 1 else ''})"
+        axes.plot(band.steps, band.mean, color=colour, marker=marker, markersize=4, linewidth=2, label=label)
+    if target is not None:
+        axes.axhline(target, color=GREY, linewidth=1.2, label=f"target, {target:,.0f}".replace("-", MINUS))
+    if random is not None:
+        style = (0, (4, 3))
+        label = f"random actions, {random:,.0f}".replace("-", MINUS)
+        axes.axhline(random, color=GREY, linewidth=1.2, linestyle=style, label=label)
+    axes.set_xlim(left=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
+    return figure

@@ -27,8 +27,8 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
+from sb3_ppo_edu.cli.bench import add_bench
+from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
 from sb3_ppo_edu.ppo import EduPPO
@@ -60,10 +60,6 @@ from sb3_ppo_edu.runs import (
 )
 from sb3_ppo_edu.version import __version__
 
-DONE, FAILED, BAD_INPUT = 0, 1, 2
-INTERRUPTED = 128 + signal.SIGINT
-"""Exit code of a program that Ctrl-C ended, as shells have it."""
-
 LEARNING_CURVE_FILE = "learning_curve.png"
 REPLAY_FILE = "replay.gif"
 
@@ -92,45 +88,6 @@ examples:
 
 exit codes: 0 done, 1 the update failed (the model is saved), 2 bad input, 130 interrupted (the model is saved)
 """
-
-
-SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
-"""What the progress bar shows; what is being measured stands last, because its length changes."""
-
-SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "speed-quick")
-
-BENCH_SPEED_DESCRIPTION = """\
-Measure how much faster EduPPO trains than SB3's PPO, where the time goes, and what single updates cost. Each training runs
-in a process of its own with one thread, the algorithms in turn. Rows are kept as they come: what is interrupted goes on
-where it stopped. All of it takes about an hour.
-"""
-
-BENCH_SPEED_EXAMPLES = """\
-examples:
-  sb3-edu bench speed --quick
-  sb3-edu bench speed
-  sb3-edu bench speed --cases cartpole-zoo --algorithms fused --repetitions 9 --no-grid --folder runs/speed
-  sb3-edu bench speed --report-only
-
-exit codes: 0 done, 1 a measurement failed, 2 bad input, 130 interrupted (the rows so far are kept)
-"""
-
-
-class RefusedError(Exception):
-    """The user asked for something that cannot be done; the message says what, where, and what to do instead."""
-
-
-@contextmanager
-def refusing_bad_input() -> Iterator[None]:
-    """
-    Turn what libraries raise on bad values into a refusal. Only for the time before training: later it would hide defects.
-
-    :raises RefusedError: with the message of the error
-    """
-    try:
-        yield
-    except (ValueError, AssertionError, OSError, gym.error.Error) as error:
-        raise RefusedError(str(error)) from error
 
 
 # --------------------------------------------------------------------------------------------------------------------------
@@ -167,7 +124,7 @@ def build_parser() -> Parser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_enjoy(commands)
-    _add_bench(commands)
+    add_bench(commands)
     return parser
 
 
@@ -275,46 +232,6 @@ def _add_enjoy(commands: Any) -> None:
     _add_acting(parser)
 
 
-def _add_bench(commands: Any) -> None:
-    """Add ``sb3-edu bench`` with its experiments."""
-    parser = commands.add_parser("bench", help="measure", description="Measure.", allow_abbrev=False)
-    _add_bench_speed(parser.add_subparsers(required=True, metavar="EXPERIMENT"))
-
-
-def _add_bench_speed(experiments: Any) -> None:
-    """Add ``sb3-edu bench speed``."""
-    parser = experiments.add_parser(
-        "speed",
-        help="how much faster than SB3's PPO, and where the time goes",
-        description=BENCH_SPEED_DESCRIPTION,
-        epilog=BENCH_SPEED_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=bench_speed, parser=parser)
-    parser.add_argument(
-        "--cases", nargs="+", metavar="CASE", help=f"trainings: {', '.join(CASES)} (default: all; with --quick two of them)"
-    )
-    parser.add_argument(
-        "--algorithms",
-        nargs="+",
-        metavar="NAME",
-        help=f"who trains: {', '.join(ALGORITHMS)} (default: all that are installed; {REFERENCE} takes part in any case)",
-    )
-    parser.add_argument("--repetitions", type=positive, metavar="N", help="trainings of each (default: 5; with --quick 2)")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help=f"where rows, report and pictures are (default: {SPEED_FOLDER}; with --quick {QUICK_SPEED_FOLDER})",
-    )
-    parser.add_argument("--quick", action="store_true", help="shorten everything, to see it work; the numbers are no result")
-    parser.add_argument(
-        "--grid", action=argparse.BooleanOptionalAction, default=True, help="measure single updates too (default: yes)"
-    )
-    parser.add_argument("--report-only", action="store_true", help="measure nothing; write the report from the rows there are")
-
-
 def _add_acting(parser: argparse.ArgumentParser) -> None:
     """Add what evaluating and watching have in common."""
     parser.add_argument(
@@ -344,23 +261,6 @@ def documented_parameters(documented: type) -> dict[str, str]:
     found = (re.match(r"param (\w+):\s*(.*)", section, re.DOTALL) for section in sections)
     texts = {match[1]: " ".join(match[2].split()) for match in found if match}
     return {name: re.sub(r"(?::\w+:)?`{1,2}([^`]*)`{1,2}", r"\1", text) for name, text in texts.items()}
-
-
-def positive(text: str) -> int:
-    """
-    Read a positive whole number; ``1e5`` and ``50_000`` will do.
-
-    :param text: what was given
-    :return: the number
-    :raises argparse.ArgumentTypeError: if it is anything else
-    """
-    try:
-        value = float(text)
-        if value < 1 or not value.is_integer():
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number") from None
-    return int(value)
 
 
 def yaml_value(text: str) -> Any:
@@ -685,60 +585,6 @@ def draw_into_memory() -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if not has_display():
         os.environ.setdefault("MUJOCO_GL", "egl")
-
-
-# --------------------------------------------------------------------------------------------------------------------------
-# sb3-edu bench
-# --------------------------------------------------------------------------------------------------------------------------
-
-
-def bench_speed(arguments: argparse.Namespace) -> int:
-    """
-    Measure what is not yet measured, and write the report.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
-    # Imported here for the same reason as in finish.
-    from sb3_ppo_edu.bench.speed.report import write_report
-
-    folder = arguments.folder or (QUICK_SPEED_FOLDER if arguments.quick else SPEED_FOLDER)
-    if not arguments.report_only:
-        with refusing_bad_input():
-            plan = make_plan(
-                arguments.cases, arguments.algorithms, arguments.repetitions, quick=arguments.quick, grid=arguments.grid
-            )
-            jobs = open_folder(folder, plan)
-        if not measure_speed(folder, jobs):
-            return FAILED
-    with refusing_bad_input():
-        written = write_report(folder)
-    print("\n".join(str(path) for path in written))
-    return DONE
-
-
-def measure_speed(folder: Path, jobs: Sequence[Job]) -> bool:
-    """
-    Measure, with a progress bar.
-
-    :param folder: where the rows go
-    :param jobs: the measurements
-    :return: whether all of them succeeded
-    """
-    columns, lines = shutil.get_terminal_size()
-    with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
-
-        def starting(job: Job) -> None:
-            bar.update(jobs.index(job) - bar.n)
-            bar.set_description_str(str(job))
-
-        try:
-            run_jobs(folder, jobs, starting)
-        except MeasurementError as error:
-            print(f"sb3-edu bench speed: error: {error}", file=sys.stderr)
-            return False
-        bar.update(len(jobs) - bar.n)
-    return True
 
 
 # --------------------------------------------------------------------------------------------------------------------------

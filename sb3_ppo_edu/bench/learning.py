@@ -1,0 +1,131 @@
+"""The learning experiments: which runs they are made of, and what counts as reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM
+from sb3_ppo_edu.bench.runs import Run
+
+OURS, REFERENCE_ENGINE, THEIRS = "eduppo", "eduppo-autograd", "ppo"
+"""What is compared, run by run with the same seed: EduPPO, its engine that has SB3's bits, and SB3's PPO."""
+
+
+class Task(NamedTuple):
+    """
+    An environment to learn.
+
+    :param env: Gymnasium id
+    :param steps: environment steps
+    :param target: mean return of the final policy that counts as reached
+    :param margin: difference of mean returns that does not matter
+    """
+
+    env: str
+    steps: int
+    target: float
+    margin: float
+
+
+LECTURE = (
+    Task("CartPole-v1", 100_000, 450.0, 50.0),
+    Task("Pendulum-v1", 200_000, -200.0, 20.0),
+    Task("LunarLander-v3", 500_000, 200.0, 20.0),
+    Task("BipedalWalker-v3", 2_000_000, 300.0, 30.0),
+    Task("HalfCheetah-v5", 2_000_000, 2000.0, 200.0),
+)
+"""The lecture's benchmark: its environments in their present versions, its numbers of steps and its targets. The margin is a
+tenth of the target."""
+
+PEERS = (
+    Task("CartPole-v1", 50_000, 450.0, 50.0),
+    Task("Pendulum-v1", 50_000, -200.0, 20.0),
+    Task("LunarLander-v3", 100_000, 200.0, 20.0),
+)
+"""The lecture's comparison with other algorithms, with budgets that those can be run with."""
+
+PARITY = (
+    Task("CartPole-v1", 99_840, 450.0, 50.0),
+    Task("Pendulum-v1", 98_304, -200.0, 20.0),
+    Task("LunarLander-v3", 200_000, 200.0, 50.0),
+)
+"""The comparison of both engines with SB3's PPO."""
+
+QUICK = (Task("CartPole-v1", 51_200, 450.0, 50.0), Task("Pendulum-v1", 20_480, -200.0, 200.0))
+"""Small enough for a first look. After so few steps runs differ much from seed to seed, hence the wide margins."""
+
+
+def lecture_runs(seeds: Sequence[int]) -> list[Run]:
+    """
+    List EduPPO, SB3's PPO and random actions on the lecture's environments, with the settings of this package.
+
+    :param seeds: of the runs
+    :return: the runs
+    """
+    return [
+        Run(algorithm, task.env, seed, task.steps, settings="zoo" if algorithm == RANDOM else "own")
+        for task in LECTURE
+        for seed in seeds
+        for algorithm in (OURS, THEIRS, RANDOM)
+    ]
+
+
+def peer_runs(seeds: Sequence[int]) -> list[Run]:
+    """
+    List every algorithm on every environment that it can act in, with the zoo's settings.
+
+    :param seeds: of the runs
+    :return: the runs
+    """
+    actions = {"CartPole-v1": "Discrete", "Pendulum-v1": "Box", "LunarLander-v3": "Discrete"}
+    return [
+        Run(algorithm, task.env, seed, task.steps)
+        for task in PEERS
+        for seed in seeds
+        for algorithm, known in ALGORITHMS.items()
+        if actions[task.env] in known.actions and algorithm != "eduppo-autograd"
+    ]
+
+
+def parity_runs(tasks: Sequence[Task]) -> Callable[[Sequence[int]], list[Run]]:
+    """
+    Compare both engines of EduPPO with SB3's PPO.
+
+    :param tasks: environments
+    :return: a function from seeds to runs
+    """
+
+    def runs(seeds: Sequence[int]) -> list[Run]:
+        return [
+            Run(algorithm, task.env, seed, task.steps, settings="own", evaluations=5, final_episodes=50)
+            for task in tasks
+            for seed in seeds
+            for algorithm in (OURS, REFERENCE_ENGINE, THEIRS)
+        ]
+
+    return runs
+
+
+class Suite(NamedTuple):
+    """
+    A learning experiment.
+
+    :param title: heading of its report
+    :param tasks: its environments
+    :param runs: its runs, given the seeds
+    :param seeds: how many seeds it has
+    """
+
+    title: str
+    tasks: tuple[Task, ...]
+    runs: Callable[[Sequence[int]], list[Run]]
+    seeds: int
+
+
+SUITES = {
+    "lecture": Suite("The lecture's benchmark", LECTURE, lecture_runs, 5),
+    "peers": Suite("EduPPO among other algorithms", PEERS, peer_runs, 3),
+    "parity": Suite("EduPPO is SB3's PPO", PARITY, parity_runs(PARITY), 5),
+    "parity-quick": Suite("EduPPO is SB3's PPO: a first look", QUICK, parity_runs(QUICK), 5),
+}

@@ -1,0 +1,297 @@
+"""The reports of the learning experiments: from rows to pages."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM
+from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, SUITES, THEIRS, Suite, Task
+from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
+from sb3_ppo_edu.bench.plots import MINUS, draw_bands
+from sb3_ppo_edu.bench.rows import read_rows
+from sb3_ppo_edu.bench.runs import CurveRow, RunRow
+from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
+from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, summarise
+
+NOTHING = "–"
+
+
+def read_page(folder: Path, name: str) -> Page:
+    """
+    Make the report of a suite from the rows of its folder.
+
+    :param folder: where the rows are
+    :param name: key of :data:`SUITES`
+    :return: the report
+    :raises ValueError: if there are no rows
+    """
+    rows, points = read_rows(folder / RUNS_FILE, RunRow), read_rows(folder / CURVES_FILE, CurveRow)
+    if not rows:
+        raise ValueError(f"{folder / RUNS_FILE}: found no rows; run the suite first: {command_of(name)} --folder {folder}")
+    return make_page(rows, points, name)
+
+
+def command_of(name: str) -> str:
+    """
+    Say which command runs a suite.
+
+    :param name: key of :data:`SUITES`
+    :return: the command
+    """
+    if name.startswith("parity"):
+        return "sb3-edu bench parity" + (" --quick" if name == "parity-quick" else "")
+    return f"sb3-edu bench learn --suite {name}"
+
+
+def make_page(rows: Sequence[RunRow], points: Sequence[CurveRow], name: str) -> Page:
+    """
+    Make the report of a suite.
+
+    :param rows: its rows
+    :param points: its evaluations during training
+    :param name: key of :data:`SUITES`
+    :return: the report
+    """
+    suite = SUITES[name]
+    tasks = [task for task in suite.tasks if of_task(rows, task)]
+    sections = [comparison_section(rows, tasks)] if name.startswith("parity") else [overview(rows, points, tasks)]
+    sections += [task_section(rows, points, task) for task in tasks]
+    if not name.startswith("parity") and any(compare(rows, task, OURS, THEIRS) for task in tasks):
+        sections.append(comparison_section(rows, tasks))
+    return Page(suite.title, lead(rows, tasks, suite), [*sections, method(rows)], made_by(rows, name))
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """
+    Write a number for a table.
+
+    :param value: the number, or None
+    :param digits: after the point
+    :return: text with thousands separated and a true minus
+    """
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:,.{digits}f}".replace("-", MINUS)
+
+
+def plus_minus(summary: Summary) -> str:
+    """
+    Write mean and spread of the final returns.
+
+    :param summary: of an algorithm
+    :return: such as "231 ± 12"
+    """
+    digits = 1 if abs(summary.mean) < 10 else 0
+    return f"{number(summary.mean, digits)} ± {number(summary.std, digits)}"
+
+
+def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[str]:
+    """
+    Say in plain words what the suite came to.
+
+    :param rows: its rows
+    :param tasks: environments that have rows
+    :param suite: the suite
+    :return: paragraphs
+    """
+    found = []
+    pairs = [(task, comparison) for task in tasks if (comparison := compare(rows, task, OURS, THEIRS)) is not None]
+    bits = [comparison for task in tasks if (comparison := compare(rows, task, REFERENCE_ENGINE, THEIRS)) is not None]
+    if bits:
+        same, all_of_them = sum(one.same_bits for one in bits), sum(one.seeds for one in bits)
+        found.append(
+            f'With `engine="autograd"` EduPPO ended with **the same bits** as SB3\'s PPO in {same} of {all_of_them} runs.'
+        )
+    tested = [(task, comparison.test) for task, comparison in pairs if comparison.test is not None]
+    if tested:
+        equal = [task.env for task, test in tested if test.equivalent]
+        listed = f" ({', '.join(equal)})" if equal else ""
+        speeds = [comparison.speed for _, comparison in pairs]
+        found.append(
+            f'EduPPO as it comes (`engine="auto"`) learns **equally well** within the stated margins in {len(equal)} of '
+            f"{len(tested)} environments{listed}, and trains {min(speeds):.1f} to "
+            f"{max(speeds):.1f} times as fast as SB3's PPO."
+        )
+    missing = suite.seeds - min(len({row.seed for row in of_task(rows, task)}) for task in tasks)
+    if missing > 0 or len(tasks) < len(suite.tasks):
+        absent = ", ".join(task.env for task in suite.tasks if task not in tasks)
+        without = f"no rows of {absent}; " if absent else ""
+        found.append(
+            f"**Not all of it is run yet**: {without}"
+            f"at least one environment has {max(missing, 0)} seeds fewer than the suite's {suite.seeds}."
+        )
+    return found
+
+
+def overview(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> Section:
+    """
+    Show the final returns of all algorithms in all environments.
+
+    :param rows: all rows
+    :param points: all evaluations during training
+    :param tasks: environments that have rows
+    :return: the section
+    """
+    names = list(dict.fromkeys(name for task in tasks for name in algorithms_of(rows, task)))
+    header = ["environment", "steps", "target", *(ALGORITHMS[name].title for name in names)]
+    lines = []
+    for task in tasks:
+        present = algorithms_of(rows, task)
+        cells = [plus_minus(summarise(rows, points, task, name)) if name in present else NOTHING for name in names]
+        lines.append([task.env, number(task.steps), number(task.target), *cells])
+    text = "Return of the final policy, deterministic: mean ± standard deviation over the seeds."
+    return Section("Final returns", [text], Table(header, lines))
+
+
+def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task) -> Section:
+    """
+    Show one environment: what each algorithm came to, and how it learned.
+
+    :param rows: all rows
+    :param points: all evaluations during training
+    :param task: the environment
+    :return: the section
+    """
+    header = [
+        "algorithm",
+        "seeds",
+        "final return",
+        "IQM [95% interval]",
+        f"≥ {number(task.target)}",
+        "steps to it",
+        "variation",
+        "early rises",
+        "forgotten",
+        "training",
+    ]
+    names = algorithms_of(rows, task)
+    lines = []
+    for name in names:
+        found = summarise(rows, points, task, name)
+        iqm = f"{number(found.iqm.value)} [{number(found.iqm.low)}, {number(found.iqm.high)}]"
+        lines.append(
+            [
+                ALGORITHMS[name].title,
+                str(found.seeds),
+                plus_minus(found),
+                iqm,
+                f"{found.reached} of {found.seeds}",
+                number(found.steps_to_target),
+                number(found.variation, 2),
+                NOTHING if found.early is None else f"{found.early:.0%}",
+                number(found.forgetting),
+                NOTHING if name == RANDOM else f"{number(found.seconds)} s",
+            ]
+        )
+    bands = {ALGORITHMS[name].title: curve for name in names if (curve := band(rows, points, task, name)) is not None}
+    picture = None
+    if bands:
+        random = [row.final_mean for row in of_task(rows, task, RANDOM)]
+        figure = draw_bands(task.env, bands, task.target, sum(random) / len(random) if random else None)
+        caption = f"{task.env}: mean evaluation return over the seeds, with its 95% interval"
+        picture = Picture(f"{task.env}.png", figure, caption)
+    return Section(task.env, (), Table(header, lines), picture)
+
+
+def comparison_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
+    """
+    Compare EduPPO with SB3's PPO.
+
+    :param rows: all rows
+    :param tasks: environments that have rows
+    :return: the section
+    """
+    header = [
+        "environment",
+        "EduPPO",
+        "bits equal",
+        "difference [90% interval]",
+        "margin",
+        "equivalent",
+        "P(EduPPO better)",
+        "times as fast",
+    ]
+    lines = []
+    for task in tasks:
+        for name in (OURS, REFERENCE_ENGINE):
+            found = compare(rows, task, name, THEIRS)
+            if found is not None:
+                lines.append(comparison_line(task, name, found))
+    text = [
+        "Against SB3's PPO with the same settings, environments and seeds. **Bits equal**: seeds of which both end with the "
+        "very same parameters. **Equivalent**: the 90% interval of the difference of the mean final returns lies within the "
+        "margin (two one-sided tests at 5%). **P(EduPPO better)**: probability that a run of EduPPO ends higher than one of "
+        "SB3's; 0.5 is a draw."
+    ]
+    return Section("EduPPO and SB3's PPO", text, Table(header, lines, names=2))
+
+
+def comparison_line(task: Task, name: str, found: Comparison) -> list[str]:
+    """
+    Write one comparison.
+
+    :param task: the environment
+    :param name: key of the algorithm that is compared with SB3's PPO
+    :param found: the comparison
+    :return: cells
+    """
+    test, better = found.test, found.improvement
+    difference = NOTHING
+    if test is not None:
+        digits = 1 if task.margin < 100 else 0
+        difference = f"{number(test.difference, digits)} [{number(test.low, digits)}, {number(test.high, digits)}]"
+    return [
+        task.env,
+        "autograd" if name == REFERENCE_ENGINE else "as it comes",
+        f"{found.same_bits} of {found.seeds}",
+        difference,
+        f"±{number(task.margin)}",
+        NOTHING if test is None else "yes" if test.equivalent else "not shown",
+        f"{better.value:.2f} [{better.low:.2f}, {better.high:.2f}]",
+        f"{found.speed:.1f}",
+    ]
+
+
+def method(rows: Sequence[RunRow]) -> Section:
+    """
+    Say how the numbers came about.
+
+    :param rows: all rows
+    :return: the section
+    """
+    episodes = sorted({row.final_episodes for row in rows})
+    settings = sorted({row.settings for row in rows if row.algorithm != RANDOM})
+    words = {
+        "own": "this package's (`hyperparams/eduppo.yml`)",
+        "zoo": "RL Baselines3 Zoo's",
+        "defaults": "the algorithms' defaults",
+    }
+    return Section(
+        "How it was measured",
+        [
+            f"Settings: {' and '.join(words[one] for one in settings)}. Each run has a process of its own with one thread. "
+            f"The final policy, not the best one seen, plays {' or '.join(map(str, episodes))} episodes deterministically, "
+            "the same ones for every run. Training time leaves out the evaluations; runs share the machine, so it is no "
+            "measurement of speed (that is `sb3-edu bench speed`).",
+            "**Steps to it**: environment steps until an evaluation first reaches the target, median over the seeds. "
+            "**Variation**: standard deviation over the seeds divided by the mean. **Early rises**: share of the evaluations "
+            "in the first quarter that are not below the one before. **Forgotten**: best minus final evaluation. IQM is the "
+            "mean of the middle half of the seeds, its interval a bootstrap over seeds, which with few of them is too narrow.",
+            f"Rows: [{RUNS_FILE}]({RUNS_FILE}), [{CURVES_FILE}]({CURVES_FILE}).",
+        ],
+    )
+
+
+def made_by(rows: Sequence[RunRow], name: str) -> str:
+    """
+    Name the command, the machines and the versions.
+
+    :param rows: all rows
+    :param name: key of :data:`SUITES`
+    :return: a paragraph
+    """
+    machines, versions = (" and ".join(sorted({getattr(row, what) for row in rows})) for what in ("machine", "versions"))
+    return textwrap.fill(f"Made by `{command_of(name)}` on {machines}; {versions}.", 120, break_long_words=False)

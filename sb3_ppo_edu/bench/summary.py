@@ -1,0 +1,181 @@
+"""From the rows of a suite to the numbers of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_ppo_edu.bench.learning import Task
+from sb3_ppo_edu.bench.plots import Band
+from sb3_ppo_edu.bench.runs import CurveRow, RunRow
+from sb3_ppo_edu.bench.statistics import aggregates, comparisons, curves
+from sb3_ppo_edu.bench.statistics.aggregates import Interval
+
+
+class Summary(NamedTuple):
+    """
+    One algorithm in one environment.
+
+    :param algorithm: key of the algorithm
+    :param seeds: number of runs
+    :param mean: mean over the runs of the final return
+    :param std: its standard deviation over the runs (n − 1); 0 for a single run
+    :param iqm: interquartile mean with its interval
+    :param reached: runs whose final return is at least the target
+    :param steps_to_target: median over the runs of the steps to the target, or None if fewer than half reach it
+    :param variation: coefficient of variation over the runs, or None for a single one
+    :param early: mean share of early evaluations that are not worse than the one before, or None without a curve
+    :param forgetting: mean of best minus final evaluation, or None without a curve
+    :param seconds: median wall clock of training
+    """
+
+    algorithm: str
+    seeds: int
+    mean: float
+    std: float
+    iqm: Interval
+    reached: int
+    steps_to_target: int | None
+    variation: float | None
+    early: float | None
+    forgetting: float | None
+    seconds: float
+
+
+class Comparison(NamedTuple):
+    """
+    Two algorithms in one environment.
+
+    :param test: two one-sided tests of the final returns, or None with fewer than two runs of either
+    :param improvement: probability that a run of the first is better than one of the second
+    :param same_bits: seeds of which both end with the same parameters to the bit
+    :param seeds: seeds that both have
+    :param speed: median over seeds of the second's training time over the first's
+    """
+
+    test: comparisons.Equivalence | None
+    improvement: Interval
+    same_bits: int
+    seeds: int
+    speed: float
+
+
+def of_task(rows: Sequence[RunRow], task: Task, algorithm: str | None = None) -> list[RunRow]:
+    """
+    Choose the rows of an environment.
+
+    :param rows: all rows
+    :param task: the environment
+    :param algorithm: only this one's
+    :return: its rows
+    """
+    return [row for row in rows if row.env == task.env and algorithm in (None, row.algorithm)]
+
+
+def algorithms_of(rows: Sequence[RunRow], task: Task) -> list[str]:
+    """
+    List the algorithms that have rows.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: their keys, in the order of the rows
+    """
+    return list(dict.fromkeys(row.algorithm for row in of_task(rows, task)))
+
+
+def curve_of(points: Sequence[CurveRow], run: RunRow) -> tuple[list[int], list[float]]:
+    """
+    Find the learning curve of a run.
+
+    :param points: all evaluations
+    :param run: the run
+    :return: steps and mean returns; empty without evaluations
+    """
+    own = [
+        point
+        for point in points
+        if (point.algorithm, point.env, point.settings, point.variant, point.seed)
+        == (run.algorithm, run.env, run.settings, run.variant, run.seed)
+    ]
+    return [point.step for point in own], [point.mean for point in own]
+
+
+def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, algorithm: str) -> Summary:
+    """
+    Sum up an algorithm in an environment.
+
+    :param rows: all rows
+    :param points: all evaluations during training
+    :param task: the environment
+    :param algorithm: key of the algorithm; it has rows
+    :return: the summary
+    """
+    own = of_task(rows, task, algorithm)
+    finals = np.array([row.final_mean for row in own])
+    learned = [curve for row in own if (curve := curve_of(points, row))[0]]
+    reaching = sorted(found for curve in learned if (found := curves.steps_to_threshold(*curve, task.target)) is not None)
+    half = -(-len(own) // 2)
+    return Summary(
+        algorithm,
+        len(own),
+        float(finals.mean()),
+        float(finals.std(ddof=1)) if len(own) > 1 else 0.0,
+        aggregates.bootstrap(finals, aggregates.interquartile_mean),
+        int((finals >= task.target).sum()),
+        reaching[half - 1] if len(reaching) >= half else None,
+        curves.coefficient_of_variation(finals) if len(own) > 1 else None,
+        float(np.mean([curves.early_improvement(*curve) for curve in learned if len(curve[0]) > 1])) if learned else None,
+        float(np.mean([curves.forgetting(*curve) for curve in learned])) if learned else None,
+        float(np.median([row.train_seconds for row in own])),
+    )
+
+
+def compare(rows: Sequence[RunRow], task: Task, first: str, second: str) -> Comparison | None:
+    """
+    Compare two algorithms in an environment.
+
+    :param rows: all rows
+    :param task: the environment
+    :param first: key of an algorithm
+    :param second: key of the other
+    :return: the comparison, or None if either has no rows
+    """
+    ours, theirs = (of_task(rows, task, algorithm) for algorithm in (first, second))
+    if not ours or not theirs:
+        return None
+    finals = [np.array([row.final_mean for row in own]) for own in (ours, theirs)]
+    by_seed = {row.seed: row for row in theirs}
+    pairs = [(row, by_seed[row.seed]) for row in ours if row.seed in by_seed]
+    same_bits = sum(one.fingerprint == other.fingerprint for one, other in pairs)
+    test = comparisons.equivalence(*finals, margin=task.margin) if min(map(len, finals)) > 1 else None
+    if same_bits == len(ours) == len(theirs):
+        test = comparisons.Equivalence(0.0, 0.0, 0.0, 0.0, task.margin, True)  # the same policies: nothing to estimate
+    return Comparison(
+        test,
+        comparisons.improvement_interval(*finals),
+        same_bits,
+        len(pairs),
+        float(np.median([other.train_seconds / one.train_seconds for one, other in pairs if one.train_seconds > 0])),
+    )
+
+
+def band(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, algorithm: str) -> Band | None:
+    """
+    Average the learning curves of an algorithm.
+
+    :param rows: all rows
+    :param points: all evaluations during training
+    :param task: the environment
+    :param algorithm: key of the algorithm
+    :return: the curve with its 95% interval, or None without evaluations; at the steps that all seeds have
+    """
+    found = [curve for row in of_task(rows, task, algorithm) if (curve := curve_of(points, row))[0]]
+    if not found:
+        return None
+    common = sorted(set.intersection(*(set(steps) for steps, _ in found)))
+    returns = np.array([[dict(zip(*curve, strict=True))[step] for step in common] for curve in found])
+    drawn = np.random.default_rng(0).integers(len(returns), size=(2_000, len(returns)))
+    low, high = aggregates.percentile_interval(returns[drawn].mean(axis=1), 0.95)
+    return Band(np.array(common), returns.mean(axis=0), low, high, len(returns))

@@ -1,0 +1,321 @@
+"""``sb3-edu bench``: the laboratory's experiments."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from sb3_ppo_edu.bench.algorithms import ALGORITHMS as LEARNERS
+from sb3_ppo_edu.bench.learning import SUITES
+from sb3_ppo_edu.bench.runs import Run
+from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
+from sb3_ppo_edu.bench.suite import Done, in_processes, on_ray, run_suite
+from sb3_ppo_edu.cli.common import DONE, FAILED, positive, refusing_bad_input
+
+SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
+"""What the progress bar shows; what is being measured stands last, because its length changes."""
+
+SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "speed-quick")
+
+RUNS_BAR = "{n_fmt}/{total_fmt} runs |{bar}| {elapsed}<{remaining} {desc}"
+"""What the progress bar of a suite shows."""
+
+BENCH_LEARN_DESCRIPTION = """\
+Train EduPPO, SB3's PPO and others on several environments with several seeds, and write a report: final returns with
+intervals, learning curves, how many steps each needs. Each run has a process of its own with one thread. What is
+interrupted goes on where it stopped, what failed is tried again. "lecture" takes hours, "peers" too.
+"""
+
+BENCH_LEARN_EXAMPLES = """\
+examples:
+  sb3-edu bench learn --suite lecture --envs CartPole-v1 Pendulum-v1
+  sb3-edu bench learn --suite peers --seeds 3 --workers 2
+  sb3-edu bench learn --suite peers --backend ray --address auto
+
+exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done is kept)
+"""
+
+BENCH_PARITY_DESCRIPTION = """\
+Train both engines of EduPPO and SB3's PPO with the same settings and seeds, and compare: are the bits equal, do they learn
+equally well, how much faster is it. What is interrupted goes on where it stopped.
+
+exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done is kept)
+"""
+
+BENCH_SPEED_DESCRIPTION = """\
+Measure how much faster EduPPO trains than SB3's PPO, where the time goes, and what single updates cost. Each training runs
+in a process of its own with one thread, the algorithms in turn. Rows are kept as they come: what is interrupted goes on
+where it stopped. All of it takes about an hour.
+"""
+
+BENCH_SPEED_EXAMPLES = """\
+examples:
+  sb3-edu bench speed --quick
+  sb3-edu bench speed
+  sb3-edu bench speed --cases cartpole-zoo --algorithms fused --repetitions 9 --no-grid --folder runs/speed
+  sb3-edu bench speed --report-only
+
+exit codes: 0 done, 1 a measurement failed, 2 bad input, 130 interrupted (the rows so far are kept)
+"""
+
+
+def add_bench(commands: Any) -> None:
+    """Add ``sb3-edu bench`` with its experiments."""
+    parser = commands.add_parser("bench", help="measure", description="Measure.", allow_abbrev=False)
+    experiments = parser.add_subparsers(required=True, metavar="EXPERIMENT")
+    _add_bench_speed(experiments)
+    _add_bench_learn(experiments)
+    _add_bench_parity(experiments)
+    _add_bench_report(experiments)
+
+
+def _add_bench_speed(experiments: Any) -> None:
+    """Add ``sb3-edu bench speed``."""
+    parser = experiments.add_parser(
+        "speed",
+        help="how much faster than SB3's PPO, and where the time goes",
+        description=BENCH_SPEED_DESCRIPTION,
+        epilog=BENCH_SPEED_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=bench_speed, parser=parser)
+    parser.add_argument(
+        "--cases", nargs="+", metavar="CASE", help=f"trainings: {', '.join(CASES)} (default: all; with --quick two of them)"
+    )
+    parser.add_argument(
+        "--algorithms",
+        nargs="+",
+        metavar="NAME",
+        help=f"who trains: {', '.join(ALGORITHMS)} (default: all that are installed; {REFERENCE} takes part in any case)",
+    )
+    parser.add_argument("--repetitions", type=positive, metavar="N", help="trainings of each (default: 5; with --quick 2)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help=f"where rows, report and pictures are (default: {SPEED_FOLDER}; with --quick {QUICK_SPEED_FOLDER})",
+    )
+    parser.add_argument("--quick", action="store_true", help="shorten everything, to see it work; the numbers are no result")
+    parser.add_argument(
+        "--grid", action=argparse.BooleanOptionalAction, default=True, help="measure single updates too (default: yes)"
+    )
+    parser.add_argument("--report-only", action="store_true", help="measure nothing; write the report from the rows there are")
+
+
+def _add_bench_learn(experiments: Any) -> None:
+    """Add ``sb3-edu bench learn``."""
+    parser = experiments.add_parser(
+        "learn",
+        help="how well and how fast EduPPO and others learn",
+        description=BENCH_LEARN_DESCRIPTION,
+        epilog=BENCH_LEARN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=bench_suite, parser=parser)
+    names = [name for name in SUITES if not name.startswith("parity")]
+    parser.add_argument("--suite", choices=names, default=names[0], help="which comparison (default: %(default)s)")
+    parser.add_argument("--envs", nargs="+", metavar="ENV", help="only these environments")
+    parser.add_argument("--algorithms", nargs="+", metavar="NAME", help=f"only these: {', '.join(LEARNERS)}")
+    parser.add_argument("--seeds", type=positive, metavar="N", help="seeds of each (default: the suite's own number)")
+    _add_running(parser, "benchmarks/SUITE")
+
+
+def _add_bench_parity(experiments: Any) -> None:
+    """Add ``sb3-edu bench parity``."""
+    parser = experiments.add_parser(
+        "parity",
+        help="whether EduPPO is SB3's PPO: bits, returns, speed",
+        description=BENCH_PARITY_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=bench_suite, parser=parser, suite=None, envs=None, algorithms=None, seeds=None)
+    parser.add_argument("--quick", action="store_true", help="two small environments, some minutes")
+    _add_running(parser, "benchmarks/parity; with --quick runs/parity-quick")
+
+
+def _add_bench_report(experiments: Any) -> None:
+    """Add ``sb3-edu bench report``."""
+    parser = experiments.add_parser(
+        "report",
+        help="write the report of a suite from its rows",
+        description="Write the report of a suite from the rows of its folder: a page, the same in Markdown, and pictures.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=bench_report, parser=parser)
+    parser.add_argument("suite", choices=list(SUITES), help="which suite")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where its rows are (default: where it puts them)")
+
+
+def _add_running(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add what all suites have in common."""
+    parser.add_argument("--folder", type=Path, metavar="DIR", help=f"where rows, report and pictures are (default: {folder})")
+    parser.add_argument(
+        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="runs at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--backend", choices=("processes", "ray"), default="processes", help="who runs them (default: %(default)s)"
+    )
+    parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster (default: one is started here)")
+
+
+def folder_of(name: str) -> Path:
+    """
+    Say where a suite keeps its rows.
+
+    :param name: key of :data:`SUITES`
+    :return: the folder
+    """
+    return Path("runs", name) if name.endswith("quick") else Path("benchmarks", name)
+
+
+def bench_suite(arguments: argparse.Namespace) -> int:
+    """
+    Run what is missing of a suite, and write its report.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    name = arguments.suite or ("parity-quick" if arguments.quick else "parity")
+    folder = arguments.folder or folder_of(name)
+    suite = SUITES[name]
+    with refusing_bad_input():
+        runs = choose_runs(suite.runs(range(arguments.seeds or suite.seeds)), arguments.envs, arguments.algorithms)
+        backend = on_ray(arguments.address) if arguments.backend == "ray" else in_processes(arguments.workers)
+    console = Console()
+    columns, lines = shutil.get_terminal_size()
+    failures: list[Done] = []
+    with tqdm(total=len(runs), unit=" runs", ncols=min(columns, 120), nrows=lines, bar_format=RUNS_BAR) as bar:
+
+        def note(done: Done, count: int, _: int) -> None:
+            bar.update(count - bar.n)
+            bar.set_description_str(f"{done.run.name} {'failed' if done.error else 'is done'}")
+            if done.error:
+                failures.append(done)
+
+        with refusing_bad_input():
+            run_suite(folder, runs, backend, note)
+        bar.update(len(runs) - bar.n)
+    for failed in failures:
+        print(f"{failed.run.name} failed: {failed.error}", file=sys.stderr)
+    if len(failures) < len(runs):
+        show_report(folder, name, console)
+    return FAILED if failures else DONE
+
+
+def choose_runs(runs: Sequence[Run], envs: Sequence[str] | None, algorithms: Sequence[str] | None) -> list[Run]:
+    """
+    Choose some runs of a suite.
+
+    :param runs: all of them
+    :param envs: only these environments, or None
+    :param algorithms: only these algorithms, or None
+    :return: the chosen ones
+    :raises ValueError: if a name is in none of them
+    """
+    own_envs, own_algorithms = {run.env for run in runs}, {run.algorithm for run in runs}
+    for what, names, known in (("environment", envs, own_envs), ("algorithm", algorithms, own_algorithms)):
+        for one in names or ():
+            if one not in known:
+                raise ValueError(f"{what} {one!r}: expected one of this suite's: {', '.join(sorted(known))}")
+    return [run for run in runs if run.env in (envs or (run.env,)) and run.algorithm in (algorithms or (run.algorithm,))]
+
+
+def bench_report(arguments: argparse.Namespace) -> int:
+    """
+    Write the report of a suite anew.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    with refusing_bad_input():
+        show_report(arguments.folder or folder_of(arguments.suite), arguments.suite, Console())
+    return DONE
+
+
+def show_report(folder: Path, name: str, console: Console) -> None:
+    """
+    Write a report, and print what it comes to.
+
+    :param folder: where the rows are
+    :param name: key of :data:`SUITES`
+    :param console: where to print
+    """
+    # Imported here: it draws.
+    from sb3_ppo_edu.bench.page import save_page
+    from sb3_ppo_edu.bench.report import read_page
+
+    page = read_page(folder, name)
+    written = save_page(page, folder, name)
+    section = page.sections[0]
+    if section.table is not None:
+        table = Table(title=section.title, title_justify="left", title_style="bold", box=None, padding=(0, 2))
+        for index, cell in enumerate(section.table.header):
+            table.add_column(cell, justify="left" if index < section.table.names else "right")
+        for row in section.table.rows:
+            table.add_row(*row)
+        console.print(table)
+    for paragraph in page.lead:
+        console.print(paragraph.replace("**", "").replace("`", ""), markup=False)
+    console.print("\n".join(str(path) for path in written), markup=False, soft_wrap=True)
+
+
+def bench_speed(arguments: argparse.Namespace) -> int:
+    """
+    Measure what is not yet measured, and write the report.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    # Imported here for the same reason as in finish.
+    from sb3_ppo_edu.bench.speed.report import write_report
+
+    folder = arguments.folder or (QUICK_SPEED_FOLDER if arguments.quick else SPEED_FOLDER)
+    if not arguments.report_only:
+        with refusing_bad_input():
+            plan = make_plan(
+                arguments.cases, arguments.algorithms, arguments.repetitions, quick=arguments.quick, grid=arguments.grid
+            )
+            jobs = open_folder(folder, plan)
+        if not measure_speed(folder, jobs):
+            return FAILED
+    with refusing_bad_input():
+        written = write_report(folder)
+    print("\n".join(str(path) for path in written))
+    return DONE
+
+
+def measure_speed(folder: Path, jobs: Sequence[Job]) -> bool:
+    """
+    Measure, with a progress bar.
+
+    :param folder: where the rows go
+    :param jobs: the measurements
+    :return: whether all of them succeeded
+    """
+    columns, lines = shutil.get_terminal_size()
+    with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
+
+        def starting(job: Job) -> None:
+            bar.update(jobs.index(job) - bar.n)
+            bar.set_description_str(str(job))
+
+        try:
+            run_jobs(folder, jobs, starting)
+        except MeasurementError as error:
+            print(f"sb3-edu bench speed: error: {error}", file=sys.stderr)
+            return False
+        bar.update(len(jobs) - bar.n)
+    return True
