@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
+import yaml
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
@@ -22,8 +23,10 @@ from sb3_ppo_edu.hyperparameters import (
     find_block,
     legal_keys,
     load_hyperparameters,
+    load_zoo_settings,
     parse_expression,
     read_blocks,
+    zoo_file,
 )
 
 BLOCKS = (
@@ -321,3 +324,16 @@ def test_a_module_that_registers_the_environment_is_imported(tmp_path: Path, mon
     monkeypatch.syspath_prepend(tmp_path)
     assert check_environment("my_environments:Mine-v0") == "Mine-v0"
     del gym.registry["Mine-v0"]
+
+
+def test_the_zoos_settings_of_other_algorithms() -> None:
+    """They are those of rl_zoo3's own files, prepared like ours; overrides go over them."""
+    found = load_zoo_settings("dqn", "CartPole-v1", {"n_timesteps": 1e3})
+    theirs = yaml.safe_load(zoo_file("dqn").read_text(encoding="utf-8"))["CartPole-v1"]
+    assert found["n_timesteps"] == 1000
+    assert found["policy_kwargs"] == {"net_arch": [256, 256]}
+    assert found["learning_rate"] == theirs["learning_rate"]
+    with pytest.raises(FileNotFoundError, match=r"ppq.yml: expected it among the settings of rl_zoo3"):
+        load_zoo_settings("ppq", "CartPole-v1")
+    with pytest.raises(ValueError, match=r"sac.yml: expected a block 'CartPole-v1' or 'default'"):
+        load_zoo_settings("sac", "CartPole-v1")

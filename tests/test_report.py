@@ -1,0 +1,196 @@
+"""The reports of the learning experiments: numbers that are the rows', pages that can be read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_ppo_edu.bench import page as pages
+from sb3_ppo_edu.bench import report
+from sb3_ppo_edu.bench.learning import SUITES, Task
+from sb3_ppo_edu.bench.rows import read_rows, write_rows
+from sb3_ppo_edu.bench.runs import CurveRow, Run, RunRow, check
+from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
+from sb3_ppo_edu.bench.summary import band, compare, summarise
+from sb3_ppo_edu.cli import main
+
+TASK = Task("CartPole-v1", 100, 450.0, 50.0)
+PUBLISHED = Path(__file__).parent.parent / "benchmarks"
+
+
+def row(algorithm: str, seed: int, mean: float, bits: str = "", seconds: float = 10.0, env: str = "CartPole-v1") -> RunRow:
+    """A row of a run that ended with this mean return."""
+    return RunRow(
+        algorithm, env, "own", "", seed, 100, mean, 1.0, mean - 2, 50, bits, seconds, 1.0, 1, "{}", "a machine", "v 1"
+    )
+
+
+def point(algorithm: str, seed: int, step: int, mean: float, env: str = "CartPole-v1") -> CurveRow:
+    """An evaluation during training."""
+    return CurveRow(algorithm, env, "own", "", seed, step, mean, 0.0, 10)
+
+
+ROWS = [
+    row("eduppo", 0, 500.0, "a", 1.0),
+    row("eduppo", 1, 400.0, "b", 2.0),
+    row("eduppo-autograd", 0, 480.0, "c"),
+    row("eduppo-autograd", 1, 490.0, "d"),
+    row("ppo", 0, 480.0, "c", 10.0),
+    row("ppo", 1, 490.0, "d", 10.0),
+]
+POINTS = [
+    point("eduppo", 0, 50, 460.0),
+    point("eduppo", 0, 100, 500.0),
+    point("eduppo", 1, 50, 410.0),
+    point("eduppo", 1, 100, 400.0),
+]
+
+
+def test_summary_by_hand() -> None:
+    """
+    Finals 500 and 400: mean 450, standard deviation 50·√2; one of two reaches 450, at 50 steps, and one is half of them.
+
+    Of the two curves one rises and one falls; 0 and 10 are forgotten. Training took 1.5 s in the median.
+    """
+    found = summarise(ROWS, POINTS, TASK, "eduppo")
+    assert (found.seeds, found.mean, found.reached, found.steps_to_target) == (2, 450.0, 1, 50)
+    assert found.std == pytest.approx(50 * np.sqrt(2))
+    assert found.variation == pytest.approx(50 * np.sqrt(2) / 450)
+    assert (found.early, found.forgetting, found.seconds) == (0.5, 5.0, 1.5)
+    without = summarise(ROWS, [], TASK, "ppo")
+    assert (without.steps_to_target, without.early, without.forgetting) == (None, None, None)
+
+
+def test_comparison_by_hand() -> None:
+    """The same parameters are equivalent without a test; speed is the median over seeds of 10/1 and 10/2."""
+    same = compare(ROWS, TASK, "eduppo-autograd", "ppo")
+    assert same is not None and same.test is not None
+    assert (same.same_bits, same.seeds, same.test.equivalent, same.speed) == (2, 2, True, 1.0)
+    other = compare(ROWS, TASK, "eduppo", "ppo")
+    assert other is not None and other.test is not None
+    assert (other.same_bits, other.test.difference, other.test.equivalent, other.speed) == (0, -35.0, False, 7.5)
+    # 500 beats both, 400 beats neither.
+    assert other.improvement.value == 0.5
+    assert compare(ROWS, TASK, "eduppo", "a2c") is None
+
+
+def test_a_band_is_the_mean_over_seeds_at_common_steps() -> None:
+    """(460 + 410) / 2 and (500 + 400) / 2; a step that one seed lacks is left out."""
+    found = band(ROWS, [*POINTS, point("eduppo", 0, 75, 1.0)], TASK, "eduppo")
+    assert found is not None
+    assert found.steps.tolist() == [50, 100]
+    assert found.mean.tolist() == [435.0, 450.0]
+    assert (found.low <= found.mean).all() and (found.mean <= found.high).all()
+    assert band(ROWS, POINTS, TASK, "ppo") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"), [(1234567.0, 0, "1,234,567"), (-0.25, 2, "−0.25"), (None, 0, "–"), (float("nan"), 0, "–")]
+)
+def test_numbers_are_written_for_readers(value: float | None, digits: int, text: str) -> None:
+    """Thousands are separated, minus is a minus, nothing is a dash."""
+    assert report.number(value, digits) == text
+
+
+class Outline(HTMLParser):
+    """Collects what a page consists of, and fails on tags that are not closed."""
+
+    VOID = ("meta", "img")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember an opened tag."""
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        """Take it back."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Collect text."""
+        self.text += data
+
+
+def test_the_page_is_one_file_with_the_numbers_of_the_rows() -> None:
+    """HTML that closes its tags, needs no other file but its rows, and says what the rows say; the Markdown says the same."""
+    page = report.make_page(ROWS, POINTS, "parity-quick")
+    outline = Outline()
+    html = pages.to_html(page)
+    outline.feed(html)
+    assert outline.open == []
+    pictures = [source for source in outline.sources if source.startswith("data:image/png;base64,")]
+    assert len(pictures) == 1
+    assert set(outline.sources) - set(pictures) == {RUNS_FILE, CURVES_FILE}
+    assert "450 ± 71" in outline.text
+    assert "450 ± 71" in pages.to_markdown(page)
+    assert "the same bits" in outline.text and "<strong>the same bits</strong>" in html
+    assert "Not all of it is run yet" in outline.text  # Pendulum has no rows
+
+
+def test_what_is_no_markup_is_text() -> None:
+    """Names with angle brackets or scripts are shown, not run."""
+    assert str(pages.marked("<script>alert(1)</script>")) == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert str(pages.marked("`a<b` and **c**")) == "<code>a&lt;b</code> and <strong>c</strong>"
+
+
+@pytest.mark.parametrize("name", sorted(SUITES))
+def test_every_suite_has_runs_that_can_be(name: str) -> None:
+    """Each run finds settings; no two share a name; every task has runs."""
+    runs = SUITES[name].runs(range(2))
+    assert len({run.name for run in runs}) == len(runs)
+    assert {run.env for run in runs} == {task.env for task in SUITES[name].tasks}
+    for run in {replace(run, seed=0) for run in runs}:
+        check(run)
+    assert all(isinstance(run, Run) for run in runs)
+
+
+def test_report_command_writes_the_pages_and_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``bench report`` needs rows only; without them it says which command makes them."""
+    assert main(["bench", "report", "parity-quick", "--folder", str(tmp_path)]) == 2
+    assert "run the suite first: sb3-edu bench parity --quick" in capsys.readouterr().err
+    write_rows(tmp_path / RUNS_FILE, ROWS, RunRow)
+    write_rows(tmp_path / CURVES_FILE, POINTS, CurveRow)
+    assert main(["bench", "report", "parity-quick", "--folder", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "EduPPO and SB3's PPO" in printed and "2 of 2" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {
+        RUNS_FILE,
+        CURVES_FILE,
+        "parity-quick.md",
+        "parity-quick.html",
+        "CartPole-v1.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["learn", "--suite", "peers", "--envs", "Pong"], "environment 'Pong': expected one of this suite's: CartPole-v1"),
+        (["learn", "--algorithms", "ppq"], "algorithm 'ppq': expected one of this suite's: eduppo, ppo, random"),
+    ],
+)
+def test_bad_names_are_refused(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that no run has is refused before anything is run."""
+    assert main(["bench", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in SUITES if (PUBLISHED / name / RUNS_FILE).is_file()])
+def test_published_reports_agree_with_their_rows(name: str) -> None:
+    """What is published is what its rows make."""
+    folder = PUBLISHED / name
+    assert (folder / f"{name}.md").read_text(encoding="utf-8") == pages.to_markdown(report.read_page(folder, name))
+    numbers = re.findall(r"\d+ of \d+", (folder / f"{name}.md").read_text(encoding="utf-8"))
+    assert numbers and read_rows(folder / RUNS_FILE, RunRow)
