@@ -335,5 +335,3 @@ def test_the_zoos_settings_of_other_algorithms() -> None:
     assert found["learning_rate"] == theirs["learning_rate"]
     with pytest.raises(FileNotFoundError, match=r"ppq.yml: expected it among the settings of rl_zoo3"):
         load_zoo_settings("ppq", "CartPole-v1")
-    with pytest.raises(ValueError, match=r"sac.yml: expected a block 'CartPole-v1' or 'default'"):
-        load_zoo_settings("sac", "CartPole-v1")
