@@ -121,14 +121,14 @@ TEMPLATE = """<!doctype html>
 @media (prefers-color-scheme: dark) {
   :root { --text: #e6edf3; --quiet: #9aa4af; --line: #3d444d; --ground: #0d1117; --stripe: #161b22; }
 }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem; font: 16px/1.55 system-ui, sans-serif; color: var(--text);
+body { margin: 0 auto; max-width: 66rem; padding: 1.5rem; font: 16px/1.55 system-ui, sans-serif; color: var(--text);
   background: var(--ground); }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0.5rem 0 1rem; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem; border-bottom: 1px solid var(--line); padding-bottom: 0.25rem; }
 .lead { font-size: 1.08rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.92rem; margin: 0.6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: 0.3rem 0.55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th.name, td.name { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; white-space: normal; }
 tbody tr:nth-child(even) { background: var(--stripe); }

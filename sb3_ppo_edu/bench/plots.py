@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -202,6 +203,8 @@ CURVE_COLOURS = (BLUE, VERMILLION, GREEN, "#E69F00", "#CC79A7", "#56B4E9", "#000
 """Okabe and Ito's palette, and an olive where it ends."""
 
 CURVE_MARKERS = "osD^vPX*"
+CURVE_STYLES: tuple[Any, ...] = ("-", "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)), "-")
+"""Some are broken, so that of two equal curves both are seen."""
 
 
 @dataclass(frozen=True)
@@ -246,16 +249,16 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
     axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    for (name, band), colour, marker in zip(bands.items(), CURVE_COLOURS, CURVE_MARKERS, strict=False):
+    looks = zip(CURVE_COLOURS, CURVE_MARKERS, CURVE_STYLES, strict=True)
+    for (name, band), (colour, marker, style) in zip(bands.items(), looks, strict=False):
         axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         label = f"{name} ({band.seeds} seed{'s' if band.seeds > 1 else ''})"
-        axes.plot(band.steps, band.mean, color=colour, marker=marker, markersize=4, linewidth=2, label=label)
+        axes.plot(band.steps, band.mean, color=colour, linestyle=style, marker=marker, markersize=4, linewidth=2, label=label)
     if target is not None:
         axes.axhline(target, color=GREY, linewidth=1.2, label=f"target, {target:,.0f}".replace("-", MINUS))
     if random is not None:
-        style = (0, (4, 3))
         label = f"random actions, {random:,.0f}".replace("-", MINUS)
-        axes.axhline(random, color=GREY, linewidth=1.2, linestyle=style, label=label)
+        axes.axhline(random, color=GREY, linewidth=1.2, linestyle=(0, (1, 2)), label=label)
     axes.set_xlim(left=0)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
     return figure
