@@ -12,7 +12,8 @@ import pytest
 
 from sb3_ppo_edu.bench import page as pages
 from sb3_ppo_edu.bench import report
-from sb3_ppo_edu.bench.learning import SUITES, Task
+from sb3_ppo_edu.bench.experiments import SUITES
+from sb3_ppo_edu.bench.learning import Task
 from sb3_ppo_edu.bench.rows import read_rows, write_rows
 from sb3_ppo_edu.bench.runs import CurveRow, Run, RunRow, check
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE

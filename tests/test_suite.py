@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +20,13 @@ import numpy as np
 import pytest
 
 from sb3_ppo_edu.bench.algorithms import ALGORITHMS, load_settings
+from sb3_ppo_edu.bench.extras import need
 from sb3_ppo_edu.bench.rows import read_rows
 from sb3_ppo_edu.bench.runs import CurveRow, Result, Run, RunRow, execute, with_overrides
 from sb3_ppo_edu.bench.suite import (
     CURVES_FILE,
     FAILURES_FILE,
     RUNS_FILE,
-    Backend,
     Done,
     FailureRow,
     in_processes,
@@ -138,23 +140,50 @@ def test_a_run_that_cannot_be_is_refused_before_anything_starts(tmp_path: Path, 
 def test_a_suite_keeps_what_comes_and_repeats_nothing(tmp_path: Path) -> None:
     """Rows in the order of the runs, evaluations where the zoo looks for them, and nothing left to do the second time."""
     runs = [tiny(seed=1), tiny("ppo"), tiny("random")]
-    results = run_suite(tmp_path, runs, here)
-    assert read_rows(tmp_path / RUNS_FILE, RunRow) == [result.row for result in results]
+    rows = run_suite(tmp_path, runs, here)
+    assert read_rows(tmp_path / RUNS_FILE, RunRow) == rows
     assert [row.algorithm for row in read_rows(tmp_path / RUNS_FILE, RunRow)] == ["eduppo", "ppo", "random"]
     assert len(read_rows(tmp_path / CURVES_FILE, CurveRow)) == 4
     evaluations = np.load(tmp_path / "zoo" / "eduppo" / "CartPole-v1_2" / "evaluations.npz")
     assert evaluations["timesteps"].tolist() == [32, 64]
     assert evaluations["results"].shape == evaluations["ep_lengths"].shape == (2, 2)
-    assert run_suite(tmp_path, runs, nobody) == results
+    assert run_suite(tmp_path, runs, nobody) == rows
+
+
+def test_tables_are_enough_to_go_on(tmp_path: Path) -> None:
+    """With the rows alone, as a clone has them, nothing is run again; a run whose settings have changed is."""
+    runs = [tiny(), tiny("random")]
+    rows = run_suite(tmp_path, runs, here)
+    curves = (tmp_path / CURVES_FILE).read_text()
+    shutil.rmtree(tmp_path / "zoo")
+    assert run_suite(tmp_path, runs, nobody) == rows
+    assert (tmp_path / CURVES_FILE).read_text() == curves
+    asked: list[Run] = []
+
+    def note(left: Sequence[Run]) -> Iterator[Done]:
+        asked.extend(left)
+        yield from ()
+
+    longer = [replace(runs[0], steps=128), replace(runs[1], final_episodes=4)]
+    run_suite(tmp_path, longer, note)
+    assert asked == longer
+
+
+def test_a_part_of_a_suite_keeps_the_rows_of_the_others(tmp_path: Path) -> None:
+    """Running some of the runs again leaves the rows of the rest in the tables, in the order of all."""
+    everything = [tiny(), tiny("ppo"), tiny("random")]
+    run_suite(tmp_path, everything[1:], here)
+    run_suite(tmp_path, everything[:1], here, among=everything)
+    assert [row.algorithm for row in read_rows(tmp_path / RUNS_FILE, RunRow)] == ["eduppo", "ppo", "random"]
 
 
 def test_a_failure_is_reported_and_tried_again(tmp_path: Path) -> None:
     """The others go on; the failure has a row; it goes when the run succeeds."""
     runs = [tiny("reinforce", overrides='{"n_steps": 16}'), tiny("random")]
     seen: list[tuple[str, int, int]] = []
-    results = run_suite(tmp_path, runs, here, lambda done, count, total: seen.append((done.error, count, total)))
+    rows = run_suite(tmp_path, runs, here, lambda done, count, total: seen.append((done.error, count, total)))
     assert seen == [("it has failed", 1, 2), ("", 2, 2)]
-    assert [result.row.algorithm for result in results] == ["random"]
+    assert [row.algorithm for row in rows] == ["random"]
     assert read_rows(tmp_path / FAILURES_FILE, FailureRow) == [FailureRow(runs[0].name, "it has failed")]
     tried: list[Run] = []
 
@@ -256,13 +285,30 @@ def test_other_peoples_csv_is_refused(tmp_path: Path) -> None:
         read_rows(path, RunRow)
 
 
-def test_ray_is_asked_for_by_name() -> None:
-    """Without Ray the error names the extra; with it, runs on a local cluster give the rows of runs in this process."""
+def test_a_missing_library_names_its_extra() -> None:
+    """Whoever asks for Ray without having it is told what to install."""
+    with pytest.raises(ImportError, match=r"--backend ray needs nosuch.*pip install 'sb3-ppo-edu\[ray\]'"):
+        need("nosuch.module", "ray", "--backend ray")
+
+
+def test_ray_runs_the_same_suite_on_several_nodes(tmp_path: Path) -> None:
+    """
+    On a Ray cluster of three nodes on this machine: the rows of runs in this process, and a failure is a row too.
+
+    Needs Ray, which is in an extra of its own: ``pip install 'sb3-ppo-edu[ray]'``.
+    """
+    pytest.importorskip("ray", reason="Ray is not installed (extra 'ray')")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
     try:
-        backend: Backend = on_ray()
-    except ImportError as error:
-        assert "pip install 'sb3-ppo-edu[ray]'" in str(error)
-        return
-    (done,) = backend([tiny("random")])
-    assert done.result is not None
-    assert without_clocks([done.result.row]) == without_clocks([execute(tiny("random")).row])
+        runs = [*four_runs(), tiny("random"), tiny(seed=9, overrides='{"n_steps": -1}')]
+        rows = run_suite(tmp_path / "ray", runs, on_ray(cluster.address))
+        assert without_clocks(rows) == without_clocks([replace(execute(run).row, threads=1) for run in runs[:-1]])
+        (failure,) = read_rows(tmp_path / "ray" / FAILURES_FILE, FailureRow)
+        assert "n_steps=-1" in failure.error
+    finally:
+        importlib.import_module("ray").shutdown()
+        cluster.shutdown()

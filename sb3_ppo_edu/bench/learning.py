@@ -1,4 +1,4 @@
-"""The learning experiments: which runs they are made of, and what counts as reached."""
+"""The learning experiments: the runs they are made of, and what counts as reached."""
 
 from __future__ import annotations
 
@@ -105,27 +105,3 @@ def parity_runs(tasks: Sequence[Task]) -> Callable[[Sequence[int]], list[Run]]:
         ]
 
     return runs
-
-
-class Suite(NamedTuple):
-    """
-    A learning experiment.
-
-    :param title: heading of its report
-    :param tasks: its environments
-    :param runs: its runs, given the seeds
-    :param seeds: how many seeds it has
-    """
-
-    title: str
-    tasks: tuple[Task, ...]
-    runs: Callable[[Sequence[int]], list[Run]]
-    seeds: int
-
-
-SUITES = {
-    "lecture": Suite("The lecture's benchmark", LECTURE, lecture_runs, 5),
-    "peers": Suite("EduPPO among other algorithms", PEERS, peer_runs, 3),
-    "parity": Suite("EduPPO is SB3's PPO", PARITY, parity_runs(PARITY), 5),
-    "parity-quick": Suite("EduPPO is SB3's PPO: a first look", QUICK, parity_runs(QUICK), 5),
-}

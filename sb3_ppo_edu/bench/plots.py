@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,3 +262,84 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
     axes.set_xlim(left=0)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
     return figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """
+    What one setting does: scores at its levels.
+
+    :param title: of the setting
+    :param levels: its values, in order
+    :param means: mean score at each
+    :param lows: lower ends of their intervals
+    :param highs: upper ends
+    :param default: SB3's value
+    """
+
+    title: str
+    levels: Sequence[float]
+    means: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+    default: float
+
+
+SCORE_AXIS = "score (0 random actions, 1 the target)"
+
+
+def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
+    """
+    Draw what each of several settings does, one panel for each, on one scale.
+
+    :param title: what the picture is of
+    :param panels: the settings
+    :return: the figure
+    """
+    columns = 4
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(10, 0.6 + 2.5 * rows), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.supylabel(SCORE_AXIS, fontsize=10)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw_levels(axes, panel, BLUE, "o")
+        axes.set_title(panel.title, loc="left", fontsize=10)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def draw_one_setting(title: str, panels: Mapping[str, Panel]) -> Figure:
+    """
+    Draw what one setting does in several environments.
+
+    :param title: what the picture is of
+    :param panels: by name of the environment, all with the same levels
+    :return: the figure
+    """
+    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    for (name, panel), colour, marker in zip(panels.items(), CURVE_COLOURS, CURVE_MARKERS, strict=False):
+        _draw_levels(axes, panel, colour, marker, name)
+        axes.set_xlabel(panel.title)
+    axes.set_ylabel(SCORE_AXIS)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_levels(axes: Any, panel: Panel, colour: str, marker: str, name: str | None = None) -> None:
+    """Draw means with their intervals at evenly spaced levels, and a line at the default."""
+    places = range(len(panel.levels))
+    axes.fill_between(places, panel.lows, panel.highs, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(places, panel.means, color=colour, marker=marker, markersize=5, linewidth=2, label=name)
+    if panel.default in panel.levels:
+        axes.axvline(panel.levels.index(panel.default), color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+    axes.set_xticks(places, [f"{level:g}" for level in panel.levels], fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM
-from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, SUITES, THEIRS, Suite, Task
+from sb3_ppo_edu.bench.experiments import SUITES, Suite
+from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
 from sb3_ppo_edu.bench.plots import MINUS, draw_bands
 from sb3_ppo_edu.bench.rows import read_rows
 from sb3_ppo_edu.bench.runs import CurveRow, RunRow
+from sb3_ppo_edu.bench.sensitivity_report import sensitivity_lead, sensitivity_sections
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
 from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, summarise
 
@@ -30,20 +32,8 @@ def read_page(folder: Path, name: str) -> Page:
     """
     rows, points = read_rows(folder / RUNS_FILE, RunRow), read_rows(folder / CURVES_FILE, CurveRow)
     if not rows:
-        raise ValueError(f"{folder / RUNS_FILE}: found no rows; run the suite first: {command_of(name)} --folder {folder}")
+        raise ValueError(f"{folder / RUNS_FILE}: found no rows; run the suite first: {SUITES[name].command} --folder {folder}")
     return make_page(rows, points, name)
-
-
-def command_of(name: str) -> str:
-    """
-    Say which command runs a suite.
-
-    :param name: key of :data:`SUITES`
-    :return: the command
-    """
-    if name.startswith("parity"):
-        return "sb3-edu bench parity" + (" --quick" if name == "parity-quick" else "")
-    return f"sb3-edu bench learn --suite {name}"
 
 
 def make_page(rows: Sequence[RunRow], points: Sequence[CurveRow], name: str) -> Page:
@@ -57,6 +47,9 @@ def make_page(rows: Sequence[RunRow], points: Sequence[CurveRow], name: str) -> 
     """
     suite = SUITES[name]
     tasks = [task for task in suite.tasks if of_task(rows, task)]
+    if name.startswith("sensitivity"):
+        words = [*sensitivity_lead(rows, tasks), *what_is_missing(rows, tasks, suite)]
+        return Page(suite.title, words, sensitivity_sections(rows, points, tasks), made_by(rows, name))
     sections = [comparison_section(rows, tasks)] if name.startswith("parity") else [overview(rows, points, tasks)]
     sections += [task_section(rows, points, task) for task in tasks]
     if not name.startswith("parity") and any(compare(rows, task, OURS, THEIRS) for task in tasks):
@@ -115,15 +108,24 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
             f"{len(tested)} environments{listed}, and trains {min(speeds):.1f} to "
             f"{max(speeds):.1f} times as fast as SB3's PPO."
         )
-    missing = suite.seeds - min(len({row.seed for row in of_task(rows, task)}) for task in tasks)
-    if missing > 0 or len(tasks) < len(suite.tasks):
-        absent = ", ".join(task.env for task in suite.tasks if task not in tasks)
-        without = f"no rows of {absent}; " if absent else ""
-        found.append(
-            f"**Not all of it is run yet**: {without}"
-            f"at least one environment has {max(missing, 0)} seeds fewer than the suite's {suite.seeds}."
-        )
-    return found
+    return found + what_is_missing(rows, tasks, suite)
+
+
+def what_is_missing(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[str]:
+    """
+    Say which runs of a suite have no rows.
+
+    :param rows: its rows
+    :param tasks: environments that have rows
+    :param suite: the suite
+    :return: a paragraph, or nothing
+    """
+    expected = len(suite.runs(range(suite.seeds)))
+    absent = [task.env for task in suite.tasks if task not in tasks]
+    if len(rows) >= expected:
+        return []
+    without = f", none of {', '.join(absent)}" if absent else ""
+    return [f"**Not all of it is run yet**: there are {len(rows)} of {expected} runs{without}."]
 
 
 def overview(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> Section:
@@ -294,4 +296,4 @@ def made_by(rows: Sequence[RunRow], name: str) -> str:
     :return: a paragraph
     """
     machines, versions = (" and ".join(sorted({getattr(row, what) for row in rows})) for what in ("machine", "versions"))
-    return textwrap.fill(f"Made by `{command_of(name)}` on {machines}; {versions}.", 120, break_long_words=False)
+    return textwrap.fill(f"Made by `{SUITES[name].command}` on {machines}; {versions}.", 120, break_long_words=False)

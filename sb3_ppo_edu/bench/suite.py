@@ -2,12 +2,12 @@
 
 A folder holds, for each run that is done, ``<run's name>/result.json`` and ``evaluations.npz``; ``runs.csv`` and
 ``curves.csv`` are made from those, in an order that does not depend on who finished first. Whoever is killed at any moment
-leaves complete files only, and the next call runs what is missing and repeats nothing.
+leaves complete files only, and the next call runs what is missing and repeats nothing. Rows whose result file is gone, as
+in a clone of this repository, count as done too.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from sb3_ppo_edu.bench.rows import write_rows
+from sb3_ppo_edu.bench.algorithms import RANDOM
+from sb3_ppo_edu.bench.extras import need
+from sb3_ppo_edu.bench.rows import read_rows, write_rows
 from sb3_ppo_edu.bench.runs import CurveRow, Result, Run, RunRow, check, execute
 from sb3_ppo_edu.runs import write_atomically
 
@@ -116,50 +117,106 @@ def keep_result(folder: Path, run: Run, result: Result) -> None:
     write_atomically(place / RESULT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def write_tables(folder: Path, runs: Sequence[Run], results: Mapping[Run, Result], failures: Mapping[Run, str]) -> None:
+Rows = tuple[RunRow, list[CurveRow]]
+"""What the tables hold of a run."""
+
+
+def read_tables(folder: Path, runs: Sequence[Run]) -> dict[Run, Rows]:
+    """
+    Find the runs that the tables have rows of.
+
+    :param folder: the suite's folder
+    :param runs: all runs
+    :return: their rows; none of a run whose settings or evaluation were others
+    """
+    curves: dict[tuple[object, ...], list[CurveRow]] = {}
+    for point in read_rows(folder / CURVES_FILE, CurveRow):
+        curves.setdefault(identity(point), []).append(point)
+    rows = {identity(row): row for row in read_rows(folder / RUNS_FILE, RunRow)}
+    found = {}
+    for run in runs:
+        row = rows.get(identity(run))
+        if row is not None and is_of(row, run):
+            found[run] = (row, curves.get(identity(run), []))
+    return found
+
+
+def is_of(row: RunRow, run: Run) -> bool:
+    """
+    Tell whether a row is what a run would give, and not one with other settings or a shorter one.
+
+    :param row: a row of the same identity
+    :param run: the run
+    :return: True if it is
+    """
+    same = (row.overrides, row.final_episodes) == (run.overrides, run.final_episodes)
+    return same and (row.algorithm == RANDOM or row.steps >= run.steps)
+
+
+def identity(one: Run | RunRow | CurveRow) -> tuple[object, ...]:
+    """
+    Say which run something belongs to.
+
+    :param one: a run, or a row
+    :return: what tells it from the other runs of a suite
+    """
+    return one.algorithm, one.env, one.settings, one.variant, one.seed
+
+
+def write_tables(folder: Path, runs: Sequence[Run], rows: Mapping[Run, Rows], failures: Mapping[Run, str]) -> None:
     """
     Write the tables, in the order of the runs.
 
     :param folder: the suite's folder
     :param runs: all runs
-    :param results: of those that are done
+    :param rows: of those that are done
     :param failures: of those that failed, why
     """
-    done = [results[run] for run in runs if run in results]
-    write_rows(folder / RUNS_FILE, [result.row for result in done], RunRow)
-    write_rows(folder / CURVES_FILE, [row for result in done for row in result.curve()], CurveRow)
+    done = [rows[run] for run in runs if run in rows]
+    write_rows(folder / RUNS_FILE, [row for row, _ in done], RunRow)
+    write_rows(folder / CURVES_FILE, [point for _, curve in done for point in curve], CurveRow)
     write_rows(folder / FAILURES_FILE, [FailureRow(run.name, failures[run]) for run in runs if run in failures], FailureRow)
 
 
 def run_suite(
-    folder: Path, runs: Sequence[Run], backend: Backend, report: Callable[[Done, int, int], None] = lambda *_: None
-) -> list[Result]:
+    folder: Path,
+    runs: Sequence[Run],
+    backend: Backend,
+    report: Callable[[Done, int, int], None] = lambda *_: None,
+    among: Sequence[Run] | None = None,
+) -> list[RunRow]:
     """
     Run what is missing, and keep each result as it comes.
 
     :param folder: the suite's folder, made if need be
-    :param runs: all runs
+    :param runs: what to run
     :param backend: who runs them: :func:`in_processes` or :func:`on_ray`
     :param report: called after each run with it, the number that are done, and the number of all
-    :return: the results of all runs that are done, in order; what failed is in ``failures.csv`` and tried again next time
+    :param among: all runs that the tables are about, if these are more; rows that others of them have already stay
+    :return: the rows of all runs that are done, in order; what failed is in ``failures.csv`` and tried again next time
     :raises ValueError: if a run cannot be, before anything is started
     """
+    everything = runs if among is None else among
     for run in runs:
         check(run)
-    check_names(runs)
+    check_names(everything)
     folder.mkdir(parents=True, exist_ok=True)
-    results = {run: found for run in runs if (found := read_result(folder, run)) is not None}
+    rows = read_tables(folder, everything)
+    for run in everything:
+        result = read_result(folder, run)
+        if result is not None:
+            rows[run] = result.row, result.curve()
     failures: dict[Run, str] = {}
-    for done in backend([run for run in runs if run not in results]):
+    for done in backend([run for run in runs if run not in rows]):
         if done.result is None:
             failures[done.run] = done.error
         else:
             keep_result(folder, done.run, done.result)
-            results[done.run] = done.result
-        write_tables(folder, runs, results, failures)
-        report(done, len(results) + len(failures), len(runs))
-    write_tables(folder, runs, results, failures)
-    return [results[run] for run in runs if run in results]
+            rows[done.run] = done.result.row, done.result.curve()
+        write_tables(folder, everything, rows, failures)
+        report(done, sum(run in rows for run in runs) + len(failures), len(runs))
+    write_tables(folder, everything, rows, failures)
+    return [rows[run][0] for run in runs if run in rows]
 
 
 def in_processes(workers: int) -> Backend:
@@ -238,10 +295,7 @@ def on_ray(address: str | None = None) -> Backend:
     :return: the backend
     :raises ImportError: if Ray is not installed, naming the extra
     """
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise ImportError("--backend ray needs Ray; the extra brings it: pip install 'sb3-ppo-edu[ray]'") from error
+    ray = need("ray", "ray", "--backend ray")
 
     def backend(runs: Sequence[Run]) -> Iterator[Done]:
         if not ray.is_initialized():

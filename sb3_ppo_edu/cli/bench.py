@@ -15,7 +15,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from sb3_ppo_edu.bench.algorithms import ALGORITHMS as LEARNERS
-from sb3_ppo_edu.bench.learning import SUITES
+from sb3_ppo_edu.bench.experiments import SUITES
 from sb3_ppo_edu.bench.runs import Run
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
@@ -29,6 +29,8 @@ SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "sp
 
 RUNS_BAR = "{n_fmt}/{total_fmt} runs |{bar}| {elapsed}<{remaining} {desc}"
 """What the progress bar of a suite shows."""
+
+LEARN_SUITES = ("lecture", "peers")
 
 BENCH_LEARN_DESCRIPTION = """\
 Train EduPPO, SB3's PPO and others on several environments with several seeds, and write a report: final returns with
@@ -48,6 +50,14 @@ exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done i
 BENCH_PARITY_DESCRIPTION = """\
 Train both engines of EduPPO and SB3's PPO with the same settings and seeds, and compare: are the bits equal, do they learn
 equally well, how much faster is it. What is interrupted goes on where it stopped.
+
+exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done is kept)
+"""
+
+BENCH_SENSITIVITY_DESCRIPTION = """\
+Vary PPO's settings around SB3's defaults, one at a time and all together, and rank them by what they do to the final return.
+Beside it the lecture's two demonstrations: return against learning rate, and the policy that collapses. All of it takes one
+to two hours. What is interrupted goes on where it stopped.
 
 exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done is kept)
 """
@@ -76,6 +86,7 @@ def add_bench(commands: Any) -> None:
     _add_bench_speed(experiments)
     _add_bench_learn(experiments)
     _add_bench_parity(experiments)
+    _add_bench_sensitivity(experiments)
     _add_bench_report(experiments)
 
 
@@ -123,9 +134,10 @@ def _add_bench_learn(experiments: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(command=bench_suite, parser=parser)
-    names = [name for name in SUITES if not name.startswith("parity")]
-    parser.add_argument("--suite", choices=names, default=names[0], help="which comparison (default: %(default)s)")
+    parser.set_defaults(command=bench_suite, parser=parser, quick=False)
+    parser.add_argument(
+        "--suite", choices=LEARN_SUITES, default=LEARN_SUITES[0], help="which comparison (default: %(default)s)"
+    )
     parser.add_argument("--envs", nargs="+", metavar="ENV", help="only these environments")
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", help=f"only these: {', '.join(LEARNERS)}")
     parser.add_argument("--seeds", type=positive, metavar="N", help="seeds of each (default: the suite's own number)")
@@ -141,9 +153,25 @@ def _add_bench_parity(experiments: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(command=bench_suite, parser=parser, suite=None, envs=None, algorithms=None, seeds=None)
+    parser.set_defaults(command=bench_suite, parser=parser, suite="parity", envs=None, algorithms=None, seeds=None)
     parser.add_argument("--quick", action="store_true", help="two small environments, some minutes")
     _add_running(parser, "benchmarks/parity; with --quick runs/parity-quick")
+
+
+def _add_bench_sensitivity(experiments: Any) -> None:
+    """Add ``sb3-edu bench sensitivity``."""
+    parser = experiments.add_parser(
+        "sensitivity",
+        help="which settings matter, and how much",
+        description=BENCH_SENSITIVITY_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=bench_suite, parser=parser, suite="sensitivity", algorithms=None)
+    parser.add_argument("--quick", action="store_true", help="short runs, to see it work; the numbers are no result")
+    parser.add_argument("--envs", nargs="+", metavar="ENV", help="only these environments")
+    parser.add_argument("--seeds", type=positive, metavar="N", help="seeds of each value (default: the study's own number)")
+    _add_running(parser, "benchmarks/sensitivity; with --quick runs/sensitivity-quick")
 
 
 def _add_bench_report(experiments: Any) -> None:
@@ -188,11 +216,13 @@ def bench_suite(arguments: argparse.Namespace) -> int:
     :param arguments: of the command line
     :return: exit code
     """
-    name = arguments.suite or ("parity-quick" if arguments.quick else "parity")
+    name = f"{arguments.suite}-quick" if arguments.quick else arguments.suite
     folder = arguments.folder or folder_of(name)
     suite = SUITES[name]
     with refusing_bad_input():
-        runs = choose_runs(suite.runs(range(arguments.seeds or suite.seeds)), arguments.envs, arguments.algorithms)
+        every_run = suite.runs(range(max(arguments.seeds or suite.seeds, suite.seeds)))
+        asked = suite.runs(range(arguments.seeds or suite.seeds))
+        runs = choose_runs(asked, arguments.envs, arguments.algorithms)
         backend = on_ray(arguments.address) if arguments.backend == "ray" else in_processes(arguments.workers)
     console = Console()
     columns, lines = shutil.get_terminal_size()
@@ -206,7 +236,7 @@ def bench_suite(arguments: argparse.Namespace) -> int:
                 failures.append(done)
 
         with refusing_bad_input():
-            run_suite(folder, runs, backend, note)
+            run_suite(folder, runs, backend, note, every_run)
         bar.update(len(runs) - bar.n)
     for failed in failures:
         print(f"{failed.run.name} failed: {failed.error}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
+import numpy as np
 
 
 class ActionRepeat(gym.Wrapper):
@@ -39,3 +40,65 @@ class ActionRepeat(gym.Wrapper):
             if terminated or truncated:
                 break
         return observation, total, terminated, truncated, info
+
+
+class LanderSymmetry(gym.Wrapper):
+    """
+    Show LunarLander always from the same side: where the lander is left of the pad, everything is mirrored.
+
+    LunarLander without wind is the same game in a mirror. The agent then sees only half of the states, acts there, and what it
+    does in one half it does mirrored in the other: a policy that respects the symmetry from the start, and needs to learn half
+    as much.
+
+    :param env: LunarLander-v3 or LunarLanderContinuous-v3
+    :raises ValueError: if the spaces are not those of LunarLander
+    """
+
+    SIGNS = np.array([-1, 1, -1, 1, -1, -1, 1, 1], dtype=np.float32)
+    """Position, velocity, angle, angular velocity: what is horizontal or turns changes its sign."""
+
+    ORDER = (0, 1, 2, 3, 4, 5, 7, 6)
+    """The contacts of the left and the right leg change places."""
+
+    DISCRETE = (0, 3, 2, 1)
+    """Nothing, left engine, main engine, right engine."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        actions = env.action_space
+        fits = (isinstance(actions, gym.spaces.Discrete) and actions.n == 4) or actions.shape == (2,)
+        if env.observation_space.shape != (8,) or not fits:
+            raise ValueError(
+                f"LanderSymmetry: found observations of {env.observation_space} and actions of {actions}, "
+                "expected those of LunarLander-v3 or LunarLanderContinuous-v3"
+            )
+        self.mirrored = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        Start an episode.
+
+        :param seed: of the environment, or None
+        :param options: of the environment, or None
+        :return: observation and information
+        """
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._seen(observation), info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """
+        Take an action as it is meant from the side that the agent sees.
+
+        :param action: the action
+        :return: observation, reward, terminated, truncated, information
+        """
+        if self.mirrored:
+            discrete = isinstance(self.action_space, gym.spaces.Discrete)
+            action = self.DISCRETE[int(action)] if discrete else np.asarray(action) * np.array([1, -1], dtype=np.float32)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._seen(observation), reward, terminated, truncated, info
+
+    def _seen(self, observation: Any) -> Any:
+        """Mirror an observation from the left of the pad, and remember whether it was one."""
+        self.mirrored = bool(observation[0] < 0)
+        return (observation * self.SIGNS)[list(self.ORDER)] if self.mirrored else observation

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sb3_ppo_edu.bench.extras import need
 from sb3_ppo_edu.bench.statistics.aggregates import (
     RESAMPLES,
     Interval,
@@ -139,12 +140,8 @@ def equivalence(
     if error == 0.0:
         inside = abs(difference) < margin
         return Equivalence(difference, difference, difference, 0.0 if inside else 1.0, margin, inside)
-    try:
-        from scipy import stats  # type: ignore[import-untyped]
-    except ImportError as missing:
-        raise ImportError(
-            "equivalence tests need scipy's t-distribution; the extra brings it: pip install 'sb3-ppo-edu[lab]'"
-        ) from missing
+    # Imported here, as every library of an extra: the package works without it.
+    stats = need("scipy.stats", "lab", "an equivalence test")
     p_low = float(stats.t.sf((difference + margin) / error, freedom))
     p_high = float(stats.t.cdf((difference - margin) / error, freedom))
     half = float(stats.t.ppf(1.0 - alpha, freedom)) * error

@@ -1,0 +1,46 @@
+"""The laboratory's experiments by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sb3_ppo_edu.bench.learning import LECTURE, PARITY, PEERS, QUICK, Task, lecture_runs, parity_runs, peer_runs
+from sb3_ppo_edu.bench.runs import Run
+from sb3_ppo_edu.bench.sensitivity import QUICK_TASKS, TASKS, sensitivity_runs
+
+
+class Suite(NamedTuple):
+    """
+    An experiment that is made of runs.
+
+    :param title: heading of its report
+    :param tasks: its environments
+    :param runs: its runs, given the seeds
+    :param seeds: how many seeds it has
+    :param command: what runs it
+    """
+
+    title: str
+    tasks: tuple[Task, ...]
+    runs: Callable[[Sequence[int]], list[Run]]
+    seeds: int
+    command: str
+
+
+SUITES = {
+    "lecture": Suite("The lecture's benchmark", LECTURE, lecture_runs, 5, "sb3-edu bench learn --suite lecture"),
+    "peers": Suite("EduPPO among other algorithms", PEERS, peer_runs, 3, "sb3-edu bench learn --suite peers"),
+    "parity": Suite("EduPPO is SB3's PPO", PARITY, parity_runs(PARITY), 5, "sb3-edu bench parity"),
+    "parity-quick": Suite("EduPPO is SB3's PPO: a first look", QUICK, parity_runs(QUICK), 5, "sb3-edu bench parity --quick"),
+    "sensitivity": Suite(
+        "What PPO is sensitive to", TASKS, lambda seeds: sensitivity_runs(TASKS, seeds, 64), 3, "sb3-edu bench sensitivity"
+    ),
+    "sensitivity-quick": Suite(
+        "What PPO is sensitive to: a first look",
+        QUICK_TASKS,
+        lambda seeds: sensitivity_runs(QUICK_TASKS, seeds, 16),
+        2,
+        "sb3-edu bench sensitivity --quick",
+    ),
+}

@@ -1,0 +1,206 @@
+"""The report of the sensitivity study: from rows to a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sb3_ppo_edu.bench.importance import Effect, effects_of, lecture_order_holds, levels_of
+from sb3_ppo_edu.bench.learning import OURS, Task
+from sb3_ppo_edu.bench.page import Picture, Section, Table
+from sb3_ppo_edu.bench.plots import MINUS, Panel, draw_bands, draw_one_setting, draw_panels
+from sb3_ppo_edu.bench.runs import CurveRow, RunRow
+from sb3_ppo_edu.bench.sensitivity import COLLAPSE, FACTORS, JOINT, LECTURE_ORDER, Factor, variant_of
+from sb3_ppo_edu.bench.statistics.aggregates import Interval
+from sb3_ppo_edu.bench.summary import band
+
+NOTHING = "–"
+RATE = FACTORS[0]
+
+
+def sensitivity_sections(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> list[Section]:
+    """
+    Write the study: the ranking, what each setting does, and the lecture's two demonstrations.
+
+    :param rows: all rows
+    :param points: all evaluations during training
+    :param tasks: environments that have rows
+    :return: the sections
+    """
+    found = {task: effects_of(rows, task) for task in tasks}
+    return [
+        ranking_section(found),
+        *(settings_section(rows, task) for task in tasks),
+        rate_section(rows, tasks),
+        collapse_section(rows, points, tasks),
+        method_section(rows),
+    ]
+
+
+def sensitivity_lead(rows: Sequence[RunRow], tasks: Sequence[Task]) -> list[str]:
+    """
+    Say in plain words what the study came to.
+
+    :param rows: all rows
+    :param tasks: environments that have rows
+    :return: paragraphs
+    """
+    paragraphs = []
+    for task in tasks:
+        holds = lecture_order_holds(rows, task)
+        if holds is None:
+            continue
+        reach = {effect.factor.name: effect.reach for effect in effects_of(rows, task)}
+        order = sorted(LECTURE_ORDER, key=lambda name: -reach[name].value)
+        titles = {factor.name: factor.title for factor in FACTORS}
+        same = tuple(order) == LECTURE_ORDER
+        paragraphs.append(
+            f"**{task.env}**: the lecture ranks learning rate, clip range, rollout. Over its own ranges we find "
+            f"{', '.join(f'{titles[name]} ({reach[name].value:.2f})' for name in order)}: "
+            f"the ranking **{'holds' if same else 'does not hold'}** here, with a probability of {holds:.0%} that it is right."
+        )
+    return paragraphs
+
+
+def interval(found: Interval | None) -> str:
+    """
+    Write an estimate and its interval.
+
+    :param found: the estimate, or None
+    :return: such as "0.52 [0.40, 0.61]"
+    """
+    if found is None:
+        return NOTHING
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]".replace("-", MINUS)
+
+
+def ranking_section(found: dict[Task, list[Effect]]) -> Section:
+    """
+    Rank the settings.
+
+    :param found: effects by environment, the strongest first
+    :return: the section
+    """
+    header = ["environment", "setting", "from … to", "reach [95% interval]", "p", "importance, jointly [95% interval]"]
+    lines = [
+        [
+            task.env,
+            effect.factor.title,
+            f"{effect.factor.low:g} … {effect.factor.high:g}",
+            interval(effect.reach),
+            NOTHING if effect.chance is None else f"{effect.chance:.3f}",
+            interval(effect.importance),
+        ]
+        for task, effects in found.items()
+        for effect in effects
+    ]
+    text = [
+        "The most sensitive first. **Reach**: best minus worst mean score when this setting alone goes through its range. "
+        "Best minus worst is above 0 by chance alone: **p** is the probability of such differences if the setting did "
+        "nothing (Kruskal and Wallis). **Importance, jointly**: share of the variance that the setting explains by itself "
+        "when all of them vary at once (fANOVA); what is missing from 1 is due to combinations and to the seed.",
+    ]
+    return Section("Ranking", text, Table(header, lines, names=2))
+
+
+def panel_of(rows: Sequence[RunRow], task: Task, factor: Factor) -> Panel | None:
+    """
+    Sum up a setting for its picture.
+
+    :param rows: all rows
+    :param task: the environment
+    :param factor: the setting
+    :return: its panel, or None without rows
+    """
+    levels = levels_of(rows, task, factor)
+    if not levels:
+        return None
+    return Panel(
+        factor.title.partition(" (")[0],
+        [level.value for level in levels],
+        [level.score.value for level in levels],
+        [level.score.low for level in levels],
+        [level.score.high for level in levels],
+        factor.default,
+    )
+
+
+def settings_section(rows: Sequence[RunRow], task: Task) -> Section:
+    """
+    Show what each setting does in one environment.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: the section
+    """
+    header = ["setting", "value", "seeds", "final returns", "score [95% interval]"]
+    lines = []
+    for factor in FACTORS:
+        for level in levels_of(rows, task, factor):
+            returns = ", ".join(f"{one:,.0f}" for one in level.returns).replace("-", MINUS)
+            value = f"{level.value:g}" + (" (default)" if level.value == factor.default else "")
+            lines.append([factor.title, value, str(len(level.returns)), returns, interval(level.score)])
+    panels = [panel for factor in FACTORS if (panel := panel_of(rows, task, factor)) is not None]
+    caption = f"{task.env}: mean score at each value, the others at SB3's defaults (dotted), with 95% intervals over seeds"
+    title = f"{task.env}, {task.steps:,} steps: one setting at a time"
+    picture = Picture(f"{task.env}.png", draw_panels(title, panels), caption)
+    return Section(task.env, (), Table(header, lines, names=2), picture)
+
+
+def rate_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
+    """
+    Show the lecture's picture of return against learning rate.
+
+    :param rows: all rows
+    :param tasks: environments that have rows
+    :return: the section
+    """
+    panels = {task.env: panel for task in tasks if (panel := panel_of(rows, task, RATE)) is not None}
+    figure = draw_one_setting("A sweet spot: score against learning rate", panels)
+    caption = "Score of the final policy against the learning rate; dotted: SB3's default"
+    text = ["Too low, and the steps do not suffice; too high, and the policy is destroyed. In between lies the sweet spot."]
+    return Section("Learning rate", text, None, Picture("learning-rate.png", figure, caption))
+
+
+def collapse_section(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> Section:
+    """
+    Show the lecture's demonstration: a policy that collapses at a learning rate of 0.1.
+
+    :param rows: all rows
+    :param points: all evaluations during training
+    :param tasks: environments that have rows
+    :return: the section
+    """
+    task = tasks[0]
+    bands = {}
+    for value in (RATE.default, COLLAPSE):
+        own = [row for row in rows if row.variant == variant_of(RATE, value)]
+        found = band(own, points, task, OURS)
+        if found is not None:
+            bands[f"learning rate {value:g}"] = found
+    text = [
+        f"With a learning rate of {COLLAPSE:g} one update moves the policy so far that the data it was made from says nothing "
+        "about the new policy. Clipping does not prevent this: it removes the gradient of a ratio that has left the "
+        "interval, and Adam's step is long before that."
+    ]
+    figure = draw_bands(f"{task.env}: a policy that collapses", bands, task.target, None)
+    return Section("Collapse", text, None, Picture("collapse.png", figure, f"{task.env}: learning with two learning rates"))
+
+
+def method_section(rows: Sequence[RunRow]) -> Section:
+    """
+    Say how the numbers came about.
+
+    :param rows: all rows
+    :return: the section
+    """
+    joint = len([row for row in rows if row.variant == JOINT])
+    return Section(
+        "How it was measured",
+        [
+            "EduPPO with SB3's default settings, no normalisation; the network is SB3's too. One setting at a time takes "
+            "each of its values while the others stay. The joint design is a scrambled Sobol sequence over the ranges of the "
+            f"ranking ({joint} runs, each with a seed of its own). Returns are those of the final policy, deterministic, over "
+            "30 episodes; scores put random actions at 0 and the target at 1, and worse than random counts as 0.",
+            "With few seeds the intervals, a bootstrap over seeds, are too narrow.",
+        ],
+    )
