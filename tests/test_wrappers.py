@@ -47,7 +47,7 @@ def test_the_lander_is_always_seen_right_of_the_pad(env_id: str) -> None:
     seen, expected = wrapped.reset(seed=5)[0], bare.reset(seed=5)[0]
     wrapped.action_space.seed(7)
     flips = 0
-    for _ in range(400):
+    for _ in range(1500):
         x, y, vx, vy, angle, turning, left, right = expected
         mirrored = x < 0
         flips += mirrored
@@ -62,7 +62,7 @@ def test_the_lander_is_always_seen_right_of_the_pad(env_id: str) -> None:
         assert rest == bare_rest
         if rest[1] or rest[2]:
             seen, expected = wrapped.reset()[0], bare.reset()[0]
-    assert 0 < flips < 400
+    assert 0 < flips < 1500
 
 
 def test_the_physics_is_symmetric() -> None:
@@ -83,5 +83,5 @@ def test_the_physics_is_symmetric() -> None:
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "BipedalWalker-v3"])
 def test_only_the_lander_has_this_symmetry(env_id: str) -> None:
     """Another environment is refused with what it has."""
-    with pytest.raises(ValueError, match="found observations of Box.*expected those of LunarLander-v3"):
+    with pytest.raises(ValueError, match="LanderSymmetry: found observations of Box"):
         LanderSymmetry(gym.make(env_id))
