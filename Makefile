@@ -10,7 +10,7 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),
 # What `make train` trains, each to be set on the command line: make train ENV_ID=CartPole-v1 STEPS=20000
 # ARGS goes to the command as it is: make train ARGS="--engine autograd", make test ARGS="-k losses"
 ENV_ID  = LunarLanderContinuous-v3
-STEPS   = 50000
+STEPS   =
 SEED    = 0
 NAME    =
 ARGS    =
@@ -38,7 +38,7 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 	@touch $@
 
 train: $(STAMP) ## train on LunarLanderContinuous-v3, compare with a random policy, leave everything in runs/
-	@$(BIN)/sb3-edu train --env $(ENV_ID) --steps $(STEPS) --seed $(SEED) $(if $(NAME),--name $(NAME)) $(ARGS)
+	@$(BIN)/sb3-edu train --env $(ENV_ID) $(if $(STEPS),--steps $(STEPS)) --seed $(SEED) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 test: $(STAMP) ## run the tests, with the coverage of the floors 1 to 3
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow" --cov --cov-report term $(ARGS)

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize, VecTra
 from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,
     EpisodeSeeds,
+    action_repeat,
     import_named,
     import_wrappers,
     make_evaluation_env,
@@ -192,3 +193,17 @@ def test_no_wrapper_is_no_change() -> None:
     """Without names the environment itself comes back."""
     env = Reseeded()
     assert import_wrappers(None)(env) is env
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "repeats"),
+    [
+        (None, 1),
+        ("gymnasium.wrappers.FlattenObservation", 1),
+        ("sb3_ppo_edu.envs.wrappers.ActionRepeat", 4),
+        ([{"sb3_ppo_edu.envs.wrappers.ActionRepeat": {"repeat": 3}}, "sb3_ppo_edu.envs.wrappers.LanderSymmetry"], 3),
+    ],
+)
+def test_repeated_actions_are_counted(wrapper: Any, repeats: int) -> None:
+    """Environment steps for each decision, as the wrappers themselves take them."""
+    assert action_repeat(wrapper) == repeats

@@ -16,6 +16,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.envs.factory import action_repeat, import_wrappers
 from sb3_ppo_edu.hyperparameters import (
     ZOO_KEYS,
     bundled_file,
@@ -75,8 +76,9 @@ def test_every_block_builds_its_model_and_trains(env_id: str) -> None:
     settings = load_hyperparameters(env_id)
     n_envs = min(settings.pop("n_envs", 1), 2)
     normalize, n_timesteps = settings.pop("normalize"), settings.pop("n_timesteps")
-    assert n_timesteps >= 20_000
-    env = make_vec_env(env_id, n_envs, env_kwargs={"render_mode": None})
+    assert n_timesteps >= 10_000
+    wrap = import_wrappers(settings.pop("env_wrapper", None))
+    env = make_vec_env(env_id, n_envs, env_kwargs={"render_mode": None}, wrapper_class=wrap)
     if normalize:
         env = VecNormalize(env, **normalize)
     settings.update(n_steps=min(settings["n_steps"], 16), batch_size=8, n_epochs=1)
@@ -98,9 +100,17 @@ def test_values_are_ready_for_use() -> None:
     """Text becomes a dictionary, whole floats become integers, and rewards are scaled with the algorithm's own discount."""
     settings = load_hyperparameters("LunarLanderContinuous-v3")
     assert settings["policy_kwargs"] == {"log_std_init": -0.5}
-    assert settings["n_timesteps"] == 50_000
-    assert isinstance(settings["n_timesteps"], int)
-    assert settings["normalize"] == {"norm_obs": True, "norm_reward": True, "gamma": 0.995}
+    assert settings["normalize"] == {"norm_obs": True, "norm_reward": True, "gamma": settings["gamma"]}
+    cheetah = load_hyperparameters("HalfCheetah-v5")["n_timesteps"]
+    assert (cheetah, type(cheetah)) == (1_000_000, int)
+
+
+@pytest.mark.parametrize("env_id", ["LunarLander-v3", "LunarLanderContinuous-v3"])
+def test_the_landers_settings_stay_within_fifty_thousand_steps(env_id: str) -> None:
+    """Whole rollouts of decisions, times the steps that each is held for, are at most 50,000 environment steps."""
+    settings = load_hyperparameters(env_id)
+    assert settings["n_timesteps"] % (settings["n_envs"] * settings["n_steps"]) == 0
+    assert 45_000 < settings["n_timesteps"] * action_repeat(settings["env_wrapper"]) <= 50_000
 
 
 def test_a_checkout_and_an_installed_package_find_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

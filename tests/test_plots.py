@@ -168,6 +168,14 @@ def test_folder_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(curve.random_returns, [0.5])
 
 
+def test_decisions_are_drawn_as_environment_steps(tmp_path: Path) -> None:
+    """Where an action is held for three steps, an evaluation after 4 decisions stands at 12; monitors count steps already."""
+    write_monitor(tmp_path / "monitor", 0, [(1.0, 12)])
+    np.savez(tmp_path / "evaluations.npz", timesteps=[4], results=[[7.0]], ep_lengths=[[1]])
+    curve = read_learning_curve(tmp_path, "x", 3)
+    assert (curve.train_steps.tolist(), curve.eval_steps.tolist()) == ([12.0], [12])
+
+
 def test_empty_folder_is_an_empty_curve(tmp_path: Path) -> None:
     """A run that was interrupted at once can be drawn all the same."""
     curve = read_learning_curve(tmp_path, "x")

@@ -53,19 +53,20 @@ class LearningCurve:
     random_returns: np.ndarray
 
 
-def read_learning_curve(folder: Path, title: str) -> LearningCurve:
+def read_learning_curve(folder: Path, title: str, steps_per_decision: int = 1) -> LearningCurve:
     """
     Read a run's learning curve from its folder.
 
     :param folder: the run's folder
     :param title: what the picture is of
+    :param steps_per_decision: environment steps that an action is repeated for, which the evaluations' steps do not count
     :return: the curve; what the folder does not have is empty
     """
     train_steps, train_returns = read_training_episodes(folder / MONITOR_FOLDER)
     eval_steps, eval_returns = np.zeros(0), np.zeros((0, 0))
     if (folder / EVALUATIONS_FILE).is_file():
         with np.load(folder / EVALUATIONS_FILE) as evaluations:
-            eval_steps, eval_returns = evaluations["timesteps"], evaluations["results"]
+            eval_steps, eval_returns = evaluations["timesteps"] * steps_per_decision, evaluations["results"]
     final: dict[str, dict[str, list[float]]] = {}
     if (folder / EVALUATION_FILE).is_file():
         final = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
@@ -288,12 +289,14 @@ class Panel:
 SCORE_AXIS = "score (0 random actions, 1 the target)"
 
 
-def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
+def draw_panels(title: str, panels: Sequence[Panel], scale: str = SCORE_AXIS, *, from_zero: bool = True) -> Figure:
     """
     Draw what each of several settings does, one panel for each, on one scale.
 
     :param title: what the picture is of
     :param panels: the settings
+    :param scale: what is drawn
+    :param from_zero: begin the scale at 0
     :return: the figure
     """
     columns = 4
@@ -301,11 +304,13 @@ def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
     figure = Figure(figsize=(10, 0.6 + 2.5 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.supylabel(SCORE_AXIS, fontsize=10)
+    figure.supylabel(scale, fontsize=10)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_levels(axes, panel, BLUE, "o")
         axes.set_title(panel.title, loc="left", fontsize=10)
+    if from_zero:
+        grid.flat[0].set_ylim(bottom=0)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     return figure
@@ -327,6 +332,7 @@ def draw_one_setting(title: str, panels: Mapping[str, Panel]) -> Figure:
         _draw_levels(axes, panel, colour, marker, name)
         axes.set_xlabel(panel.title)
     axes.set_ylabel(SCORE_AXIS)
+    axes.set_ylim(bottom=0)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -339,7 +345,6 @@ def _draw_levels(axes: Any, panel: Panel, colour: str, marker: str, name: str | 
     if panel.default in panel.levels:
         axes.axvline(panel.levels.index(panel.default), color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
     axes.set_xticks(places, [f"{level:g}" for level in panel.levels], fontsize=8)
-    axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -29,7 +29,9 @@ from tqdm import tqdm
 
 from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
+from sb3_ppo_edu.cli.tune import add_tune
 from sb3_ppo_edu.engines import NonFiniteUpdateError
+from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
 from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.runs import (
@@ -125,6 +127,7 @@ def build_parser() -> Parser:
     _add_evaluate(commands)
     _add_enjoy(commands)
     add_bench(commands)
+    add_tune(commands)
     return parser
 
 
@@ -470,7 +473,8 @@ def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
     trained = evaluate_run(saved, arguments.eval_episodes)
     random = evaluate_random(saved, arguments.eval_episodes)
     write_evaluation(run, trained, random)
-    curve = plots.read_learning_curve(run.folder, f"{arguments.env}, seed {arguments.seed}")
+    repeats = action_repeat(run.settings.environment.wrapper)
+    curve = plots.read_learning_curve(run.folder, f"{arguments.env}, seed {arguments.seed}", repeats)
     plots.save_figure(plots.draw_learning_curve(curve), run.folder / LEARNING_CURVE_FILE)
     if arguments.replay:
         draw_into_memory()
@@ -601,8 +605,10 @@ def print_start(console: Console, run: Run) -> None:
     """
     settings = run.settings
     environments = "1 environment" if settings.n_envs == 1 else f"{settings.n_envs} environments"
+    repeats = action_repeat(settings.environment.wrapper)
+    held = f" of {repeats} environment steps each, {repeats * settings.steps:,} in all" if repeats > 1 else ""
     console.print(
-        f"[bold]{settings.environment.id}[/bold]: {settings.steps:,} steps, seed {settings.seed}, {environments}, "
+        f"[bold]{settings.environment.id}[/bold]: {settings.steps:,} steps{held}, seed {settings.seed}, {environments}, "
         f"{'normalised' if settings.environment.normalize else 'not normalised'}, "
         f"{th.get_num_threads()} torch thread(s), into [bold]{run.folder}[/bold]",
         soft_wrap=True,

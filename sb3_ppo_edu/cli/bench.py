@@ -19,7 +19,7 @@ from sb3_ppo_edu.bench.experiments import SUITES
 from sb3_ppo_edu.bench.runs import Run
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
-from sb3_ppo_edu.bench.suite import Done, in_processes, on_ray, run_suite
+from sb3_ppo_edu.bench.suite import Backend, Done, in_processes, on_ray, run_suite
 from sb3_ppo_edu.cli.common import DONE, FAILED, positive, refusing_bad_input
 
 SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
@@ -224,25 +224,41 @@ def bench_suite(arguments: argparse.Namespace) -> int:
         asked = suite.runs(range(arguments.seeds or suite.seeds))
         runs = choose_runs(asked, arguments.envs, arguments.algorithms)
         backend = on_ray(arguments.address) if arguments.backend == "ray" else in_processes(arguments.workers)
-    console = Console()
+    with refusing_bad_input():
+        failures = run_with_bar(folder, runs, backend, every_run)
+    for failed in failures:
+        print(f"{failed.run.name} failed: {failed.error}", file=sys.stderr)
+    if len(failures) < len(runs):
+        show_report(folder, name, Console())
+    return FAILED if failures else DONE
+
+
+def run_with_bar(folder: Path, runs: Sequence[Run], backend: Backend, among: Sequence[Run], title: str = "") -> list[Done]:
+    """
+    Run what is missing, with a progress bar.
+
+    :param folder: where the rows are kept
+    :param runs: what to run
+    :param backend: who runs them
+    :param among: all runs that the tables are about
+    :param title: what the bar is for
+    :return: those that failed
+    """
     columns, lines = shutil.get_terminal_size()
     failures: list[Done] = []
     with tqdm(total=len(runs), unit=" runs", ncols=min(columns, 120), nrows=lines, bar_format=RUNS_BAR) as bar:
 
         def note(done: Done, count: int, _: int) -> None:
             bar.update(count - bar.n)
-            bar.set_description_str(f"{done.run.name} {'failed' if done.error else 'is done'}")
+            what = f"{title}{done.run.variant}, seed {done.run.seed}" if title else done.run.name
+            bar.set_description_str(f"{what} {'failed' if done.error else 'is done'}")
             if done.error:
                 failures.append(done)
 
-        with refusing_bad_input():
-            run_suite(folder, runs, backend, note, every_run)
+        bar.set_description_str(title.strip())
+        run_suite(folder, runs, backend, note, among)
         bar.update(len(runs) - bar.n)
-    for failed in failures:
-        print(f"{failed.run.name} failed: {failed.error}", file=sys.stderr)
-    if len(failures) < len(runs):
-        show_report(folder, name, console)
-    return FAILED if failures else DONE
+    return failures
 
 
 def choose_runs(runs: Sequence[Run], envs: Sequence[str] | None, algorithms: Sequence[str] | None) -> list[Run]:
@@ -284,10 +300,23 @@ def show_report(folder: Path, name: str, console: Console) -> None:
     :param console: where to print
     """
     # Imported here: it draws.
-    from sb3_ppo_edu.bench.page import save_page
     from sb3_ppo_edu.bench.report import read_page
 
-    page = read_page(folder, name)
+    show_page(read_page(folder, name), folder, name, console)
+
+
+def show_page(page: Any, folder: Path, name: str, console: Console) -> None:
+    """
+    Save a page, and print what it comes to.
+
+    :param page: the page
+    :param folder: where
+    :param name: of its files, without suffix
+    :param console: where to print
+    """
+    # Imported here: it draws.
+    from sb3_ppo_edu.bench.page import save_page
+
     written = save_page(page, folder, name)
     section = page.sections[0]
     if section.table is not None:

@@ -22,6 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
+from sb3_ppo_edu.envs.wrappers import ActionRepeat
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 
@@ -257,3 +258,17 @@ def named_with_kwargs(names: Any) -> list[tuple[str, dict[str, Any]]]:
         else:
             raise ValueError(f"{entry!r}: expected a dotted name, or one with its arguments: {{name: {{argument: value}}}}")
     return pairs
+
+
+def action_repeat(wrapper: Any) -> int:
+    """
+    Count the environment steps that a decision is held for.
+
+    :param wrapper: wrappers in the zoo's form
+    :return: product of the repeats of every ``ActionRepeat`` among them; 1 without
+    """
+    repeats = 1
+    for name, kwargs in named_with_kwargs(wrapper):
+        if name == f"{ActionRepeat.__module__}.{ActionRepeat.__qualname__}":
+            repeats *= int(kwargs.get("repeat", ActionRepeat.REPEAT))
+    return repeats

@@ -20,7 +20,10 @@ class ActionRepeat(gym.Wrapper):
     :raises ValueError: if it is less than 1
     """
 
-    def __init__(self, env: gym.Env, repeat: int = 4) -> None:
+    REPEAT = 4
+    """How often if nothing else is said."""
+
+    def __init__(self, env: gym.Env, repeat: int = REPEAT) -> None:
         super().__init__(env)
         if repeat < 1:
             raise ValueError(f"repeat={repeat}: expected an integer ≥ 1 (how often each action is taken)")
