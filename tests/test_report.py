@@ -17,7 +17,7 @@ from sb3_ppo_edu.bench.learning import Task
 from sb3_ppo_edu.bench.rows import read_rows, write_rows
 from sb3_ppo_edu.bench.runs import CurveRow, Run, RunRow, check
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.bench.summary import band, compare, summarise
+from sb3_ppo_edu.bench.summary import band, compare, score_table, summarise
 from sb3_ppo_edu.cli import main
 
 TASK = Task("CartPole-v1", 100, 450.0, 50.0)
@@ -88,6 +88,43 @@ def test_a_band_is_the_mean_over_seeds_at_common_steps() -> None:
     assert found.mean.tolist() == [435.0, 450.0]
     assert (found.low <= found.mean).all() and (found.mean <= found.high).all()
     assert band(ROWS, POINTS, TASK, "ppo") is None
+
+
+def test_scores_of_several_environments() -> None:
+    """
+    CartPole from random 50 to 450, LunarLander from −150 to 200: final returns of 250 and 25 are a half in both.
+
+    As many runs count as each environment has; an environment without random actions does not count.
+    """
+    tasks = [TASK, Task("LunarLander-v3", 100, 200.0, 20.0), Task("Pendulum-v1", 100, -200.0, 20.0)]
+    rows = [
+        row("random", 0, 50.0),
+        row("random", 0, -150.0, env="LunarLander-v3"),
+        row("eduppo", 0, 250.0),
+        row("eduppo", 1, 450.0),
+        row("eduppo", 0, 25.0, env="LunarLander-v3"),
+        row("eduppo", 0, -150.0, env="Pendulum-v1"),
+    ]
+    scores = score_table(rows, tasks, "eduppo")
+    assert scores is not None
+    np.testing.assert_allclose(scores, [[0.5, 0.5]])
+    assert score_table(rows, tasks, "a2c") is None
+    page = report.make_page(rows, [], "lecture")
+    (together,) = [section for section in page.sections if section.title == "All environments together"]
+    assert together.table is not None
+    assert together.table.rows[0][:4] == ["EduPPO", "2", "1", "0.50 [0.50, 0.50]"]
+    assert together.table.rows[0][-1] == "0.50 [0.50, 0.50]"
+
+
+def test_settings_and_held_actions_are_said() -> None:
+    """The lander's report says whose settings it has, and that 16,640 decisions are at most 49,920 environment steps."""
+    page = report.make_page([row("eduppo", 0, 210.0, env="LunarLander-v3")], [], "lander")
+    text = page.sections[-1].text[0]
+    start = "Settings: this package's (`hyperparams/eduppo.yml`). On LunarLander-v3 an action is held for 3 steps"
+    assert text.startswith(start)
+        "Settings: this package's (`hyperparams/eduppo.yml`). On LunarLander-v3 an action is held for 3 steps"
+    )
+    assert "16,640 decisions" in text and "49,920" in text
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sb3_ppo_edu.bench.learning import LECTURE, PARITY, PEERS, QUICK, Task, lecture_runs, parity_runs, peer_runs
+from sb3_ppo_edu.bench.learning import (
+    LANDER,
+    LECTURE,
+    PARITY,
+    PEERS,
+    QUICK,
+    Task,
+    lander_runs,
+    lecture_runs,
+    parity_runs,
+    peer_runs,
+)
 from sb3_ppo_edu.bench.runs import Run
 from sb3_ppo_edu.bench.sensitivity import QUICK_TASKS, TASKS, sensitivity_runs
 
@@ -30,6 +41,7 @@ class Suite(NamedTuple):
 
 SUITES = {
     "lecture": Suite("The lecture's benchmark", LECTURE, lecture_runs, 5, "sb3-edu bench learn --suite lecture"),
+    "lander": Suite("LunarLander in fifty thousand steps", LANDER, lander_runs, 20, "sb3-edu bench learn --suite lander"),
     "peers": Suite("EduPPO among other algorithms", PEERS, peer_runs, 3, "sb3-edu bench learn --suite peers"),
     "parity": Suite("EduPPO is SB3's PPO", PARITY, parity_runs(PARITY), 5, "sb3-edu bench parity"),
     "parity-quick": Suite("EduPPO is SB3's PPO: a first look", QUICK, parity_runs(QUICK), 5, "sb3-edu bench parity --quick"),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from sb3_ppo_edu.runs import EVALUATION_FILE, EVALUATIONS_FILE, MONITOR_FOLDER, write_atomically
 
@@ -261,6 +261,35 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
         label = f"random actions, {random:,.0f}".replace("-", MINUS)
         axes.axhline(random, color=GREY, linewidth=1.2, linestyle=(0, (1, 2)), label=label)
     axes.set_xlim(left=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_profiles(title: str, profiles: Mapping[str, Band]) -> Figure:
+    """
+    Draw performance profiles: the share of runs whose score is above each threshold.
+
+    :param title: what the picture is of
+    :param profiles: by name of the algorithm; the steps of a band are its thresholds
+    :return: the figure
+    """
+    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    axes.set_xlabel("score (0 random actions, 1 the target)")
+    axes.set_ylabel("share of runs above it")
+    looks = zip(CURVE_COLOURS, CURVE_STYLES, strict=True)
+    for (name, band), (colour, style) in zip(profiles.items(), looks, strict=False):
+        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(band.steps, band.mean, color=colour, linestyle=style, linewidth=2, label=name)
+    axes.axvline(1.0, color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="the target")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
     return figure
 

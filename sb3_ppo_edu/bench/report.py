@@ -7,16 +7,21 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM
 from sb3_ppo_edu.bench.experiments import SUITES, Suite
 from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
-from sb3_ppo_edu.bench.plots import MINUS, draw_bands
+from sb3_ppo_edu.bench.plots import MINUS, Band, draw_bands, draw_profiles
 from sb3_ppo_edu.bench.rows import read_rows
 from sb3_ppo_edu.bench.runs import CurveRow, RunRow
 from sb3_ppo_edu.bench.sensitivity_report import sensitivity_lead, sensitivity_sections
+from sb3_ppo_edu.bench.statistics import aggregates
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, summarise
+from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
+from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.hyperparameters import load_hyperparameters
 
 NOTHING = "–"
 
@@ -52,9 +57,11 @@ def make_page(rows: Sequence[RunRow], points: Sequence[CurveRow], name: str) -> 
         return Page(suite.title, words, sensitivity_sections(rows, points, tasks), made_by(rows, name))
     sections = [comparison_section(rows, tasks)] if name.startswith("parity") else [overview(rows, points, tasks)]
     sections += [task_section(rows, points, task) for task in tasks]
+    if len(tasks) > 1 and not name.startswith("parity"):
+        sections.append(together_section(rows, tasks))
     if not name.startswith("parity") and any(compare(rows, task, OURS, THEIRS) for task in tasks):
         sections.append(comparison_section(rows, tasks))
-    return Page(suite.title, lead(rows, tasks, suite), [*sections, method(rows)], made_by(rows, name))
+    return Page(suite.title, lead(rows, tasks, suite), [*sections, method(rows, tasks)], made_by(rows, name))
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -257,24 +264,97 @@ def comparison_line(task: Task, name: str, found: Comparison) -> list[str]:
     ]
 
 
-def method(rows: Sequence[RunRow]) -> Section:
+def together_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
     """
-    Say how the numbers came about.
+    Sum up the environments together.
 
     :param rows: all rows
+    :param tasks: environments that have rows
     :return: the section
     """
-    episodes = sorted({row.final_episodes for row in rows})
-    settings = sorted({row.settings for row in rows if row.algorithm != RANDOM})
+    names = [name for name in dict.fromkeys(row.algorithm for row in rows) if name != RANDOM]
+    lines, profiles = [], {}
+    thresholds = np.linspace(0.0, 1.5, 61)
+    for name in names:
+        scores = score_table(rows, tasks, name)
+        if scores is None:
+            continue
+        cells = [
+            interval(aggregates.bootstrap(scores, statistic))
+            for statistic in (aggregates.interquartile_mean, aggregates.median, aggregates.mean, aggregates.optimality_gap)
+        ]
+        lines.append([ALGORITHMS[name].title, str(scores.shape[1]), str(scores.shape[0]), *cells])
+        if scores.shape[1] == len(tasks):
+            low, high = aggregates.profile_band(scores, thresholds)
+            shares = aggregates.performance_profile(scores, thresholds)
+            profiles[ALGORITHMS[name].title] = Band(thresholds, shares, low, high, len(scores))
+    text = [
+        "Scores: 0 is the mean return of random actions, 1 the target. Intervals are stratified bootstraps over seeds (95%; "
+        "with few seeds too narrow). **Optimality gap**: how far runs fall short of 1 on average; less is better.",
+    ]
+    header = ["algorithm", "environments", "seeds", "IQM", "median", "mean", "optimality gap"]
+    picture = None
+    if profiles:
+        caption = "Performance profiles: share of all runs whose score is above a threshold, with 95% bands"
+        picture = Picture("profiles.png", draw_profiles("All environments together", profiles), caption)
+    return Section("All environments together", text, Table(header, lines), picture)
+
+
+def interval(found: aggregates.Interval) -> str:
+    """
+    Write an estimate and its interval.
+
+    :param found: the estimate
+    :return: such as "0.52 [0.40, 0.61]"
+    """
+    return f"{number(found.value, 2)} [{number(found.low, 2)}, {number(found.high, 2)}]"
+
+
+def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
+    """
+    Say whose settings the runs had, and how decisions are counted.
+
+    :param rows: all rows
+    :param tasks: environments that have rows
+    :return: sentences
+    """
     words = {
         "own": "this package's (`hyperparams/eduppo.yml`)",
         "zoo": "RL Baselines3 Zoo's",
         "defaults": "the algorithms' defaults",
     }
+    envs: dict[str, list[str]] = {}
+    for task in tasks:
+        for name in sorted({row.settings for row in of_task(rows, task) if row.algorithm != RANDOM}):
+            envs.setdefault(name, []).append(task.env)
+    found = " and ".join(
+        words[name] + (f" on {', '.join(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items())
+    )
+    found = f"Settings: {found}."
+    for task in tasks:
+        if task.env in envs.get("own", ()):
+            repeats = action_repeat(load_hyperparameters(task.env).get("env_wrapper"))
+            if repeats > 1:
+                found += (
+                    f" On {task.env} an action is held for {repeats} steps of the environment: {number(task.steps)} "
+                    f"decisions, which are what is counted here, are at most {number(repeats * task.steps)} of its steps."
+                )
+    return found
+
+
+def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
+    """
+    Say how the numbers came about.
+
+    :param rows: all rows
+    :param tasks: environments that have rows
+    :return: the section
+    """
+    episodes = sorted({row.final_episodes for row in rows})
     return Section(
         "How it was measured",
         [
-            f"Settings: {' and '.join(words[one] for one in settings)}. Each run has a process of its own with one thread. "
+            f"{settings_in_words(rows, tasks)} Each run has a process of its own with one thread. "
             f"The final policy, not the best one seen, plays {' or '.join(map(str, episodes))} episodes deterministically, "
             "the same ones for every run. Training time leaves out the evaluations; runs share the machine, so it is no "
             "measurement of speed (that is `sb3-edu bench speed`).",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sb3_ppo_edu.bench.algorithms import RANDOM
 from sb3_ppo_edu.bench.learning import Task
 from sb3_ppo_edu.bench.plots import Band
 from sb3_ppo_edu.bench.runs import CurveRow, RunRow
@@ -159,6 +160,29 @@ def compare(rows: Sequence[RunRow], task: Task, first: str, second: str) -> Comp
         len(pairs),
         float(np.median([other.train_seconds / one.train_seconds for one, other in pairs if one.train_seconds > 0])),
     )
+
+
+def score_table(rows: Sequence[RunRow], tasks: Sequence[Task], algorithm: str) -> aggregates.Scores | None:
+    """
+    Put an algorithm's final returns in all its environments on one scale: random actions 0, the target 1.
+
+    :param rows: all rows
+    :param tasks: environments
+    :param algorithm: key of the algorithm
+    :return: scores of shape ``(runs, tasks)``: the environments that it and random actions have rows of, and as many runs as
+        each of those has; None if there are none
+    """
+    columns, low, high = [], [], []
+    for task in tasks:
+        own, random = of_task(rows, task, algorithm), of_task(rows, task, RANDOM)
+        if own and random:
+            columns.append([row.final_mean for row in own])
+            low.append(float(np.mean([row.final_mean for row in random])))
+            high.append(task.target)
+    if not columns:
+        return None
+    runs = min(map(len, columns))
+    return aggregates.normalize(np.array([column[:runs] for column in columns]).T, low, high)
 
 
 def band(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, algorithm: str) -> Band | None:

@@ -30,12 +30,13 @@ SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "sp
 RUNS_BAR = "{n_fmt}/{total_fmt} runs |{bar}| {elapsed}<{remaining} {desc}"
 """What the progress bar of a suite shows."""
 
-LEARN_SUITES = ("lecture", "peers")
+LEARN_SUITES = ("lecture", "lander", "peers")
 
 BENCH_LEARN_DESCRIPTION = """\
 Train EduPPO, SB3's PPO and others on several environments with several seeds, and write a report: final returns with
 intervals, learning curves, how many steps each needs. Each run has a process of its own with one thread. What is
-interrupted goes on where it stopped, what failed is tried again. "lecture" takes hours, "peers" too.
+interrupted goes on where it stopped, what failed is tried again. "lander" takes some minutes,
+"lecture" and "peers" take hours.
 """
 
 BENCH_LEARN_EXAMPLES = """\
