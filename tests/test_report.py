@@ -122,8 +122,6 @@ def test_settings_and_held_actions_are_said() -> None:
     text = page.sections[-1].text[0]
     start = "Settings: this package's (`hyperparams/eduppo.yml`). On LunarLander-v3 an action is held for 3 steps"
     assert text.startswith(start)
-        "Settings: this package's (`hyperparams/eduppo.yml`). On LunarLander-v3 an action is held for 3 steps"
-    )
     assert "16,640 decisions" in text and "49,920" in text
 
 
