@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import pathlib
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -39,6 +41,7 @@ from sb3_ppo_edu.engines import (
 )
 from sb3_ppo_edu.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy, check_bounded_action_space, resolve_policy
+from sb3_ppo_edu.trust import check_model, describing_failure
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")
@@ -408,6 +411,44 @@ class EduPPO(OnPolicyAlgorithm):
         if self.policy_class in (TanhGaussianPolicy, BetaPolicy):
             mlp_class_name = self.policy_class.__name__
         super()._maybe_recommend_cpu(mlp_class_name)
+
+    # -- loading ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls: type[SelfEduPPO],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        trusted: bool = True,
+        **kwargs: Any,
+    ) -> SelfEduPPO:
+        """
+        Load a model that this class or SB3's PPO has saved.
+
+        :param path: the file, with or without ``.zip``, or a file object
+        :param env: environment to go on training in, with the same spaces; None is enough to predict
+        :param device: where the networks shall live
+        :param custom_objects: attributes that replace the file's, which are then not looked at
+        :param print_system_info: print the versions that saved it and those that load it
+        :param force_reset: reset ``env`` before training goes on
+        :param trusted: run whatever the file's pickles say, as SB3 does. With False, for a file that someone else made, only
+            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.trust`)
+        :param kwargs: further attributes to change
+        :return: the model
+        :raises FileNotFoundError: if there is no such file
+        :raises ValueError: with ``trusted=False``, if the file is damaged, is no PPO's, or wants a type that is not on the
+            list; the message names file, place and type
+        """
+        if trusted:
+            return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        checked = check_model(path, cls, custom_objects)
+        with describing_failure(path):
+            return super().load(checked.file, env, device, checked.attributes, print_system_info, force_reset, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
         """

@@ -30,6 +30,7 @@ FLOORS = {
     "arguments": 3,
     "ppo": 3,
     "reinforce": 3,
+    "trust": 3,
     # 4 the services
     "checkpoint": 4,
     "distributed": 4,
@@ -61,6 +62,7 @@ KNOWS = {
     "arguments": TRAINING,
     "ppo": TRAINING,
     "reinforce": TRAINING,
+    "trust": TRAINING,
 }
 
 # Above floor 3 anything may be imported, save these: they are slow to import or patch what they touch.
