@@ -6,8 +6,9 @@ import io
 import math
 import pathlib
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -43,6 +44,9 @@ from sb3_ppo_edu.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy, check_bounded_action_space, resolve_policy
 from sb3_ppo_edu.trust import check_model, describing_failure
 from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+if TYPE_CHECKING:
+    from sb3_ppo_edu.checkpoint.resume import Resumption
 
 SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")
 
@@ -88,6 +92,23 @@ class UpdateRecord:
         """
         mean: np.float64 = np.mean([getattr(statistics, name) for statistics in self.minibatches])
         return mean
+
+
+class SafePoint(Protocol):
+    """Who wants to know when a training stands between two steps, where all of its state can be taken."""
+
+    def reached(self) -> None:
+        """Hear that training stands between two steps; an exception ends it."""
+
+    def failed(self) -> None:
+        """Hear the same just before an exception of a callback ends the training."""
+
+    def released(self) -> None:
+        """Hear that training has ended, however it did."""
+
+
+TRAINING_STATE = ("safe_point", "resumed_envs", "_resumption", "_iteration", "_rollout_steps", "_mid_rollout")
+"""Attributes that belong to a training in progress and not to the model."""
 
 
 class EduPPO(OnPolicyAlgorithm):
@@ -150,6 +171,15 @@ class EduPPO(OnPolicyAlgorithm):
         first one and needs a C++ compiler; results then agree with SB3's to within rounding only
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
+
+    safe_point: SafePoint | None = None
+    """Who is told between the steps of the training in progress; :class:`~sb3_ppo_edu.checkpoint.ExactCheckpoint` sets it."""
+    resumed_envs: Sequence[str] = ()
+    """How :meth:`resume` has restored each environment."""
+    _resumption: Resumption | None = None
+    _iteration = 0
+    _rollout_steps = 0
+    _mid_rollout = False
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCriticPolicy,
@@ -456,7 +486,7 @@ class EduPPO(OnPolicyAlgorithm):
 
         :return: their names
         """
-        return [*super()._excluded_save_params(), "_engine"]
+        return [*super()._excluded_save_params(), "_engine", *TRAINING_STATE]
 
     # -- collecting ------------------------------------------------------------------------------------------------------
 
@@ -477,15 +507,14 @@ class EduPPO(OnPolicyAlgorithm):
         assert self._last_obs is not None, "No previous observation was provided"
         self.policy.set_training_mode(False)
         engine = self._current_engine()
-        n_steps = 0
-        rollout_buffer.reset()
-        if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
+        n_steps = self._begin_rollout(env, callback, rollout_buffer)
 
         # Without a callback SB3 puts an empty one in its place, whose local variables nobody can see.
         watched = type(callback) is not ConvertCallback or callback.callback is not None
-        callback.on_rollout_start()
         while n_steps < n_rollout_steps:
+            self._rollout_steps = n_steps
+            if self.safe_point is not None:
+                self.safe_point.reached()
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
 
@@ -498,7 +527,8 @@ class EduPPO(OnPolicyAlgorithm):
             self.num_timesteps += env.num_envs
             if watched:
                 callback.update_locals(locals())
-            if not callback.on_step():
+            going_on, failure = self._call_back(callback)
+            if not going_on:
                 return False
 
             self._update_info_buffer(infos, dones)
@@ -508,13 +538,61 @@ class EduPPO(OnPolicyAlgorithm):
             add_transition(rollout_buffer, self._last_obs, actions, rewards, starts, values, log_probs)
             self._last_obs = cast(Any, new_obs)
             self._last_episode_starts = dones
+            if failure is not None:
+                self._end_with(failure, n_steps)
 
-        values = engine.value(self._as_tensor(cast(Any, new_obs)))
+        self._rollout_steps = 0
+        dones = cast(np.ndarray, self._last_episode_starts)
+        values = engine.value(self._as_tensor(cast(Any, self._last_obs)))
         compute_returns_and_advantage(rollout_buffer, values, dones)
 
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _begin_rollout(self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer) -> int:
+        """
+        Begin a rollout, or go on with one that was interrupted.
+
+        :param env: the training environments
+        :param callback: told of the start
+        :param rollout_buffer: emptied for a new rollout
+        :return: steps that are done already
+        """
+        if self._mid_rollout:
+            self._mid_rollout = False
+            return self._rollout_steps
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        return 0
+
+    def _call_back(self, callback: BaseCallback) -> tuple[bool, Exception | None]:
+        """
+        Call the callback, and keep its exception where someone wants to make a checkpoint before it ends the training.
+
+        :param callback: the callback
+        :return: whether to go on, and the exception
+        """
+        if self.safe_point is None:
+            return callback.on_step(), None
+        try:
+            return callback.on_step(), None
+        except Exception as error:
+            return True, error
+
+    def _end_with(self, failure: Exception, n_steps: int) -> NoReturn:
+        """
+        End the training with an exception of a callback, now that the step is complete.
+
+        :param failure: the exception
+        :param n_steps: steps of the rollout that are done
+        """
+        self._rollout_steps = n_steps
+        if self.safe_point is not None:
+            self.safe_point.failed()
+        raise failure
 
     def _as_tensor(self, observations: np.ndarray | dict[str, np.ndarray]) -> PyTorchObs:
         """
@@ -705,11 +783,59 @@ class EduPPO(OnPolicyAlgorithm):
         :param progress_bar: show progress (needs tqdm and rich)
         :return: the trained model
         """
-        return super().learn(
-            total_timesteps=total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
+        resumption, self._resumption = self._resumption, None
+        if resumption is not None:
+            total_timesteps, reset_num_timesteps = resumption.left(self, total_timesteps, reset_num_timesteps), False
+        else:
+            self._iteration = self._rollout_steps = 0
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        try:
+            callback.on_training_start(locals(), globals())
+            if resumption is not None:
+                resumption.restore(self, callback)
+                self._mid_rollout = self._rollout_steps > 0
+            assert self.env is not None
+            while self.num_timesteps < total_timesteps or self._mid_rollout:
+                if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
+                    break
+                self._iteration += 1
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                if log_interval is not None and self._iteration % log_interval == 0:
+                    self.dump_logs(self._iteration)
+                self.train()
+            callback.on_training_end()
+        finally:
+            self._mid_rollout = False
+            if self.safe_point is not None:
+                self.safe_point.released()
+                self.safe_point = None
+        return self
+
+    @classmethod
+    def resume(
+        cls: type[SelfEduPPO],
+        path: str | pathlib.Path,
+        env: VecEnv | Sequence[Callable[[], gym.Env]],
+        device: th.device | str = "auto",
+        trusted: bool = True,
+    ) -> SelfEduPPO:
+        """
+        Load a checkpoint of :class:`~sb3_ppo_edu.checkpoint.ExactCheckpoint`, to go on as if nothing had happened.
+
+        The next ``learn``, with the same arguments and callbacks as the one that was interrupted, completes it: it ends with
+        the same parameters, logs and evaluations. Environments are brought to where they were; ``model.resumed_envs`` says
+        how each was.
+
+        :param path: a checkpoint, or a folder of them, of which the newest whole one is taken
+        :param env: the vector environment, built as for the interrupted training, or functions that each make one environment
+        :param device: where the networks live
+        :param trusted: as for :meth:`load`: whether the constructor's arguments may be of any type
+        :return: the model
+        :raises CheckpointError: if there is no whole checkpoint, or it is of other environments
+        """
+        # Imported here: checkpoint restores models by their public attributes, and is no part of the algorithm.
+        from sb3_ppo_edu.checkpoint.resume import resume
+
+        return resume(cls, pathlib.Path(path), env, device, trusted)

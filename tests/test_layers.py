@@ -28,11 +28,11 @@ FLOORS = {
     # 3 the algorithm, its argument checks, and the package's face (__init__)
     "__init__": 3,
     "arguments": 3,
+    "checkpoint": 3,
     "ppo": 3,
     "reinforce": 3,
     "trust": 3,
     # 4 the services
-    "checkpoint": 4,
     "distributed": 4,
     "doctor": 4,
     "envs": 4,
@@ -60,6 +60,7 @@ KNOWS = {
     "vec_env": TRAINING,
     "__init__": (),
     "arguments": TRAINING,
+    "checkpoint": TRAINING,
     "ppo": TRAINING,
     "reinforce": TRAINING,
     "trust": TRAINING,

@@ -62,7 +62,7 @@ class EpisodeSeeds(gym.Wrapper):
 
     def __init__(self, env: gym.Env, first: int, stride: int = 1) -> None:
         super().__init__(env)
-        self._seeds = itertools.count(first, stride)
+        self._next_seed, self._stride = first, stride
         self._seed = first
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -73,7 +73,8 @@ class EpisodeSeeds(gym.Wrapper):
         :param options: passed to the environment
         :return: first observation and information
         """
-        self._seed = next(self._seeds)
+        self._seed = self._next_seed
+        self._next_seed += self._stride
         return self.env.reset(seed=self._seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

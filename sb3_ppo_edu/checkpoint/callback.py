@@ -1,0 +1,151 @@
+"""The callback that makes checkpoints, and what it does when a training is about to end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_ppo_edu.checkpoint import files
+from sb3_ppo_edu.checkpoint.plain import NotPlainError, pack
+from sb3_ppo_edu.checkpoint.snapshot import capture, constructor
+
+if TYPE_CHECKING:
+    from sb3_ppo_edu.ppo import EduPPO
+
+STATE, MODEL = "state.pt", "model.zip"
+ON_SAVE_ERROR = ("raise", "warn")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class ExactCheckpoint(BaseCallback):
+    """
+    Save all that decides a training's future, so that ``EduPPO.resume`` goes on as if it had never been interrupted.
+
+    A checkpoint is made every ``save_freq`` steps, at the next step after SIGINT (Ctrl-C) or SIGTERM, after an exception in a
+    callback, and at the end. Environments are restored exactly if they are wrapped in
+    :class:`~sb3_ppo_edu.checkpoint.Resumable`.
+
+    :param save_freq: steps, summed over all environments, between checkpoints, ≥ 1
+    :param folder: where the checkpoints are kept
+    :param keep: how many stay, ≥ 1
+    :param on_save_error: "raise" ends the training when a checkpoint can't be written, "warn" goes on without; in either case
+        the ones that are there stay
+    :param handle_signals: whether SIGINT and SIGTERM make a checkpoint before they end the training
+    :param verbose: 1 says what is saved
+    :raises ValueError: for arguments out of range
+    """
+
+    def __init__(
+        self,
+        save_freq: int,
+        folder: str | Path,
+        keep: int = 3,
+        on_save_error: str = "raise",
+        handle_signals: bool = True,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        for name, value in (("save_freq", save_freq), ("keep", keep)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected a positive integer")
+        if on_save_error not in ON_SAVE_ERROR:
+            raise ValueError(f"on_save_error={on_save_error!r}: expected one of {', '.join(ON_SAVE_ERROR)}")
+        self.save_freq, self.keep, self.on_save_error, self.handle_signals = save_freq, keep, on_save_error, handle_signals
+        self.folder = Path(folder)
+        self.last_saved = 0
+        self.due = False
+        self.stop: int | None = None
+        self._constructor: bytes | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def _on_training_start(self) -> None:
+        """Ask the model to call back between steps, and take over the signals."""
+        model: Any = self.model
+        if not hasattr(model, "safe_point"):
+            raise TypeError(f"ExactCheckpoint: found {type(model).__name__}, expected EduPPO, which stops between two steps")
+        model.safe_point = self
+        self._constructor = constructor(model)
+        self.last_saved = self.model.num_timesteps
+        self.due, self.stop = False, None
+        if self.handle_signals and threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note_signal) for number in SIGNALS}
+
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        """Remember a signal; a second one is not waited for."""
+        if self.stop is not None:
+            raise KeyboardInterrupt
+        self.stop = number
+
+    def _on_step(self) -> bool:
+        """Note when a checkpoint is due; it is made at the step's end."""
+        self.due = self.due or self.num_timesteps - self.last_saved >= self.save_freq
+        return True
+
+    def reached(self) -> None:
+        """
+        Make a checkpoint if one is due, and end the training if a signal asked for it. The model calls it between steps.
+
+        :raises KeyboardInterrupt: after SIGINT
+        :raises SystemExit: after SIGTERM, with the usual exit code of 143
+        """
+        if self.due or self.stop is not None:
+            self.save()
+        if self.stop == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.stop is not None:
+            raise SystemExit(128 + self.stop)
+
+    def failed(self) -> None:
+        """Make a checkpoint before an exception of a callback ends the training. The model calls it at the step's end."""
+        self.save()
+
+    def released(self) -> None:
+        """Give the signals back. The model calls it when training ends, however it does."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def save(self) -> Path | None:
+        """
+        Make a checkpoint now.
+
+        :return: its file, or None if it could not be written and ``on_save_error`` is "warn"
+        :raises CheckpointError: if it could not be written and ``on_save_error`` is "raise"
+        """
+        model: EduPPO = self.model  # type: ignore[assignment]
+        self.due, self.last_saved = False, model.num_timesteps
+        assert self._constructor is not None
+        try:
+            members = {STATE: pack(capture(model, outermost(self))), MODEL: self._constructor}
+            path = files.save(self.folder, model.num_timesteps, members, self.keep)
+        except (OSError, NotPlainError) as error:
+            step = model.num_timesteps
+            message = f"{self.folder}: the checkpoint at step {step} could not be written ({error}); those before stay"
+            if self.on_save_error == "raise":
+                raise files.CheckpointError(message) from error
+            warnings.warn(message, stacklevel=2)
+            return None
+        if self.verbose >= 1:
+            print(f"Checkpoint: {path}")
+        return path
+
+    def _on_training_end(self) -> None:
+        """Make the last checkpoint, from which there is nothing left to do."""
+        self.save()
+
+
+def outermost(callback: BaseCallback) -> BaseCallback:
+    """
+    Find the callback that all others are inside of.
+
+    :param callback: one of them
+    :return: the outermost
+    """
+    found: Any = callback.locals.get("callback", callback)
+    return found if isinstance(found, BaseCallback) else callback

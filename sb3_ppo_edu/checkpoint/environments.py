@@ -1,0 +1,367 @@
+"""
+The state of environments: taken while training goes on, and put into new ones so that they go on alike.
+
+An environment's future is decided by more than its attributes tell: physics engines keep state that Python can't see.
+:class:`Resumable` therefore remembers how the present episode came about, the random state before its reset and the actions
+since, and an environment is restored by living through them again. Where an environment offers ``get_state`` and
+``set_state`` those are used instead. What wrappers around it remember, such as ``Monitor``'s counters, is plain data and is
+copied. After a replay the last observation must be the very same; if it is not, the environment is reported and starts a new
+episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+
+from sb3_ppo_edu.checkpoint.plain import NotPlainError, decode, encode, plain_attributes
+
+REPLAYED, OFFERED, RESET = "replayed", "set by itself", "started a new episode"
+"""How an environment was restored."""
+
+
+class Resumable(gym.Wrapper):
+    """
+    Remember how the present episode came about, so that another environment can be brought to the same point.
+
+    Put it around each environment, such as by ``make_vec_env(…, wrapper_class=Resumable)``. It does not change what the
+    environment does, with one exception: an environment that keeps its Box2D world from episode to episode (BipedalWalker,
+    CarRacing) gets a new one before each reset. The old one carries traces of all former episodes, the order of its bodies
+    and of its broad phase, which nothing can read out and which change the rounding of the physics.
+
+    :param env: the environment
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self._offers_state = all(callable(getattr(env.unwrapped, name, None)) for name in ("get_state", "set_state"))
+        self._random_before: Any = None
+        self._arguments: tuple[int | None, dict[str, Any] | None] = (None, None)
+        self._actions: list[Any] = []
+        self._observation: Any = None
+        self._world_survives = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        Begin an episode, and a record of it.
+
+        :param seed: of the environment, or None to go on with its random state
+        :param options: of the environment, or None
+        :return: observation and information
+        """
+        bare = self.env.unwrapped
+        world = getattr(bare, "world", None)
+        if self._world_survives:
+            world = renew_world(bare)
+        # A seed decides everything by itself; without one, the random state does.
+        self._random_before = bare.np_random.bit_generator.state if seed is None else None
+        self._arguments = (seed, options)
+        self._actions = []
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._world_survives = world is not None and is_box2d_world(world) and getattr(bare, "world", None) is world
+        self._observation = observation
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """
+        Step the environment, and add the action to the record.
+
+        :param action: the action
+        :return: observation, reward, terminated, truncated, information
+        """
+        self._actions.append(action.copy() if type(action) is np.ndarray else action)
+        found = self.env.step(action)
+        self._observation = found[0]
+        return found
+
+    def capture_state(self) -> dict[str, Any]:
+        """
+        Take the state of the environment and of all wrappers inside this one.
+
+        :return: plain data, for :meth:`restore_state`
+        """
+        return capture_single(self)
+
+    def restore_state(self, state: dict[str, Any]) -> str:
+        """
+        Bring the environment to a state.
+
+        :param state: as :meth:`capture_state` gave it, perhaps in another process
+        :return: how: "replayed", "set by itself" or "started a new episode", with the reason
+        """
+        return restore_single(self, state)
+
+    def record(self) -> dict[str, Any]:
+        """
+        Give the record of the present episode.
+
+        :return: plain data
+        """
+        # One array of actions is written in no time, a list of thousands is not.
+        stacked = np.array(self._actions) if self._actions else None
+        return {
+            "random_before": self._random_before,
+            "arguments": list(self._arguments),
+            "actions": self._actions if stacked is None or stacked.dtype.kind not in "biuf" else stacked,
+            "observation": self._observation,
+        }
+
+    def replay(self, record: dict[str, Any]) -> None:
+        """
+        Live through an episode again.
+
+        :param record: as :meth:`record` gave it
+        """
+        if record["random_before"] is not None:
+            self.env.unwrapped.np_random.bit_generator.state = record["random_before"]
+        seed, options = record["arguments"]
+        self.reset(seed=seed, options=options)
+        actions = record["actions"]
+        discrete = isinstance(actions, np.ndarray) and actions.ndim == 1
+        for action in actions:
+            self.step(action if not discrete else actions.dtype.type(action))
+
+
+def is_box2d_world(thing: Any) -> bool:
+    """
+    Tell whether something is a Box2D world, without importing Box2D.
+
+    :param thing: anything
+    :return: True if it is
+    """
+    return type(thing).__name__ == "b2World"
+
+
+def renew_world(env: Any) -> Any:
+    """
+    Give an environment a new Box2D world in place of the one it keeps.
+
+    :param env: the bare environment, with its world
+    :return: the new world
+    """
+    env._destroy()
+    old = env.world
+    env.world = type(old)(gravity=old.gravity)
+    if old.contactListener is not None:
+        env.world.contactListener = old.contactListener
+    return env.world
+
+
+# -- one environment -----------------------------------------------------------------------------------------------------
+
+
+def layers_of(env: gym.Env) -> Iterator[gym.Env]:
+    """
+    List an environment's wrappers from the outside in, without the environment itself.
+
+    :param env: the outermost
+    :return: the wrappers
+    """
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
+
+
+OWN = ("env", "_offers_state", "_random_before", "_arguments", "_actions", "_observation", "_world_survives")
+"""Attributes of wrappers that are not copied: what they wrap, and the record, which is kept by itself."""
+
+
+def capture_single(env: gym.Env) -> dict[str, Any]:
+    """
+    Take the state of an environment in its wrappers.
+
+    :param env: the environment
+    :return: plain data, for :func:`restore_single`
+    """
+    bare, wrappers, recorder = env.unwrapped, [], None
+    for layer in layers_of(env):
+        plain, _ = plain_attributes(layer, OWN)
+        wrappers.append([type(layer).__name__, plain])
+        if isinstance(layer, Resumable):
+            recorder = layer
+    random = bare.np_random.bit_generator.state
+    state: dict[str, Any] = {"wrappers": wrappers, "random": random, "record": None, "offered": None}
+    if recorder is not None and recorder._offers_state:
+        state["offered"] = decode(encode(bare.get_state(), f"{bare}.get_state()"))  # type: ignore[attr-defined]
+        state["record"] = {"observation": recorder._observation}
+    elif recorder is not None:
+        state["record"] = recorder.record()
+    return state
+
+
+def restore_single(env: gym.Env, state: dict[str, Any]) -> str:
+    """
+    Bring an environment to a state.
+
+    :param env: one that was built as the other was
+    :param state: as :func:`capture_single` gave it
+    :return: how it was restored: one of the three words, with the reason if it is the last
+    """
+    bare, layers = env.unwrapped, list(layers_of(env))
+    names, expected = [type(layer).__name__ for layer in layers], [name for name, _ in state["wrappers"]]
+    if names != expected:
+        raise ValueError(f"{bare}: found the wrappers {names}, expected those it was saved with, {expected}")
+    recorder = next((layer for layer in layers if isinstance(layer, Resumable)), None)
+    how = RESET
+    if state["offered"] is not None and recorder is not None:
+        env.reset()
+        bare.set_state(state["offered"])  # type: ignore[attr-defined]
+        recorder._observation = state["record"]["observation"]
+        how = OFFERED
+    elif state["record"] is None or recorder is None:
+        how = f"{RESET}: it is not wrapped in Resumable"
+    elif state["record"]["observation"] is not None:
+        recorder.replay(state["record"])
+        same = equal(recorder._observation, state["record"]["observation"])
+        same = same and bare.np_random.bit_generator.state == state["random"]
+        how = REPLAYED if same else f"{RESET}: its replay went another way"
+    bare.np_random.bit_generator.state = state["random"]
+    for layer, (_, attributes) in zip(layers, state["wrappers"], strict=True):
+        vars(layer).update(attributes)
+    return how
+
+
+def equal(one: Any, other: Any) -> bool:
+    """
+    Compare two observations bit by bit.
+
+    :param one: array, number, or dictionary or tuple of those
+    :param other: the same
+    :return: True if they are equal; NaN equals NaN
+    """
+    try:
+        return bool(repr_bytes(one) == repr_bytes(other))
+    except NotPlainError:
+        return False
+
+
+def repr_bytes(value: Any) -> Any:
+    """
+    Make an observation comparable.
+
+    :param value: array, number, or dictionary or tuple of those
+    :return: the same with bytes in place of arrays
+    """
+    if isinstance(value, dict):
+        return {key: repr_bytes(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [repr_bytes(one) for one in value]
+    return np.asarray(value).tobytes()
+
+
+# -- vector environments -------------------------------------------------------------------------------------------------
+
+
+VEC_SKIP = ("venv", "envs", "actions", "waiting", "remotes", "work_remotes", "processes", "closed")
+"""Attributes of vector environments that belong to the process, or are given when it is built."""
+
+
+def vec_layers(env: VecEnv) -> Iterator[VecEnv]:
+    """
+    List a vector environment's layers from the outside in, the innermost included.
+
+    :param env: the outermost
+    :return: the layers
+    """
+    while isinstance(env, VecEnvWrapper):
+        yield env
+        env = env.venv
+    yield env
+
+
+def capture_vec_env(env: VecEnv) -> dict[str, Any]:
+    """
+    Take the state of a vector environment.
+
+    :param env: the vector environment with all its layers
+    :return: plain data, for :func:`restore_vec_env`
+    """
+    layers = []
+    for layer in vec_layers(env):
+        plain, _ = plain_attributes(layer, VEC_SKIP)
+        parts = {name: plain_attributes(part)[0] for name, part in parts_of(layer).items()}
+        layers.append([type(layer).__name__, plain, parts])
+    return {"layers": layers, "envs": capture_each(layer)}
+
+
+def parts_of(layer: VecEnv) -> dict[str, Any]:
+    """
+    Find what a layer keeps in objects of their own: ``VecNormalize`` its moments, ``VecFrameStack`` its frames.
+
+    :param layer: the layer
+    :return: the objects by attribute; a dictionary of them has a name for each key
+    """
+    found = {}
+    for name, value in vars(layer).items():
+        for key, part in (value if isinstance(value, dict) else {"": value}).items():
+            if isinstance(part, RunningMeanStd | StackedObservations):
+                found[f"{name}/{key}"] = part
+    return found
+
+
+def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
+    """
+    Take the state of each environment.
+
+    :param base: the innermost vector environment
+    :return: a state for each, None where it can't be reached
+    """
+    if isinstance(base, DummyVecEnv):
+        return [capture_single(env) for env in base.envs]
+    if isinstance(base, SubprocVecEnv):
+        try:
+            return list(base.env_method("capture_state"))
+        except AttributeError:
+            return [None] * base.num_envs
+    return [None] * base.num_envs
+
+
+def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> list[str]:
+    """
+    Bring a vector environment to a state.
+
+    :param env: one that was built as the other was
+    :param state: as :func:`capture_vec_env` gave it
+    :return: for each environment how it was restored
+    :raises ValueError: if it was built in another way
+    """
+    layers = list(vec_layers(env))
+    names, expected = [type(layer).__name__ for layer in layers], [name for name, *_ in state["layers"]]
+    if names != expected or env.num_envs != len(state["envs"]):
+        raise ValueError(
+            f"found {env.num_envs} environments in {names}, expected what the checkpoint was made with: "
+            f"{len(state['envs'])} in {expected}"
+        )
+    found = restore_each(layers[-1], state["envs"])
+    for layer, (_, attributes, parts) in zip(layers, state["layers"], strict=True):
+        vars(layer).update(attributes)
+        for name, part in parts_of(layer).items():
+            vars(part).update(parts[name])
+    return found
+
+
+def restore_each(base: VecEnv, states: list[dict[str, Any] | None]) -> list[str]:
+    """
+    Bring each environment to its state.
+
+    :param base: the innermost vector environment
+    :param states: of each
+    :return: how each was restored
+    """
+    if isinstance(base, DummyVecEnv):
+        return [
+            f"{RESET}: it was not saved" if state is None else restore_single(env, state)
+            for env, state in zip(base.envs, states, strict=True)
+        ]
+    if isinstance(base, SubprocVecEnv) and None not in states:
+        # All workers replay at the same time.
+        for remote, state in zip(base.remotes, states, strict=True):
+            remote.send(("env_method", ("restore_state", (state,), {})))
+        return [str(remote.recv()) for remote in base.remotes]
+    return [f"{RESET}: it is out of reach in {type(base).__name__} without Resumable"] * base.num_envs

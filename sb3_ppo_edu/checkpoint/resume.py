@@ -1,0 +1,155 @@
+"""From a checkpoint to a model that goes on."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
+
+from sb3_ppo_edu.checkpoint import files
+from sb3_ppo_edu.checkpoint.callback import MODEL, STATE
+from sb3_ppo_edu.checkpoint.environments import Resumable, restore_vec_env
+from sb3_ppo_edu.checkpoint.files import CheckpointError
+from sb3_ppo_edu.checkpoint.logs import reopen_logger
+from sb3_ppo_edu.checkpoint.plain import unpack
+from sb3_ppo_edu.checkpoint.snapshot import restore
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+if TYPE_CHECKING:
+    from sb3_ppo_edu.ppo import EduPPO
+
+Model = TypeVar("Model", bound="EduPPO")
+
+BASES: dict[str, Any] = {one.__name__: one for one in (InProcessVecEnv, DummyVecEnv, SubprocVecEnv)}
+LAYERS: dict[str, Any] = {
+    "VecNormalize": lambda env, attributes: VecNormalize(env),
+    "VecFrameStack": lambda env, attributes: VecFrameStack(env, attributes["n_stack"]),
+    "VecMonitor": lambda env, attributes: VecMonitor(env),
+    # SB3 adds it by itself where it is needed.
+    "VecTransposeImage": lambda env, attributes: env,
+}
+"""Layers that can be built anew from what the checkpoint knows of them."""
+
+
+class Resumption:
+    """
+    What is left to restore once ``learn`` is called.
+
+    :param state: of the training
+    :param environments: how each environment was restored
+    """
+
+    def __init__(self, state: dict[str, Any], environments: list[str]) -> None:
+        self.state, self.environments = state, environments
+
+    def left(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> int:
+        """
+        Check that ``learn`` is asked for what was interrupted, and say what is left of it.
+
+        :param model: the model
+        :param total_timesteps: as ``learn`` is given it
+        :param reset_num_timesteps: as ``learn`` is given it
+        :return: steps left, which may be less than none in the last rollout
+        :raises ValueError: if it is another number of steps
+        """
+        goal: int = self.state["model"]["_total_timesteps"]
+        begin = self.state["model"]["_num_timesteps_at_start"]
+        expected = goal if reset_num_timesteps else goal - begin
+        if total_timesteps != expected:
+            raise ValueError(
+                f"total_timesteps={total_timesteps}: expected {expected}, as in the interrupted learn, which this one "
+                "completes (schedules depend on it); to train longer, call learn again after it with reset_num_timesteps=False"
+            )
+        return goal - model.num_timesteps
+
+    def restore(self, model: EduPPO, callback: BaseCallback) -> None:
+        """
+        Restore what ``learn`` has set up anew.
+
+        :param model: with its environments
+        :param callback: the outermost callback
+        :raises CheckpointError: if the callbacks are others
+        """
+        restore(model, callback, self.state, self.environments)
+
+
+def resume(
+    cls: type[Model], path: Path, env: VecEnv | Sequence[Callable[[], gym.Env]], device: Any, trusted: bool = True
+) -> Model:
+    """
+    Load a checkpoint, see :meth:`sb3_ppo_edu.EduPPO.resume`.
+
+    :param cls: class of the model
+    :param path: a checkpoint, or a folder of them
+    :param env: the vector environment, or functions that each make one environment
+    :param device: where the networks live
+    :param trusted: whether what the constructor was given may be of any type
+    :return: the model
+    """
+    found = files.latest_good(path)
+    for reason in found.skipped:
+        warnings.warn(f"{reason}; going on from {found.path.name}", stacklevel=3)
+    if set(found.members) != {STATE, MODEL}:
+        raise CheckpointError(f"{found.path}: found {sorted(found.members)}, expected {STATE} and {MODEL}")
+    try:
+        state = unpack(found.members[STATE])
+    except ValueError as error:
+        raise CheckpointError(f"{found.path}: {error}") from error
+    vec_env = env if isinstance(env, VecEnv) else build(env, state["env"])
+    try:
+        model = cls.load(io.BytesIO(found.members[MODEL]), env=vec_env, device=device, force_reset=False, trusted=trusted)
+        assert model.env is not None
+        environments = restore_vec_env(model.env, state["env"])
+    except ValueError as error:
+        raise CheckpointError(f"{found.path}: {error}") from error
+    vars(model).update(state["model"])
+    logger = reopen_logger(state["logger"])
+    if logger is not None:
+        model.set_logger(logger)
+    model.resumed_envs = environments
+    model._resumption = Resumption(state, environments)
+    return model
+
+
+def build(env_fns: Sequence[Callable[[], gym.Env]], state: dict[str, Any]) -> VecEnv:
+    """
+    Build a vector environment with the layers that a checkpoint was made with.
+
+    :param env_fns: functions that each make one environment; they are wrapped in ``Resumable`` if they were
+    :param state: as :func:`sb3_ppo_edu.checkpoint.environments.capture_vec_env` gave it
+    :return: the vector environment, not yet in that state
+    :raises CheckpointError: if a layer is none of SB3's usual ones
+    """
+    *layers, (base, *_) = state["layers"]
+    for name in (base, *(layer[0] for layer in layers)):
+        if name not in BASES and name not in LAYERS:
+            raise CheckpointError(
+                f"found {name} around the environments, which can't be built from functions: give the VecEnv"
+            )
+    first = state["envs"][0]
+    recorded = first is not None and bool(first["wrappers"]) and first["wrappers"][0][0] == Resumable.__name__
+    env: VecEnv = BASES[base]([resumable(one) for one in env_fns] if recorded else list(env_fns))
+    for name, attributes, _ in reversed(layers):
+        env = LAYERS[name](env, attributes)
+    return env
+
+
+def resumable(make: Callable[[], gym.Env]) -> Callable[[], gym.Env]:
+    """
+    Wrap what a function makes in ``Resumable``, unless it is already.
+
+    :param make: makes an environment
+    :return: a function that does so
+    """
+
+    def wrapped() -> gym.Env:
+        env = make()
+        return env if isinstance(env, Resumable) else Resumable(env)
+
+    return wrapped

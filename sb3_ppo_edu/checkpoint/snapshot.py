@@ -1,0 +1,260 @@
+"""
+All that decides a training's future, taken from it and put back.
+
+The state is taken between two steps of the environments, anywhere in a rollout. It is plain data (see
+:mod:`sb3_ppo_edu.checkpoint.plain`); only the model's constructor arguments, which may be classes and functions, are kept in
+SB3's own format beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
+from sb3_ppo_edu.checkpoint.files import CheckpointError
+from sb3_ppo_edu.checkpoint.logs import capture_logger
+from sb3_ppo_edu.checkpoint.plain import decode, encode, plain_attributes
+
+if TYPE_CHECKING:
+    from sb3_ppo_edu.ppo import EduPPO
+
+MODEL_SKIP = frozenset(
+    (
+        "start_time",
+        "device",
+        "verbose",
+        "tensorboard_log",
+        "_iteration",
+        "_rollout_steps",
+        "_mid_rollout",
+        "_custom_logger",
+        "resumed_envs",
+    )
+)
+"""Attributes of a model that belong to the process, or have a place of their own."""
+
+CALLBACK_SKIP = frozenset(
+    ("parent", "model", "logger", "locals", "globals", "training_env", "verbose", "last_saved", "due", "stop", "_constructor")
+)
+"""Attributes of callbacks that belong to the process."""
+
+NOISE = ("exploration_mat", "exploration_matrices")
+"""What gSDE draws once for many steps."""
+
+
+# -- the training --------------------------------------------------------------------------------------------------------
+
+
+def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
+    """
+    Take the state of a training between two steps.
+
+    :param model: in the middle of ``learn``
+    :param callback: the outermost callback, or None
+    :return: plain data
+    """
+    assert model.env is not None
+    attributes, _ = plain_attributes(model, MODEL_SKIP)
+    return {
+        "model": attributes,
+        "iteration": model._iteration,
+        "rollout_steps": model._rollout_steps,
+        "elapsed": time.time_ns() - model.start_time,
+        "parameters": decode(encode(model.get_parameters())),
+        "noise": decode(encode({name: vars(model.policy.action_dist).get(name) for name in NOISE})),
+        "rollout": capture_rollout(model.rollout_buffer, model._rollout_steps),
+        "env": capture_vec_env(model.env),
+        "callbacks": [capture_callback(one) for one in callbacks_of(callback)],
+        "logger": capture_logger(model.logger),
+        "random": capture_random(),
+    }
+
+
+def constructor(model: EduPPO) -> bytes:
+    """
+    Keep what the model was built from.
+
+    :param model: the model
+    :return: SB3's zip file
+    """
+    file = io.BytesIO()
+    model.save(file)
+    return file.getvalue()
+
+
+def restore(model: EduPPO, callback: BaseCallback, state: dict[str, Any], environments: list[str]) -> None:
+    """
+    Put a training's state into a model whose environments have theirs already.
+
+    :param model: built from the constructor's file, with ``learn`` set up
+    :param callback: the outermost callback
+    :param state: as :func:`capture` gave it
+    :param environments: how each environment was restored
+    """
+    vars(model).update(state["model"])
+    model._iteration = state["iteration"]
+    model._rollout_steps = state["rollout_steps"]
+    model.start_time = time.time_ns() - state["elapsed"]
+    model.set_parameters(state["parameters"], exact_match=True)
+    for name, value in state["noise"].items():
+        if value is not None:
+            setattr(model.policy.action_dist, name, value)
+    restore_rollout(model.rollout_buffer, state["rollout"])
+    restore_callbacks(callback, state["callbacks"])
+    logger = state["logger"]
+    model.logger.name_to_value.update(logger["values"])
+    model.logger.name_to_count.update(logger["counts"])
+    model.logger.name_to_excluded.update(logger["excluded"])
+    restart_episodes(model, environments)
+    # Last: whatever was done above may have drawn random numbers.
+    restore_random(state["random"])
+
+
+def restart_episodes(model: EduPPO, environments: list[str]) -> None:
+    """
+    Begin new episodes where environments could not be restored.
+
+    An episode can't be begun in one environment of a vector alone, so that then all of them begin one.
+
+    :param model: with its environments
+    :param environments: how each was restored
+    """
+    if any(how.startswith(RESET) for how in environments):
+        assert model.env is not None
+        model._last_obs = model.env.reset()  # type: ignore[assignment]
+        model._last_episode_starts = np.ones((model.n_envs,), dtype=bool)
+
+
+def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
+    """
+    Take the part of a rollout that is done.
+
+    :param buffer: the rollout buffer
+    :param steps: steps that are done
+    :return: plain data
+    """
+    arrays = {}
+    for name, value in vars(buffer).items():
+        for key, array in value.items() if isinstance(value, dict) else [(None, value)]:
+            if isinstance(array, np.ndarray) and array.shape[:1] == (buffer.buffer_size,):
+                arrays[name if key is None else f"{name}/{key}"] = array[:steps].copy()
+    return {"steps": steps, "arrays": arrays}
+
+
+def restore_rollout(buffer: Any, state: dict[str, Any]) -> None:
+    """
+    Put the part of a rollout that was done back.
+
+    :param buffer: the rollout buffer
+    :param state: as :func:`capture_rollout` gave it
+    """
+    buffer.reset()
+    buffer.pos = state["steps"]
+    buffer.full = state["steps"] == buffer.buffer_size
+    for name, array in state["arrays"].items():
+        attribute, _, key = name.partition("/")
+        target = getattr(buffer, attribute)
+        (target[key] if key else target)[: state["steps"]] = array
+
+
+# -- random states -------------------------------------------------------------------------------------------------------
+
+
+def capture_random() -> dict[str, Any]:
+    """
+    Take the states of Python's, numpy's and torch's generators.
+
+    :return: plain data
+    """
+    version, numbers, gauss = random.getstate()
+    found: dict[str, Any] = {
+        "python": [version, np.array(numbers, dtype=np.uint64), gauss],
+        "numpy": np.random.get_state(legacy=False),
+        "torch": th.get_rng_state(),
+    }
+    if th.cuda.is_available() and th.cuda.is_initialized():
+        found["cuda"] = th.cuda.get_rng_state_all()
+    return found
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """
+    Set the states of Python's, numpy's and torch's generators.
+
+    :param state: as :func:`capture_random` gave it
+    """
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(int(one) for one in numbers), gauss))
+    np.random.set_state(state["numpy"])
+    th.set_rng_state(state["torch"])
+    if "cuda" in state and th.cuda.is_available():
+        th.cuda.set_rng_state_all(state["cuda"])
+
+
+# -- callbacks -----------------------------------------------------------------------------------------------------------
+
+
+def callbacks_of(callback: Any) -> Iterator[BaseCallback]:
+    """
+    List a callback and those inside it, in an order that depends on how they were put together only.
+
+    :param callback: the outermost, or None
+    :return: callbacks
+    """
+    if not isinstance(callback, BaseCallback):
+        return
+    yield callback
+    for name, value in vars(callback).items():
+        if name not in CALLBACK_SKIP:
+            for one in value if isinstance(value, list) else [value]:
+                yield from callbacks_of(one)
+
+
+def capture_callback(callback: BaseCallback) -> dict[str, Any]:
+    """
+    Take a callback's state: its attributes that are plain data, and its own environments (``EvalCallback``).
+
+    :param callback: the callback
+    :return: plain data
+    """
+    plain, _ = plain_attributes(callback, CALLBACK_SKIP)
+    envs = {name: capture_vec_env(value) for name, value in vars(callback).items() if is_own_env(name, value)}
+    return {"class": type(callback).__name__, "attributes": plain, "envs": envs}
+
+
+def is_own_env(name: str, value: Any) -> bool:
+    """
+    Tell whether an attribute of a callback is an environment of its own.
+
+    :param name: of the attribute
+    :param value: of the attribute
+    :return: True if it is
+    """
+    return name not in CALLBACK_SKIP and isinstance(value, VecEnv)
+
+
+def restore_callbacks(callback: BaseCallback, states: list[dict[str, Any]]) -> None:
+    """
+    Put the callbacks' states back.
+
+    :param callback: the outermost
+    :param states: as :func:`capture_callback` gave them, in order
+    :raises CheckpointError: if the callbacks are others
+    """
+    own = list(callbacks_of(callback))
+    names, expected = [type(one).__name__ for one in own], [state["class"] for state in states]
+    if names != expected:
+        raise CheckpointError(f"callbacks: found {names}, expected those of the interrupted run in the same order: {expected}")
+    for one, state in zip(own, states, strict=True):
+        vars(one).update(state["attributes"])
+        for name, env in state["envs"].items():
+            restore_vec_env(vars(one)[name], env)
