@@ -110,6 +110,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 KILLED_WRITER = """
 import os, sys
 from pathlib import Path
+from sb3_ppo_edu.checkpoint import files
 os.fsync = lambda descriptor: os._exit(9)
 files.save(Path(sys.argv[1]), 20, {"state.pt": b"x" * 100_000}, keep=1)
 """
@@ -117,6 +118,7 @@ files.save(Path(sys.argv[1]), 20, {"state.pt": b"x" * 100_000}, keep=1)
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
+from sb3_ppo_edu.checkpoint import files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
