@@ -820,6 +820,7 @@ class EduPPO(OnPolicyAlgorithm):
         env: VecEnv | Sequence[Callable[[], gym.Env]],
         device: th.device | str = "auto",
         trusted: bool = True,
+        log_folder: str | pathlib.Path | None = None,
     ) -> SelfEduPPO:
         """
         Load a checkpoint of :class:`~sb3_ppo_edu.checkpoint.ExactCheckpoint`, to go on as if nothing had happened.
@@ -832,10 +833,12 @@ class EduPPO(OnPolicyAlgorithm):
         :param env: the vector environment, built as for the interrupted training, or functions that each make one environment
         :param device: where the networks live
         :param trusted: as for :meth:`load`: whether the constructor's arguments may be of any type
+        :param log_folder: where the log files are now, if they were moved
         :return: the model
         :raises CheckpointError: if there is no whole checkpoint, or it is of other environments
         """
         # Imported here: checkpoint restores models by their public attributes, and is no part of the algorithm.
         from sb3_ppo_edu.checkpoint.resume import resume
 
-        return resume(cls, pathlib.Path(path), env, device, trusted)
+        logs = None if log_folder is None else pathlib.Path(log_folder)
+        return resume(cls, pathlib.Path(path), env, device, trusted, logs)

@@ -41,8 +41,10 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,
+    check_harmless,
     import_named,
     make_evaluation_env,
     make_training_env,
@@ -57,6 +59,7 @@ SETTINGS_FILE = "settings.yml"
 EVALUATION_FILE = "evaluation.json"
 EVALUATIONS_FILE = "evaluations.npz"
 PROGRESS_FILE = "progress.csv"
+CHECKPOINT_FOLDER = "checkpoints"
 MONITOR_FOLDER = "monitor"
 
 EVALUATION_SEED = 10_000
@@ -92,6 +95,7 @@ class RunSettings:
     :param eval_freq: steps between evaluations during training; ``None`` for :data:`EVALUATIONS_PER_RUN` over the run
     :param device: where the networks live
     :param verbose: SB3's verbosity: 0, 1 or 2
+    :param checkpoint_freq: steps between checkpoints, from which the run can be resumed exactly; ``None`` for no checkpoints
     """
 
     environment: EnvironmentSettings
@@ -104,10 +108,11 @@ class RunSettings:
     eval_freq: int | None = None
     device: str = "auto"
     verbose: int = 0
+    checkpoint_freq: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be trained with."""
-        for name in ("steps", "n_envs", "eval_freq"):
+        for name in ("steps", "n_envs", "eval_freq", "checkpoint_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected a positive integer")
@@ -128,6 +133,7 @@ def settings_from_hyperparameters(
     eval_freq: int | None = None,
     device: str = "auto",
     verbose: int = 0,
+    checkpoint_freq: int | None = None,
 ) -> RunSettings:
     """
     Sort the zoo's flat settings into what concerns the environment, the run and the algorithm.
@@ -140,6 +146,7 @@ def settings_from_hyperparameters(
     :param eval_freq: steps between evaluations, see :class:`RunSettings`
     :param device: where the networks live
     :param verbose: SB3's verbosity
+    :param checkpoint_freq: steps between checkpoints, or ``None``
     :return: the settings of the run
     :raises ValueError: if nothing says how long to train, or a number is out of range
     """
@@ -151,10 +158,14 @@ def settings_from_hyperparameters(
         steps = n_timesteps
     if isinstance(rest.get("rollout_buffer_class"), str):
         rest["rollout_buffer_class"] = import_named(rest["rollout_buffer_class"])
+    wrapper = rest.pop("env_wrapper", None)
+    if checkpoint_freq is not None:
+        wrappers = wrapper if isinstance(wrapper, list) else [] if wrapper is None else [wrapper]
+        wrapper = [*wrappers, f"{Resumable.__module__}.{Resumable.__qualname__}"]
     environment = EnvironmentSettings(
         id=env_id,
         kwargs=dict(rest.pop("env_kwargs", None) or {}),
-        wrapper=rest.pop("env_wrapper", None),
+        wrapper=wrapper,
         vec_wrapper=rest.pop("vec_env_wrapper", None),
         frame_stack=rest.pop("frame_stack", None),
         monitor_kwargs=dict(rest.pop("monitor_kwargs", None) or {}),
@@ -171,6 +182,7 @@ def settings_from_hyperparameters(
         eval_freq=eval_freq,
         device=device,
         verbose=verbose,
+        checkpoint_freq=checkpoint_freq,
     )
 
 
@@ -224,8 +236,7 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
         env = make_training_env(settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER)
         try:
             model = _build_model(settings, env)
-            named = [import_named(name)(**kwargs) for name, kwargs in named_with_kwargs(settings.callback)]
-            callbacks = [_evaluation_callback(settings, folder), *named]
+            callbacks = make_callbacks(settings, folder)
             outputs = ["csv", "tensorboard"] + (["stdout"] if settings.verbose else [])
             model.set_logger(configure(str(folder), outputs))
             _write_settings(folder / SETTINGS_FILE, settings, command)
@@ -233,6 +244,20 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
             env.close()
             raise
     return Run(folder, settings, model, callbacks)
+
+
+def make_callbacks(settings: RunSettings, folder: Path) -> list[BaseCallback]:
+    """
+    Build the callbacks of a run.
+
+    :param settings: of the run
+    :param folder: of the run
+    :return: evaluation during training, checkpoints if there are to be any, and the callbacks the settings name
+    """
+    callbacks: list[BaseCallback] = [_evaluation_callback(settings, folder)]
+    if settings.checkpoint_freq is not None:
+        callbacks.append(ExactCheckpoint(settings.checkpoint_freq, folder / CHECKPOINT_FOLDER))
+    return callbacks + [import_named(name)(**kwargs) for name, kwargs in named_with_kwargs(settings.callback)]
 
 
 @contextmanager
@@ -444,12 +469,14 @@ class SavedRun:
     :param environment: how to build its environment
     :param seed: its seed
     :param statistics: its ``VecNormalize`` statistics, or ``None``
+    :param trusted: whether its files may run code
     """
 
     folder: Path
     environment: EnvironmentSettings
     seed: int
     statistics: Path | None
+    trusted: bool = True
 
     def load_model(self, device: str = "auto") -> EduPPO:
         """
@@ -457,8 +484,9 @@ class SavedRun:
 
         :param device: where the networks shall live
         :return: the model, without an environment
+        :raises ValueError: if the run is not trusted, and its model is damaged or wants to run code
         """
-        return EduPPO.load(self.folder / MODEL_FILE, device=device)
+        return EduPPO.load(self.folder / MODEL_FILE, device=device, trusted=self.trusted)
 
     def make_env(self, n_envs: int = 1, first_seed: int = EVALUATION_SEED, render_mode: str | None = None) -> VecEnv:
         """
@@ -468,17 +496,27 @@ class SavedRun:
         :param first_seed: seed of the first episode
         :param render_mode: Gymnasium's render mode, or ``None``
         :return: the environment
+        :raises ValueError: if the run is not trusted, and its statistics are damaged or want to run code
         """
-        return make_evaluation_env(self.environment, n_envs, first_seed, statistics=self.statistics, render_mode=render_mode)
+        return make_evaluation_env(
+            self.environment,
+            n_envs,
+            first_seed,
+            statistics=self.statistics,
+            render_mode=render_mode,
+            trusted=self.trusted,
+        )
 
 
-def open_run(folder: Path) -> SavedRun:
+def open_run(folder: Path, *, trusted: bool = True) -> SavedRun:
     """
     Find a saved run.
 
     :param folder: the run's folder
+    :param trusted: whether its files may run code: pickles in its model and its statistics, and what its settings name
     :return: the run
-    :raises ValueError: if the folder is no run's, or something it needs is missing
+    :raises ValueError: if the folder is no run's, something it needs is missing, or the run is not trusted and its settings
+        name anything but well-known wrappers
     """
     if not folder.is_dir():
         raise ValueError(
@@ -490,19 +528,29 @@ def open_run(folder: Path) -> SavedRun:
             f"run {folder}: {' and '.join(missing)} missing; expected both {SETTINGS_FILE} and {MODEL_FILE}, "
             "as `sb3-edu train` leaves them when it ends or is interrupted"
         )
-    settings = _read_settings(folder / SETTINGS_FILE)
+    settings = read_settings(folder / SETTINGS_FILE)
     environment = EnvironmentSettings(**settings["environment"])
+    if not trusted:
+        check_harmless(environment, str(folder / SETTINGS_FILE))
     statistics = folder / NORMALIZATION_FILE if environment.normalize is not None else None
     if statistics is not None and not statistics.is_file():
         raise ValueError(
             f"run {folder}: {NORMALIZATION_FILE} missing; the model was trained on normalised observations "
             "and cannot act without their statistics"
         )
-    return SavedRun(folder, environment, settings["seed"], statistics)
+    return SavedRun(folder, environment, settings["seed"], statistics, trusted)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Read a run's settings back, refusing what :func:`_write_settings` did not write."""
+def read_settings(path: Path) -> dict[str, Any]:
+    """
+    Read a run's record, refusing what :func:`_write_settings` did not write.
+
+    :param path: the file
+    :return: the record
+    :raises ValueError: if it is no record of a run
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected the record of a run that `sb3-edu train` has made")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         EnvironmentSettings(**settings["environment"])

@@ -37,6 +37,7 @@ FLOORS = {
     "doctor": 4,
     "envs": 4,
     "hyperparameters": 4,
+    "rerun": 4,
     "runs": 4,
     "zoo": 4,
     # 5 the laboratory

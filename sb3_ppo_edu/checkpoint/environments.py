@@ -88,14 +88,15 @@ class Resumable(gym.Wrapper):
         """
         return capture_single(self)
 
-    def restore_state(self, state: dict[str, Any]) -> str:
+    def restore_state(self, state: dict[str, Any], replay: bool = True) -> str:
         """
         Bring the environment to a state.
 
         :param state: as :meth:`capture_state` gave it, perhaps in another process
+        :param replay: see :func:`restore_single`
         :return: how: "replayed", "set by itself" or "started a new episode", with the reason
         """
-        return restore_single(self, state)
+        return restore_single(self, state, replay)
 
     def record(self) -> dict[str, Any]:
         """
@@ -124,8 +125,12 @@ class Resumable(gym.Wrapper):
         self.reset(seed=seed, options=options)
         actions = record["actions"]
         discrete = isinstance(actions, np.ndarray) and actions.ndim == 1
+        ended = False
         for action in actions:
-            self.step(action if not discrete else actions.dtype.type(action))
+            if ended:  # it went another way, which is found out by comparing observations
+                return
+            *_, terminated, truncated, _ = self.step(action if not discrete else actions.dtype.type(action))
+            ended = terminated or truncated
 
 
 def is_box2d_world(thing: Any) -> bool:
@@ -195,12 +200,13 @@ def capture_single(env: gym.Env) -> dict[str, Any]:
     return state
 
 
-def restore_single(env: gym.Env, state: dict[str, Any]) -> str:
+def restore_single(env: gym.Env, state: dict[str, Any], replay: bool = True) -> str:
     """
     Bring an environment to a state.
 
     :param env: one that was built as the other was
     :param state: as :func:`capture_single` gave it
+    :param replay: False for an environment that is reset before it is used: what decides its next episodes is enough
     :return: how it was restored: one of the three words, with the reason if it is the last
     """
     bare, layers = env.unwrapped, list(layers_of(env))
@@ -209,7 +215,9 @@ def restore_single(env: gym.Env, state: dict[str, Any]) -> str:
         raise ValueError(f"{bare}: found the wrappers {names}, expected those it was saved with, {expected}")
     recorder = next((layer for layer in layers if isinstance(layer, Resumable)), None)
     how = RESET
-    if state["offered"] is not None and recorder is not None:
+    if not replay:
+        how = f"{RESET}: it was about to"
+    elif state["offered"] is not None and recorder is not None:
         env.reset()
         bare.set_state(state["offered"])  # type: ignore[attr-defined]
         recorder._observation = state["record"]["observation"]
@@ -322,12 +330,13 @@ def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
     return [None] * base.num_envs
 
 
-def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> list[str]:
+def restore_vec_env(env: VecEnv, state: dict[str, Any], replay: bool = True) -> list[str]:
     """
     Bring a vector environment to a state.
 
     :param env: one that was built as the other was
     :param state: as :func:`capture_vec_env` gave it
+    :param replay: see :func:`restore_single`
     :return: for each environment how it was restored
     :raises ValueError: if it was built in another way
     """
@@ -338,7 +347,7 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> list[str]:
             f"found {env.num_envs} environments in {names}, expected what the checkpoint was made with: "
             f"{len(state['envs'])} in {expected}"
         )
-    found = restore_each(layers[-1], state["envs"])
+    found = restore_each(layers[-1], state["envs"], replay)
     for layer, (_, attributes, parts) in zip(layers, state["layers"], strict=True):
         vars(layer).update(attributes)
         for name, part in parts_of(layer).items():
@@ -346,22 +355,23 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> list[str]:
     return found
 
 
-def restore_each(base: VecEnv, states: list[dict[str, Any] | None]) -> list[str]:
+def restore_each(base: VecEnv, states: list[dict[str, Any] | None], replay: bool) -> list[str]:
     """
     Bring each environment to its state.
 
     :param base: the innermost vector environment
     :param states: of each
+    :param replay: see :func:`restore_single`
     :return: how each was restored
     """
     if isinstance(base, DummyVecEnv):
         return [
-            f"{RESET}: it was not saved" if state is None else restore_single(env, state)
+            f"{RESET}: it was not saved" if state is None else restore_single(env, state, replay)
             for env, state in zip(base.envs, states, strict=True)
         ]
     if isinstance(base, SubprocVecEnv) and None not in states:
         # All workers replay at the same time.
         for remote, state in zip(base.remotes, states, strict=True):
-            remote.send(("env_method", ("restore_state", (state,), {})))
+            remote.send(("env_method", ("restore_state", (state, replay), {})))
         return [str(remote.recv()) for remote in base.remotes]
     return [f"{RESET}: it is out of reach in {type(base).__name__} without Resumable"] * base.num_envs

@@ -80,7 +80,12 @@ class Resumption:
 
 
 def resume(
-    cls: type[Model], path: Path, env: VecEnv | Sequence[Callable[[], gym.Env]], device: Any, trusted: bool = True
+    cls: type[Model],
+    path: Path,
+    env: VecEnv | Sequence[Callable[[], gym.Env]],
+    device: Any,
+    trusted: bool = True,
+    log_folder: Path | None = None,
 ) -> Model:
     """
     Load a checkpoint, see :meth:`sb3_ppo_edu.EduPPO.resume`.
@@ -90,6 +95,7 @@ def resume(
     :param env: the vector environment, or functions that each make one environment
     :param device: where the networks live
     :param trusted: whether what the constructor was given may be of any type
+    :param log_folder: where the log files are, if not where they were
     :return: the model
     """
     found = files.latest_good(path)
@@ -109,6 +115,8 @@ def resume(
     except ValueError as error:
         raise CheckpointError(f"{found.path}: {error}") from error
     vars(model).update(state["model"])
+    if log_folder is not None and state["logger"]["folder"] is not None:
+        state["logger"]["folder"] = str(log_folder)
     logger = reopen_logger(state["logger"])
     if logger is not None:
         model.set_logger(logger)

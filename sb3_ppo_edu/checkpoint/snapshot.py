@@ -257,4 +257,4 @@ def restore_callbacks(callback: BaseCallback, states: list[dict[str, Any]]) -> N
     for one, state in zip(own, states, strict=True):
         vars(one).update(state["attributes"])
         for name, env in state["envs"].items():
-            restore_vec_env(vars(one)[name], env)
+            restore_vec_env(vars(one)[name], env, replay=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
+from sb3_ppo_edu.trust import UntrustedFileError, load_statistics
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 
@@ -90,7 +91,9 @@ class EpisodeSeeds(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-def make_training_env(settings: EnvironmentSettings, n_envs: int, seed: int, monitor_folder: Path | None = None) -> VecEnv:
+def make_training_env(
+    settings: EnvironmentSettings, n_envs: int, seed: int, monitor_folder: Path | None = None, *, append: bool = False
+) -> VecEnv:
     """
     Build the vectorised environment to train on.
 
@@ -101,9 +104,12 @@ def make_training_env(settings: EnvironmentSettings, n_envs: int, seed: int, mon
     :param n_envs: environments stepped together
     :param seed: seed of the first environment; the others count up from it
     :param monitor_folder: where each environment writes its episodes (SB3's monitor files), or ``None``
+    :param append: whether to go on with the monitor files that are there
     :return: the environment
     :raises ValueError: if the environment does not take these arguments
     """
+    if append:
+        settings = replace(settings, monitor_kwargs={**settings.monitor_kwargs, "override_existing": False})
     env = _make_vec_env(settings, n_envs, seed, monitor_folder=monitor_folder)
     return _wrap_vec_env(env, settings, lambda inner, arguments: VecNormalize(inner, **arguments))
 
@@ -115,6 +121,7 @@ def make_evaluation_env(
     *,
     statistics: Path | None = None,
     render_mode: str | None = None,
+    trusted: bool = True,
 ) -> VecEnv:
     """
     Build an environment to judge or show a policy on: same observations as in training, true rewards, one seed per episode.
@@ -125,12 +132,16 @@ def make_evaluation_env(
     :param statistics: saved ``VecNormalize`` statistics. If ``None`` and the settings ask for normalisation, the statistics
         start empty and are expected from elsewhere (``EvalCallback`` copies them from the training environment).
     :param render_mode: Gymnasium's render mode, or ``None``
+    :param trusted: whether the file of statistics may run code
     :return: the environment. Its statistics are not updated and its rewards are not normalised.
-    :raises ValueError: if the environment does not take these arguments
+    :raises ValueError: if the environment does not take these arguments, or the statistics are refused
     """
 
     def normalize(env: VecEnv, arguments: dict[str, Any]) -> VecEnv:
-        normalized = VecNormalize(env, **arguments) if statistics is None else VecNormalize.load(str(statistics), env)
+        if statistics is None:
+            normalized = VecNormalize(env, **arguments)
+        else:
+            normalized = load_statistics(statistics, env, trusted=trusted)
         normalized.training = False
         normalized.norm_reward = False
         return normalized
@@ -221,6 +232,34 @@ def import_named(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{name!r}: expected the dotted name of something that can be imported ({error})") from error
+
+
+WRAPPERS_FROM = ("gymnasium", "rl_zoo3", "sb3_contrib", "sb3_ppo_edu", "stable_baselines3")
+"""Packages whose wrappers may be named by settings that someone else wrote."""
+
+
+def check_harmless(settings: EnvironmentSettings, where: str) -> None:
+    """
+    Check that building an environment imports nothing and calls nothing but Gymnasium's own and well-known wrappers.
+
+    :param settings: how to build the environment, as someone else wrote it
+    :param where: where they stand, for the message
+    :raises UntrustedFileError: if a module is to be imported, or anything else than such a wrapper to be called
+    """
+    remedy = "if you trust whoever made the run, add --trust (in Python open_run(folder, trusted=True))"
+    if ":" in settings.id:
+        raise UntrustedFileError(
+            f"{where}: found environment {settings.id}, which imports a module; expected a registered id: {remedy}"
+        )
+    for name, _ in [*named_with_kwargs(settings.wrapper), *named_with_kwargs(settings.vec_wrapper)]:
+        # Importing a private module or __main__ may do anything.
+        known = name.split(".")[0] in WRAPPERS_FROM and "._" not in name
+        wrapper = import_named(name) if known else None
+        if not (isinstance(wrapper, type) and issubclass(wrapper, (gym.Wrapper, VecEnvWrapper))):
+            raise UntrustedFileError(
+                f"{where}: found wrapper {name}, which may run any program; "
+                f"expected one of {', '.join(WRAPPERS_FROM)}: {remedy}"
+            )
 
 
 def import_wrappers(names: Any) -> Callable[[Any], Any]:

@@ -1,0 +1,144 @@
+"""``sb3-edu resume`` and ``sb3-edu reproduce``: go on with a run, and do one again."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from rich.console import Console
+from rich.table import Table
+
+from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, refusing_bad_input
+from sb3_ppo_edu.rerun import Likeness, compare_runs, resume_run
+from sb3_ppo_edu.runs import SETTINGS_FILE, Run, read_settings
+
+REPRODUCE_DESCRIPTION = """\
+Run the command of a run again, into a new folder, and compare the two bit by bit: parameters, optimizer, logs, evaluations.
+What could explain a difference, versions, threads, machine, code, is compared too.
+
+exit codes: 0 the same bits, 1 something differs, 2 bad input, 130 interrupted
+"""
+
+
+def add_again(commands: Any, finish: Callable[[Run, argparse.Namespace], int]) -> None:
+    """
+    Add ``sb3-edu resume`` and ``sb3-edu reproduce``.
+
+    :param commands: to add to
+    :param finish: trains a run to its end, and evaluates it
+    """
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a run that was interrupted, exactly",
+        description="Go on with a run that was made with --checkpoint-freq, from its newest whole checkpoint: it ends with "
+        "the same bits as if it had never been interrupted.",
+        allow_abbrev=False,
+    )
+    resume.set_defaults(command=lambda arguments: resume_interrupted(arguments, finish), parser=resume)
+    resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
+    resume.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    resume.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes of the final evaluation")
+    resume.add_argument("--no-replay", dest="replay", action="store_false", help="make no film")
+    resume.add_argument(
+        "--trust", action="store_true", help="unpickle whatever the checkpoint's settings hold (policies of your own)"
+    )
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="do a run again, and compare bit by bit",
+        description=REPRODUCE_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    reproduce.set_defaults(command=reproduce_run, parser=reproduce)
+    reproduce.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
+    reproduce.add_argument("--name", help="folder of the new run, beside the old one (default: RUN-again)")
+
+
+def resume_interrupted(arguments: argparse.Namespace, finish: Callable[[Run, argparse.Namespace], int]) -> int:
+    """
+    Go on with an interrupted run.
+
+    :param arguments: of the command line
+    :param finish: trains a run to its end, and evaluates it
+    :return: exit code
+    """
+    console = Console(highlight=False)
+    with refusing_bad_input():
+        threads = read_settings(arguments.run / SETTINGS_FILE)["threads"]["torch"]
+        th.set_num_threads(threads)
+        run = resume_run(arguments.run, arguments.device, trusted=arguments.trust)
+    arguments.env, arguments.seed = run.settings.environment.id, run.settings.seed
+    done, total = run.model.num_timesteps, run.settings.steps
+    console.print(f"[bold]{arguments.env}[/bold]: going on at step {done:,} of {total:,}", soft_wrap=True)
+    for index, how in enumerate(run.model.resumed_envs):
+        if how not in ("replayed", "set by itself"):
+            console.print(f"environment {index} {how}; from here on the run is another one", soft_wrap=True, markup=False)
+    return finish(run, arguments)
+
+
+def reproduce_run(arguments: argparse.Namespace) -> int:
+    """
+    Do a run again and compare.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    # Imported here: the command line imports this module.
+    from sb3_ppo_edu.cli import main
+
+    console = Console(highlight=False)
+    folder: Path = arguments.run
+    with refusing_bad_input():
+        command = shlex.split(read_settings(folder / SETTINGS_FILE).get("command", ""))
+    if command[:2] != ["sb3-edu", "train"]:
+        raise RefusedError(f"run {folder}: found the command {shlex.join(command)!r}, expected sb3-edu train …")
+    name = arguments.name or f"{folder.name}-again"
+    code = main([*without(command[1:], "--name", "--folder"), "--folder", str(folder.parent), "--name", name, "--no-replay"])
+    if code != DONE:
+        return code
+    found = compare_runs(folder, folder.parent / name)
+    print_likeness(console, found, folder, folder.parent / name)
+    return DONE if all(one.equal is not False for one in found[4:]) else FAILED
+
+
+def without(words: list[str], *flags: str) -> list[str]:
+    """
+    Leave flags with a value out of a command line.
+
+    :param words: of the command line
+    :param flags: to leave out
+    :return: the others
+    """
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in flags:
+            skip = True
+        elif not word.startswith(tuple(f"{flag}=" for flag in flags)):
+            kept.append(word)
+    return kept
+
+
+def print_likeness(console: Console, found: list[Likeness], first: Path, second: Path) -> None:
+    """
+    Print how two runs compare.
+
+    :param console: where to print
+    :param found: the comparisons
+    :param first: folder of the first run
+    :param second: folder of the second
+    """
+    table = Table(title=f"{first} and {second}", title_justify="left", title_style="bold", box=None, padding=(0, 2))
+    for heading in ("", "", "difference"):
+        table.add_column(heading)
+    words = {True: "the same", False: "[bold]differs[/bold]", None: "–"}
+    for one in found:
+        table.add_row(one.what, words[one.equal], one.detail)
+    console.print()
+    console.print(table)
