@@ -6,6 +6,7 @@ import errno
 import inspect
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -407,6 +408,11 @@ def test_unwritable_folder_is_refused(
         (["enjoy", "run", "--gif", "taken.gif"], "--gif taken.gif: it exists"),
         (["enjoy", "run", "--gif", "nowhere/film.gif"], "nowhere"),
         (["evaluate", "torn"], "model.zip"),
+        (["evaluate", "hostile"], "found posix.mkdir"),
+        (["enjoy", "hostile", "--gif", "film.gif"], "found posix.mkdir"),
+        (["evaluate", "hostile statistics"], "found posix.mkdir"),
+        (["enjoy", "hostile statistics", "--gif", "film.gif"], "found posix.mkdir"),
+        (["evaluate", "hostile settings"], "found wrapper os.mkdir"),
     ],
 )
 def test_bad_runs_are_refused(
@@ -417,10 +423,11 @@ def test_bad_runs_are_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A run that is missing, incomplete or spoilt, and a file that is in the way, are named; exit code 2."""
+    """A run that is missing, incomplete, spoilt or hostile, and a file that is in the way, are named; exit code 2."""
     monkeypatch.chdir(tmp_path)
     for name in ("run", "torn"):
         shutil.copytree(trained[0], tmp_path / name)
+    make_hostile_runs(trained[0], tmp_path)
     (tmp_path / "torn" / "model.zip").write_bytes(b"PK")
     (tmp_path / "taken.gif").write_text("precious")
     assert main(arguments) == 2
@@ -428,6 +435,65 @@ def test_bad_runs_are_refused(
     assert captured.err.startswith(f"sb3-edu {arguments[0]}: error: ")
     assert expected in captured.err
     assert (tmp_path / "taken.gif").read_text() == "precious"
+    assert not (tmp_path / "film.gif").exists()
+    assert not (tmp_path / "canary").exists()
+
+
+class MakesCanary:
+    """Makes the folder ``canary`` when it is unpickled by someone who trusts it."""
+
+    def __reduce__(self) -> Any:
+        """What to call."""
+        return os.mkdir, ("canary",)
+
+
+def make_hostile_runs(good: Path, folder: Path) -> None:
+    """
+    Write three runs that make the folder ``canary`` when they are trusted.
+
+    :param good: a run to start from
+    :param folder: where
+    """
+    for name in ("hostile", "hostile statistics", "hostile settings"):
+        shutil.copytree(good, folder / name)
+    model = EduPPO.load(good / "model.zip")
+    model.note = MakesCanary()  # type: ignore[attr-defined]
+    model.save(folder / "hostile" / "model.zip")
+    (folder / "hostile statistics" / "vecnormalize.pkl").write_bytes(pickle.dumps(MakesCanary()))
+    settings = folder / "hostile settings" / "settings.yml"
+    record = yaml.safe_load(settings.read_text())
+    record["environment"]["wrapper"] = {"os.mkdir": {"path": "canary"}}
+    settings.write_text(yaml.safe_dump(record))
+
+
+def test_trusted_run_may_run_code(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --trust the same hostile model does run its code, and is evaluated."""
+    monkeypatch.chdir(tmp_path)
+    make_hostile_runs(trained[0], tmp_path)
+    assert main(["evaluate", "hostile", "--episodes", "2", "--trust"]) == 0
+    assert (tmp_path / "canary").is_dir()
+
+
+def test_run_with_a_wrapper_of_ones_own_needs_trust(
+    trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class of the user's in the settings is refused with the flag that allows it, and works with that flag."""
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    record = yaml.safe_load((run / "settings.yml").read_text())
+    record["environment"]["wrapper"] = f"{__name__}.OwnWrapper"
+    (run / "settings.yml").write_text(yaml.safe_dump(record))
+    assert main(["evaluate", str(run), "--episodes", "2"]) == 2
+    error = capsys.readouterr().err
+    assert f"found wrapper {__name__}.OwnWrapper" in error
+    assert "--trust" in error
+    assert main(["evaluate", str(run), "--episodes", "2", "--trust"]) == 0
+
+
+class OwnWrapper(gym.Wrapper):
+    """A user's wrapper."""
 
 
 def test_run_of_a_blind_environment_cannot_be_filmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -535,8 +601,8 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
                 ),
             ],
         ),
-        ("evaluate", ["RUN", "--episodes", "--seed", "--stochastic", "example:"]),
-        ("enjoy", ["RUN", "--gif", "--episodes", "--seed", "--stochastic", "examples:"]),
+        ("evaluate", ["RUN", "--episodes", "--seed", "--stochastic", "--trust", "example:"]),
+        ("enjoy", ["RUN", "--gif", "--episodes", "--seed", "--stochastic", "--trust", "examples:"]),
     ],
 )
 def test_help_mentions_each_flag(command: str, mentioned: list[str], capsys: pytest.CaptureFixture[str]) -> None:

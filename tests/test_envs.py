@@ -15,12 +15,14 @@ from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,
     EpisodeSeeds,
     action_repeat,
+    check_harmless,
     import_named,
     import_wrappers,
     make_evaluation_env,
     make_training_env,
     named_with_kwargs,
 )
+from sb3_ppo_edu.trust import UntrustedFileError
 
 
 class Reseeded(gym.Env[Any, Any]):
@@ -207,3 +209,40 @@ def test_no_wrapper_is_no_change() -> None:
 def test_repeated_actions_are_counted(wrapper: Any, repeats: int) -> None:
     """Environment steps for each decision, as the wrappers themselves take them."""
     assert action_repeat(wrapper) == repeats
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"id": "some.module:Env-v0"}, "some.module:Env-v0"),
+        ({"wrapper": "os.system"}, "os.system"),
+        ({"wrapper": {"subprocess.Popen": {"args": "true"}}}, "subprocess.Popen"),
+        ({"wrapper": ["gymnasium.wrappers.TimeAwareObservation", "evil.module.Wrapper"]}, "evil.module.Wrapper"),
+        ({"wrapper": "tests.environments.RandomWalk"}, "tests.environments.RandomWalk"),
+        ({"wrapper": "gymnasium.make"}, "gymnasium.make"),
+        ({"wrapper": "gymnasium.Env"}, "gymnasium.Env"),
+        ({"wrapper": "stable_baselines3.common.save_util.load_from_pkl"}, "load_from_pkl"),
+        ({"wrapper": "sb3_ppo_edu.__main__.main"}, "__main__"),
+        ({"vec_wrapper": "builtins.exec"}, "builtins.exec"),
+    ],
+)
+def test_settings_from_strangers_call_wrappers_only(settings: dict[str, Any], found: str) -> None:
+    """Anything but a wrapper from a well-known package is refused by name, with the flag that allows it."""
+    with pytest.raises(UntrustedFileError, match="--trust") as error:
+        check_harmless(EnvironmentSettings(**{"id": "CartPole-v1", **settings}), "settings.yml")
+    assert found in str(error.value)
+    assert str(error.value).startswith("settings.yml")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"wrapper": "sb3_ppo_edu.envs.wrappers.ActionRepeat"},
+        {"wrapper": [{"gymnasium.wrappers.TimeLimit": {"max_episode_steps": 5}}, "rl_zoo3.wrappers.HistoryWrapper"]},
+        {"vec_wrapper": "stable_baselines3.common.vec_env.VecMonitor"},
+    ],
+)
+def test_usual_settings_are_harmless(settings: dict[str, Any]) -> None:
+    """Wrappers of the packages that everyone has pass."""
+    check_harmless(EnvironmentSettings(**{"id": "CartPole-v1", **settings}), "settings.yml")

@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.runs import SavedRun, write_atomically
+from sb3_ppo_edu.trust import DamagedFileError, UntrustedFileError
 
 MAX_BYTES = 2_000_000
 """A film larger than this is saved with fewer frames."""
@@ -54,10 +55,13 @@ def film_run(run: SavedRun, seed: int, *, deterministic: bool = True) -> Film:
     :param deterministic: whether to take the most likely actions or to sample them
     :return: the film
     :raises CannotRenderError: if the environment gives no image
+    :raises ValueError: if the run is not trusted, and its files are damaged or want to run code
     """
     model = run.load_model()
     try:
         env = run.make_env(first_seed=seed, render_mode="rgb_array")
+    except (DamagedFileError, UntrustedFileError):
+        raise
     # What environments, drivers and drawing libraries raise is as various as they are.
     except Exception as error:
         raise CannotRenderError(f"{type(error).__name__}: {error}") from error
