@@ -41,6 +41,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,
     check_harmless,
@@ -58,6 +59,7 @@ SETTINGS_FILE = "settings.yml"
 EVALUATION_FILE = "evaluation.json"
 EVALUATIONS_FILE = "evaluations.npz"
 PROGRESS_FILE = "progress.csv"
+CHECKPOINT_FOLDER = "checkpoints"
 MONITOR_FOLDER = "monitor"
 
 EVALUATION_SEED = 10_000
@@ -93,6 +95,7 @@ class RunSettings:
     :param eval_freq: steps between evaluations during training; ``None`` for :data:`EVALUATIONS_PER_RUN` over the run
     :param device: where the networks live
     :param verbose: SB3's verbosity: 0, 1 or 2
+    :param checkpoint_freq: steps between checkpoints, from which the run can be resumed exactly; ``None`` for no checkpoints
     """
 
     environment: EnvironmentSettings
@@ -105,10 +108,11 @@ class RunSettings:
     eval_freq: int | None = None
     device: str = "auto"
     verbose: int = 0
+    checkpoint_freq: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be trained with."""
-        for name in ("steps", "n_envs", "eval_freq"):
+        for name in ("steps", "n_envs", "eval_freq", "checkpoint_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected a positive integer")
@@ -129,6 +133,7 @@ def settings_from_hyperparameters(
     eval_freq: int | None = None,
     device: str = "auto",
     verbose: int = 0,
+    checkpoint_freq: int | None = None,
 ) -> RunSettings:
     """
     Sort the zoo's flat settings into what concerns the environment, the run and the algorithm.
@@ -141,6 +146,7 @@ def settings_from_hyperparameters(
     :param eval_freq: steps between evaluations, see :class:`RunSettings`
     :param device: where the networks live
     :param verbose: SB3's verbosity
+    :param checkpoint_freq: steps between checkpoints, or ``None``
     :return: the settings of the run
     :raises ValueError: if nothing says how long to train, or a number is out of range
     """
@@ -152,10 +158,14 @@ def settings_from_hyperparameters(
         steps = n_timesteps
     if isinstance(rest.get("rollout_buffer_class"), str):
         rest["rollout_buffer_class"] = import_named(rest["rollout_buffer_class"])
+    wrapper = rest.pop("env_wrapper", None)
+    if checkpoint_freq is not None:
+        wrappers = wrapper if isinstance(wrapper, list) else [] if wrapper is None else [wrapper]
+        wrapper = [*wrappers, f"{Resumable.__module__}.{Resumable.__qualname__}"]
     environment = EnvironmentSettings(
         id=env_id,
         kwargs=dict(rest.pop("env_kwargs", None) or {}),
-        wrapper=rest.pop("env_wrapper", None),
+        wrapper=wrapper,
         vec_wrapper=rest.pop("vec_env_wrapper", None),
         frame_stack=rest.pop("frame_stack", None),
         monitor_kwargs=dict(rest.pop("monitor_kwargs", None) or {}),
@@ -172,6 +182,7 @@ def settings_from_hyperparameters(
         eval_freq=eval_freq,
         device=device,
         verbose=verbose,
+        checkpoint_freq=checkpoint_freq,
     )
 
 
@@ -225,8 +236,7 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
         env = make_training_env(settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER)
         try:
             model = _build_model(settings, env)
-            named = [import_named(name)(**kwargs) for name, kwargs in named_with_kwargs(settings.callback)]
-            callbacks = [_evaluation_callback(settings, folder), *named]
+            callbacks = make_callbacks(settings, folder)
             outputs = ["csv", "tensorboard"] + (["stdout"] if settings.verbose else [])
             model.set_logger(configure(str(folder), outputs))
             _write_settings(folder / SETTINGS_FILE, settings, command)
@@ -234,6 +244,20 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
             env.close()
             raise
     return Run(folder, settings, model, callbacks)
+
+
+def make_callbacks(settings: RunSettings, folder: Path) -> list[BaseCallback]:
+    """
+    Build the callbacks of a run.
+
+    :param settings: of the run
+    :param folder: of the run
+    :return: evaluation during training, checkpoints if there are to be any, and the callbacks the settings name
+    """
+    callbacks: list[BaseCallback] = [_evaluation_callback(settings, folder)]
+    if settings.checkpoint_freq is not None:
+        callbacks.append(ExactCheckpoint(settings.checkpoint_freq, folder / CHECKPOINT_FOLDER))
+    return callbacks + [import_named(name)(**kwargs) for name, kwargs in named_with_kwargs(settings.callback)]
 
 
 @contextmanager
@@ -504,7 +528,7 @@ def open_run(folder: Path, *, trusted: bool = True) -> SavedRun:
             f"run {folder}: {' and '.join(missing)} missing; expected both {SETTINGS_FILE} and {MODEL_FILE}, "
             "as `sb3-edu train` leaves them when it ends or is interrupted"
         )
-    settings = _read_settings(folder / SETTINGS_FILE)
+    settings = read_settings(folder / SETTINGS_FILE)
     environment = EnvironmentSettings(**settings["environment"])
     if not trusted:
         check_harmless(environment, str(folder / SETTINGS_FILE))
@@ -517,8 +541,16 @@ def open_run(folder: Path, *, trusted: bool = True) -> SavedRun:
     return SavedRun(folder, environment, settings["seed"], statistics, trusted)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Read a run's settings back, refusing what :func:`_write_settings` did not write."""
+def read_settings(path: Path) -> dict[str, Any]:
+    """
+    Read a run's record, refusing what :func:`_write_settings` did not write.
+
+    :param path: the file
+    :return: the record
+    :raises ValueError: if it is no record of a run
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected the record of a run that `sb3-edu train` has made")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         EnvironmentSettings(**settings["environment"])

@@ -27,6 +27,7 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from sb3_ppo_edu.cli.again import add_again
 from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
 from sb3_ppo_edu.cli.tune import add_tune
@@ -35,6 +36,7 @@ from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
 from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.runs import (
+    CHECKPOINT_FOLDER,
     EVALUATION_FILE,
     EVALUATION_SEED,
     EVALUATIONS_FILE,
@@ -75,6 +77,7 @@ WHAT_FILES_HOLD = {
     PROGRESS_FILE: "every logged number (TensorBoard events beside it)",
     EVALUATIONS_FILE: "evaluations during training",
     MONITOR_FOLDER: "every training episode",
+    CHECKPOINT_FOLDER: "where sb3-edu resume goes on",
 }
 
 TRAIN_EXAMPLES = """\
@@ -126,6 +129,7 @@ def build_parser() -> Parser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_enjoy(commands)
+    add_again(commands, train_and_finish)
     add_bench(commands)
     add_tune(commands)
     return parser
@@ -152,6 +156,9 @@ def _add_train(commands: Any) -> None:
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     run.add_argument(
         "--threads", type=positive, default=1, metavar="N", help="torch threads (default: 1, fastest for small networks)"
+    )
+    run.add_argument(
+        "--checkpoint-freq", type=positive, metavar="N", help="steps between checkpoints, for sb3-edu resume (default: none)"
     )
     run.add_argument("--verbose", type=int, choices=(0, 1, 2), default=0, help="1 prints SB3's log tables, 2 debugging too")
     settings = parser.add_argument_group("the environments and their settings")
@@ -307,6 +314,18 @@ def train(arguments: argparse.Namespace) -> int:
         folder = run_folder(arguments)
         run = start_run(settings, folder, ["sb3-edu", *arguments.argv])
     print_start(console, run)
+    return train_and_finish(run, arguments)
+
+
+def train_and_finish(run: Run, arguments: argparse.Namespace) -> int:
+    """
+    Train what is left of a run, evaluate it and print what there is.
+
+    :param run: the run
+    :param arguments: of the command line
+    :return: exit code
+    """
+    console = Console(highlight=False)
     try:
         exit_code = train_until_stopped(run, console)
     finally:
@@ -338,6 +357,7 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
         eval_freq=arguments.eval_freq,
         device=arguments.device,
         verbose=arguments.verbose,
+        checkpoint_freq=arguments.checkpoint_freq,
     )
 
 
@@ -382,6 +402,8 @@ def train_until_stopped(run: Run, console: Console) -> int:
     if exit_code != DONE:
         steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
         console.print(f"Stopped after {steps}. The model is saved in [bold]{run.folder}[/bold].", soft_wrap=True)
+        if run.settings.checkpoint_freq is not None:
+            console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.folder)}", soft_wrap=True)
         console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.folder)}", soft_wrap=True)
     return exit_code
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,9 @@ class EpisodeSeeds(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-def make_training_env(settings: EnvironmentSettings, n_envs: int, seed: int, monitor_folder: Path | None = None) -> VecEnv:
+def make_training_env(
+    settings: EnvironmentSettings, n_envs: int, seed: int, monitor_folder: Path | None = None, *, append: bool = False
+) -> VecEnv:
     """
     Build the vectorised environment to train on.
 
@@ -102,9 +104,12 @@ def make_training_env(settings: EnvironmentSettings, n_envs: int, seed: int, mon
     :param n_envs: environments stepped together
     :param seed: seed of the first environment; the others count up from it
     :param monitor_folder: where each environment writes its episodes (SB3's monitor files), or ``None``
+    :param append: whether to go on with the monitor files that are there
     :return: the environment
     :raises ValueError: if the environment does not take these arguments
     """
+    if append:
+        settings = replace(settings, monitor_kwargs={**settings.monitor_kwargs, "override_existing": False})
     env = _make_vec_env(settings, n_envs, seed, monitor_folder=monitor_folder)
     return _wrap_vec_env(env, settings, lambda inner, arguments: VecNormalize(inner, **arguments))
 
