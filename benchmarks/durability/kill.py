@@ -201,23 +201,31 @@ def main() -> int:
 
 def table(rows: list[dict[str, Any]], given: argparse.Namespace) -> str:
     """Write the table."""
-    what = [name for name, value in rows[0].items() if isinstance(value, bool)]
+    command = f"python benchmarks/durability/kill.py --kills {given.kills} --steps {given.steps} --seed {given.seed}"
+    listed = ", ".join(f"{name} {number}" for name, number in versions().items())
     lines = [
         "# Killed and resumed",
         "",
-        f"Trainings of {given.steps:,} steps with a checkpoint every {SAVE_FREQ}, killed by SIGKILL at moments drawn over their",
-        "whole length, and resumed. How many ended with the same bits as the training that nobody disturbed:",
+        f"Trainings of {given.steps:,} steps with a checkpoint every {SAVE_FREQ}, killed by SIGKILL at moments drawn over",
+        "their whole length, and resumed. How many ended with the same bits as the training that nobody disturbed:",
         "",
-        "| case | engine | killed | " + " | ".join(what) + " |",
-        "| --- | --- | ---: | " + " | ".join(["---:"] * len(what)) + " |",
+    ]
+    return "\n".join([*lines, *lines_of(rows), "", f"Made by `{command}` on {machine()}; {listed}.", ""])
+
+
+def lines_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Write the lines of the table."""
+    what = [name for name, value in rows[0].items() if isinstance(value, bool)]
+    lines = [
+        "| case | engine | killed | before the first checkpoint | " + " | ".join(what) + " |",
+        "| --- | --- | ---: | ---: | " + " | ".join(["---:"] * len(what)) + " |",
     ]
     for name, engine in dict.fromkeys((row["case"], row["engine"]) for row in rows):
         own = [row for row in rows if (row["case"], row["engine"]) == (name, engine)]
         counts = " | ".join(str(sum(row[one] for row in own)) for one in what)
-        lines.append(f"| {name} | {engine} | {len(own)} | {counts} |")
-    command = f"python benchmarks/durability/kill.py --kills {given.kills} --steps {given.steps} --seed {given.seed}"
-    listed = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return "\n".join([*lines, "", f"Made by `{command}` on {machine()}; {listed}.", ""])
+        early = sum(int(row["resumed_at"]) == 0 for row in own)
+        lines.append(f"| {name} | {engine} | {len(own)} | {early} | {counts} |")
+    return lines
 
 
 if __name__ == "__main__":

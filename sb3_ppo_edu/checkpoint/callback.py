@@ -41,6 +41,9 @@ class ExactCheckpoint(BaseCallback):
     :raises ValueError: for arguments out of range
     """
 
+    not_resumed = ("save_freq", "keep", "on_save_error", "handle_signals", "last_saved", "due", "stop", "_constructor")
+    """Attributes that are what the resumed training's own callback says."""
+
     def __init__(
         self,
         save_freq: int,

@@ -322,11 +322,9 @@ def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
     """
     if isinstance(base, DummyVecEnv):
         return [capture_single(env) for env in base.envs]
-    if isinstance(base, SubprocVecEnv):
-        try:
-            return list(base.env_method("capture_state"))
-        except AttributeError:
-            return [None] * base.num_envs
+    # Asked for what it does not have, a worker would end.
+    if isinstance(base, SubprocVecEnv) and base.has_attr("capture_state"):
+        return list(base.env_method("capture_state"))
     return [None] * base.num_envs
 
 

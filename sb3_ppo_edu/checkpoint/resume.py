@@ -28,11 +28,11 @@ Model = TypeVar("Model", bound="EduPPO")
 
 BASES: dict[str, Any] = {one.__name__: one for one in (InProcessVecEnv, DummyVecEnv, SubprocVecEnv)}
 LAYERS: dict[str, Any] = {
-    "VecNormalize": lambda env, attributes: VecNormalize(env),
-    "VecFrameStack": lambda env, attributes: VecFrameStack(env, attributes["n_stack"]),
-    "VecMonitor": lambda env, attributes: VecMonitor(env),
+    "VecNormalize": lambda env, parts: VecNormalize(env),
+    "VecFrameStack": lambda env, parts: VecFrameStack(env, parts["stacked_obs/"]["n_stack"]),
+    "VecMonitor": lambda env, parts: VecMonitor(env),
     # SB3 adds it by itself where it is needed.
-    "VecTransposeImage": lambda env, attributes: env,
+    "VecTransposeImage": lambda env, parts: env,
 }
 """Layers that can be built anew from what the checkpoint knows of them."""
 
@@ -143,8 +143,8 @@ def build(env_fns: Sequence[Callable[[], gym.Env]], state: dict[str, Any]) -> Ve
     first = state["envs"][0]
     recorded = first is not None and bool(first["wrappers"]) and first["wrappers"][0][0] == Resumable.__name__
     env: VecEnv = BASES[base]([resumable(one) for one in env_fns] if recorded else list(env_fns))
-    for name, attributes, _ in reversed(layers):
-        env = LAYERS[name](env, attributes)
+    for name, _, parts in reversed(layers):
+        env = LAYERS[name](env, parts)
     return env
 
 

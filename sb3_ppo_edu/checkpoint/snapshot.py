@@ -42,10 +42,8 @@ MODEL_SKIP = frozenset(
 )
 """Attributes of a model that belong to the process, or have a place of their own."""
 
-CALLBACK_SKIP = frozenset(
-    ("parent", "model", "logger", "locals", "globals", "training_env", "verbose", "last_saved", "due", "stop", "_constructor")
-)
-"""Attributes of callbacks that belong to the process."""
+CALLBACK_SKIP = frozenset(("parent", "model", "logger", "locals", "globals", "training_env", "verbose"))
+"""Attributes of callbacks that belong to the process. A callback may name more in a class attribute ``not_resumed``."""
 
 NOISE = ("exploration_mat", "exploration_matrices")
 """What gSDE draws once for many steps."""
@@ -226,7 +224,7 @@ def capture_callback(callback: BaseCallback) -> dict[str, Any]:
     :param callback: the callback
     :return: plain data
     """
-    plain, _ = plain_attributes(callback, CALLBACK_SKIP)
+    plain, _ = plain_attributes(callback, CALLBACK_SKIP.union(getattr(callback, "not_resumed", ())))
     envs = {name: capture_vec_env(value) for name, value in vars(callback).items() if is_own_env(name, value)}
     return {"class": type(callback).__name__, "attributes": plain, "envs": envs}
 
