@@ -411,7 +411,9 @@ class _Machine:
         """Find what is on the list under two strings separated by a space."""
         if name not in self._names:
             inside = " (a function or class saved with its code)" if name.startswith("cloudpickle") else ""
-            raise self._refusal(name.replace(" ", ".") + inside)
+            # Whoever wrote the file chose the name, which may be long or command a terminal.
+            shown = name.replace(" ", ".")[:200]
+            raise self._refusal((shown if shown.isprintable() else repr(shown)) + inside)
         return self._names[name]
 
     def _pop_to_mark(self) -> list[Any]:

@@ -412,7 +412,7 @@ def test_unwritable_folder_is_refused(
         (["enjoy", "hostile", "--gif", "film.gif"], "found posix.mkdir"),
         (["evaluate", "hostile statistics"], "found posix.mkdir"),
         (["enjoy", "hostile statistics", "--gif", "film.gif"], "found posix.mkdir"),
-        (["evaluate", "hostile settings"], "found wrapper os.mkdir"),
+        (["evaluate", "hostile settings"], "found wrapper 'os.mkdir'"),
     ],
 )
 def test_bad_runs_are_refused(
@@ -487,7 +487,7 @@ def test_run_with_a_wrapper_of_ones_own_needs_trust(
     (run / "settings.yml").write_text(yaml.safe_dump(record))
     assert main(["evaluate", str(run), "--episodes", "2"]) == 2
     error = capsys.readouterr().err
-    assert f"found wrapper {__name__}.OwnWrapper" in error
+    assert f"found wrapper '{__name__}.OwnWrapper'" in error
     assert "--trust" in error
     assert main(["evaluate", str(run), "--episodes", "2", "--trust"]) == 0
 

@@ -249,7 +249,7 @@ def check_harmless(settings: EnvironmentSettings, where: str) -> None:
     remedy = "if you trust whoever made the run, add --trust (in Python open_run(folder, trusted=True))"
     if ":" in settings.id:
         raise UntrustedFileError(
-            f"{where}: found environment {settings.id}, which imports a module; expected a registered id: {remedy}"
+            f"{where}: found environment {settings.id!r}, which imports a module; expected a registered id: {remedy}"
         )
     for name, _ in [*named_with_kwargs(settings.wrapper), *named_with_kwargs(settings.vec_wrapper)]:
         # Importing a private module or __main__ may do anything.
@@ -257,7 +257,7 @@ def check_harmless(settings: EnvironmentSettings, where: str) -> None:
         wrapper = import_named(name) if known else None
         if not (isinstance(wrapper, type) and issubclass(wrapper, (gym.Wrapper, VecEnvWrapper))):
             raise UntrustedFileError(
-                f"{where}: found wrapper {name}, which may run any program; "
+                f"{where}: found wrapper {name!r}, which may run any program; "
                 f"expected one of {', '.join(WRAPPERS_FROM)}: {remedy}"
             )
 
