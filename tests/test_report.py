@@ -230,3 +230,14 @@ def test_published_reports_agree_with_their_rows(name: str) -> None:
     assert (folder / f"{name}.md").read_text(encoding="utf-8") == pages.to_markdown(report.read_page(folder, name))
     numbers = re.findall(r"\d+ of \d+", (folder / f"{name}.md").read_text(encoding="utf-8"))
     assert numbers and read_rows(folder / RUNS_FILE, RunRow)
+
+
+def test_the_readmes_lander_is_the_published_one() -> None:
+    """The seeds that the README names ended where the published rows say."""
+    rows = read_rows(PUBLISHED / "lander" / RUNS_FILE, RunRow)
+    finals = {row.seed: round(row.final_mean) for row in rows if row.env == "LunarLanderContinuous-v3" and row.steps}
+    text = " ".join((PUBLISHED.parent / "README.md").read_text(encoding="utf-8").split())
+    named = re.search(r"seed 0, which ended at (\d+)\..*?seeds 1 to 7 ended at ([\d, ]+ and \d+)", text)
+    assert named is not None
+    assert int(named[1]) == finals[0]
+    assert [int(number) for number in re.findall(r"\d+", named[2])] == [finals[seed] for seed in range(1, 8)]

@@ -42,7 +42,7 @@ from sb3_ppo_edu.runs import versions
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 CLOCKS = ("time/fps", "time/time_elapsed")
-SAVE_FREQ = 300
+SAVE_FREQ = 150
 
 
 class Seeker(gym.Env[Any, Any]):
@@ -134,8 +134,7 @@ def digests(model: EduPPO, folder: Path) -> dict[str, str]:
 
 
 def in_child(case: Case, engine: str, folder: Path, steps: int, kill_after: float | None) -> float:
-    """Train in a forked process, which is killed after some seconds or left alone; return the seconds it lived."""
-    start = time.perf_counter()
+    """Train in a forked process, which is killed some seconds after it has begun or left alone; return how long it trained."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -146,6 +145,10 @@ def in_child(case: Case, engine: str, folder: Path, steps: int, kill_after: floa
         finally:
             sys.stdout.flush()
             os._exit(code)
+    # The log is opened when everything is built and learning begins.
+    while not (folder / "progress.csv").exists():
+        time.sleep(0.002)
+    start = time.perf_counter()
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
@@ -168,7 +171,7 @@ def measure(kills: int, steps: int, seed: int, folder: Path, report: Callable[[d
     for index in range(kills):
         name, engine = combinations[index % len(combinations)]
         place = folder / f"killed-{index}"
-        moment = drawn.uniform(0.02, 1.0) * lengths[name, engine]
+        moment = drawn.uniform(0.0, 1.0) * lengths[name, engine]
         in_child(CASES[name], engine, place, steps, moment)
         found = sorted(path.name for path in (place / "checkpoints").glob("checkpoint-*.zip"))
         if not (place / "result.json").exists():

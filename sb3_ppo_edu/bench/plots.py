@@ -243,7 +243,7 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel("steps of training")
     axes.set_ylabel("return of the policy, deterministic")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
