@@ -380,7 +380,7 @@ HOSTILE: dict[str, Callable[[str], bytes]] = {
     "BUILD on a dictionary": lambda canary: b"\x80\x04}}" + text("update") + text("evil") + b"sb.",
     "BUILD that replaces __setstate__": lambda canary: (
         b"\x80\x04"
-        + stack_global("gymnasium.spaces.box", "Box")
+        + stack_global("gymnasium.spaces.tuple", "Tuple")
         + b")\x81}"
         + text("__setstate__")
         + stack_global("posix", "system")
@@ -390,7 +390,7 @@ HOSTILE: dict[str, Callable[[str], bytes]] = {
     ),
     "BUILD that replaces a method": lambda canary: (
         b"\x80\x04"
-        + stack_global("gymnasium.spaces.box", "Box")
+        + stack_global("gymnasium.spaces.tuple", "Tuple")
         + b")\x81}"
         + text("sample")
         + stack_global("torch.nn.modules.activation", "ReLU")
@@ -398,7 +398,7 @@ HOSTILE: dict[str, Callable[[str], bytes]] = {
     ),
     "BUILD that replaces the class": lambda canary: (
         b"\x80\x04"
-        + stack_global("gymnasium.spaces.box", "Box")
+        + stack_global("gymnasium.spaces.tuple", "Tuple")
         + b")\x81}"
         + text("__class__")
         + stack_global("torch.nn.modules.activation", "ReLU")
