@@ -267,3 +267,13 @@ def test_what_is_no_curve_is_refused(steps: list[int], returns: list[float]) -> 
     """Empty, of unequal length, or going back in time."""
     with pytest.raises(ValueError, match="expected"):
         curves.forgetting(steps, returns)
+
+
+def test_tiny_variances_are_no_division_by_zero() -> None:
+    """Variances whose squares vanish in floating point have the degrees of freedom of the same samples on a larger scale."""
+    samples = np.array([1.0, 2.0, 4.0]), np.array([0.0, 3.0, 1.0, 7.0])
+    tiny = tuple(sample * 1e-120 for sample in samples)
+    _, error, freedom = comparisons.welch_error(*samples)
+    _, tiny_error, tiny_freedom = comparisons.welch_error(*tiny)
+    assert tiny_freedom == pytest.approx(freedom)
+    assert tiny_error == pytest.approx(error * 1e-120)

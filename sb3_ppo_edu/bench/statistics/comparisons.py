@@ -178,5 +178,6 @@ def welch_error(first: NDArray[np.float64], second: NDArray[np.float64]) -> tupl
     difference = float(first.mean() - second.mean())
     if total == 0.0:
         return difference, 0.0, math.inf
-    spread = sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, (first, second), strict=True))
-    return difference, math.sqrt(total), total**2 / spread
+    # Shares first: the square of a tiny variance is 0 in floating point.
+    spread = sum((part / total) ** 2 / (len(sample) - 1) for part, sample in zip(parts, (first, second), strict=True))
+    return difference, math.sqrt(total), 1.0 / spread
