@@ -23,6 +23,7 @@ FLOORS = {
     # 2 the machine
     "buffers": 2,
     "engines": 2,
+    "guard": 2,
     "policies": 2,
     "vec_env": 2,
     # 3 the algorithm, its argument checks, and the package's face (__init__)
@@ -57,6 +58,7 @@ KNOWS = {
     "version": (),
     "buffers": TRAINING,
     "engines": TRAINING,
+    "guard": TRAINING,
     "policies": TRAINING,
     "vec_env": TRAINING,
     "__init__": (),

@@ -347,7 +347,8 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any], replay: bool = True) -> 
         )
     found = restore_each(layers[-1], state["envs"], replay)
     for layer, (_, attributes, parts) in zip(layers, state["layers"], strict=True):
-        vars(layer).update(attributes)
+        own = getattr(type(layer), "not_resumed", ())
+        vars(layer).update({name: value for name, value in attributes.items() if name not in own})
         for name, part in parts_of(layer).items():
             vars(part).update(parts[name])
     return found

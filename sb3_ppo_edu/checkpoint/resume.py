@@ -19,6 +19,7 @@ from sb3_ppo_edu.checkpoint.files import CheckpointError
 from sb3_ppo_edu.checkpoint.logs import reopen_logger
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.checkpoint.snapshot import restore
+from sb3_ppo_edu.guard import FiniteGuard
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 if TYPE_CHECKING:
@@ -28,11 +29,12 @@ Model = TypeVar("Model", bound="EduPPO")
 
 BASES: dict[str, Any] = {one.__name__: one for one in (InProcessVecEnv, DummyVecEnv, SubprocVecEnv)}
 LAYERS: dict[str, Any] = {
-    "VecNormalize": lambda env, parts: VecNormalize(env),
-    "VecFrameStack": lambda env, parts: VecFrameStack(env, parts["stacked_obs/"]["n_stack"]),
-    "VecMonitor": lambda env, parts: VecMonitor(env),
+    "FiniteGuard": lambda env, attributes, parts: FiniteGuard(env, attributes["on_fault"]),
+    "VecNormalize": lambda env, attributes, parts: VecNormalize(env),
+    "VecFrameStack": lambda env, attributes, parts: VecFrameStack(env, parts["stacked_obs/"]["n_stack"]),
+    "VecMonitor": lambda env, attributes, parts: VecMonitor(env),
     # SB3 adds it by itself where it is needed.
-    "VecTransposeImage": lambda env, parts: env,
+    "VecTransposeImage": lambda env, attributes, parts: env,
 }
 """Layers that can be built anew from what the checkpoint knows of them."""
 
@@ -143,8 +145,8 @@ def build(env_fns: Sequence[Callable[[], gym.Env]], state: dict[str, Any]) -> Ve
     first = state["envs"][0]
     recorded = first is not None and bool(first["wrappers"]) and first["wrappers"][0][0] == Resumable.__name__
     env: VecEnv = BASES[base]([resumable(one) for one in env_fns] if recorded else list(env_fns))
-    for name, _, parts in reversed(layers):
-        env = LAYERS[name](env, parts)
+    for name, attributes, parts in reversed(layers):
+        env = LAYERS[name](env, attributes, parts)
     return env
 
 
