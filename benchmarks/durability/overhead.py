@@ -1,0 +1,115 @@
+"""What checkpoints and the record of actions cost.
+
+``python benchmarks/durability/overhead.py`` trains on LunarLander-v3 with a checkpoint every 10,000 steps and measures the
+share of wall-clock that saving takes; and it times steps of environments with and without ``Resumable``, in turn.
+Both go to ``overhead.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+# Read when numpy is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.bench.rows import machine
+from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
+from sb3_ppo_edu.runs import versions
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+STEPS, SAVE_FREQ = 100_000, 10_000
+ENVS = ("CartPole-v1", "Pendulum-v1", "LunarLander-v3", "BipedalWalker-v3")
+
+
+class Timed(ExactCheckpoint):
+    """Adds up how long saving takes."""
+
+    seconds = 0.0
+
+    def save(self) -> Path | None:
+        """Save, and count the time."""
+        start = time.perf_counter()
+        path = super().save()
+        self.seconds += time.perf_counter() - start
+        return path
+
+
+def share_of_saving(seed: int) -> tuple[float, float]:
+    """Train once; give the seconds of training and the share of them that saving took."""
+    env = make_vec_env("LunarLander-v3", 8, seed=seed, vec_env_cls=InProcessVecEnv, wrapper_class=Resumable)
+    model = EduPPO("MlpPolicy", VecNormalize(env), n_steps=256, batch_size=64, n_epochs=4, seed=seed, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        callback = Timed(SAVE_FREQ, folder)
+        start = time.perf_counter()
+        model.learn(STEPS, callback=callback)
+        seconds = time.perf_counter() - start
+    return seconds, callback.seconds / seconds
+
+
+def seconds_of(env: gym.Env, actions: list[object]) -> float:
+    """Time steps, with resets where episodes end."""
+    env.reset(seed=0)
+    start = time.perf_counter()
+    for action in actions:
+        *_, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return time.perf_counter() - start
+
+
+def cost_of_recording(env_id: str, steps: int = 4000, rounds: int = 15) -> tuple[float, float]:
+    """Time steps with and without the recorder in turn; give microseconds of a bare step and the median ratio."""
+    bare, recorded = gym.make(env_id), Resumable(gym.make(env_id))
+    bare.action_space.seed(0)
+    actions: list[object] = [bare.action_space.sample() for _ in range(steps)]
+    seconds_of(bare, actions), seconds_of(recorded, actions)
+    pairs = []
+    for index in range(rounds):
+        first, second = (bare, recorded) if index % 2 else (recorded, bare)
+        one, other = seconds_of(first, actions), seconds_of(second, actions)
+        pairs.append((one, other) if index % 2 else (other, one))
+    return min(one for one, _ in pairs) / steps * 1e6, statistics.median(other / one for one, other in pairs)
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where the page goes")
+    given = parser.parse_args()
+    th.set_num_threads(1)
+    shares = [share_of_saving(seed) for seed in range(5)]
+    lines = [
+        "# What being able to resume costs",
+        "",
+        f"LunarLander-v3, {STEPS:,} steps with the fused engine, a checkpoint every {SAVE_FREQ:,}: saving takes "
+        f"{statistics.median(share for _, share in shares):.1%} of the",
+        f"training's {statistics.median(seconds for seconds, _ in shares):.0f} s (median of five; "
+        f"{min(share for _, share in shares):.1%} to {max(share for _, share in shares):.1%}).",
+        "",
+        "`Resumable` around a single environment, median ratio of 15 rounds in turn:",
+        "",
+        "| environment | a step, µs | with the recorder |",
+        "| --- | ---: | ---: |",
+    ]
+    for env_id in ENVS:
+        microseconds, ratio = cost_of_recording(env_id)
+        lines.append(f"| {env_id} | {microseconds:.1f} | {ratio - 1:+.1%} |")
+    listed = ", ".join(f"{name} {number}" for name, number in versions().items())
+    text = "\n".join([*lines, "", f"Made by `python benchmarks/durability/overhead.py` on {machine()}; {listed}.", ""])
+    (given.folder / "overhead.md").write_text(text.replace("+-", "-"), encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
