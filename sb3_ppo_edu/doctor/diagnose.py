@@ -1,0 +1,211 @@
+"""Run every symptom over a record, tell causes from consequences, and come to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from sb3_ppo_edu.doctor.findings import LIKELY, Evidence, Finding, Symptom, show
+from sb3_ppo_edu.doctor.record import Record
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, RETURN, SYMPTOMS
+
+Verdict = Literal["ill", "healthy", "unknown"]
+
+CORE = ("learning-rate-too-high", "learning-rate-too-low", "no-progress", "value-not-learning")
+"""Symptoms without which nothing is called healthy."""
+
+MIN_LOOK = 0.5
+"""Of the core symptoms, the share that must have been examined before a record is called healthy."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """
+    What a record shows.
+
+    :param record: the record
+    :param findings: causes first, each group by confidence and severity
+    :param not_examined: for each symptom that could not be told, why
+    :param verdict: "ill", "healthy", or "unknown" where too little was recorded to say
+    """
+
+    record: Record
+    findings: tuple[Finding, ...]
+    not_examined: dict[str, str]
+    verdict: Verdict
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one sentence."""
+        if self.verdict == "unknown":
+            return (
+                f"Too little was recorded to say anything: {self.record.updates} updates, {len(self.not_examined)} of "
+                f"{len(SYMPTOMS)} symptoms could not be examined."
+            )
+        if self.verdict == "healthy":
+            return f"Nothing is wrong: {len(SYMPTOMS) - len(self.not_examined)} symptoms were examined and none was found."
+        first = self.findings[0]
+        others = len([finding for finding in self.findings[1:] if finding.explained_by is None])
+        more = f" There {'is 1 other finding' if others == 1 else f'are {others} other findings'}." if others else ""
+        return f"{BY_NAME[first.name].title} (confidence {first.confidence:.0%}).{more}"
+
+    def as_json(self) -> dict[str, Any]:
+        """
+        Give what ``doctor.json`` holds.
+
+        :return: verdict, findings with their remedies, and what was not examined
+        """
+        return {
+            "source": self.record.source,
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "updates": self.record.updates,
+            "steps": int(self.record.steps[-1]) if len(self.record.steps) else 0,
+            "findings": [
+                {
+                    **asdict(finding),
+                    "title": BY_NAME[finding.name].title,
+                    "remedy": BY_NAME[finding.name].remedy,
+                    "command": command(self.record, BY_NAME[finding.name]),
+                }
+                for finding in self.findings
+            ],
+            "not_examined": self.not_examined,
+            "notes": list(self.record.notes),
+        }
+
+
+def diagnose(record: Record, symptoms: Sequence[Symptom] = SYMPTOMS) -> Diagnosis:
+    """
+    Look for every symptom in a record.
+
+    :param record: the record
+    :param symptoms: to look for
+    :return: what was found
+    """
+    found, not_examined = [], {}
+    for symptom in symptoms:
+        reason = symptom.missing(record)
+        if reason is not None:
+            not_examined[symptom.name] = reason
+            continue
+        finding = symptom.examine(record)
+        if finding is not None and finding.confidence >= LIKELY:
+            found.append(finding)
+    findings = rank(found)
+    examined = sum(name not in not_examined for name in CORE) / len(CORE)
+    verdict: Verdict = "ill" if findings else "healthy" if examined >= MIN_LOOK else "unknown"
+    return Diagnosis(record, findings, not_examined, verdict)
+
+
+def rank(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """
+    Put findings in order, causes before the consequences that they explain.
+
+    :param found: findings in any order
+    :return: with ``explained_by`` set to the surest finding that explains each, if any
+    """
+    ordered = sorted(found, key=lambda finding: (-finding.confidence, -finding.severity, finding.name))
+    judged = []
+    for finding in ordered:
+        causes = (cause.name for cause in ordered if finding.name in BY_NAME[cause.name].explains)
+        judged.append(replace(finding, explained_by=next(causes, None)))
+    return tuple(sorted(judged, key=lambda finding: finding.explained_by is not None))
+
+
+def command(record: Record, symptom: Symptom) -> str | None:
+    """
+    Write the first change to try as a command to paste.
+
+    :param record: of the run
+    :param symptom: that was found
+    :return: the run's own command with the change behind it, or None where no setting is to be changed
+    """
+    if not symptom.changes:
+        return None
+    flags = " ".join(change.flag(record) for change in symptom.changes)
+    trained = record.setting("command")
+    if isinstance(trained, str) and trained.startswith("sb3-edu train"):
+        words = trained.split(" --name ")
+        # Two runs can't share a folder: the name is left to the default, or made a new one.
+        rest = "".join(" " + part for part in words[1].split(" ")[1:]) if len(words) == 2 else ""
+        return f"{words[0]}{rest} {flags}"
+    env = record.setting("env") or "YOUR_ENV"
+    return f"sb3-edu train --env {env} {flags}"
+
+
+# --------------------------------------------------------------------------------------------------------------------------
+# Several runs
+# --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    What several runs show beside each other.
+
+    :param diagnoses: of each run
+    :param summary: in plain words
+    :param disagree: whether runs of the same settings end so far apart that one of them says nothing: seed luck
+    :param differences: settings that differ: name -> value of each run
+    :param finals: return at the end of each run, NaN where it was not logged
+    """
+
+    diagnoses: tuple[Diagnosis, ...]
+    summary: str
+    disagree: bool
+    differences: dict[str, tuple[Any, ...]]
+    finals: tuple[float, ...]
+
+
+NOT_COMPARED = frozenset({"seed", "command", "random_return", "random_std", "device", "torch_threads"})
+"""Settings that may differ between runs of the same settings."""
+
+
+def compare(records: Sequence[Record]) -> Comparison:
+    """
+    Compare runs: whether they agree, and if not, what differs.
+
+    :param records: of two runs or more
+    :return: the comparison
+    :raises ValueError: for fewer than two
+    """
+    if len(records) < 2:
+        raise ValueError(f"{len(records)} run(s) to compare: expected two or more")
+    names = sorted({name for record in records for name in record.settings} - NOT_COMPARED)
+    settings = {name: tuple(record.setting(name) for record in records) for name in names}
+    differences = {name: values for name, values in settings.items() if len(set(map(repr, values))) > 1}
+    ends = [record.values(RETURN, 0.9) for record in records]
+    finals = tuple(float(end.mean()) if len(end) else float("nan") for end in ends)
+    starts = [float(record.values(RETURN)[0]) for record in records if record.has(RETURN)]
+    known = [final for final in finals if np.isfinite(final)]
+    risen = max((abs(final - start) for final, start in zip(known, starts, strict=True)), default=0.0)
+    gap = max(known) - min(known) if len(known) > 1 else 0.0
+    disagree = not differences and len(known) > 1 and gap > 0.3 * max(risen, 1e-9) and gap > 0.1 * max(map(abs, known))
+    shown = ", ".join(show(final) for final in finals)
+    if len(known) < 2:
+        summary = "Fewer than two of the runs have logged a return: they cannot be compared."
+    elif differences:
+        summary = f"The runs end at {shown}. They differ in {', '.join(differences)}."
+    elif disagree:
+        summary = (
+            f"The runs end at {shown}, although their settings are the same: it is luck which one was seen. "
+            "Judge settings by five seeds or more."
+        )
+    else:
+        summary = f"The runs end at {shown}: they agree."
+    return Comparison(tuple(diagnose(record) for record in records), summary, disagree, differences, finals)
+
+
+def evidence_keys(finding: Finding) -> list[str]:
+    """
+    Name the metrics that a finding rests on.
+
+    :param finding: the finding
+    :return: keys of its evidence that are metrics
+    """
+    pieces: tuple[Evidence, ...] = finding.evidence
+    return [piece.key for piece in pieces if not piece.key.startswith("settings/")]
