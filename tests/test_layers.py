@@ -26,6 +26,7 @@ FLOORS = {
     "guard": 2,
     "policies": 2,
     "vec_env": 2,
+    "workers": 2,
     # 3 the algorithm, its argument checks, and the package's face (__init__)
     "__init__": 3,
     "arguments": 3,
@@ -61,6 +62,7 @@ KNOWS = {
     "guard": TRAINING,
     "policies": TRAINING,
     "vec_env": TRAINING,
+    "workers": TRAINING,
     "__init__": (),
     "arguments": TRAINING,
     "checkpoint": TRAINING,

@@ -290,12 +290,14 @@ def capture_vec_env(env: VecEnv) -> dict[str, Any]:
     :param env: the vector environment with all its layers
     :return: plain data, for :func:`restore_vec_env`
     """
+    # First, because a worker that is found dead may be replaced, of which its vector environment keeps count.
+    envs = capture_each(env.unwrapped)
     layers = []
     for layer in vec_layers(env):
         plain, _ = plain_attributes(layer, VEC_SKIP)
         parts = {name: plain_attributes(part)[0] for name, part in parts_of(layer).items()}
         layers.append([type(layer).__name__, plain, parts])
-    return {"layers": layers, "envs": capture_each(layer)}
+    return {"layers": layers, "envs": envs}
 
 
 def parts_of(layer: VecEnv) -> dict[str, Any]:

@@ -21,13 +21,21 @@ from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.checkpoint.snapshot import restore
 from sb3_ppo_edu.guard import FiniteGuard
 from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.workers import WatchedSubprocVecEnv
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.ppo import EduPPO
 
 Model = TypeVar("Model", bound="EduPPO")
 
-BASES: dict[str, Any] = {one.__name__: one for one in (InProcessVecEnv, DummyVecEnv, SubprocVecEnv)}
+BASES: dict[str, Any] = {
+    "InProcessVecEnv": lambda env_fns, attributes: InProcessVecEnv(env_fns),
+    "DummyVecEnv": lambda env_fns, attributes: DummyVecEnv(env_fns),
+    "SubprocVecEnv": lambda env_fns, attributes: SubprocVecEnv(env_fns),
+    "WatchedSubprocVecEnv": lambda env_fns, attributes: WatchedSubprocVecEnv(
+        env_fns, **{name: attributes[name] for name in WatchedSubprocVecEnv.not_resumed}
+    ),
+}
 LAYERS: dict[str, Any] = {
     "FiniteGuard": lambda env, attributes, parts: FiniteGuard(env, attributes["on_fault"]),
     "VecNormalize": lambda env, attributes, parts: VecNormalize(env),
@@ -136,7 +144,7 @@ def build(env_fns: Sequence[Callable[[], gym.Env]], state: dict[str, Any]) -> Ve
     :return: the vector environment, not yet in that state
     :raises CheckpointError: if a layer is none of SB3's usual ones
     """
-    *layers, (base, *_) = state["layers"]
+    *layers, (base, given, _) = state["layers"]
     for name in (base, *(layer[0] for layer in layers)):
         if name not in BASES and name not in LAYERS:
             raise CheckpointError(
@@ -144,7 +152,7 @@ def build(env_fns: Sequence[Callable[[], gym.Env]], state: dict[str, Any]) -> Ve
             )
     first = state["envs"][0]
     recorded = first is not None and bool(first["wrappers"]) and first["wrappers"][0][0] == Resumable.__name__
-    env: VecEnv = BASES[base]([resumable(one) for one in env_fns] if recorded else list(env_fns))
+    env: VecEnv = BASES[base]([resumable(one) for one in env_fns] if recorded else list(env_fns), given)
     for name, attributes, parts in reversed(layers):
         env = LAYERS[name](env, attributes, parts)
     return env
