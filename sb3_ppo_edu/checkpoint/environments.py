@@ -44,6 +44,7 @@ class Resumable(gym.Wrapper):
         self._random_before: Any = None
         self._arguments: tuple[int | None, dict[str, Any] | None] = (None, None)
         self._actions: list[Any] = []
+        self._form: Any = None
         self._observation: Any = None
         self._world_survives = False
 
@@ -75,7 +76,12 @@ class Resumable(gym.Wrapper):
         :param action: the action
         :return: observation, reward, terminated, truncated, information
         """
-        self._actions.append(action.copy() if type(action) is np.ndarray else action)
+        if type(action) is np.ndarray:
+            # An array may be changed by its owner; its bytes are copied in a fifth of the time of the array.
+            self._form = action
+            self._actions.append(action.tobytes())
+        else:
+            self._actions.append(action)
         found = self.env.step(action)
         self._observation = found[0]
         return found
@@ -104,14 +110,22 @@ class Resumable(gym.Wrapper):
 
         :return: plain data
         """
-        # One array of actions is written in no time, a list of thousands is not.
-        stacked = np.array(self._actions) if self._actions else None
         return {
             "random_before": self._random_before,
             "arguments": list(self._arguments),
-            "actions": self._actions if stacked is None or stacked.dtype.kind not in "biuf" else stacked,
+            "actions": self._stacked_actions(),
             "observation": self._observation,
         }
+
+    def _stacked_actions(self) -> Any:
+        """Give the actions as one array, which is written in no time, unless they are of another kind."""
+        if not self._actions:
+            return []
+        if isinstance(self._actions[0], bytes):
+            flat = np.frombuffer(b"".join(self._actions), dtype=self._form.dtype)
+            return flat.reshape(-1, *self._form.shape)
+        stacked = np.array(self._actions)
+        return stacked if stacked.dtype.kind in "biuf" else list(self._actions)
 
     def replay(self, record: dict[str, Any]) -> None:
         """
@@ -173,7 +187,7 @@ def layers_of(env: gym.Env) -> Iterator[gym.Env]:
         env = env.env
 
 
-OWN = ("env", "_offers_state", "_random_before", "_arguments", "_actions", "_observation", "_world_survives")
+OWN = ("env", "_offers_state", "_random_before", "_arguments", "_actions", "_form", "_observation", "_world_survives")
 """Attributes of wrappers that are not copied: what they wrap, and the record, which is kept by itself."""
 
 
