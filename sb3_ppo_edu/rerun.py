@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,24 +41,39 @@ CLOCKS = ("time/fps", "time/time_elapsed")
 # --------------------------------------------------------------------------------------------------------------------------
 
 
-def resume_run(folder: Path, device: str = "auto", *, trusted: bool = False) -> Run:
+def resume_run(folder: Path, device: str = "auto", *, trusted: bool = False, on_fault: str | None = None) -> Run:
     """
     Open an interrupted run where its newest whole checkpoint stands.
 
     :param folder: the run's folder
     :param device: where the networks live
     :param trusted: whether what the policy was built from may be of any type
+    :param on_fault: "raise" or "warn" from here on, see :class:`RunSettings`; ``None`` for what the run has
     :return: the run, ready to learn what is left of it
-    :raises ValueError: if the folder is no run's, or has no checkpoint
+    :raises ValueError: if the folder is no run's, or has no checkpoint, or the run was made without looking for faults
     """
     record = read_settings(folder / SETTINGS_FILE)
     settings = settings_from_record(record, device)
+    if on_fault is not None:
+        if settings.on_fault == "off":
+            raise ValueError(
+                f"on_fault={on_fault!r}: found a run that was made with 'off' ({folder}), expected one made with 'raise' or "
+                "'warn': a resumed run has the layers that it was made with"
+            )
+        settings = replace(settings, on_fault=on_fault)
     place = folder / CHECKPOINT_FOLDER
     try:
         state = unpack(latest_good(place).members[STATE])
         for index, env in enumerate(state["env"]["envs"]):
             cut_monitor(folder / MONITOR_FOLDER / f"{index}.monitor.csv", dict(env["wrappers"])["Monitor"]["episode_returns"])
-        env = make_training_env(settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, append=True)
+        env = make_training_env(
+            settings.environment,
+            settings.n_envs,
+            settings.seed,
+            folder / MONITOR_FOLDER,
+            append=True,
+            on_fault=settings.on_fault,
+        )
         model = EduPPO.resume(place, env, device=settings.device, trusted=trusted, log_folder=folder)
     except (CheckpointError, KeyError) as error:
         raise ValueError(f"run {folder}: it cannot be resumed: {error}") from error
@@ -74,7 +89,8 @@ def settings_from_record(record: dict[str, Any], device: str) -> RunSettings:
     :return: the settings; what the policy and the algorithm are made of is in the checkpoint
     """
     names = {one.name for one in fields(RunSettings)} - {"environment", "algorithm", "policy", "device"}
-    given = {name: record[name] for name in names if name in record}
+    # Runs made before there was a guard have none.
+    given = {"on_fault": "off", **{name: record[name] for name in names if name in record}}
     return RunSettings(EnvironmentSettings(**record["environment"]), device=device, **given)
 
 

@@ -50,6 +50,7 @@ from sb3_ppo_edu.envs.factory import (
     make_training_env,
     named_with_kwargs,
 )
+from sb3_ppo_edu.guard import ON_FAULT
 from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.version import __version__
 
@@ -96,6 +97,7 @@ class RunSettings:
     :param device: where the networks live
     :param verbose: SB3's verbosity: 0, 1 or 2
     :param checkpoint_freq: steps between checkpoints, from which the run can be resumed exactly; ``None`` for no checkpoints
+    :param on_fault: "raise" or "warn" of NaN and infinities in actions, observations and rewards; "off" looks at nothing
     """
 
     environment: EnvironmentSettings
@@ -109,9 +111,12 @@ class RunSettings:
     device: str = "auto"
     verbose: int = 0
     checkpoint_freq: int | None = None
+    on_fault: str = "raise"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be trained with."""
+        """Refuse what cannot be trained with."""
+        if self.on_fault not in (*ON_FAULT, "off"):
+            raise ValueError(f"on_fault={self.on_fault!r}: expected one of {', '.join(ON_FAULT)}, off")
         for name in ("steps", "n_envs", "eval_freq", "checkpoint_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -134,6 +139,7 @@ def settings_from_hyperparameters(
     device: str = "auto",
     verbose: int = 0,
     checkpoint_freq: int | None = None,
+    on_fault: str = "raise",
 ) -> RunSettings:
     """
     Sort the zoo's flat settings into what concerns the environment, the run and the algorithm.
@@ -147,6 +153,7 @@ def settings_from_hyperparameters(
     :param device: where the networks live
     :param verbose: SB3's verbosity
     :param checkpoint_freq: steps between checkpoints, or ``None``
+    :param on_fault: what to do about values that are not finite, see :class:`RunSettings`
     :return: the settings of the run
     :raises ValueError: if nothing says how long to train, or a number is out of range
     """
@@ -183,6 +190,7 @@ def settings_from_hyperparameters(
         device=device,
         verbose=verbose,
         checkpoint_freq=checkpoint_freq,
+        on_fault=on_fault,
     )
 
 
@@ -233,7 +241,9 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
     with _new_folder(folder):
-        env = make_training_env(settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER)
+        env = make_training_env(
+            settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, on_fault=settings.on_fault
+        )
         try:
             model = _build_model(settings, env)
             callbacks = make_callbacks(settings, folder)
@@ -303,7 +313,7 @@ def _evaluation_callback(settings: RunSettings, folder: Path, episodes: int = 10
     eval_freq = settings.eval_freq or max(settings.steps // EVALUATIONS_PER_RUN, 1)
     n_envs = _share_out(episodes)
     # Other episodes than those of the final evaluation, which should be news to everyone.
-    env = make_evaluation_env(settings.environment, n_envs, 2 * EVALUATION_SEED)
+    env = make_evaluation_env(settings.environment, n_envs, 2 * EVALUATION_SEED, on_fault=settings.on_fault)
     return EvalCallback(
         env,
         n_eval_episodes=episodes,

@@ -71,7 +71,29 @@ class Blind(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), 1.0, self.steps == 3, False, {}
 
 
+class Spiky(Blind):
+    """The same, but the hundredth step of its life shows an infinity."""
+
+    def __init__(self) -> None:
+        self.life = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Count, and look out for the spike."""
+        self.life += 1
+        _, *rest = super().step(action)
+        return np.full(1, np.inf if self.life == 100 else 0.0, np.float32), *rest  # type: ignore[return-value]
+
+    def get_state(self) -> list[int]:
+        """Say how old it is."""
+        return [self.steps, self.life]
+
+    def set_state(self, state: list[int]) -> None:
+        """Be as old."""
+        self.steps, self.life = state
+
+
 gym.register("Blind-v0", f"{__name__}:Blind")
+gym.register("Spiky-v0", f"{__name__}:Spiky")
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +253,46 @@ def test_failed_update_saves_the_last_finite_model(tmp_path: Path, capsys: pytes
     assert "The model is saved in" in captured.out
     parameters = EduPPO.load(tmp_path / "run" / "model.zip").policy.state_dict()
     assert all(bool(th.isfinite(value).all()) for value in parameters.values())
+
+
+def test_a_fault_ends_training_and_names_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    An infinity at step 100 ends training there with exit code 1, and says so in two lines that name the checkpoint of step 80.
+
+    Resumed, the run comes to the same step and ends in the same way; told to warn from there on, it goes on to its end.
+    """
+    arguments = ["--n-envs", "1", "--normalize", "--checkpoint-freq", "40", "--no-replay"]
+    assert train(tmp_path, *arguments, env="Spiky-v0") == 1
+    run = tmp_path / "run"
+    captured = capsys.readouterr()
+    fault = "sb3-edu train: error: environment 0, step 1 of its episode, 100 of all environments together: observation[0]: "
+    assert f"{fault}found inf, expected finite numbers" in captured.err
+    assert f"The last good checkpoint is {run / 'checkpoints' / 'checkpoint-000000000080.zip'}." in captured.err
+    assert "Traceback" not in captured.err
+    assert "resume" in captured.out
+    assert yaml.safe_load((run / "settings.yml").read_text())["on_fault"] == "raise"
+
+    resume = ["resume", str(run), "--no-replay", "--eval-episodes", "5"]
+    assert main(resume) == 1
+    assert fault in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="100 of all environments together: .* 0 is put in its place"):
+        assert main([*resume, "--on-fault", "warn"]) == 0
+    statistics = EduPPO.load(run / "model.zip").policy.state_dict().values()
+    assert all(bool(th.isfinite(value).all()) for value in statistics)
+
+
+def test_runs_without_a_guard_are_resumed_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run made with "off", or before there was a guard, has no such layer, and gets none."""
+    assert train(tmp_path, "--on-fault", "off", "--checkpoint-freq", "100", "--no-replay") == 0
+    path = tmp_path / "run" / "settings.yml"
+    settings = yaml.safe_load(path.read_text())
+    assert settings.pop("on_fault") == "off"
+    path.write_text(yaml.safe_dump(settings))
+    resume = ["resume", str(tmp_path / "run"), "--no-replay", "--eval-episodes", "5"]
+    assert main(resume) == 0
+    capsys.readouterr()
+    assert main([*resume, "--on-fault", "warn"]) == 2
+    assert "on_fault='warn': found a run that was made with 'off'" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
@@ -591,6 +653,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
                     "--config",
                     "--folder",
                 ),
+                *("--checkpoint-freq", "--on-fault"),
                 *("--name", "--eval-episodes", "--eval-freq", "--no-replay", "--verbose", "--device", "--threads"),
                 *(
                     "examples:",

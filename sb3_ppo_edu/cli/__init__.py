@@ -27,12 +27,14 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
 from sb3_ppo_edu.cli.again import add_again
 from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
 from sb3_ppo_edu.cli.tune import add_tune
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.guard import ON_FAULT, NonFiniteStepError
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
 from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.runs import (
@@ -91,7 +93,7 @@ examples:
   sb3-edu train --env CartPole-v1 --policy-kwargs "dict(net_arch=[32, 32], activation_fn=nn.ReLU)" --no-normalize
   sb3-edu train --env Acrobot-v1 --config my_settings.yml
 
-exit codes: 0 done, 1 the update failed (the model is saved), 2 bad input, 130 interrupted (the model is saved)
+exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted (the model is saved)
 """
 
 
@@ -159,6 +161,12 @@ def _add_train(commands: Any) -> None:
     )
     run.add_argument(
         "--checkpoint-freq", type=positive, metavar="N", help="steps between checkpoints, for sb3-edu resume (default: none)"
+    )
+    run.add_argument(
+        "--on-fault",
+        choices=(*ON_FAULT, "off"),
+        default="raise",
+        help="NaN and infinities in actions, observations and rewards: stop there, or put 0 in their place (default: raise)",
     )
     run.add_argument("--verbose", type=int, choices=(0, 1, 2), default=0, help="1 prints SB3's log tables, 2 debugging too")
     settings = parser.add_argument_group("the environments and their settings")
@@ -358,6 +366,7 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
         device=arguments.device,
         verbose=arguments.verbose,
         checkpoint_freq=arguments.checkpoint_freq,
+        on_fault=arguments.on_fault,
     )
 
 
@@ -391,7 +400,7 @@ def train_until_stopped(run: Run, console: Console) -> int:
             learn(run, [stop, progress])
     except KeyboardInterrupt:
         stop.requested = True
-    except NonFiniteUpdateError as error:
+    except (NonFiniteStepError, NonFiniteUpdateError) as error:
         print(f"sb3-edu train: error: {error}", file=sys.stderr)
         exit_code = FAILED
     finally:
@@ -402,10 +411,26 @@ def train_until_stopped(run: Run, console: Console) -> int:
     if exit_code != DONE:
         steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
         console.print(f"Stopped after {steps}. The model is saved in [bold]{run.folder}[/bold].", soft_wrap=True)
-        if run.settings.checkpoint_freq is not None:
+        checkpoint = last_checkpoint(run)
+        if checkpoint is not None:
+            if exit_code == FAILED:
+                print(f"The last good checkpoint is {checkpoint}.", file=sys.stderr)
             console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.folder)}", soft_wrap=True)
         console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.folder)}", soft_wrap=True)
     return exit_code
+
+
+def last_checkpoint(run: Run) -> Path | None:
+    """
+    Find the checkpoint that a run would go on from.
+
+    :param run: the run
+    :return: its file, or ``None`` if there is no whole one
+    """
+    try:
+        return latest_good(run.folder / CHECKPOINT_FOLDER).path
+    except CheckpointError:
+        return None
 
 
 class StopOnRequest(BaseCallback):
@@ -720,7 +745,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run a command.
 
     :param argv: the arguments; ``None`` for those of the process
-    :return: exit code: 0 done, 1 the update failed, 2 bad input, 130 interrupted
+    :return: exit code: 0 done, 1 a step or the update failed, 2 bad input, 130 interrupted
     :raises SystemExit: for ``--help``, ``--version`` and flags that do not parse
     """
     # What pygame prints when it is imported.

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, refusing_bad_input
+from sb3_ppo_edu.guard import ON_FAULT
 from sb3_ppo_edu.rerun import Likeness, compare_runs, resume_run
 from sb3_ppo_edu.runs import SETTINGS_FILE, Run, read_settings
 
@@ -46,6 +47,9 @@ def add_again(commands: Any, finish: Callable[[Run, argparse.Namespace], int]) -
     resume.add_argument(
         "--trust", action="store_true", help="unpickle whatever the checkpoint's settings hold (policies of your own)"
     )
+    resume.add_argument(
+        "--on-fault", choices=ON_FAULT, help="from here on, what to do about NaN and infinities (default: as the run was made)"
+    )
     reproduce = commands.add_parser(
         "reproduce",
         help="do a run again, and compare bit by bit",
@@ -70,7 +74,7 @@ def resume_interrupted(arguments: argparse.Namespace, finish: Callable[[Run, arg
     with refusing_bad_input():
         threads = read_settings(arguments.run / SETTINGS_FILE)["threads"]["torch"]
         th.set_num_threads(threads)
-        run = resume_run(arguments.run, arguments.device, trusted=arguments.trust)
+        run = resume_run(arguments.run, arguments.device, trusted=arguments.trust, on_fault=arguments.on_fault)
     arguments.env, arguments.seed = run.settings.environment.id, run.settings.seed
     done, total = run.model.num_timesteps, run.settings.steps
     console.print(f"[bold]{arguments.env}[/bold]: going on at step {done:,} of {total:,}", soft_wrap=True)

@@ -3,7 +3,7 @@ From settings in the zoo's form to vectorised environments, for training and for
 
 The order of wrappers is the zoo's: ``Monitor``, wrappers of the single environment, wrappers of the vectorised one,
 normalisation, frame stacking, image transposition. ``Monitor`` comes first, so that the returns it reports are the
-environment's own.
+environment's own. ``FiniteGuard`` comes right before normalisation, whose moments one infinite value would spoil.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
+from sb3_ppo_edu.guard import FiniteGuard
 from sb3_ppo_edu.trust import UntrustedFileError, load_statistics
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
@@ -92,7 +93,13 @@ class EpisodeSeeds(gym.Wrapper):
 
 
 def make_training_env(
-    settings: EnvironmentSettings, n_envs: int, seed: int, monitor_folder: Path | None = None, *, append: bool = False
+    settings: EnvironmentSettings,
+    n_envs: int,
+    seed: int,
+    monitor_folder: Path | None = None,
+    *,
+    append: bool = False,
+    on_fault: str = "off",
 ) -> VecEnv:
     """
     Build the vectorised environment to train on.
@@ -105,13 +112,14 @@ def make_training_env(
     :param seed: seed of the first environment; the others count up from it
     :param monitor_folder: where each environment writes its episodes (SB3's monitor files), or ``None``
     :param append: whether to go on with the monitor files that are there
+    :param on_fault: "raise" or "warn" of what is not finite, see ``FiniteGuard``; "off" looks at nothing
     :return: the environment
     :raises ValueError: if the environment does not take these arguments
     """
     if append:
         settings = replace(settings, monitor_kwargs={**settings.monitor_kwargs, "override_existing": False})
     env = _make_vec_env(settings, n_envs, seed, monitor_folder=monitor_folder)
-    return _wrap_vec_env(env, settings, lambda inner, arguments: VecNormalize(inner, **arguments))
+    return _wrap_vec_env(env, settings, lambda inner, arguments: VecNormalize(inner, **arguments), on_fault)
 
 
 def make_evaluation_env(
@@ -122,6 +130,7 @@ def make_evaluation_env(
     statistics: Path | None = None,
     render_mode: str | None = None,
     trusted: bool = True,
+    on_fault: str = "off",
 ) -> VecEnv:
     """
     Build an environment to judge or show a policy on: same observations as in training, true rewards, one seed per episode.
@@ -133,6 +142,7 @@ def make_evaluation_env(
         start empty and are expected from elsewhere (``EvalCallback`` copies them from the training environment).
     :param render_mode: Gymnasium's render mode, or ``None``
     :param trusted: whether the file of statistics may run code
+    :param on_fault: as in training; ``EvalCallback`` wants both environments wrapped alike
     :return: the environment. Its statistics are not updated and its rewards are not normalised.
     :raises ValueError: if the environment does not take these arguments, or the statistics are refused
     """
@@ -156,7 +166,7 @@ def make_evaluation_env(
         seed_episodes=lambda single: EpisodeSeeds(single, first_seed + next(offsets), n_envs),
         render_mode=render_mode,
     )
-    return _wrap_vec_env(env, settings, normalize)
+    return _wrap_vec_env(env, settings, normalize, on_fault)
 
 
 def _make_vec_env(
@@ -197,9 +207,13 @@ def _make_vec_env(
         raise ValueError(f"{settings.id} cannot be built with {given}: {error}") from error
 
 
-def _wrap_vec_env(env: VecEnv, settings: EnvironmentSettings, normalize: Callable[[VecEnv, dict[str, Any]], VecEnv]) -> VecEnv:
+def _wrap_vec_env(
+    env: VecEnv, settings: EnvironmentSettings, normalize: Callable[[VecEnv, dict[str, Any]], VecEnv], on_fault: str
+) -> VecEnv:
     """Add the vectorised wrappers, in the zoo's order."""
     env = import_wrappers(settings.vec_wrapper)(env)
+    if on_fault != "off":
+        env = FiniteGuard(env, on_fault)
     if settings.normalize is not None:
         try:
             env = normalize(env, settings.normalize)
