@@ -30,13 +30,14 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, ob
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.arguments import check_choice, check_flag, check_integer, check_number, check_range, parse_schedule
-from sb3_ppo_edu.buffers import add_transition, compute_returns_and_advantage
+from sb3_ppo_edu.buffers import add_transition, compute_returns_and_advantage, rollout_statistics, share_at_bounds
 from sb3_ppo_edu.engines import (
     Engine,
     EngineName,
     MinibatchStatistics,
     NonFiniteUpdateError,
     UpdateSettings,
+    gradient_shares,
     make_engine,
     project_log_std,
 )
@@ -65,14 +66,21 @@ class UpdateRecord:
 
     :param minibatches: statistics of every minibatch, the one at which the KL rule stopped included
     :param epoch_kls: KL estimates of the current epoch
+    :param epoch_starts: index of each epoch's first minibatch
     :param grad_norms: global gradient norm before clipping, of every step taken
     :param stopped_in: index of the epoch in which the KL rule stopped the update, or None
     """
 
     minibatches: list[MinibatchStatistics] = field(default_factory=list)
     epoch_kls: list[np.float32] = field(default_factory=list)
+    epoch_starts: list[int] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
     stopped_in: int | None = None
+
+    def begin_epoch(self) -> None:
+        """Begin an epoch."""
+        self.epoch_kls = []
+        self.epoch_starts.append(len(self.minibatches))
 
     def add(self, statistics: MinibatchStatistics) -> None:
         """
@@ -93,6 +101,21 @@ class UpdateRecord:
         mean: np.float64 = np.mean([getattr(statistics, name) for statistics in self.minibatches])
         return mean
 
+    def by_epoch(self) -> dict[str, float]:
+        """
+        Sum up the first and the last epoch: KL and clip fraction rise in between where the data is used too often.
+
+        :return: log keys and values
+        """
+        first = self.minibatches[: self.epoch_starts[1] if len(self.epoch_starts) > 1 else None]
+        last = self.minibatches[self.epoch_starts[-1] :]
+        return {
+            "kl_first_epoch": sum(float(statistics.approx_kl) for statistics in first) / len(first),
+            "clip_fraction_first_epoch": sum(statistics.clip_fraction for statistics in first) / len(first),
+            "clip_fraction_last_epoch": sum(statistics.clip_fraction for statistics in last) / len(last),
+            "ratio_first": float(self.minibatches[0].ratio_max),
+        }
+
 
 class SafePoint(Protocol):
     """Who wants to know when a training stands between two steps, where all of its state can be taken."""
@@ -107,7 +130,15 @@ class SafePoint(Protocol):
         """Hear that training has ended, however it did."""
 
 
-TRAINING_STATE = ("safe_point", "resumed_envs", "_resumption", "_iteration", "_rollout_steps", "_mid_rollout")
+TRAINING_STATE = (
+    "safe_point",
+    "resumed_envs",
+    "_resumption",
+    "_iteration",
+    "_rollout_steps",
+    "_mid_rollout",
+    "_truncated_episodes",
+)
 """Attributes that belong to a training in progress and not to the model."""
 
 
@@ -180,6 +211,7 @@ class EduPPO(OnPolicyAlgorithm):
     _iteration = 0
     _rollout_steps = 0
     _mid_rollout = False
+    _truncated_episodes = 0
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCriticPolicy,
@@ -563,6 +595,7 @@ class EduPPO(OnPolicyAlgorithm):
             self._mid_rollout = False
             return self._rollout_steps
         rollout_buffer.reset()
+        self._truncated_episodes = 0
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
@@ -635,6 +668,7 @@ class EduPPO(OnPolicyAlgorithm):
         """
         for index, info in enumerate(infos):
             if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
+                self._truncated_episodes += 1
                 terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
                 rewards[index] += self.gamma * engine.value(terminal_obs)[0]
 
@@ -651,7 +685,7 @@ class EduPPO(OnPolicyAlgorithm):
         engine, settings, record = self._current_engine(), self._update_settings(), UpdateRecord()
 
         for epoch in range(self.n_epochs):
-            record.epoch_kls = []
+            record.begin_epoch()
             for minibatch in engine.minibatches(self.rollout_buffer, self.batch_size):
                 try:
                     statistics = engine.gradients(minibatch, settings)
@@ -762,6 +796,31 @@ class EduPPO(OnPolicyAlgorithm):
             self.logger.record("train/grad_norm", np.mean(record.grad_norms))
         self.logger.record("train/advantage_mean", buffer.advantages.mean())
         self.logger.record("train/advantage_std", buffer.advantages.std())
+        # What sb3-edu doctor reads; too much for SB3's table on the console.
+        for name, value in self._for_the_doctor(record, settings).items():
+            self.logger.record(f"train/{name}", value, exclude="stdout")
+
+    def _for_the_doctor(self, record: UpdateRecord, settings: UpdateSettings) -> dict[str, float]:
+        """
+        Gather what tells a training's faults apart.
+
+        :param record: what happened in this update
+        :param settings: settings of this update
+        :return: log keys, without ``train/``, and values
+        """
+        numbers = {"ent_coef": settings.ent_coef, "vf_coef": settings.vf_coef, **record.by_epoch()}
+        # Of short updates a sample: there it would count.
+        if record.grad_norms and (len(record.minibatches) >= 100 or self._iteration % 4 == 1):
+            grad_norm = sum(record.grad_norms) / len(record.grad_norms)
+            numbers |= {f"grad_norm_{part}": share * grad_norm for part, share in gradient_shares(self.policy).items()}
+        numbers |= rollout_statistics(self.rollout_buffer)
+        if isinstance(self.action_space, spaces.Box):
+            actions = self._within_bounds(self.rollout_buffer.actions.reshape(-1, *self.action_space.shape))
+            numbers["action_saturation"] = share_at_bounds(actions, self.action_space)
+        last_ends = cast(np.ndarray, self._last_episode_starts)
+        ends = np.concatenate([self.rollout_buffer.episode_starts[1:].ravel(), last_ends.ravel()])
+        numbers |= {"episodes_ended": float(ends.sum()), "episodes_truncated": float(self._truncated_episodes)}
+        return numbers
 
     def learn(
         self: SelfEduPPO,

@@ -7,7 +7,14 @@ from typing import Literal
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_ppo_edu.engines.autograd import AutogradEngine
-from sb3_ppo_edu.engines.base import Engine, MinibatchStatistics, NonFiniteUpdateError, UpdateSettings, project_log_std
+from sb3_ppo_edu.engines.base import (
+    Engine,
+    MinibatchStatistics,
+    NonFiniteUpdateError,
+    UpdateSettings,
+    gradient_shares,
+    project_log_std,
+)
 from sb3_ppo_edu.engines.fused import FusedEngine, why_not_fused
 
 EngineName = Literal["auto", "autograd", "fused"]
@@ -20,6 +27,7 @@ __all__ = [
     "MinibatchStatistics",
     "NonFiniteUpdateError",
     "UpdateSettings",
+    "gradient_shares",
     "make_engine",
     "project_log_std",
 ]

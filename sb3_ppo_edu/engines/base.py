@@ -8,6 +8,7 @@ several processes that average their gradients at the same place, where every pa
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -173,6 +174,28 @@ def check_finite_norm(grad_norm: float) -> None:
     """
     if not math.isfinite(grad_norm):
         raise NonFiniteUpdateError(f"grad_norm={grad_norm}")
+
+
+def gradient_shares(policy: ActorCriticPolicy) -> dict[str, float]:
+    """
+    Tell the policy's part of the last gradient from the value function's.
+
+    :param policy: with the gradient in its parameters' ``.grad``, clipped or not
+    :return: for "policy" and "value", the L2 norm of that part over the norm of all; what both share is in neither
+    """
+    squares = {"policy": 0.0, "value": 0.0, "shared": 0.0}
+    for name, parameter in policy.named_parameters():
+        if parameter.grad is not None:
+            found = PART.search(name)
+            # In numpy: with small networks a call costs more than the numbers, and torch's calls cost most.
+            gradient = parameter.grad.cpu().numpy().ravel()
+            squares["shared" if found is None else found.lastgroup or ""] += float(gradient.dot(gradient))
+    total = sum(squares.values())
+    return {part: math.sqrt(squares[part] / total) if total > 0 else 0.0 for part in ("policy", "value")}
+
+
+PART = re.compile("(?P<policy>policy_net|action_net|log_std|pi_features)|(?P<value>value_net|vf_features)")
+"""Words in the names of SB3's parameters by which the two parts are known."""
 
 
 def project_log_std(policy: ActorCriticPolicy, bounds: tuple[float, float] | None) -> None:
