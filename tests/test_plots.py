@@ -22,6 +22,7 @@ from sb3_ppo_edu.bench.plots import (
     read_training_episodes,
     rolling_mean,
     save_figure,
+    short,
 )
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env
 from sb3_ppo_edu.runs import RandomPolicy
@@ -327,3 +328,11 @@ def test_environment_that_cannot_draw_says_why(env: Any, reason: str) -> None:
     """Whatever goes wrong in drawing is one kind of error, with the reason."""
     with pytest.raises(replay.CannotRenderError, match=reason):
         film(env())
+
+
+@pytest.mark.parametrize(
+    ("level", "text"), [(3e-4, "3e-4"), (1e-5, "1e-5"), (0.01, "0.01"), (0.0, "0"), (8192, "8192"), (0.95, "0.95")]
+)
+def test_levels_are_short(level: float, text: str) -> None:
+    """Eight learning rates fit below a small panel."""
+    assert short(level) == text

@@ -33,6 +33,7 @@ from sb3_ppo_edu.bench.sensitivity import (
     settings_of,
     variant_of,
 )
+from sb3_ppo_edu.bench.sensitivity_report import verdict
 
 TASK = QUICK_TASKS[0]
 BY_NAME = {factor.name: factor for factor in FACTORS}
@@ -197,7 +198,7 @@ def test_report_of_the_study() -> None:
     text = pages.to_markdown(page)
     ranking = page.sections[0].table
     assert ranking is not None and ranking.rows[0][1] == "learning rate"
-    assert "the ranking **" in page.lead[0]
+    assert "only the first **makes a difference**" in page.lead[0]
     assert len(page.lead) == 1, "nothing is missing, so nothing is said about it"
     assert {name for name in ("CartPole-v1.png", "learning-rate.png", "collapse.png") if f"({name})" in text} == {
         "CartPole-v1.png",
@@ -209,6 +210,20 @@ def test_report_of_the_study() -> None:
             assert f"| {factor.title} | {level:g}" in text
     assert len([one for one in rows if one.variant == JOINT]) == 16
     assert "(16 runs" in text
+
+
+@pytest.mark.parametrize(
+    ("reaches", "holds", "words"),
+    [
+        ([0.7, 0.0, 0.0], 0.0, "makes a difference"),
+        ([0.7, 0.5, 0.2], 0.97, "**holds** here (probability 97%)"),
+        ([0.7, 0.5, 0.2], 0.03, "**does not hold** here (probability 3%)"),
+        ([0.7, 0.5, 0.2], 0.4, "**not settled** (probability 40%)"),
+    ],
+)
+def test_verdicts(reaches: list[float], holds: float, words: str) -> None:
+    """No verdict is given that the seeds don't give."""
+    assert words in verdict(reaches, holds)
 
 
 def test_report_says_what_is_missing(tmp_path: Path) -> None:

@@ -366,6 +366,16 @@ def draw_one_setting(title: str, panels: Mapping[str, Panel]) -> Figure:
     return figure
 
 
+def short(level: float) -> str:
+    """
+    Write a level so that many fit side by side.
+
+    :param level: the number
+    :return: such as "3e-4" or "0.95"
+    """
+    return f"{level:.0e}".replace("e-0", "e-") if 0 < level < 0.01 else f"{level:g}"
+
+
 def _draw_levels(axes: Any, panel: Panel, colour: str, marker: str, name: str | None = None) -> None:
     """Draw means with their intervals at evenly spaced levels, and a line at the default."""
     places = range(len(panel.levels))
@@ -373,7 +383,7 @@ def _draw_levels(axes: Any, panel: Panel, colour: str, marker: str, name: str | 
     axes.plot(places, panel.means, color=colour, marker=marker, markersize=5, linewidth=2, label=name)
     if panel.default in panel.levels:
         axes.axvline(panel.levels.index(panel.default), color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-    axes.set_xticks(places, [f"{level:g}" for level in panel.levels], fontsize=8)
+    axes.set_xticks(places, [short(level) for level in panel.levels], fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -110,9 +110,10 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
         equal = [task.env for task, test in tested if test.equivalent]
         listed = f" ({', '.join(equal)})" if equal else ""
         speeds = [comparison.speed for _, comparison in pairs]
+        rest = "" if len(equal) == len(tested) else "; in the others the seeds differ too much among themselves to tell"
         found.append(
-            f'EduPPO as it comes (`engine="auto"`) learns **equally well** within the stated margins in {len(equal)} of '
-            f"{len(tested)} environments{listed}, and trains {min(speeds):.1f} to "
+            f'EduPPO as it comes (`engine="auto"`) is shown to learn **equally well** within the stated margins in '
+            f"{len(equal)} of {len(tested)} environments{listed}{rest}. It trains {min(speeds):.1f} to "
             f"{max(speeds):.1f} times as fast as SB3's PPO."
         )
     return found + what_is_missing(rows, tasks, suite)

@@ -14,6 +14,9 @@ from sb3_ppo_edu.bench.statistics.aggregates import Interval
 from sb3_ppo_edu.bench.summary import band
 
 NOTHING = "–"
+NO_DIFFERENCE = 0.01
+"""Reach below which a setting counts as doing nothing."""
+SURE = 0.95
 RATE = FACTORS[0]
 
 
@@ -52,13 +55,29 @@ def sensitivity_lead(rows: Sequence[RunRow], tasks: Sequence[Task]) -> list[str]
         reach = {effect.factor.name: effect.reach for effect in effects_of(rows, task)}
         order = sorted(LECTURE_ORDER, key=lambda name: -reach[name].value)
         titles = {factor.name: factor.title for factor in FACTORS}
-        same = tuple(order) == LECTURE_ORDER
+        listed = ", ".join(f"{titles[name]} ({reach[name].value:.2f})" for name in order)
         paragraphs.append(
-            f"**{task.env}**: the lecture ranks learning rate, clip range, rollout. Over its own ranges we find "
-            f"{', '.join(f'{titles[name]} ({reach[name].value:.2f})' for name in order)}: "
-            f"the ranking **{'holds' if same else 'does not hold'}** here, with a probability of {holds:.0%} that it is right."
+            f"**{task.env}**: the lecture ranks learning rate, clip range, rollout. Over its own ranges we find {listed}: "
+            f"{verdict([reach[name].value for name in order], holds)}"
         )
     return paragraphs
+
+
+def verdict(reaches: Sequence[float], holds: float) -> str:
+    """
+    Say whether the lecture's ranking holds.
+
+    :param reaches: of the three settings, the largest first
+    :param holds: probability that the ranking is right, as the seeds have it
+    :return: a sentence
+    """
+    if reaches[1] < NO_DIFFERENCE:
+        return "only the first **makes a difference** here; the order of the others can't be told."
+    if holds >= SURE:
+        return f"the ranking **holds** here (probability {holds:.0%})."
+    if holds <= 1 - SURE:
+        return f"the ranking **does not hold** here (probability {holds:.0%})."
+    return f"whether the ranking holds here is **not settled** (probability {holds:.0%})."
 
 
 def interval(found: Interval | None) -> str:
