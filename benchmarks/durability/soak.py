@@ -1,8 +1,8 @@
 """Train in short cycles for a long time, and see whether memory, open files or processes grow.
 
 ``python benchmarks/durability/soak.py --minutes 120`` trains CartPole (one process, fused) and Pendulum (worker processes,
-autograd, normalised) in turn: each cycle trains some steps with checkpoints, resumes the newest in new environments, trains on,
-and closes everything. Memory, open files and child processes after each cycle go to ``soak.csv``, what they come to to
+autograd, normalised) in turn: each cycle trains some steps with checkpoints, resumes the newest in new environments, trains
+on, and closes everything. Memory, open files and child processes after each cycle go to ``soak.csv``, what they come to to
 ``soak.md``.
 """
 
@@ -101,8 +101,8 @@ def page(rows: list[dict[str, Any]], minutes: float) -> str:
     lines = [
         "# Soak",
         "",
-        f"{len(rows)} cycles of training, resuming and closing in {rows[-1]['seconds'] / 60:.0f} minutes; medians over a fifth",
-        "of the cycles, after a fifth in which caches fill, and at the end.",
+        f"{len(rows)} cycles of training, resuming and closing in {rows[-1]['seconds'] / 60:.0f} minutes; medians over a",
+        "fifth of the cycles, after a fifth in which caches fill, and at the end.",
         "",
         "| | early | at the end |",
         "| --- | ---: | ---: |",
