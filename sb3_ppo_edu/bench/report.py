@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +12,16 @@ from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM
 from sb3_ppo_edu.bench.experiments import SUITES, Suite
 from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
-from sb3_ppo_edu.bench.plots import MINUS, Band, draw_bands, draw_profiles
+from sb3_ppo_edu.bench.plots import Band, draw_bands, draw_profiles
 from sb3_ppo_edu.bench.rows import read_rows
 from sb3_ppo_edu.bench.runs import CurveRow, RunRow
 from sb3_ppo_edu.bench.sensitivity_report import sensitivity_lead, sensitivity_sections
 from sb3_ppo_edu.bench.statistics import aggregates
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
 from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
+from sb3_ppo_edu.bench.words import NOTHING, interval, number
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.hyperparameters import load_hyperparameters
-
-NOTHING = "–"
 
 
 def read_page(folder: Path, name: str) -> Page:
@@ -62,19 +60,6 @@ def make_page(rows: Sequence[RunRow], points: Sequence[CurveRow], name: str) -> 
     if not name.startswith("parity") and any(compare(rows, task, OURS, THEIRS) for task in tasks):
         sections.append(comparison_section(rows, tasks))
     return Page(suite.title, lead(rows, tasks, suite), [*sections, method(rows, tasks)], made_by(rows, name))
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """
-    Write a number for a table.
-
-    :param value: the number, or None
-    :param digits: after the point
-    :return: text with thousands separated and a true minus
-    """
-    if value is None or math.isnan(value):
-        return NOTHING
-    return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
 def plus_minus(summary: Summary) -> str:
@@ -181,7 +166,7 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
     lines = []
     for name in names:
         found = summarise(rows, points, task, name)
-        iqm = f"{number(found.iqm.value)} [{number(found.iqm.low)}, {number(found.iqm.high)}]"
+        iqm = interval(found.iqm, 0)
         lines.append(
             [
                 ALGORITHMS[name].title,
@@ -260,7 +245,7 @@ def comparison_line(task: Task, name: str, found: Comparison) -> list[str]:
         difference,
         f"±{number(task.margin)}",
         NOTHING if test is None else "yes" if test.equivalent else "not shown",
-        f"{better.value:.2f} [{better.low:.2f}, {better.high:.2f}]",
+        interval(better),
         f"{found.speed:.1f}",
     ]
 
@@ -299,16 +284,6 @@ def together_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
         caption = "Performance profiles: share of all runs whose score is above a threshold, with 95% bands"
         picture = Picture("profiles.png", draw_profiles("All environments together", profiles), caption)
     return Section("All environments together", text, Table(header, lines), picture)
-
-
-def interval(found: aggregates.Interval) -> str:
-    """
-    Write an estimate and its interval.
-
-    :param found: the estimate
-    :return: such as "0.52 [0.40, 0.61]"
-    """
-    return f"{number(found.value, 2)} [{number(found.low, 2)}, {number(found.high, 2)}]"
 
 
 def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:

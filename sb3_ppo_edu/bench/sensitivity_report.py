@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from sb3_ppo_edu.bench.importance import Effect, effects_of, lecture_order_holds, levels_of
 from sb3_ppo_edu.bench.learning import OURS, Task
 from sb3_ppo_edu.bench.page import Picture, Section, Table
-from sb3_ppo_edu.bench.plots import MINUS, Panel, draw_bands, draw_one_setting, draw_panels
+from sb3_ppo_edu.bench.plots import Panel, draw_bands, draw_one_setting, draw_panels
 from sb3_ppo_edu.bench.runs import CurveRow, RunRow
 from sb3_ppo_edu.bench.sensitivity import COLLAPSE, FACTORS, JOINT, LECTURE_ORDER, Factor, variant_of
-from sb3_ppo_edu.bench.statistics.aggregates import Interval
 from sb3_ppo_edu.bench.summary import band
+from sb3_ppo_edu.bench.words import NOTHING, interval, number
 
-NOTHING = "–"
 NO_DIFFERENCE = 0.01
 """Reach below which a setting counts as doing nothing."""
 SURE = 0.95
@@ -80,18 +79,6 @@ def verdict(reaches: Sequence[float], holds: float) -> str:
     return f"whether the ranking holds here is **not settled** (probability {holds:.0%})."
 
 
-def interval(found: Interval | None) -> str:
-    """
-    Write an estimate and its interval.
-
-    :param found: the estimate, or None
-    :return: such as "0.52 [0.40, 0.61]"
-    """
-    if found is None:
-        return NOTHING
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]".replace("-", MINUS)
-
-
 def ranking_section(found: dict[Task, list[Effect]]) -> Section:
     """
     Rank the settings.
@@ -155,7 +142,7 @@ def settings_section(rows: Sequence[RunRow], task: Task) -> Section:
     lines = []
     for factor in FACTORS:
         for level in levels_of(rows, task, factor):
-            returns = ", ".join(f"{one:,.0f}" for one in level.returns).replace("-", MINUS)
+            returns = ", ".join(map(number, level.returns))
             value = f"{level.value:g}" + (" (default)" if level.value == factor.default else "")
             lines.append([factor.title, value, str(len(level.returns)), returns, interval(level.score)])
     panels = [panel for factor in FACTORS if (panel := panel_of(rows, task, factor)) is not None]

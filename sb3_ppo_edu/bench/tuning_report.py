@@ -9,21 +9,12 @@ from typing import Any
 import yaml
 
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
-from sb3_ppo_edu.bench.plots import MINUS, Panel, draw_panels
+from sb3_ppo_edu.bench.plots import Panel, draw_panels
 from sb3_ppo_edu.bench.rows import machine
 from sb3_ppo_edu.bench.tuning import Decision, Tuning, judge_tuning
+from sb3_ppo_edu.bench.words import interval, number
 
 SETTINGS_FILE = "tuned.yml"
-
-
-def number(value: float) -> str:
-    """
-    Write a return.
-
-    :param value: the return
-    :return: with a true minus
-    """
-    return f"{value:,.1f}".replace("-", MINUS)
 
 
 def recommend(tuning: Tuning, before: Sequence[float], after: Sequence[float], command: str) -> Page:
@@ -63,13 +54,13 @@ def verdict(tuning: Tuning, before: Sequence[float], after: Sequence[float]) -> 
     if not tuning.changed:
         return (
             "**Keep the settings you began with.** No value that was tried is better by more than the noise of "
-            f"{tuning.seeds} seeds. On {len(before)} fresh seeds they reach {number(mean_before)}."
+            f"{tuning.seeds} seeds. On {len(before)} fresh seeds they reach {number(mean_before, 1)}."
         )
     found = judge_tuning(before, after)
     mean_after = sum(after) / len(after)
     numbers = (
-        f"On {len(after)} seeds that tuning has not used, they reach {number(mean_after)} where the start reaches "
-        f"{number(mean_before)}: a difference of {number(found.value)} [{number(found.low)}, {number(found.high)}]"
+        f"On {len(after)} seeds that tuning has not used, they reach {number(mean_after, 1)} where the start reaches "
+        f"{number(mean_before, 1)}: a difference of {interval(found, 1)}"
     )
     if found.low > 0:
         return f"**Use the tuned settings.** {numbers}."
@@ -91,7 +82,7 @@ def advice(tuning: Tuning, before: Sequence[float], after: Sequence[float]) -> l
     last = after or before
     if max(last) - min(last) > 0.5 * abs(sum(last) / len(last)):
         found.append(
-            f"The seeds still differ much ({number(min(last))} to {number(max(last))}): train longer, or normalise "
+            f"The seeds still differ much ({number(min(last), 1)} to {number(max(last), 1)}): train longer, or normalise "
             "observations and rewards (`--normalize`), before tuning further."
         )
     return found
@@ -132,8 +123,8 @@ def stage_section(decision: Decision, index: int) -> Section:
     lines = [
         [
             f"{one.value:g}",
-            number(one.mean),
-            number(one.error),
+            number(one.mean, 1),
+            number(one.error, 1),
             str(one.failures) if one.failures else "",
             " and ".join(
                 word
