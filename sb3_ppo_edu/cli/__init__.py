@@ -31,6 +31,7 @@ from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
 from sb3_ppo_edu.cli.again import add_again
 from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
+from sb3_ppo_edu.cli.doctor import add_doctor
 from sb3_ppo_edu.cli.tune import add_tune
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.factory import action_repeat
@@ -134,6 +135,7 @@ def build_parser() -> Parser:
     add_again(commands, train_and_finish)
     add_bench(commands)
     add_tune(commands)
+    add_doctor(commands)
     return parser
 
 

@@ -1,0 +1,252 @@
+"""Each symptom is found where it is, not found in good health, and not examined where its columns are missing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sb3_ppo_edu.doctor.diagnose import compare, diagnose, rank
+from sb3_ppo_edu.doctor.findings import Change, Evidence, Finding, beyond, find
+from sb3_ppo_edu.doctor.record import Record
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS, epochs_per_update, rollout_size
+from sb3_ppo_edu.ppo import EduPPO
+from tests.doctor_records import ROWS, gaussian, make_record
+
+TIME = np.linspace(0.0, 1.0, ROWS)
+FLAT = {"rollout/ep_rew_mean": 21.0 + 0.3 * np.sin(9 * TIME), "rollout/ep_len_mean": 21.0 + 0.3 * np.sin(9 * TIME)}
+
+ILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nan-coming": ({"train/value_loss": np.where(TIME > 0.8, math.nan, 20.0)}, {}),
+    "learning-rate-too-high": ({"train/approx_kl": 0.3, "train/clip_fraction": 0.6, "train/learning_rate": 0.02}, {}),
+    "learning-rate-too-low": (
+        {"train/approx_kl": 1e-5, "train/clip_fraction": 0.0, "train/learning_rate": 1e-6, "train/kl_first_epoch": 1e-6},
+        {"learning_rate": 1e-6},
+    ),
+    "clip-range-too-tight": ({"train/clip_range": 0.01, "train/clip_fraction": 0.6, "train/approx_kl": 1e-3}, {}),
+    "clip-range-too-loose": ({"train/clip_range": 2.0, "train/clip_fraction": 0.0, "train/approx_kl": 0.2}, {}),
+    "too-many-epochs": (
+        {"train/n_updates": 60 * np.arange(ROWS), "train/approx_kl": 0.1, "train/clip_fraction": 0.4},
+        {"n_epochs": 60},
+    ),
+    "kl-stop-every-time": ({"train/early_stop_epoch": 0.0}, {"target_kl": 0.02}),
+    "target-kl-too-small": ({"train/early_stop_epoch": 0.0, "train/approx_kl": 3e-5}, {"target_kl": 1e-5}),
+    "ratio-not-one": ({"train/ratio_first": 1.2}, {}),
+    "entropy-collapse": ({"train/entropy_loss": -0.69 * np.exp(-30 * TIME), **FLAT}, {}),
+    "entropy-bonus-too-large": ({"train/entropy_loss": -0.693, "train/ent_coef": 0.5, **FLAT}, {}),
+    "std-explodes": (gaussian() | {"train/std": 1.0 + 8.0 * TIME}, {}),
+    "std-starts-wide": (gaussian() | {"train/std": 8.0, "train/action_saturation": 0.8}, {}),
+    "actions-saturated": (gaussian() | {"train/action_saturation": 0.95}, {}),
+    "value-not-trained": ({"train/vf_coef": 0.0, "train/explained_variance": -0.1}, {}),
+    "value-not-learning": ({"train/explained_variance": -0.4}, {}),
+    "value-overfits": ({"train/explained_variance": -0.2, "train/value_loss": 10.0, "train/return_std": 15.0}, {}),
+    "value-dominates": ({"train/grad_norm": 90.0, "train/grad_norm_policy": 0.01, "train/grad_norm_value": 90.0}, {}),
+    "value-clip-too-tight": ({"train/clip_range_vf": 0.01, "train/explained_variance": 0.05}, {}),
+    "advantages-not-normalized": ({"train/policy_gradient_loss": -30.0}, {"normalize_advantage": False}),
+    "reward-scale-too-large": ({"train/return_std": 2e4, "train/value_loss": 4e8}, {}),
+    "reward-scale-too-small": ({"train/return_std": 1e-3, "train/value_loss": 1e-6}, {}),
+    "observations-not-normalized": ({"train/observation_scale_max": 900.0, "train/observation_scale_min": 1e-3}, {}),
+    "max-grad-norm-too-small": ({"train/approx_kl": 1e-6, "train/clip_fraction": 0.0}, {"max_grad_norm": 1e-7}),
+    "gradients-always-clipped": ({"train/grad_norm": 5e3}, {}),
+    "rollout-too-short": ({"time/total_timesteps": 32 * np.arange(1, ROWS + 1)}, {}),
+    "gamma-too-low": ({}, {"gamma": 0.4}),
+    "gamma-too-high": ({}, {"gamma": 1.0}),
+    "limit-as-terminal": ({"rollout/ep_len_mean": 200.0, "train/episodes_truncated": 0.0}, {}),
+    "terminal-as-limit": ({"train/episodes_truncated": 10.0}, {}),
+    "advantages-wrong": ({"doctor/gae_error": 0.6}, {}),
+    "reward-never-seen": ({"rollout/ep_rew_mean": -200.0, "rollout/ep_len_mean": 200.0}, {}),
+    "does-nothing": ({"rollout/ep_rew_mean": -40.0 * np.exp(-12 * TIME), "rollout/ep_len_mean": 999.0}, {}),
+    "poor-evaluation": ({"eval/mean_reward": 20.0}, {}),
+    "forgetting": ({"rollout/ep_rew_mean": 20.0 + 400.0 * np.sin(np.pi * TIME)}, {}),
+    "no-progress": (FLAT, {}),
+    "throughput-lost": ({"time/time_elapsed": np.cumsum(np.where(TIME < 0.5, 1.0, 9.0))}, {}),
+}
+
+
+def names(record: Record) -> list[str]:
+    """Findings of a record, in order."""
+    return [finding.name for finding in diagnose(record).findings]
+
+
+def test_every_symptom_has_a_case() -> None:
+    """The table below and the doctor's have the same names, and each name is there once."""
+    assert sorted(ILL) == sorted(BY_NAME)
+    assert len(BY_NAME) == len(SYMPTOMS)
+
+
+@pytest.mark.parametrize("name", list(ILL))
+def test_symptom_is_found(name: str) -> None:
+    """A record that shows the fault has the finding, with evidence that has numbers and steps."""
+    columns, settings = ILL[name]
+    finding = next(finding for finding in diagnose(make_record(columns, settings)).findings if finding.name == name)
+    assert 0.5 <= finding.confidence <= 1.0
+    assert 0.0 <= finding.severity <= 1.0
+    for piece in finding.evidence:
+        assert any(sign.isdigit() for sign in piece.text) or "NaN" in piece.text
+        assert 0 < piece.begin <= piece.end <= 40 * 1024
+
+
+CONSEQUENCES = ("value-overfits", "kl-stop-every-time", "no-progress", "value-not-learning")
+
+
+@pytest.mark.parametrize("name", [name for name in ILL if name not in CONSEQUENCES])
+def test_symptom_is_named_first(name: str) -> None:
+    """Where nothing else is planted, the fault is named before its consequences."""
+    columns, settings = ILL[name]
+    assert names(make_record(columns, settings))[0] == name
+
+
+@pytest.mark.parametrize("actions", ["discrete", "gaussian"])
+@pytest.mark.parametrize("rows", [8, 16, ROWS])
+def test_healthy_run_is_healthy(actions: str, rows: int) -> None:
+    """A training that rises with usual numbers has no finding, also where it is cut short."""
+    diagnosis = diagnose(make_record(gaussian() if actions == "gaussian" else {}, rows=rows))
+    assert diagnosis.findings == ()
+    assert diagnosis.verdict == "healthy"
+
+
+@pytest.mark.parametrize("name", [symptom.name for symptom in SYMPTOMS])
+def test_missing_columns_are_not_examined(name: str) -> None:
+    """Without any one of what it needs, a symptom is not examined, and says which one is missing: no verdict on it."""
+    columns, settings = ILL[name]
+    for need in BY_NAME[name].needs:
+        without = tuple(one.removeprefix("settings/") for one in need.split("|"))
+        diagnosis = diagnose(make_record(columns, settings, without=without))
+        if name not in diagnosis.not_examined:
+            pytest.fail(f"{name} was examined without {need}")
+        assert name not in [finding.name for finding in diagnosis.findings]
+        reason = diagnosis.not_examined[name]
+        assert need.split("|")[0] in reason or "updates" in reason
+
+
+def test_few_updates_are_not_judged() -> None:
+    """Three updates say nothing of the learning rate; the verdict is that there is none."""
+    columns, settings = ILL["learning-rate-too-high"]
+    diagnosis = diagnose(make_record(columns, settings, rows=3))
+    assert diagnosis.verdict == "unknown"
+    assert "3 updates" in diagnosis.summary
+    assert diagnosis.findings == ()
+
+
+def test_nan_is_found_at_once() -> None:
+    """NaN needs no history, and the step at which it came is named."""
+    record = make_record({"train/loss": math.nan}, rows=2)
+    (finding,) = diagnose(record).findings
+    assert finding.name == "nan-coming"
+    assert finding.evidence[0].begin == 1024
+
+
+def test_explained_variance_of_nan_is_no_fault() -> None:
+    """Returns that are all equal have no variance to explain: NaN there is good health."""
+    assert (
+        names(make_record({"train/explained_variance": math.nan, "train/return_std": 1e-9}, without=("train/return_std",)))
+        == []
+    )
+
+
+def test_solved_task_with_low_entropy_is_healthy() -> None:
+    """A policy that has risen and stays at its peak may be certain."""
+    rising = {"rollout/ep_rew_mean": np.minimum(20 + 2000 * TIME, 500.0), "train/entropy_loss": -0.69 * np.exp(-30 * TIME)}
+    assert "entropy-collapse" not in names(make_record(rising))
+
+
+def test_falling_schedules_are_healthy() -> None:
+    """A learning rate and a clip range that fall to 0 make small steps at the end: no fault."""
+    falling = {
+        "train/learning_rate": 3e-4 * (1 - TIME),
+        "train/clip_range": np.maximum(0.2 * (1 - TIME), 1e-4),
+        "train/approx_kl": 0.012 * (1 - TIME) + 1e-6,
+        "train/clip_fraction": 0.12,
+    }
+    assert names(make_record(falling)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "extreme", "expected"),
+    [(1.0, 1.0, 100.0, 0.0), (10.0, 1.0, 100.0, 0.5), (1e9, 1.0, 100.0, 1.0), (0.1, 1.0, 100.0, -0.5), (0.1, 1.0, 0.01, 0.5)],
+)
+def test_distance_is_logarithmic(value: float, limit: float, extreme: float, expected: float) -> None:
+    """From limit to extreme is one; half of it in powers of ten is a half; the other side of the limit is negative."""
+    assert beyond(value, limit, extreme) == pytest.approx(expected)
+
+
+def test_distance_of_odd_numbers() -> None:
+    """Zero lies below every limit; NaN is beyond none."""
+    assert beyond(0.0, 1.0, 0.1) == 1.0
+    assert beyond(0.0, 1.0, 10.0) == -1.0
+    assert beyond(math.nan, 1.0, 10.0) < 0
+
+
+def test_confidence_runs_from_a_half_to_the_most() -> None:
+    """At the limit 0.5, at the extreme what the evidence can give at most; within the range there is no finding."""
+    for position, expected in ((0.0, 0.5), (0.5, 0.65), (1.0, 0.8)):
+        finding = find("x", position, most=0.8)
+        assert finding is not None
+        assert finding.confidence == pytest.approx(expected)
+    assert find("x", -0.01) is None
+
+
+def test_causes_come_before_consequences() -> None:
+    """A surer consequence stands behind the cause that explains it, and says which one that is."""
+    piece = Evidence("train/approx_kl", "1", 1, 2)
+    found = [Finding("no-progress", 1, 0.9, (piece,)), Finding("learning-rate-too-low", 1, 0.6, (piece,))]
+    ranked = rank(found)
+    assert [finding.name for finding in ranked] == ["learning-rate-too-low", "no-progress"]
+    assert ranked[1].explained_by == "learning-rate-too-low"
+
+
+def test_table_explains_without_circles() -> None:
+    """Every name in ``explains`` is a symptom, none explains itself, and no two explain each other."""
+    for symptom in SYMPTOMS:
+        for name in symptom.explains:
+            assert name in BY_NAME
+            assert name != symptom.name
+            assert symptom.name not in BY_NAME[name].explains
+
+
+def test_table_is_complete() -> None:
+    """Every symptom has words, a source, and bands of metrics; every change is an argument of the command line."""
+    known = {*EduPPO.__init__.__annotations__, "normalize", "steps", "threads", "policy_kwargs"}
+    for symptom in SYMPTOMS:
+        for text in (symptom.title, symptom.healthy, symptom.source, symptom.meaning, symptom.remedy, symptom.not_when):
+            assert text.strip()
+        assert symptom.bands
+        assert {change.setting for change in symptom.changes} <= known
+
+
+def test_change_of_a_known_value() -> None:
+    """A third of 3e-3 is 1e-3, but at most 3e-4; a schedule stays one; without a known value the given one is taken."""
+    change = Change("learning_rate", 1e-4, factor=1 / 3, high=3e-4)
+    assert change.new_value(make_record({"train/learning_rate": 3e-4})) == pytest.approx(1e-4)
+    assert change.new_value(make_record({"train/learning_rate": 3e-2})) == pytest.approx(3e-4)
+    schedule = make_record({"train/learning_rate": 3e-4}, {"learning_rate": "lin_3e-4"})
+    assert change.new_value(schedule) == "lin_0.0001"
+    assert change.new_value(make_record(without=("train/learning_rate", "learning_rate"))) == 1e-4
+    assert change.flag(make_record({"train/learning_rate": 3e-4})) == "--learning-rate 0.0001"
+    assert Change("normalize", True).flag(make_record()) == "--normalize"
+    assert Change("log_std_bounds", "[-3, 0.5]").flag(make_record()) == "--log-std-bounds '[-3, 0.5]'"
+
+
+def test_counts_come_from_the_record() -> None:
+    """Epochs are counted from ``n_updates`` and rollouts from ``iterations``, also in a run that went on with a model."""
+    shifted = {"time/total_timesteps": 500_000 + 1024 * np.arange(1, ROWS + 1)}
+    record = make_record(shifted, without=("n_epochs", "n_steps"))
+    assert epochs_per_update(record) == 10
+    assert rollout_size(record) == 1024
+
+
+def test_comparison_names_luck_and_differences() -> None:
+    """Equal settings and returns of 420 and 60: luck. Other settings: they are named. Equal returns: they agree."""
+    good, bad = make_record(), make_record({"rollout/ep_rew_mean": 20.0 + 40.0 * TIME})
+    lucky = compare([good, bad])
+    assert lucky.disagree
+    assert "luck" in lucky.summary
+    other = compare([good, make_record({"rollout/ep_rew_mean": 20.0 + 40.0 * TIME}, {"gamma": 0.5})])
+    assert not other.disagree
+    assert other.differences == {"gamma": (0.99, 0.5)}
+    assert "agree" in compare([good, make_record(settings={"seed": 7})]).summary
+    assert "cannot be compared" in compare([good, make_record(without=("rollout/ep_rew_mean",))]).summary
+    with pytest.raises(ValueError, match=r"expected two"):
+        compare([good])
