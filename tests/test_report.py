@@ -18,6 +18,7 @@ from sb3_ppo_edu.bench.rows import read_rows, write_rows
 from sb3_ppo_edu.bench.runs import CurveRow, Run, RunRow, check
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
 from sb3_ppo_edu.bench.summary import band, compare, score_table, summarise
+from sb3_ppo_edu.bench.words import number
 from sb3_ppo_edu.cli import main
 
 TASK = Task("CartPole-v1", 100, 450.0, 50.0)
@@ -130,7 +131,7 @@ def test_settings_and_held_actions_are_said() -> None:
 )
 def test_numbers_are_written_for_readers(value: float | None, digits: int, text: str) -> None:
     """Thousands are separated, minus is a minus, nothing is a dash."""
-    assert report.number(value, digits) == text
+    assert number(value, digits) == text
 
 
 class Outline(HTMLParser):
