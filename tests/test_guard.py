@@ -184,6 +184,14 @@ def test_finite_values_pass_untouched() -> None:
             np.testing.assert_array_equal(one, other)
 
 
+def test_a_reset_begins_an_episode() -> None:
+    """After two steps and a reset, the life's seventh step is the fifth since."""
+    env = guarded(part="reward")
+    play(env, 2)
+    with pytest.raises(NonFiniteStepError, match="environment 1, step 5 of its episode, 21 of all"):
+        play(env, 5)
+
+
 def test_only_two_words_are_known() -> None:
     """The error names the words."""
     with pytest.raises(ValueError, match="on_fault='stop': expected one of raise, warn"):
