@@ -40,9 +40,9 @@ ILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "std-starts-wide": (gaussian() | {"train/std": 8.0, "train/action_saturation": 0.8}, {}),
     "actions-saturated": (gaussian() | {"train/action_saturation": 0.95}, {}),
     "value-not-trained": ({"train/vf_coef": 0.0, "train/explained_variance": -0.1}, {}),
-    "value-not-learning": ({"train/explained_variance": -0.4}, {}),
+    "value-not-learning": ({"train/explained_variance": -0.4, **FLAT}, {}),
     "value-overfits": ({"train/explained_variance": -0.2, "train/value_loss": 10.0, "train/return_std": 15.0}, {}),
-    "value-dominates": ({"train/grad_norm": 90.0, "train/grad_norm_policy": 0.01, "train/grad_norm_value": 90.0}, {}),
+    "value-dominates": ({"train/grad_norm": 5e3, "train/grad_norm_policy": 0.01, "train/grad_norm_value": 5e3}, {}),
     "value-clip-too-tight": ({"train/clip_range_vf": 0.01, "train/explained_variance": 0.05}, {}),
     "advantages-not-normalized": ({"train/policy_gradient_loss": -30.0}, {"normalize_advantage": False}),
     "reward-scale-too-large": ({"train/return_std": 2e4, "train/value_loss": 4e8}, {}),
@@ -150,6 +150,20 @@ def test_solved_task_with_low_entropy_is_healthy() -> None:
     """A policy that has risen and stays at its peak may be certain."""
     rising = {"rollout/ep_rew_mean": np.minimum(20 + 2000 * TIME, 500.0), "train/entropy_loss": -0.69 * np.exp(-30 * TIME)}
     assert "entropy-collapse" not in names(make_record(rising))
+
+
+def test_collapse_in_one_update_is_the_learning_rate() -> None:
+    """A policy that was thrown into a corner has no KL and no entropy afterwards; a rate of 0.1 is the cause of it."""
+    thrown = {
+        "train/approx_kl": np.where(TIME == 0, 2.0, 1e-6),
+        "train/clip_fraction": np.where(TIME == 0, 0.8, 0.0),
+        "train/entropy_loss": np.where(TIME == 0, -0.6, -1e-3),
+        "train/learning_rate": 0.1,
+        **FLAT,
+    }
+    record = make_record(thrown)
+    assert names(record)[0] == "learning-rate-too-high"
+    assert "learning-rate-too-low" not in names(record)
 
 
 def test_falling_schedules_are_healthy() -> None:

@@ -113,7 +113,7 @@ class TrainingDoctor(BaseCallback):
         if episodes:
             row["rollout/ep_rew_mean"] = float(np.mean([episode["r"] for episode in episodes]))
             row["rollout/ep_len_mean"] = float(np.mean([episode["l"] for episode in episodes]))
-        evaluated = last_evaluation(self.parent)
+        evaluated = last_evaluation(self.locals.get("callback"))
         if evaluated is not None:
             row["eval/mean_reward"] = evaluated
         if not isinstance(self.model, EduPPO):
@@ -230,12 +230,13 @@ def last_evaluation(callback: Any) -> float | None:
     """
     Find the last evaluation among the callbacks beside this one.
 
-    :param callback: the list of callbacks, if there is one
+    :param callback: of the training, perhaps a list of several
     :return: mean return of the last evaluation, or None
     """
-    for one in callback.callbacks if isinstance(callback, CallbackList) else ():
-        if isinstance(one, EvalCallback) and math.isfinite(one.last_mean_reward):
-            return float(one.last_mean_reward)
+    if isinstance(callback, CallbackList):
+        return next((found for one in callback.callbacks if (found := last_evaluation(one)) is not None), None)
+    if isinstance(callback, EvalCallback) and math.isfinite(callback.last_mean_reward):
+        return float(callback.last_mean_reward)
     return None
 
 

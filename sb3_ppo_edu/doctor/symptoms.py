@@ -122,16 +122,26 @@ def gained(record: Record) -> float:
 
 def learning_rate_too_high(record: Record) -> Finding | None:
     """Find updates that move the policy too far: KL and clip fraction are both high."""
-    kl, clip = median(record, KL, 0.1), median(record, CLIP, 0.1)
+    # A policy that has collapsed has no KL any more: the beginning counts as much as the rest, and a collapse counts too.
+    kl, clip = (max(median(record, key, 0.0, 0.3), median(record, key, 0.1)) for key in (KL, CLIP))
+    rate = current(record, "learning_rate")
+    if rate is not None and rate <= 1e-3 and median(record, "train/std", 0.5) < 0.1:
+        # Between narrow Gaussians a usual step is far: what is wrong is that they are narrow.
+        return None
     texts = [
         evidence_of(record, KL, f"median {show(kl)} nats, healthy below {LECTURE_KL}"),
         evidence_of(record, CLIP, f"median {show(clip)}, healthy below {LECTURE_CLIP}"),
     ]
-    position = min(beyond(kl, LECTURE_KL, 0.3), beyond(clip, LECTURE_CLIP, 0.55))
-    rate = current(record, "learning_rate")
+    position = max(min(beyond(kl, LECTURE_KL, 0.3), beyond(clip, LECTURE_CLIP, 0.55)), beyond(kl, 0.12, 1.0))
     if rate is not None and rate > 1e-3:
         texts.append(evidence_of(record, "train/learning_rate", f"{show(rate)}, usual 1e-5 to 1e-3"))
         position = position if position < 0 else min(position + 0.3 * beyond(rate, 1e-3, 1e-2), 1.0)
+        if record.has("train/entropy_loss") and is_discrete(record):
+            entropy = entropy_of(record)
+            left = float(np.median(entropy[len(entropy) // 4 :])) / max(float(entropy.max()), 1e-9)
+            if left < 0.1:
+                texts.append(evidence_of(record, "train/entropy_loss", f"only {left:.1%} of the entropy is left"))
+                position = max(position, beyond(rate, 1e-3, 1e-2))
     # With a mild rate, it is the number of passes that carries the policy away.
     most = 0.7 if rate is not None and rate <= 1e-3 and (epochs_per_update(record) or 0) > 20 else 1.0
     return find("learning-rate-too-high", position, *texts, most=most)
@@ -141,13 +151,16 @@ def learning_rate_too_low(record: Record) -> Finding | None:
     """Find updates that hardly move the policy: even the larger ones of them have a tiny KL, and nothing is clipped."""
     kl = float(np.quantile(record.values(KL), 0.75))
     clip = float(np.quantile(record.values(CLIP), 0.75))
-    position = min(beyond(kl, 1.5e-3, 1e-4), beyond(max(clip, 1e-9), 0.02, 1e-3))
+    position = min(beyond(kl, 4e-4, 2e-5), beyond(max(clip, 1e-9), 6e-3, 5e-4))
     texts = [
         evidence_of(record, KL, f"three updates of four below {show(kl)} nats, healthy above 0.003"),
         evidence_of(record, CLIP, f"three updates of four below {show(clip)}, healthy above 0.05"),
     ]
     rate = current(record, "learning_rate")
     if rate is not None:
+        if rate > 1e-3:
+            # Then it is a policy that has been thrown into a corner, and moves no more.
+            return None
         texts.append(evidence_of(record, "train/learning_rate", f"{show(rate)}, usual 1e-5 to 1e-3"))
     # Where the rate is a usual one, something else holds the policy.
     return find("learning-rate-too-low", position, *texts, most=0.65 if rate is not None and rate >= 1e-4 else 1.0)
@@ -186,12 +199,10 @@ def too_many_epochs(record: Record) -> Finding | None:
         evidence_of(record, "train/n_updates", f"{show(epochs)} epochs in an update, usual 3 to 20"),
         evidence_of(record, KL, f"median {show(kl)} nats in the last epoch, healthy below {LECTURE_KL}"),
     ]
-    position = min(beyond(epochs, 22, 40), max(beyond(kl, 0.03, 0.1), beyond(median(record, CLIP, 0.1), 0.25, 0.4)))
+    position = min(beyond(epochs, 22, 40), max(beyond(kl, 0.02, 0.06), beyond(median(record, CLIP, 0.1), 0.2, 0.35)))
     if record.has("train/kl_first_epoch"):
         first = median(record, "train/kl_first_epoch", 0.1)
         texts.append(evidence_of(record, "train/kl_first_epoch", f"median {show(first)} nats in the first epoch"))
-        if first > 0 and kl / first < 3:
-            position = -1.0
     return find("too-many-epochs", position, *texts)
 
 
@@ -269,13 +280,18 @@ def entropy_collapse(record: Record) -> Finding | None:
         text = f"a standard deviation of {show(std)} before half of the training; it began at {show(at_first)}"
     else:
         return None
+    coefficient = current(record, "ent_coef")
+    texts = [evidence_of(record, "train/entropy_loss", text)]
+    if coefficient is not None and coefficient < 0:
+        texts.append(evidence_of(record, "train/ent_coef", f"{show(coefficient)}: it pays for certainty"))
+        return find("entropy-collapse", position, *texts)
     # A policy that has solved its task is certain too: it goes on to rise, or stands at its peak.
     if record.has(RETURN, 4):
         values = record.values(RETURN)
         then, (start_return, peak, end, noise) = float(values[len(values) // 3 :][:3].mean()), progress(record)
         if end - then > max(0.1 * abs(then), 2 * noise) or (peak - start_return > abs(start_return) and end > 0.9 * peak > 0):
             return None
-    return find("entropy-collapse", position, evidence_of(record, "train/entropy_loss", text), most=0.9)
+    return find("entropy-collapse", position, *texts, most=0.9)
 
 
 def entropy_bonus_too_large(record: Record) -> Finding | None:
@@ -349,6 +365,9 @@ def value_not_learning(record: Record) -> Finding | None:
     # Returns that hardly vary, as of a policy that always reaches the limit, leave nothing to explain.
     if record.has("train/return_std") and median(record, "train/return_std", 0.5) < 1e-6:
         return None
+    # Of a policy that reaches the limit every time they vary so little that noise is most of it.
+    if record.has(RETURN, 2) and gained(record) > 0.5:
+        return None
     text = f"median {show(explained)} in the second half, healthy above 0.3 and rising"
     return find("value-not-learning", position, evidence_of(record, EXPLAINED, text), most=0.7)
 
@@ -385,7 +404,7 @@ def value_dominates(record: Record) -> Finding | None:
     policy, value = median(record, "train/grad_norm_policy", 0.1), median(record, "train/grad_norm_value", 0.1)
     limit = record.number("max_grad_norm") or SB3_MAX_GRAD_NORM
     norm = median(record, "train/grad_norm", 0.1)
-    position = min(beyond(value / max(policy, 1e-12), 100.0, 5000.0), beyond(norm, 10 * limit, 100 * limit))
+    position = min(beyond(value / max(policy, 1e-12), 1000.0, 1e5), beyond(norm, 1000 * limit, 1e5 * limit))
     return find(
         "value-dominates",
         position,
@@ -452,7 +471,7 @@ def gradients_always_clipped(record: Record) -> Finding | None:
     limit = record.number("max_grad_norm") or SB3_MAX_GRAD_NORM
     least = float(np.quantile(record.values("train/grad_norm"), 0.1))
     text = f"nine updates of ten above {show(least)}, and clipped to {show(limit)}; healthy 0.1 to 10"
-    position = min(beyond(least, 100.0, 1e4), beyond(least / limit, 100.0, 1e4))
+    position = min(beyond(least, 400.0, 1e4), beyond(least / limit, 400.0, 1e4))
     return find("gradients-always-clipped", position, evidence_of(record, "train/grad_norm", text), most=0.6)
 
 
@@ -720,15 +739,24 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=learning_rate_too_high,
         changes=(LOWER_RATE,),
         bands=(KL_BAND, CLIP_BAND),
-        explains=("kl-stop-every-time", "entropy-collapse", "std-explodes", "value-not-learning", "value-overfits", *OUTCOME),
+        explains=(
+            "kl-stop-every-time",
+            "entropy-collapse",
+            "std-explodes",
+            "actions-saturated",
+            "value-not-learning",
+            "value-overfits",
+            "nan-coming",
+            *OUTCOME,
+        ),
     ),
     Symptom(
         name="learning-rate-too-low",
         title="The learning rate is too low",
         needs=(KL, CLIP),
         healthy="KL 0.003 to 0.05 nats, clip fraction 0.05 to 0.3",
-        source="lecture ('Very small KL and near-zero clip fraction → updates too conservative'); the limit 0.0015 is "
-        "calibration",
+        source="lecture ('Very small KL and near-zero clip fraction → updates too conservative'); the limit 4e-4 is "
+        "calibration (healthy trainings on CartPole-v1 have 0.0014)",
         meaning="The policy hardly changes from one rollout to the next: most of what was collected goes unused.",
         remedy="Raise learning_rate by a factor of 10 to at least 3e-4, then by steps of 3.",
         not_when="the end of a falling schedule, or a policy that has long solved its task, has small steps in good health.",
@@ -848,7 +876,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=entropy_collapse,
         changes=(Change("ent_coef", 0.01),),
         bands=(Band("train/entropy_loss", None, None), RETURN_BAND),
-        explains=("no-progress", "learning-rate-too-low", "value-not-learning"),
+        explains=("no-progress", "learning-rate-too-low", "value-not-learning", "nan-coming"),
     ),
     Symptom(
         name="entropy-bonus-too-large",
@@ -962,8 +990,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
         name="value-dominates",
         title="The value loss takes all of the gradient",
         needs=("train/grad_norm_policy", "train/grad_norm_value", "train/grad_norm"),
-        healthy="value gradient less than 100 times the policy's",
-        source="lecture (gradient norm 0.1 to 10); the factor is calibration",
+        healthy="value gradient less than 1,000 times the policy's",
+        source="calibration (healthy trainings reach 300 times); lecture (gradient norm 0.1 to 10)",
         meaning="Both are clipped by one norm: what the value part takes, the policy does not get. In a shared network it "
         "also shapes "
         "the features.",
@@ -1070,7 +1098,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         title="Every gradient is clipped by orders of magnitude",
         needs=("train/grad_norm",),
         healthy="gradient norm 0.1 to 10",
-        source="lecture (0.1 to 10); the limit 100 is calibration",
+        source="lecture (0.1 to 10, of normalised rewards); the limit 400 is calibration: healthy trainings reach 140",
         meaning="Only the direction of the gradient is left, and the larger loss decides on it: mostly the value loss.",
         remedy="Normalise rewards, or lower vf_coef.",
         not_when="with Adam, whose steps do not depend on the scale, it is a sign more than a fault.",

@@ -1,0 +1,352 @@
+"""
+The doctor's blind trial: train planted cases, diagnose them from what they leave, and count how often the doctor is right.
+
+    python benchmarks/doctor/trial.py --split trial --cases 3
+
+Each case is trained here, its ``progress.csv`` and model are read as those of any run, and a row is written at once:
+what is interrupted goes on where it stopped. ``--keep`` leaves the logs, so that ``--again`` can diagnose them anew without
+training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from plant import ENVS, FAULTS, SPARSE_ENVS, Case, MixedObservations, ScaledReward, plant
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
+from sb3_ppo_edu.doctor.record import Record, read_record
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, RETURN
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+HERE = Path(__file__).resolve().parent
+
+ALGORITHMS: Mapping[str, type[EduPPO] | type[PPO]] = {"eduppo": EduPPO, "sb3": PPO}
+
+COLUMNS = (
+    "case", "split", "algorithm", "env", "fault", "number", "verdict", "first", "second", "third", "confidence",
+    "final_return", "seconds", "changed", "remedied_return",
+)  # fmt: skip
+
+# --------------------------------------------------------------------------------------------------------------------------
+# One case
+# --------------------------------------------------------------------------------------------------------------------------
+
+
+def wrap(env: gym.Env, settings: Mapping[str, Any]) -> gym.Env:
+    """
+    Put the wrappers of a case around an environment.
+
+    :param env: the environment with its monitor
+    :param settings: of the case
+    :return: the wrapped environment
+    """
+    if "reward_factor" in settings:
+        env = ScaledReward(env, settings["reward_factor"])
+    if "observation_factors" in settings:
+        env = MixedObservations(env, settings["observation_factors"])
+    return env
+
+
+def make_env(case: Case) -> VecEnv:
+    """
+    Build the training environments of a case.
+
+    :param case: the case
+    :return: the environments
+    """
+    env: VecEnv = make_vec_env(
+        case.env,
+        case.settings["n_envs"],
+        seed=case.seed,
+        wrapper_class=partial(wrap, settings=case.settings),
+        env_kwargs={"render_mode": None},
+        vec_env_cls=InProcessVecEnv,
+    )
+    return VecNormalize(env, gamma=case.settings.get("gamma", 0.99)) if case.settings.get("normalize") else env
+
+
+def train(case: Case, algorithm: str, folder: Path) -> None:
+    """
+    Train a case, and leave log and model as any training does.
+
+    :param case: the case
+    :param algorithm: "eduppo" or "sb3"
+    :param folder: where
+    """
+    held = ("n_envs", "normalize", "reward_factor", "observation_factors")
+    arguments = {name: value for name, value in case.settings.items() if name not in held}
+    size = arguments["n_steps"] * case.settings["n_envs"]
+    arguments["batch_size"] = min(arguments["batch_size"], size)
+    model = ALGORITHMS[algorithm]("MlpPolicy", make_env(case), seed=case.seed, device="cpu", **arguments)
+    model.set_logger(configure(str(folder), ["csv"]))
+    try:
+        model.learn(case.steps)
+    finally:
+        model.logger.close()
+        model.save(folder / "model.zip")
+
+
+def final_return(record: Record) -> float:
+    """
+    Give the return at the end of a training.
+
+    :param record: of the training
+    :return: mean of the last tenth of its returns, NaN if there are none
+    """
+    values = record.values(RETURN, 0.9)
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def row_of(case: Case, algorithm: str, diagnosis: Diagnosis) -> dict[str, Any]:
+    """
+    Sum up what the doctor said of a case.
+
+    :param case: the case
+    :param algorithm: that was trained
+    :param diagnosis: of its record
+    :return: the row
+    """
+    names = [finding.name for finding in diagnosis.findings[:3]] + [""] * 3
+    return {
+        "case": case.name,
+        "split": case.split,
+        "algorithm": algorithm,
+        "env": case.env,
+        "fault": case.fault,
+        "number": case.number,
+        "verdict": diagnosis.verdict,
+        "first": names[0],
+        "second": names[1],
+        "third": names[2],
+        "confidence": diagnosis.findings[0].confidence if diagnosis.findings else "",
+        "final_return": f"{final_return(diagnosis.record):.2f}",
+    }
+
+
+def run_case(case: Case, algorithm: str, keep: Path | None, remedy: bool) -> dict[str, Any]:
+    """
+    Train and diagnose a case, and if asked, follow the first advice and train again.
+
+    :param case: the case
+    :param algorithm: "eduppo" or "sb3"
+    :param keep: where logs are kept, or None
+    :param remedy: whether to follow the advice
+    :return: the row
+    """
+    began = time.perf_counter()
+    diagnosis = diagnosed(case, algorithm, keep)
+    row = row_of(case, algorithm, diagnosis) | {"seconds": f"{time.perf_counter() - began:.1f}"}
+    first = next(iter(diagnosis.findings), None)
+    if remedy and first is not None and BY_NAME[first.name].changes:
+        change = BY_NAME[first.name].changes[0]
+        value = change.new_value(diagnosis.record)
+        after = diagnosed(case.changed(change.setting, value), algorithm, None)
+        row |= {"changed": f"{change.setting}={value}", "remedied_return": f"{final_return(after.record):.2f}"}
+    return row
+
+
+def diagnosed(case: Case, algorithm: str, keep: Path | None) -> Diagnosis:
+    """
+    Train a case and diagnose it from its files.
+
+    :param case: the case
+    :param algorithm: "eduppo" or "sb3"
+    :param keep: where logs are kept, or None
+    :return: the diagnosis
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if keep is None else keep / f"{algorithm}-{case.name}"
+        train(case, algorithm, folder)
+        return diagnose(read_record(folder))
+
+
+# --------------------------------------------------------------------------------------------------------------------------
+# All cases
+# --------------------------------------------------------------------------------------------------------------------------
+
+
+def cases_of(split: str, count: int, faults: Sequence[str], spread: bool) -> Iterator[Case]:
+    """
+    List the cases of a trial.
+
+    :param split: "train" or "trial"
+    :param count: cases of each fault and environment; five times as many without a fault
+    :param faults: names of faults
+    :param spread: one environment for each case, in turn, instead of every environment
+    :return: the cases
+    """
+    for place, fault in enumerate(faults):
+        envs = [env for env in (*ENVS, *SPARSE_ENVS) if all(env in FAULTS[one].envs for one in fault.split("+"))]
+        for number in range(count * (5 if fault == "none" and not spread else 1)):
+            chosen = [envs[(place + number) % len(envs)]] if spread and fault != "none" else envs
+            yield from (plant(split, env, fault, number) for env in chosen)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """
+    Read the rows that are there.
+
+    :param path: the CSV file
+    :return: rows
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """
+    Add a row, and a header to a new file.
+
+    :param path: the CSV file
+    :param row: the row
+    """
+    new = not path.is_file()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def is_right(row: Mapping[str, str], places: int) -> bool:
+    """
+    Say whether a planted fault was named among the first findings; of two faults, one first and both among the first three.
+
+    :param row: of a case with a fault
+    :param places: 1 for the first, 3 for the first three
+    :return: whether it was
+    """
+    named = [row["first"], row["second"], row["third"]][:places]
+    hits = [any(symptom in named for symptom in FAULTS[one].symptoms) for one in row["fault"].split("+")]
+    return any(hits) if places == 1 else all(hits)
+
+
+def summarize(rows: Sequence[Mapping[str, str]]) -> str:
+    """
+    Write the confusion matrix and the shares that the trial is about.
+
+    :param rows: of the cases
+    :return: Markdown
+    """
+    ill = [row for row in rows if row["fault"] != "none"]
+    well = [row for row in rows if row["fault"] == "none"]
+    lines = [
+        "# The doctor's blind trial",
+        "",
+        f"{len(ill)} trainings with a planted fault, {len(well)} without one.",
+        "",
+        "| | cases | share |",
+        "|---|---:|---:|",
+        share("planted fault named first", [is_right(row, 1) for row in ill]),
+        share("planted fault among the first three", [is_right(row, 3) for row in ill]),
+        share("healthy run declared ill", [row["verdict"] == "ill" for row in well]),
+    ]
+    remedied = [row for row in ill if row.get("remedied_return")]
+    if remedied:
+        better = [float(row["remedied_return"]) > float(row["final_return"]) for row in remedied]
+        lines.append(share("first advice raised the final return", better))
+    lines += [
+        "",
+        "What was named first, by planted fault:",
+        "",
+        "| planted | cases | right | named first |",
+        "|---|---:|---:|---|",
+    ]
+    for fault in dict.fromkeys(row["fault"] for row in rows):
+        of_fault = [row for row in rows if row["fault"] == fault]
+        right = sum(row["verdict"] != "ill" if fault == "none" else is_right(row, 1) for row in of_fault)
+        named = Counter(row["first"] or "nothing" for row in of_fault)
+        shown = ", ".join(f"{name} {count}" for name, count in named.most_common())
+        lines.append(f"| {fault} | {len(of_fault)} | {right} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def share(what: str, hits: Sequence[bool]) -> str:
+    """
+    Write one line of the table.
+
+    :param what: what is counted
+    :param hits: for each case, whether it holds
+    :return: Markdown
+    """
+    return f"| {what} | {sum(hits)} of {len(hits)} | {sum(hits) / len(hits):.0%} |" if hits else f"| {what} | – | – |"
+
+
+def confusion(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """
+    Count what was named first for each planted fault.
+
+    :param rows: of the cases
+    :return: a table with a header: planted faults down, named symptoms across
+    """
+    faults = list(dict.fromkeys(row["fault"] for row in rows))
+    names = sorted({row["first"] or "nothing" for row in rows})
+    counts = Counter((row["fault"], row["first"] or "nothing") for row in rows)
+    return [["planted", *names], *([fault, *(str(counts[fault, name]) for name in names)] for fault in faults)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Run or repeat the trial.
+
+    :param argv: the arguments; None for those of the process
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0].strip())
+    parser.add_argument("--split", choices=("train", "trial"), default="trial", help="which cases (default: trial)")
+    parser.add_argument("--algorithm", choices=tuple(ALGORITHMS), default="eduppo", help="what is trained (default: eduppo)")
+    parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases of each fault and environment (default: 3)")
+    parser.add_argument("--faults", nargs="+", default=list(FAULTS), metavar="FAULT", help="default: all; pairs as a+b")
+    parser.add_argument("--spread", action="store_true", help="one environment for each fault, in turn")
+    parser.add_argument("--remedy", action="store_true", help="follow the first advice and train again")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the logs here")
+    parser.add_argument("--again", action="store_true", help="only diagnose anew what --keep has kept")
+    parser.add_argument("--folder", type=Path, default=HERE, metavar="DIR", help="where rows and report are written")
+    arguments = parser.parse_args(argv)
+    th.set_num_threads(1)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{arguments.split}-{arguments.algorithm}"
+    path = arguments.folder / f"{stem}.csv"
+    if arguments.again:
+        path.unlink(missing_ok=True)
+    done = {row["case"] for row in read_rows(path)}
+    for case in cases_of(arguments.split, arguments.cases, arguments.faults, arguments.spread):
+        if case.name in done:
+            continue
+        kept = None if arguments.keep is None else arguments.keep / f"{arguments.algorithm}-{case.name}"
+        if arguments.again:
+            if kept is None or not kept.is_dir():
+                continue
+            row = row_of(case, arguments.algorithm, diagnose(read_record(kept)))
+        else:
+            if kept is not None and kept.exists():
+                shutil.rmtree(kept)
+            row = run_case(case, arguments.algorithm, arguments.keep, arguments.remedy)
+        append_row(path, row)
+        print(f"{case.name}: {row['first'] or 'nothing'} {row['confidence']} {row.get('seconds', '')}", flush=True)
+    rows = read_rows(path)
+    (arguments.folder / f"{stem}.md").write_text(summarize(rows), encoding="utf-8")
+    with (arguments.folder / f"{stem}-confusion.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(confusion(rows))
+
+
+if __name__ == "__main__":
+    main()
