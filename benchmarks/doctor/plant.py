@@ -256,7 +256,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "entropy-bonus": Fault(setting("ent_coef", 0.3, 2.0), ("entropy-bonus-too-large",)),
     "entropy-collapse": Fault(
-        lambda random, env, settings: {**settings, "ent_coef": -log_uniform(random, 0.1, 0.5)}, ("entropy-collapse",)
+        lambda random, env, settings: {**settings, "ent_coef": -log_uniform(random, 0.5, 2.0)}, ("entropy-collapse",)
     ),
     "value-untrained": Fault(
         lambda random, env, settings: {**settings, "vf_coef": pick(random, 0.0, 1e-6)}, ("value-not-trained",)

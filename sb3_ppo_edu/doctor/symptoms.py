@@ -136,6 +136,8 @@ def learning_rate_too_high(record: Record) -> Finding | None:
     if rate is not None and rate > 1e-3:
         texts.append(evidence_of(record, "train/learning_rate", f"{show(rate)}, usual 1e-5 to 1e-3"))
         position = position if position < 0 else min(position + 0.3 * beyond(rate, 1e-3, 1e-2), 1.0)
+        # An unusual rate needs less of a KL to be the cause.
+        position = max(position, min(beyond(rate, 2e-3, 2e-2), beyond(kl, 0.025, 0.1)))
         if record.has("train/entropy_loss") and is_discrete(record):
             entropy = entropy_of(record)
             left = float(np.median(entropy[len(entropy) // 4 :])) / max(float(entropy.max()), 1e-9)

@@ -1,0 +1,150 @@
+"""The doctor's command and page: verdict first, what each finding rests on, a command to paste, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import configure
+
+from sb3_ppo_edu.bench.doctor_page import draw_metrics, make_page, write_comparison, write_page
+from sb3_ppo_edu.bench.page import to_html
+from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.doctor.diagnose import command, compare, diagnose
+from sb3_ppo_edu.doctor.findings import Band
+from sb3_ppo_edu.doctor.symptoms import BY_NAME
+from tests.doctor_records import make_record
+
+HIGH = {"train/approx_kl": 0.3, "train/clip_fraction": 0.6, "train/learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of SB3's PPO whose learning rate is far too high."""
+    folder = tmp_path_factory.mktemp("run")
+    model = PPO("MlpPolicy", "CartPole-v1", 0.1, n_steps=256, batch_size=64, n_epochs=4, seed=0, device="cpu")
+    model.set_logger(configure(str(folder), ["csv"]))
+    model.learn(12 * 256)
+    model.logger.close()
+    model.save(folder / "model.zip")
+    return folder
+
+
+def test_page_begins_with_the_verdict() -> None:
+    """The verdict is the first paragraph, what to try first comes before the details, and the command has the change."""
+    page = make_page(diagnose(make_record(HIGH, {"env": "LunarLander-v3"})))
+    assert page.lead[0].startswith("**Something is wrong.** The learning rate is too high")
+    assert page.sections[0].title == "What to try first"
+    # A third of 3e-3 is 1e-3, and the change goes to 3e-4 at most.
+    assert "`sb3-edu train --env LunarLander-v3 --learning-rate 0.0003`" in page.sections[0].text
+    assert page.sections[1].title.startswith("The learning rate is too high")
+    assert page.sections[1].picture is not None
+
+
+def test_page_of_a_healthy_run_gives_no_advice() -> None:
+    """Nothing found: no advice, no finding, but what was logged and what was looked for."""
+    page = make_page(diagnose(make_record()))
+    assert page.lead[0].startswith("**Healthy.**")
+    assert [section.title for section in page.sections] == ["What was logged", "What was looked for"]
+
+
+def test_page_of_too_little_says_so() -> None:
+    """Two updates: no verdict, and each symptom says why it was not examined."""
+    page = make_page(diagnose(make_record(rows=2)))
+    assert page.lead[0].startswith("**Not enough to say.**")
+    assert page.sections[-1].table is not None
+    assert any("2 updates" in row[1] for row in page.sections[-1].table.rows)
+
+
+def test_page_is_self_contained_and_safe(tmp_path: Path) -> None:
+    """The page loads nothing, and a hostile name of an environment is text in it."""
+    record = make_record(HIGH, {"env": "<script>alert(1)</script>"})
+    html = write_page(diagnose(record), tmp_path).read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["doctor.html"]
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert not re.findall(r'(?:src|href)="(?!data:)', html)
+    assert html.count("<img") == html.count('alt="')
+
+
+def test_bands_are_drawn() -> None:
+    """A metric's healthy band is a green ground at its ends, within what is shown; a metric that is missing has no panel."""
+    record = make_record()
+    figure = draw_metrics([record], [Band("train/approx_kl", 0.003, 0.05, log=True), Band("train/nothing", 0.0, 1.0)])
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "train/approx_kl"
+    assert axes.get_yscale() == "log"
+    (ground,) = axes.patches
+    low, high = ground.get_extents().transformed(axes.transData.inverted()).intervaly
+    assert (low, high) == (pytest.approx(0.003), pytest.approx(0.05))
+    assert axes.get_ylim()[0] < 0.003 < 0.05 < axes.get_ylim()[1]
+    assert len(axes.lines) == 1
+
+
+def test_command_repeats_the_runs_own() -> None:
+    """The run's own command with the change behind it; its name is left out, since a folder is never used twice."""
+    trained = "sb3-edu train --env CartPole-v1 --name first --steps 5000"
+    line = command(make_record(HIGH, {"command": trained}), BY_NAME["learning-rate-too-high"])
+    assert line == "sb3-edu train --env CartPole-v1 --steps 5000 --learning-rate 0.0003"
+    assert command(make_record(), BY_NAME["ratio-not-one"]) is None
+
+
+def test_comparison_page_shows_what_differs(tmp_path: Path) -> None:
+    """Two runs side by side: their returns, the settings that differ, both curves."""
+    comparison = compare([make_record(), make_record(HIGH, {"gamma": 0.5})])
+    html = write_comparison(comparison, tmp_path).read_text(encoding="utf-8")
+    assert "Settings that differ" in html
+    assert "gamma" in html
+    assert (
+        len(draw_metrics([one.record for one in comparison.diagnoses], [Band("train/approx_kl", None, None)]).axes[0].lines)
+        == 2
+    )
+
+
+def test_doctor_of_a_run_of_sb3(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``sb3-edu doctor RUN``: verdict, remedy and a command on the console, report and page in the folder asked for."""
+    assert main(["doctor", str(run), "--output", str(tmp_path / "report")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("ill: ")
+    assert "What to try first" in printed
+    assert "sb3-edu train --env YOUR_ENV --learning-rate" in printed
+    assert "not examined" in printed
+    report = json.loads((tmp_path / "report" / "doctor.json").read_text(encoding="utf-8"))
+    assert "learning-rate-too-high" in [finding["name"] for finding in report["findings"]]
+    assert (tmp_path / "report" / "doctor.html").is_file()
+    assert not (run / "doctor.html").exists()
+
+
+def test_doctor_writes_beside_the_log_or_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without ``--output`` the files go into the run; with ``--no-page`` there are none."""
+    assert main(["doctor", str(run / "progress.csv"), "--no-page"]) == 0
+    assert not (run / "doctor.json").exists()
+    assert main(["doctor", str(run)]) == 0
+    assert str(run / "doctor.html") in capsys.readouterr().out
+    for name in ("doctor.html", "doctor.json"):
+        (run / name).unlink()
+
+
+def test_doctor_compares(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--compare RUN RUN``: each run's verdict and what they come to together; one run is not enough."""
+    assert main(["doctor", "--compare", str(run), str(run), "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "they agree" in printed
+    assert (tmp_path / "doctor.html").is_file()
+    assert main(["doctor", "--compare", str(run)]) == 2
+    assert "expected two or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(["gone"], "there is nothing"), ([], "RUN: not given")])
+def test_doctor_refuses_what_is_no_run(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that is not there, or none at all: exit code 2, and a line that says what was expected."""
+    assert main(["doctor", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_page_shows_a_run_without_a_return() -> None:
+    """A log without returns still makes a page."""
+    assert to_html(make_page(diagnose(make_record(without=("rollout/ep_rew_mean", "rollout/ep_len_mean")))))
