@@ -84,6 +84,16 @@ def test_bands_are_drawn() -> None:
     assert len(axes.lines) == 1
 
 
+def test_band_with_one_end_lies_on_its_side_of_it() -> None:
+    """Healthy below 2, while all values are above 10: the ground ends at 2 and lies below it."""
+    record = make_record({"train/ratio_max": 30.0})
+    (axes,) = draw_metrics([record], [Band("train/ratio_max", None, 2.0, log=True)]).axes
+    (ground,) = axes.patches
+    low, high = ground.get_extents().transformed(axes.transData.inverted()).intervaly
+    assert low < high == pytest.approx(2.0)
+    assert axes.get_ylim()[0] < 2.0
+
+
 def test_command_repeats_the_runs_own() -> None:
     """The run's own command with the change behind it; its name is left out, since a folder is never used twice."""
     trained = "sb3-edu train --env CartPole-v1 --name first --steps 5000"

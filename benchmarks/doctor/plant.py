@@ -180,7 +180,7 @@ def draw_healthy(random: np.random.Generator, env: str) -> Settings:
             "ent_coef": pick(random, 0.0, 0.005),
         },
         "MountainCar-v0": {"n_envs": 8, "n_steps": 128, "n_epochs": 4, "batch_size": 128, "learning_rate": 3e-4},
-        "MountainCarContinuous-v0": {"n_envs": 8, "n_steps": 256, "n_epochs": 10, "batch_size": 128, "learning_rate": 3e-4},
+        "MountainCarContinuous-v0": {"n_envs": 8, "n_steps": 256, "n_epochs": 10, "batch_size": 128, "learning_rate": 1e-3},
     }
     return {**common, **own[env]}
 
@@ -194,7 +194,7 @@ ENVS: Mapping[str, int] = {
 }
 """Environments of the trial, and how long each is trained: long enough for healthy settings to learn."""
 
-SPARSE_ENVS: Mapping[str, int] = {"MountainCar-v0": 40_000, "MountainCarContinuous-v0": 60_000}
+SPARSE_ENVS: Mapping[str, int] = {"MountainCar-v0": 40_000, "MountainCarContinuous-v0": 100_000}
 """Where a reward is hardly ever seen."""
 
 # -- faults --------------------------------------------------------------------------------------------------------------

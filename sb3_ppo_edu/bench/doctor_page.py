@@ -82,8 +82,9 @@ def draw_metric(axes: Axes, records: Sequence[Record], band: Band) -> None:
         axes.plot(steps, series, color=colour, linewidth=1.4, marker="o" if len(steps) < 30 else None, markersize=2.5)
     low, high = axes.get_ylim()
     if band.low is not None or band.high is not None:
-        bottom = low if band.low is None else band.low
-        top = high if band.high is None else band.high
+        # A band with one end goes on beyond what is shown.
+        bottom = min(low, (band.high or 0.0) * 0.5) if band.low is None else band.low
+        top = max(high, band.low or 0.0) if band.high is None else band.high
         axes.axhspan(bottom, top, color=GREEN, alpha=0.15, linewidth=0)
         if log:
             low, high = min(low, bottom * 0.8), max(high, top * 1.25)

@@ -1049,6 +1049,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "gradients-always-clipped",
             "value-clip-too-tight",
             "advantages-not-normalized",
+            "learning-rate-too-low",
             "nan-coming",
             *OUTCOME,
         ),
@@ -1144,7 +1145,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=gamma_too_low,
         changes=(Change("gamma", 0.99),),
         bands=(RETURN_BAND, Band(LENGTH, None, None)),
-        explains=("no-progress", "does-nothing", "value-not-learning", "forgetting"),
+        explains=("no-progress", "does-nothing", "value-not-learning", "forgetting", "reward-scale-too-small"),
     ),
     Symptom(
         name="gamma-too-high",
