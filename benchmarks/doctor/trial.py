@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,11 @@ def train(case: Case, algorithm: str, folder: Path) -> None:
     arguments["batch_size"] = min(arguments["batch_size"], size)
     model = ALGORITHMS[algorithm]("MlpPolicy", make_env(case), seed=case.seed, device="cpu", **arguments)
     model.set_logger(configure(str(folder), ["csv"]))
-    try:
+    # A training that breaks down leaves what it had logged until then, as it would on anyone's desk.
+    with suppress(ValueError):
         model.learn(case.steps)
-    finally:
-        model.logger.close()
-        model.save(folder / "model.zip")
+    model.logger.close()
+    model.save(folder / "model.zip")
 
 
 def final_return(record: Record) -> float:

@@ -1,0 +1,141 @@
+"""The blind trial's cases: repeatable, split without overlap, ill where they claim to be; and how its rows are counted."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "doctor"
+
+
+@pytest.fixture(scope="module")
+def trial() -> Iterator[ModuleType]:
+    """The script ``trial.py``, loaded as it loads itself: with its folder on the path."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        specification = importlib.util.spec_from_file_location("doctor_trial", FOLDER / "trial.py")
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+def test_cases_are_repeatable_and_splits_differ(trial: ModuleType) -> None:
+    """The same name gives the same case, and no seed or settings of one split are in the other."""
+    listed = {split: list(trial.cases_of(split, 2, list(trial.FAULTS), False)) for split in ("train", "trial")}
+    assert listed["trial"] == list(trial.cases_of("trial", 2, list(trial.FAULTS), False))
+    seeds = {split: {case.seed for case in cases} for split, cases in listed.items()}
+    assert not seeds["train"] & seeds["trial"]
+    assert len(seeds["trial"]) == len(listed["trial"])
+    assert len({case.env for case in listed["trial"]}) >= 4
+
+
+def test_every_fault_names_symptoms_that_exist(trial: ModuleType) -> None:
+    """What a fault is known as stands in the doctor's table."""
+    for name, fault in trial.FAULTS.items():
+        assert set(fault.symptoms) <= set(trial.BY_NAME)
+        assert bool(fault.symptoms) is (name != "none")
+
+
+@pytest.mark.parametrize(
+    ("fault", "setting", "low", "high"),
+    [("lr-high", "learning_rate", 1e-2, 4e-2), ("lr-low", "learning_rate", 5e-7, 5e-6), ("gamma-low", "gamma", 0.2, 0.6)],
+)
+def test_faults_are_planted(trial: ModuleType, fault: str, setting: str, low: float, high: float) -> None:
+    """The one setting lies in the fault's range, and out of it without the fault; pairs have both."""
+    for number in range(5):
+        assert low <= trial.plant("train", "Acrobot-v1", fault, number).settings[setting] <= high
+        assert not low <= trial.plant("train", "Acrobot-v1", "none", number).settings[setting] <= high
+    pair = trial.plant("train", "Acrobot-v1", f"{fault}+value-untrained", 0).settings
+    assert low <= pair[setting] <= high
+    assert pair["vf_coef"] < 0.01
+
+
+def test_unknown_faults_are_refused(trial: ModuleType) -> None:
+    """A name that is no fault, or one that is none there, is named with what there is."""
+    for arguments, words in (
+        (("test", "CartPole-v1", "none", 0), "split='test'"),
+        (("train", "CartPole-v1", "gout", 0), "fault='gout'"),
+        (("train", "CartPole-v1", "std-wide", 0), "Pendulum-v1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            trial.plant(*arguments)
+
+
+def test_wrappers_leave_the_monitored_return_alone(trial: ModuleType) -> None:
+    """Rewards of 1 scaled by 1000 reach the algorithm as 1000, while the episode's own return counts ones."""
+    case = trial.plant("train", "CartPole-v1", "reward-large", 0)
+    env = trial.make_env(case)
+    env.reset()
+    done, total, reward = False, 0.0, np.zeros(1)
+    while not done:
+        _, reward, dones, infos = env.step([0] * env.num_envs)
+        total, done = total + 1, bool(dones[0])
+    assert float(reward[0]) == pytest.approx(case.settings["reward_factor"])
+    assert infos[0]["episode"]["r"] == pytest.approx(total)
+
+
+def test_rows_are_counted(trial: ModuleType) -> None:
+    """One fault named first, one third, one missed, one healthy run declared ill of two."""
+
+    def row(fault: str, *named: str) -> dict[str, str]:
+        first, second, third = [*named, "", "", ""][:3]
+        verdict = "ill" if first else "healthy"
+        return {"fault": fault, "first": first, "second": second, "third": third, "verdict": verdict, "final_return": "1.0"}
+
+    rows = [
+        row("lr-high", "learning-rate-too-high"),
+        row("lr-low", "no-progress", "forgetting", "learning-rate-too-low"),
+        row("gamma-low"),
+        row("none"),
+        row("none", "no-progress"),
+    ]
+    text = trial.summarize(rows)
+    assert "| planted fault named first | 1 of 3 | 33% |" in text
+    assert "| planted fault among the first three | 2 of 3 | 67% |" in text
+    assert "| healthy run declared ill | 1 of 2 | 50% |" in text
+    table = trial.confusion(rows)
+    assert table[0] == ["planted", "learning-rate-too-high", "no-progress", "nothing"]
+    assert table[-1] == ["none", "0", "1", "1"]
+    both = row("lr-high+lr-low", "learning-rate-too-low", "learning-rate-too-high")
+    assert trial.is_right(both, 1)
+    assert trial.is_right(both, 3)
+    assert not trial.is_right(row("lr-high+lr-low", "learning-rate-too-low"), 3)
+
+
+def test_trial_goes_on_where_it_stopped(trial: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases whose rows are there are not trained again; the report is of all of them."""
+    trained: list[str] = []
+    whole = trial.plant
+
+    def short(*arguments: object) -> object:
+        case = whole(*arguments)
+        shortened: object = replace(case, steps=4 * case.settings["n_steps"] * case.settings["n_envs"])
+        return shortened
+
+    monkeypatch.setattr(trial, "plant", short)
+    original = trial.train
+
+    def counted(case: Any, *rest: object) -> None:
+        trained.append(case.name)
+        original(case, *rest)
+
+    monkeypatch.setattr(trial, "train", counted)
+    command = ["--split", "train", "--cases", "1", "--spread", "--folder", str(tmp_path), "--faults"]
+    trial.main([*command, "grad-norm"])
+    trial.main([*command, "grad-norm", "target-kl"])
+    assert len(trained) == 2
+    assert len(trial.read_rows(tmp_path / "train-eduppo.csv")) == 2
+    assert (tmp_path / "train-eduppo.md").read_text(encoding="utf-8").startswith("# The doctor's blind trial")
+    assert (tmp_path / "train-eduppo-confusion.csv").is_file()
