@@ -817,9 +817,10 @@ class EduPPO(OnPolicyAlgorithm):
         if isinstance(self.action_space, spaces.Box):
             actions = self._within_bounds(self.rollout_buffer.actions.reshape(-1, *self.action_space.shape))
             numbers["action_saturation"] = share_at_bounds(actions, self.action_space)
-        last_ends = cast(np.ndarray, self._last_episode_starts)
-        ends = np.concatenate([self.rollout_buffer.episode_starts[1:].ravel(), last_ends.ravel()])
-        numbers |= {"episodes_ended": float(ends.sum()), "episodes_truncated": float(self._truncated_episodes)}
+        ended = self.rollout_buffer.episode_starts[1:].sum()
+        if self._last_episode_starts is not None:  # an update without a rollout before it has none
+            ended += self._last_episode_starts.sum()
+        numbers |= {"episodes_ended": float(ended), "episodes_truncated": float(self._truncated_episodes)}
         return numbers
 
     def learn(
