@@ -13,7 +13,7 @@ from sb3_ppo_edu.doctor.findings import Change, Evidence, Finding, beyond, find
 from sb3_ppo_edu.doctor.record import Record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS, epochs_per_update, rollout_size
 from sb3_ppo_edu.ppo import EduPPO
-from tests.doctor_records import ROWS, gaussian, make_record
+from tests.doctor_records import ROWS, gaussian, healthy, make_record
 
 TIME = np.linspace(0.0, 1.0, ROWS)
 FLAT = {"rollout/ep_rew_mean": 21.0 + 0.3 * np.sin(9 * TIME), "rollout/ep_len_mean": 21.0 + 0.3 * np.sin(9 * TIME)}
@@ -63,6 +63,9 @@ ILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no-progress": (FLAT, {}),
     "throughput-lost": ({"time/time_elapsed": np.cumsum(np.where(TIME < 0.5, 1.0, 9.0))}, {}),
 }
+
+
+KEYS = [*(key for key in healthy() if key != "time/total_timesteps"), "train/clip_range_vf"]
 
 
 def names(record: Record) -> list[str]:
@@ -136,6 +139,20 @@ def test_nan_is_found_at_once() -> None:
     (finding,) = diagnose(record).findings
     assert finding.name == "nan-coming"
     assert finding.evidence[0].begin == 1024
+
+
+def test_nonsense_is_no_defect_of_the_doctor() -> None:
+    """Records with columns of zeros, of -1, huge, not finite, random or nearly empty are diagnosed without an error."""
+    random = np.random.default_rng(0)
+    odd = (0.0, -1.0, 1e30, math.nan, math.inf, np.where(TIME < 0.9, math.nan, 1.0), random.normal(size=ROWS))
+    for _ in range(300):
+        columns = gaussian() if random.random() < 0.5 else {}
+        columns |= {key: odd[int(random.integers(len(odd)))] for key in KEYS if random.random() < 0.3}
+        settings = {"target_kl": 0.01} if random.random() < 0.5 else {}
+        diagnosis = diagnose(make_record(columns, settings, rows=int(random.integers(1, ROWS + 1))))
+        assert diagnosis.verdict in ("ill", "healthy", "unknown")
+        for finding in diagnosis.findings:
+            assert 0.5 <= finding.confidence <= 1.0
 
 
 def test_explained_variance_of_nan_is_no_fault() -> None:

@@ -87,7 +87,9 @@ def return_scale(record: Record) -> float:
     if record.has("train/return_std"):
         return median(record, "train/return_std", 0.1)
     unexplained = 1.0 - min(median(record, EXPLAINED, 0.1), 0.99)
-    return math.sqrt(median(record, "train/value_loss", 0.1) / unexplained) if unexplained > 0 else math.nan
+    # A loss below 0 is none, and a negative share can't be left unexplained: such a record says nothing of the scale.
+    squared = median(record, "train/value_loss", 0.1) / unexplained
+    return math.sqrt(squared) if squared >= 0 else math.nan
 
 
 def progress(record: Record) -> tuple[float, float, float, float]:
@@ -320,7 +322,9 @@ def std_explodes(record: Record) -> Finding | None:
     start, end = float(record.values("train/std")[0]), median(record, "train/std", 0.8)
     text = f"{show(end)} at the end, of {show(start)} at the start; healthy 0.1 to 1, and falling"
     return find(
-        "std-explodes", min(beyond(end, 2.0, 5.0), beyond(end / start, 1.5, 3.0)), evidence_of(record, "train/std", text)
+        "std-explodes",
+        min(beyond(end, 2.0, 5.0), beyond(end / max(start, 1e-9), 1.5, 3.0)),
+        evidence_of(record, "train/std", text),
     )
 
 
@@ -530,7 +534,7 @@ def gamma_too_high(record: Record) -> Finding | None:
     horizon, length = (1.0 / (1.0 - gamma) if gamma < 1 else math.inf), float(record.values(LENGTH).max())
     return find(
         "gamma-too-high",
-        min(beyond(min(horizon, 1e9), 3000.0, 2e4), beyond(min(horizon, 1e9) / length, 5.0, 20.0)),
+        min(beyond(min(horizon, 1e9), 3000.0, 2e4), beyond(min(horizon, 1e9) / max(length, 1.0), 5.0, 20.0)),
         evidence_of(record, "settings/gamma", f"{gamma:g}: a horizon of {show(horizon)} steps, usual 20 to 1,000"),
         evidence_of(record, LENGTH, f"episodes of up to {show(length)} steps"),
         most=0.85,
@@ -621,7 +625,7 @@ def forgetting(record: Record) -> Finding | None:
         return None
     start, peak, end, noise = progress(record)
     rise = peak - start
-    if rise < max(0.5 * abs(start), 4 * noise):
+    if rise <= max(0.5 * abs(start), 4 * noise):
         return None
     steps, values = record.series(RETURN)
     at = int(steps[int(values.argmax())])
@@ -635,7 +639,7 @@ def poor_evaluation(record: Record) -> Finding | None:
     evaluated = record.values(EVALUATED, 0.6)
     start, _, end, noise = progress(record)
     rise = end - start
-    if len(record.values(EVALUATED)) < 3 or rise < max(0.3 * abs(start), 4 * noise):
+    if len(record.values(EVALUATED)) < 3 or rise <= max(0.3 * abs(start), 4 * noise):
         return None
     behind = (end - float(np.median(evaluated))) / rise
     text = (
