@@ -169,6 +169,13 @@ def test_solved_task_with_low_entropy_is_healthy() -> None:
     assert "entropy-collapse" not in names(make_record(rising))
 
 
+@pytest.mark.parametrize(("kl", "clip", "found"), [(0.06, 0.35, True), (0.045, 0.35, False), (0.06, 0.25, False)])
+def test_lectures_limits_of_kl_and_clip_fraction(kl: float, clip: float, found: bool) -> None:
+    """At a usual rate, both must be beyond the lecture's limits, 0.05 nats and 0.3, before the rate is called too high."""
+    record = make_record({"train/approx_kl": kl, "train/clip_fraction": clip})
+    assert ("learning-rate-too-high" in names(record)) is found
+
+
 def test_collapse_in_one_update_is_the_learning_rate() -> None:
     """A policy that was thrown into a corner has no KL and no entropy afterwards; a rate of 0.1 is the cause of it."""
     thrown = {
