@@ -47,7 +47,9 @@ class Timed(ExactCheckpoint):
 
 def share_of_saving(seed: int) -> tuple[float, float]:
     """Train once; give the seconds of training and the share of them that saving took."""
-    env = make_vec_env("LunarLander-v3", 8, seed=seed, vec_env_cls=InProcessVecEnv, wrapper_class=Resumable)
+    # Given an id and no render mode, make_vec_env switches rendering on, which takes longer than everything else.
+    bare = {"render_mode": None}
+    env = make_vec_env("LunarLander-v3", 8, seed, env_kwargs=bare, vec_env_cls=InProcessVecEnv, wrapper_class=Resumable)
     model = EduPPO("MlpPolicy", VecNormalize(env), n_steps=256, batch_size=64, n_epochs=4, seed=seed, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         callback = Timed(SAVE_FREQ, folder)
