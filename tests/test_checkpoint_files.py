@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good, read, save
 
-MEMBERS = {"state.pt": bytes(range(256)) * 8, "model.zip": b"weights" * 99, "empty.txt": b""}
+MEMBERS = {"state.bin": bytes(range(256)) * 8, "model.zip": b"weights" * 99, "empty.txt": b""}
 TIME_LIMIT = 2.0
 """Seconds within which a bad file is refused."""
 
@@ -67,7 +67,7 @@ def test_file_is_a_plain_archive_with_checksums(tmp_path: Path) -> None:
         assert archive.testzip() is None
         manifest = json.loads(archive.read("manifest.json"))
         assert {name: archive.read(name) for name in archive.namelist() if name != "manifest.json"} == MEMBERS
-    assert (manifest["format"], manifest["version"], manifest["step"]) == ("sb3_ppo_edu checkpoint", 1, 12)
+    assert (manifest["format"], manifest["version"], manifest["step"]) == ("sb3_ppo_edu checkpoint", 2, 12)
     assert set(manifest["libraries"]) == {"sb3_ppo_edu", "stable_baselines3", "torch"}
     assert manifest["members"] == {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in MEMBERS.items()
@@ -101,8 +101,8 @@ def test_damaged_newer_file_does_not_push_out_the_good_one(tmp_path: Path) -> No
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     """A resumed run writes the same step again, and the later content counts."""
     save(tmp_path, 10, MEMBERS, keep=2)
-    save(tmp_path, 10, {"state.pt": b"new"}, keep=2)
-    assert read(tmp_path / step_name(10)) == {"state.pt": b"new"}
+    save(tmp_path, 10, {"state.bin": b"new"}, keep=2)
+    assert read(tmp_path / step_name(10)) == {"state.bin": b"new"}
 
 
 # -- what goes wrong while writing ---------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ import os, sys
 from pathlib import Path
 from sb3_ppo_edu.checkpoint import files
 os.fsync = lambda descriptor: os._exit(9)
-files.save(Path(sys.argv[1]), 20, {"state.pt": b"x" * 100_000}, keep=1)
+files.save(Path(sys.argv[1]), 20, {"state.bin": b"x" * 100_000}, keep=1)
 """
 
 FULL_DISK = """
@@ -122,7 +122,7 @@ from sb3_ppo_edu.checkpoint import files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    files.save(Path(sys.argv[1]), 20, {"state.pt": b"x" * 100_000}, keep=1)
+    files.save(Path(sys.argv[1]), 20, {"state.bin": b"x" * 100_000}, keep=1)
 except OSError as error:
     print("OSError", error.errno)
 """
@@ -266,7 +266,7 @@ def with_overlap(content: bytes) -> bytes:
     """Let the directory say that two members share their bytes, which is how a small archive becomes a large one."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("state.pt", bytes(10_000))
+        archive.writestr("state.bin", bytes(10_000))
         for index in range(100):
             shared = zipfile.ZipInfo(f"copy{index}.pt")
             first = archive.filelist[0]
@@ -295,11 +295,11 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "manifest nested deeply": (lambda good: with_part(good, "manifest.json", b"[" * 100_000), "manifest.json"),
     "another format": (lambda good: with_manifest(good, format="recipe"), "another manifest.json"),
     "no list of members": (lambda good: with_manifest(good, members=3), "another manifest.json"),
-    "version from the future": (lambda good: with_manifest(good, version=2), "format version 2 .*stable_baselines3"),
+    "version from the future": (lambda good: with_manifest(good, version=3), "format version 3 .*stable_baselines3"),
     "no version": (lambda good: with_manifest(good, version=None), "format version None"),
-    "member missing": (lambda good: with_part(good, "state.pt", None), "found the members .*expected .*state.pt"),
+    "member missing": (lambda good: with_part(good, "state.bin", None), "found the members .*expected .*state.bin"),
     "member too many": (lambda good: with_part(good, "extra.pt", b"x"), "found the members .*extra.pt"),
-    "member exchanged": (lambda good: with_part(good, "state.pt", MEMBERS["model.zip"]), "state.pt damaged"),
+    "member exchanged": (lambda good: with_part(good, "state.bin", MEMBERS["model.zip"]), "state.bin damaged"),
     "checksum no checksum": (lambda good: with_manifest(good, members=dict.fromkeys(MEMBERS, 5)), "damaged"),
     "path traversal": (lambda good: with_part(good, "../evil.py", b"x"), r"the name '\.\./evil\.py'"),
     "absolute path": (lambda good: with_part(good, "/tmp/evil.py", b"x"), "the name '/tmp/evil"),
@@ -332,7 +332,7 @@ def test_duplicate_member_is_refused(good: bytes, tmp_path: Path) -> None:
     """Two members of one name are refused."""
     path = tmp_path / step_name(1)
     with pytest.warns(UserWarning, match="Duplicate"):
-        path.write_bytes(archive_of([*parts_of(good).items(), ("state.pt", b"x")]))
+        path.write_bytes(archive_of([*parts_of(good).items(), ("state.bin", b"x")]))
     with pytest.raises(CheckpointError, match=r"two members named 'state\.pt'"):
         read(path)
 

@@ -18,7 +18,7 @@ from sb3_ppo_edu.checkpoint.snapshot import capture, constructor
 if TYPE_CHECKING:
     from sb3_ppo_edu.ppo import EduPPO
 
-STATE, MODEL = "state.pt", "model.zip"
+STATE, MODEL = "state.bin", "model.zip"
 ON_SAVE_ERROR = ("raise", "warn")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

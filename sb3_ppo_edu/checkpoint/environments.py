@@ -20,7 +20,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from sb3_ppo_edu.checkpoint.plain import NotPlainError, decode, encode, plain_attributes
+from sb3_ppo_edu.checkpoint.plain import NotPlainError, check_plain, plain_attributes
 
 REPLAYED, OFFERED, RESET = "replayed", "set by itself", "started a new episode"
 """How an environment was restored."""
@@ -207,7 +207,8 @@ def capture_single(env: gym.Env) -> dict[str, Any]:
     random = bare.np_random.bit_generator.state
     state: dict[str, Any] = {"wrappers": wrappers, "random": random, "record": None, "offered": None}
     if recorder is not None and recorder._offers_state:
-        state["offered"] = decode(encode(bare.get_state(), f"{bare}.get_state()"))  # type: ignore[attr-defined]
+        state["offered"] = bare.get_state()  # type: ignore[attr-defined]
+        check_plain(state["offered"], f"{bare}.get_state()")
         state["record"] = {"observation": recorder._observation}
     elif recorder is not None:
         state["record"] = recorder.record()

@@ -23,7 +23,7 @@ from stable_baselines3 import __version__ as sb3_version
 from sb3_ppo_edu.trust import DamagedFileError, read_archive
 from sb3_ppo_edu.version import __version__
 
-FORMAT, VERSION = "sb3_ppo_edu checkpoint", 1
+FORMAT, VERSION = "sb3_ppo_edu checkpoint", 2
 MANIFEST = "manifest.json"
 PATTERN = re.compile(r"checkpoint-(\d{12})\.zip")
 PARTIAL = ".partial-"

@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import (
 )
 
 from sb3_ppo_edu.checkpoint.files import CheckpointError
-from sb3_ppo_edu.checkpoint.plain import NotPlainError, encode
+from sb3_ppo_edu.checkpoint.plain import NotPlainError, check_plain
 
 EVENTS = "events.out.tfevents.*"
 
@@ -49,7 +49,7 @@ def is_plain(value: Any) -> bool:
     :return: True if it can
     """
     try:
-        encode(value)
+        check_plain(value)
     except NotPlainError:
         return False
     return True

@@ -2,12 +2,15 @@
 Plain data as bytes, without pickle's dangers.
 
 Plain are None, bool, int, float, str, bytes, numpy arrays and scalars of numbers, tensors, and lists, tuples, deques and
-dictionaries of these. ``torch.save`` writes them, and ``torch.load(weights_only=True)`` reads them and builds nothing else.
+dictionaries of these. They are written as one line of JSON, then a zero byte, then the contents of all arrays one after the
+other. In the JSON a list is a list, an object ``{tag: …}`` is anything else that JSON lacks, and an array is its kind, its
+shape, and where its contents begin. Reading builds nothing but plain data.
 """
 
 from __future__ import annotations
 
-import io
+import json
+import math
 from collections import deque
 from collections.abc import Container
 from typing import Any
@@ -15,67 +18,82 @@ from typing import Any
 import numpy as np
 import torch as th
 
-ARRAY, SCALAR, TUPLE, DEQUE, MAP = "array", "scalar", "tuple", "deque", "map"
-"""Tags of what torch's reader does not know, as the first of a pair."""
+TAKEN_AS_IT_IS = frozenset((type(None), bool, int, float, str))
+"""Types that JSON has, and that come back from it as they were: Python writes floats so that they read the same."""
+
+TENSORS = {
+    str(kind).removeprefix("torch."): kind
+    for kind in (
+        *(th.float16, th.bfloat16, th.float32, th.float64),
+        *(th.bool, th.uint8, th.int8, th.int16, th.int32, th.int64),
+    )
+}
 
 
 class NotPlainError(TypeError):
     """Something is not plain data; the message says what and where."""
 
 
-def encode(value: Any, where: str = "value") -> Any:
-    """
-    Turn plain data into what torch writes.
+class _Contents:
+    """Collects the contents of arrays, and knows where each begins."""
 
-    :param value: plain data
-    :param where: what it is, for the error
-    :return: None, bool, int, float, str, bytes, tensors, and lists and dictionaries of these; arrays are copied
-    :raises NotPlainError: if it holds anything else
-    """
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, part: bytes) -> int:
+        """Add one; give its place."""
+        place = self.size
+        self.parts.append(part)
+        self.size += len(part)
+        return place
+
+
+def _encode(value: Any, where: str, contents: _Contents) -> Any:
+    """Turn plain data into what JSON has, and the contents of arrays."""
     kind = type(value)
-    if value is None or kind in (bool, int, float, str, bytes):
+    if kind in TAKEN_AS_IT_IS:
         return value
-    if kind is np.ndarray and value.dtype.kind in "biuf":
-        return [ARRAY, th.from_numpy(np.array(value, order="C", ndmin=1)), list(value.shape)]
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        return [SCALAR, th.from_numpy(np.array([value]))]
-    if isinstance(value, th.Tensor):
-        return value.detach().clone()
     if kind is list:
-        return ["list", [encode(one, f"{where}[{index}]") for index, one in enumerate(value)]]
-    if kind is tuple:
-        return [TUPLE, [encode(one, f"{where}[{index}]") for index, one in enumerate(value)]]
-    if kind is deque:
-        return [DEQUE, [encode(one, f"{where}[{index}]") for index, one in enumerate(value)], value.maxlen]
+        return _encode_all(value, where, contents)
     if isinstance(value, dict):
-        return [MAP, [[encode(key, f"{where}'s key"), encode(one, f"{where}[{key!r}]")] for key, one in value.items()]]
+        if all(type(key) is str for key in value):
+            return {"dict": {key: _encode(one, f"{where}[{key!r}]", contents) for key, one in value.items()}}
+        pairs = ((_encode(key, f"{where}'s key", contents), one) for key, one in value.items())
+        return {"map": [[key, _encode(one, f"{where}[{key!r}]", contents)] for key, one in pairs]}
+    if kind is np.ndarray and value.dtype.kind in "biuf":
+        return {"array": [value.dtype.str, value.shape, contents.add(value.tobytes())]}
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return {"scalar": [value.dtype.str, contents.add(value.tobytes())]}
+    if isinstance(value, th.Tensor) and value.dtype in TENSORS.values():
+        flat = value.detach().cpu().contiguous().reshape(-1).view(th.uint8).numpy()
+        return {"tensor": [str(value.dtype).removeprefix("torch."), value.shape, contents.add(flat.tobytes())]}
+    if kind is tuple:
+        return {"tuple": _encode_all(value, where, contents)}
+    if kind is deque:
+        return {"deque": [_encode_all(value, where, contents), value.maxlen]}
+    if kind is bytes:
+        return {"bytes": [contents.add(value), len(value)]}
     raise NotPlainError(f"{where}: found {kind.__module__}.{kind.__qualname__}, expected plain data (numbers, text, arrays)")
 
 
-def decode(tree: Any) -> Any:
+def _encode_all(values: Any, where: str, contents: _Contents) -> list[Any]:
+    """Encode what a list, tuple or deque holds."""
+    # An episode's rewards are thousands of floats, and looking at each takes most of the time of a checkpoint.
+    if TAKEN_AS_IT_IS.issuperset(map(type, values)):
+        return list(values)
+    return [_encode(one, f"{where}[{index}]", contents) for index, one in enumerate(values)]
+
+
+def check_plain(value: Any, where: str = "value") -> None:
     """
-    Turn back what :func:`encode` has given.
+    Make sure that something is plain data.
 
-    :param tree: as torch has read it
-    :return: the plain data
-    :raises ValueError: if it is anything else
+    :param value: anything
+    :param where: what it is, for the error
+    :raises NotPlainError: if it is not
     """
-    if not isinstance(tree, list):
-        return tree
-    try:
-        return _DECODERS[tree[0]](*tree[1:])
-    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"found {str(tree)[:80]}, expected encoded plain data ({error})") from error
-
-
-_DECODERS: dict[str, Any] = {
-    ARRAY: lambda tensor, shape: tensor.numpy().reshape(shape),
-    SCALAR: lambda tensor: tensor.numpy()[0],
-    "list": lambda items: [decode(one) for one in items],
-    TUPLE: lambda items: tuple(decode(one) for one in items),
-    DEQUE: lambda items, maxlen: deque((decode(one) for one in items), maxlen),
-    MAP: lambda items: {decode(key): decode(one) for key, one in items},
-}
+    _encode(value, where, _Contents())
 
 
 def pack(value: Any) -> bytes:
@@ -86,9 +104,9 @@ def pack(value: Any) -> bytes:
     :return: bytes
     :raises NotPlainError: if it holds anything else
     """
-    file = io.BytesIO()
-    th.save(encode(value), file)
-    return file.getvalue()
+    contents = _Contents()
+    tree = json.dumps(_encode(value, "value", contents), separators=(",", ":"))
+    return b"\0".join((tree.encode("ascii"), b"".join(contents.parts)))
 
 
 def unpack(data: bytes) -> Any:
@@ -99,11 +117,61 @@ def unpack(data: bytes) -> Any:
     :return: plain data
     :raises ValueError: if they are anything else
     """
+    text, zero, contents = data.partition(b"\0")
+    if not zero:
+        raise ValueError("found no plain data written by this package (the byte between text and arrays is missing)")
     try:
-        tree = th.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its parser comes upon
+        return _decode(json.loads(text), memoryview(contents))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"found no plain data written by this package ({type(error).__name__}: {error})") from error
-    return decode(tree)
+
+
+def _decode(tree: Any, contents: memoryview) -> Any:
+    """Turn back what :func:`_encode` has given."""
+    if isinstance(tree, list):
+        return [_decode(one, contents) for one in tree]
+    if not isinstance(tree, dict):
+        return tree
+    ((tag, given),) = tree.items()
+    return _DECODERS[tag](given, contents)
+
+
+def _array(contents: memoryview, kind: str, shape: list[int], place: int) -> np.ndarray:
+    """Build an array."""
+    dtype = np.dtype(kind)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"an array of {dtype}")
+    part = _part(contents, place, math.prod(shape) * dtype.itemsize)
+    found: np.ndarray = np.frombuffer(part, dtype).reshape(shape).copy()
+    return found
+
+
+def _tensor(contents: memoryview, kind: str, shape: list[int], place: int) -> th.Tensor:
+    """Build a tensor."""
+    dtype = TENSORS[kind]
+    raw = _array(contents, "|u1", [math.prod(shape) * dtype.itemsize], place)
+    tensor = th.empty(shape, dtype=dtype)
+    tensor.reshape(-1).view(th.uint8).copy_(th.from_numpy(raw))
+    return tensor
+
+
+def _part(contents: memoryview, place: int, size: int) -> memoryview:
+    """Give a part of the contents."""
+    if not 0 <= place <= place + size <= len(contents):
+        raise ValueError(f"bytes {place} to {place + size} of {len(contents)}")
+    return contents[place : place + size]
+
+
+_DECODERS: dict[str, Any] = {
+    "array": lambda given, contents: _array(contents, *given),
+    "scalar": lambda given, contents: _array(contents, given[0], [], given[1])[()],
+    "tensor": lambda given, contents: _tensor(contents, *given),
+    "tuple": lambda given, contents: tuple(_decode(one, contents) for one in given),
+    "deque": lambda given, contents: deque((_decode(one, contents) for one in given[0]), given[1]),
+    "dict": lambda given, contents: {key: _decode(one, contents) for key, one in given.items()},
+    "map": lambda given, contents: {_decode(key, contents): _decode(one, contents) for key, one in given},
+    "bytes": lambda given, contents: bytes(_part(contents, *given)),
+}
 
 
 def plain_attributes(thing: Any, skip: Container[str] = ()) -> tuple[dict[str, Any], list[str]]:
@@ -112,14 +180,16 @@ def plain_attributes(thing: Any, skip: Container[str] = ()) -> tuple[dict[str, A
 
     :param thing: the object
     :param skip: names to leave out
-    :return: copies of the plain ones by name, and the names of the others
+    :return: the plain ones by name, not copied, and the names of the others
     """
     plain, others = {}, []
     for name, value in vars(thing).items():
         if name in skip:
             continue
         try:
-            plain[name] = decode(encode(value, name))
+            check_plain(value, name)
         except NotPlainError:
             others.append(name)
+        else:
+            plain[name] = value
     return plain, others

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError
 from sb3_ppo_edu.checkpoint.logs import capture_logger
-from sb3_ppo_edu.checkpoint.plain import decode, encode, plain_attributes
+from sb3_ppo_edu.checkpoint.plain import plain_attributes
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.ppo import EduPPO
@@ -58,7 +58,7 @@ def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
 
     :param model: in the middle of ``learn``
     :param callback: the outermost callback, or None
-    :return: plain data
+    :return: plain data, not copied: write it before training goes on
     """
     assert model.env is not None
     attributes, _ = plain_attributes(model, MODEL_SKIP)
@@ -67,8 +67,8 @@ def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
         "iteration": model._iteration,
         "rollout_steps": model._rollout_steps,
         "elapsed": time.time_ns() - model.start_time,
-        "parameters": decode(encode(model.get_parameters())),
-        "noise": decode(encode({name: vars(model.policy.action_dist).get(name) for name in NOISE})),
+        "parameters": model.get_parameters(),
+        "noise": {name: vars(model.policy.action_dist).get(name) for name in NOISE},
         "rollout": capture_rollout(model.rollout_buffer, model._rollout_steps),
         "env": capture_vec_env(model.env),
         "callbacks": [capture_callback(one) for one in callbacks_of(callback)],
@@ -144,7 +144,7 @@ def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
     for name, value in vars(buffer).items():
         for key, array in value.items() if isinstance(value, dict) else [(None, value)]:
             if isinstance(array, np.ndarray) and array.shape[:1] == (buffer.buffer_size,):
-                arrays[name if key is None else f"{name}/{key}"] = array[:steps].copy()
+                arrays[name if key is None else f"{name}/{key}"] = array[:steps]
     return {"steps": steps, "arrays": arrays}
 
 
