@@ -41,9 +41,11 @@ FLOORS = {
     "hyperparameters": 4,
     "rerun": 4,
     "runs": 4,
+    "teaching": 4,
     "zoo": 4,
     # 5 the laboratory
     "bench": 5,
+    "course": 5,
     # 6 the front door
     "__main__": 6,
     "cli": 6,
@@ -68,6 +70,7 @@ KNOWS = {
     "checkpoint": TRAINING,
     "ppo": TRAINING,
     "reinforce": TRAINING,
+    "teaching": TENSORS,
     "trust": TRAINING,
 }
 

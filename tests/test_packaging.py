@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from sb3_ppo_edu.version import __version__
 
 PROJECT = Path(__file__).resolve().parent.parent
-LOCKED_EXTRAS = ("mujoco", "plots", "lab", "ray", "tests", "dev")
+LOCKED_EXTRAS = ("mujoco", "plots", "lab", "ray", "course", "tests", "dev")
 BUILD = "from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
 TRAIN = """
 import sb3_ppo_edu

@@ -1,0 +1,1 @@
+"""The course: notebooks built from text sources, verified, and graded."""

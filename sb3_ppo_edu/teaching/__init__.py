@@ -1,0 +1,1 @@
+"""Exercises that answer back: what a student wrote is checked, and what is wrong is named in terms of the idea."""
