@@ -21,9 +21,10 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO, ppo
+from sb3_ppo_edu.bench.rows import append_rows, machine
 from sb3_ppo_edu.bench.speed import child, floor, grid, numbers, plots, report, rows, runs, suite
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, QUICK_CASES, Case, Grid, quick_version, rotated
-from sb3_ppo_edu.bench.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, append_rows, read_tables
+from sb3_ppo_edu.bench.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, read_tables
 from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, plan_jobs, run_jobs
 from sb3_ppo_edu.bench.statistics.aggregates import median_interval
 from sb3_ppo_edu.cli import main
@@ -435,8 +436,8 @@ def test_machine_has_no_name() -> None:
     """The machine is described by processor, cores and system, never by its name."""
     import platform
 
-    assert re.fullmatch(r".+, \d+ cores, \w+ \w+", rows.processor())
-    assert platform.node() not in rows.processor()
+    assert re.fullmatch(r".+, \d+ cores, \w+ \w+", machine())
+    assert platform.node() not in machine()
 
 
 # -- measurements --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import io
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,18 @@ from sb3_ppo_edu.runs import write_atomically
 Row = TypeVar("Row")
 
 _TYPES = {"int": int, "float": float, "str": str}
+
+
+def columns(kind: type) -> list[str]:
+    """
+    Name the columns of a CSV file: first what a class of rows adds, then what it has from the class it extends.
+
+    :param kind: class of the rows, a dataclass
+    :return: names of the columns
+    """
+    names = [one.name for one in fields(kind)]
+    given = {one.name for base in kind.__bases__ if is_dataclass(base) for one in fields(base)}
+    return [name for name in names if name not in given] + [name for name in names if name in given]
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
@@ -29,8 +41,8 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """
     if not path.is_file():
         return []
-    columns: Any = fields(kind)  # type: ignore[arg-type]
-    names = [one.name for one in columns]
+    names = columns(kind)
+    types = {one.name: _TYPES[str(one.type)] for one in fields(kind)}  # type: ignore[arg-type]
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != names:
@@ -38,7 +50,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
                 f"{path}: found the columns {reader.fieldnames}, expected {names}; another program or version has made it: "
                 "move it away, or name another folder"
             )
-        return [kind(**{one.name: _TYPES[str(one.type)](line[one.name]) for one in columns}) for line in reader]
+        return [kind(**{name: types[name](line[name]) for name in names}) for line in reader]
 
 
 def write_rows(path: Path, rows: Sequence[Any], kind: type) -> None:
@@ -49,11 +61,30 @@ def write_rows(path: Path, rows: Sequence[Any], kind: type) -> None:
     :param rows: rows of one class, or none
     :param kind: their class
     """
+    text = _lines(rows, kind, header=True)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def append_rows(path: Path, rows: Sequence[Any]) -> None:
+    """
+    Append rows to a CSV file in one write, so that an interruption leaves all of them or none.
+
+    :param path: the file; made with its header if need be
+    :param rows: at least one row, all of one class
+    """
+    text = _lines(rows, type(rows[0]), header=not path.exists())
+    with path.open("a", newline="", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _lines(rows: Sequence[Any], kind: type, header: bool) -> str:
+    """Write rows as CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [one.name for one in fields(kind)], lineterminator="\n")
-    writer.writeheader()
+    writer = csv.DictWriter(text, columns(kind), lineterminator="\n")
+    if header:
+        writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+    return text.getvalue()
 
 
 def machine() -> str:

@@ -1,18 +1,15 @@
-"""The rows of the speed experiment, the conditions they were measured under, and the CSV files that keep them."""
+"""The rows of the speed experiment, and the conditions they were measured under."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import os
-import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import sb3_ppo_edu
+from sb3_ppo_edu.bench.rows import machine, read_rows
 from sb3_ppo_edu.bench.speed.cases import CASES, FULL_GRID, QUICK_GRID
 from sb3_ppo_edu.runs import versions
 
@@ -125,74 +122,6 @@ class GridRow(Conditions):
     highest: float
 
 
-Row = TypeVar("Row", bound=Conditions)
-
-
-def columns(kind: type[Conditions]) -> list[str]:
-    """
-    Name the columns of a CSV file: first what was measured, then the conditions.
-
-    :param kind: class of the rows
-    :return: names of the columns
-    """
-    common = [one.name for one in fields(Conditions)]
-    return [one.name for one in fields(kind) if one.name not in common] + common
-
-
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """
-    Read the rows of a CSV file.
-
-    :param path: the file; need not exist
-    :param kind: class of the rows
-    :return: the rows; none if there is no file
-    :raises ValueError: if the file has other columns
-    """
-    if not path.is_file():
-        return []
-    types = {"int": int, "float": float, "str": str}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != columns(kind):
-            raise ValueError(
-                f"{path}: found the columns {reader.fieldnames}, expected {columns(kind)}; another program has made it: "
-                "move it away, or name another folder"
-            )
-        return [kind(**{one.name: types[str(one.type)](line[one.name]) for one in fields(kind)}) for line in reader]
-
-
-def append_rows(path: Path, rows: Sequence[Conditions]) -> None:
-    """
-    Append rows to a CSV file in one write, so that an interruption leaves all of them or none.
-
-    :param path: the file; made with its header if need be
-    :param rows: at least one row, all of one class
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns(type(rows[0])), lineterminator="\n")
-    if not path.exists():
-        writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        file.write(text.getvalue())
-
-
-def processor() -> str:
-    """
-    Describe this machine without its name.
-
-    :return: such as "Intel Xeon, 2 cores, Linux x86_64"
-    """
-    name = platform.processor() or "unknown processor"
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [
-            line.split(":", 1)[1] for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")
-        ]
-        name = " ".join(models[0].split()) if models else name
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
 def fingerprint() -> str:
     """
     Tell versions of the measured code apart.
@@ -219,7 +148,7 @@ def conditions(size: str, threads: int = 1) -> Conditions:
     return Conditions(
         size=size,
         threads=threads,
-        machine=processor(),
+        machine=machine(),
         versions=", ".join(f"{name} {number}" for name, number in versions().items()),
         code=fingerprint(),
     )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
 
+from sb3_ppo_edu.bench.rows import append_rows
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_CASES, QUICK_GRID, REFERENCE, rotated
 from sb3_ppo_edu.bench.speed.rows import (
     END_TO_END_FILE,
@@ -22,7 +23,6 @@ from sb3_ppo_edu.bench.speed.rows import (
     GridRow,
     SplitRow,
     Tables,
-    append_rows,
     check_same_conditions,
     conditions,
     read_tables,
