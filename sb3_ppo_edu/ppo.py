@@ -142,6 +142,21 @@ TRAINING_STATE = (
 """Attributes that belong to a training in progress and not to the model."""
 
 
+def tell_of_failure(callback: BaseCallback, error: BaseException) -> None:
+    """
+    Tell callbacks that want to know it that training ends with an exception: those with ``on_training_failed``.
+
+    :param callback: the outermost callback
+    :param error: the exception
+    """
+    # Imported here: how callbacks lie inside of each other is known where they are saved.
+    from sb3_ppo_edu.checkpoint.snapshot import callbacks_of
+
+    for one in callbacks_of(callback):
+        if hasattr(one, "on_training_failed"):
+            one.on_training_failed(error)
+
+
 class EduPPO(OnPolicyAlgorithm):
     r"""
     Proximal policy optimization with clipped surrogate objective.
@@ -760,8 +775,8 @@ class EduPPO(OnPolicyAlgorithm):
         return NonFiniteUpdateError(
             f"{error} in update {self._n_updates}, epoch {epoch}, minibatch {minibatch}, after {self.num_timesteps} steps: "
             "expected finite numbers. The parameters are those before this step. Likely causes: NaN, infinite or huge "
-            "observations or rewards (wrap the environment in VecCheckNan, normalise with VecNormalize), a learning rate that "
-            "is too high, or a log_std that ran away (log_std_bounds)."
+            "observations or rewards (wrap the environment in sb3_ppo_edu.guard.FiniteGuard, normalise with VecNormalize), a "
+            "learning rate that is too high, or a log_std that ran away (log_std_bounds)."
         )
 
     def _log_update(self, record: UpdateRecord, settings: UpdateSettings) -> None:
@@ -866,6 +881,9 @@ class EduPPO(OnPolicyAlgorithm):
                     self.dump_logs(self._iteration)
                 self.train()
             callback.on_training_end()
+        except BaseException as error:
+            tell_of_failure(callback, error)
+            raise
         finally:
             self._mid_rollout = False
             if self.safe_point is not None:

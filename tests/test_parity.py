@@ -15,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -24,23 +24,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO
 from tests.environments import RandomWalk
+from tests.rollouts import Recorder
 
 N_STEPS = 32
 ROLLOUTS = 4
-
-
-class Recorder(KVWriter):
-    """Keeps every logged row."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Keep one row."""
-        self.rows.append(dict(key_values))
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 class TinyExtractor(BaseFeaturesExtractor):
