@@ -100,6 +100,10 @@ def share_at_bounds(actions: NDArray[Any], action_space: spaces.Box) -> float:
     return float((np.abs(actions - middle) >= AT_BOUND * half_width).mean())
 
 
+QUANTILES = {"low": 0.05, "high": 0.95}
+"""Which quantiles of advantages and ratios are logged, by the last part of their names."""
+
+
 def rollout_statistics(rollout_buffer: RolloutBuffer) -> dict[str, float]:
     """
     Sum up a rollout: what the value function was asked and answered, and what went in and out of the policy.
@@ -118,8 +122,7 @@ def rollout_statistics(rollout_buffer: RolloutBuffer) -> dict[str, float]:
         flat -= mean
         numbers |= {f"{name}_mean": mean, f"{name}_std": math.sqrt(float(flat.dot(flat)) / len(flat))}
     advantages = np.sort(rollout_buffer.advantages, axis=None)
-    numbers["advantage_low"] = float(advantages[int(0.05 * (len(advantages) - 1))])
-    numbers["advantage_high"] = float(advantages[int(0.95 * (len(advantages) - 1))])
+    numbers |= {f"advantage_{name}": float(advantages[int(q * (len(advantages) - 1))]) for name, q in QUANTILES.items()}
     space = rollout_buffer.observation_space
     if isinstance(space, spaces.Box) and len(space.shape) == 1 and 0 < space.shape[0] <= MAX_OBSERVATION_PARTS:
         observations = rollout_buffer.observations.reshape(-1, space.shape[0])

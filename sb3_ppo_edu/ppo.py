@@ -30,7 +30,13 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, ob
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.arguments import check_choice, check_flag, check_integer, check_number, check_range, parse_schedule
-from sb3_ppo_edu.buffers import add_transition, compute_returns_and_advantage, rollout_statistics, share_at_bounds
+from sb3_ppo_edu.buffers import (
+    QUANTILES,
+    add_transition,
+    compute_returns_and_advantage,
+    rollout_statistics,
+    share_at_bounds,
+)
 from sb3_ppo_edu.engines import (
     Engine,
     EngineName,
@@ -57,6 +63,9 @@ ActionDistribution = Literal["gaussian", "tanh_gaussian", "beta"]
 
 KL_STOP_FACTOR = 1.5
 """The slack that OpenAI Spinning Up's PPO gives ``target_kl`` before it stops, and SB3 after it."""
+
+SHORT_UPDATE, SAMPLED_UPDATES = 100, 4
+"""Of updates with fewer minibatches than the first number, one of as many as the second is measured for the doctor."""
 
 
 @dataclass
@@ -811,9 +820,10 @@ class EduPPO(OnPolicyAlgorithm):
             self.logger.record("train/grad_norm", np.mean(record.grad_norms))
         self.logger.record("train/advantage_mean", buffer.advantages.mean())
         self.logger.record("train/advantage_std", buffer.advantages.std())
-        # What sb3-edu doctor reads; too much for SB3's table on the console.
-        for name, value in self._for_the_doctor(record, settings).items():
-            self.logger.record(f"train/{name}", value, exclude="stdout")
+        # What sb3-edu doctor reads; too much for SB3's table on the console. Of short updates a sample: there it would count.
+        if len(record.minibatches) >= SHORT_UPDATE or self._iteration % SAMPLED_UPDATES == min(self._iteration, 1):
+            for name, value in self._for_the_doctor(record, settings).items():
+                self.logger.record(f"train/{name}", value, exclude="stdout")
 
     def _for_the_doctor(self, record: UpdateRecord, settings: UpdateSettings) -> dict[str, float]:
         """
@@ -824,10 +834,12 @@ class EduPPO(OnPolicyAlgorithm):
         :return: log keys, without ``train/``, and values
         """
         numbers = {"ent_coef": settings.ent_coef, "vf_coef": settings.vf_coef, **record.by_epoch()}
-        # Of short updates a sample: there it would count.
-        if record.grad_norms and (len(record.minibatches) >= 100 or self._iteration % 4 == 1):
+        if record.grad_norms:
             grad_norm = sum(record.grad_norms) / len(record.grad_norms)
             numbers |= {f"grad_norm_{part}": share * grad_norm for part, share in gradient_shares(self.policy).items()}
+        ratios = np.sort(self._engine.last_ratios()) if self._engine is not None else np.empty(0)
+        if len(ratios):
+            numbers |= {f"ratio_{name}": float(ratios[int(q * (len(ratios) - 1))]) for name, q in QUANTILES.items()}
         numbers |= rollout_statistics(self.rollout_buffer)
         if isinstance(self.action_space, spaces.Box):
             actions = self._within_bounds(self.rollout_buffer.actions.reshape(-1, *self.action_space.shape))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,12 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.doctor.diagnose import Diagnosis
 from sb3_ppo_edu.doctor.record import read_record
@@ -85,7 +90,7 @@ def test_sb3s_ppo_gets_what_eduppo_logs_itself() -> None:
     records = {}
     for algorithm in (EduPPO, PPO):
         doctor = TrainingDoctor(page=None, verbose=0)
-        make(algorithm, env=Monitor(Bounded())).learn(3 * SIZE, callback=doctor)
+        make(algorithm, env=Monitor(Bounded())).learn(5 * SIZE, callback=doctor)
         records[algorithm] = doctor.record()
     for key in (
         "train/return_std",
@@ -96,10 +101,11 @@ def test_sb3s_ppo_gets_what_eduppo_logs_itself() -> None:
         "train/episodes_truncated",
     ):
         ours, theirs = records[EduPPO].values(key), records[PPO].values(key)
-        assert len(ours) == len(theirs) == 3
+        # Of updates as short as these EduPPO measures the first of four.
+        assert (len(ours), len(theirs)) == (5 if key == "train/advantage_std" else 2, 5)
         # Both train from the same seed; the engines agree to rounding.
-        np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-3)
-    assert records[PPO].values("train/episodes_truncated").tolist() == [16, 16, 16]
+        np.testing.assert_allclose(ours, theirs if len(ours) == 5 else theirs[::4], rtol=1e-2, atol=1e-3)
+    assert records[PPO].values("train/episodes_truncated").tolist() == [16] * 5
 
 
 def test_advantages_are_worked_out_again() -> None:
@@ -121,6 +127,142 @@ def test_advantages_are_worked_out_again() -> None:
     make(PPO, rollout_buffer_class=OffByOne).learn(10 * SIZE, callback=wrong)
     assert wrong.diagnosis is not None
     assert "advantages-wrong" in [finding.name for finding in wrong.diagnosis.findings]
+
+
+def test_looks_become_rarer() -> None:
+    """
+    Looks are after 4 updates, then half of the record's length apart, and ten times 4 at most.
+
+    4, 8, 12, 18, 27, 40, 60, 90 (60 + 30), then 40 apart: 130. Each logs how many findings there are.
+    """
+    doctor = TrainingDoctor(page=None, every=4, verbose=0)
+    looked: list[int] = []
+    doctor._look = lambda: looked.append(len(doctor.record().steps))  # type: ignore[method-assign]
+    make(EduPPO, n_steps=2, batch_size=2, n_epochs=1).learn(2 * 140, callback=doctor)
+    assert looked == [4, 8, 12, 18, 27, 40, 60, 90, 130]
+
+
+def test_second_training_begins_a_new_record() -> None:
+    """A training that goes on adds to the record; one that begins anew begins a new one."""
+    doctor = TrainingDoctor(page=None, verbose=0)
+    model = make(EduPPO)
+    model.learn(2 * SIZE, callback=doctor)
+    model.learn(SIZE, callback=doctor, reset_num_timesteps=False)
+    assert doctor.record().steps.tolist() == [64, 128, 192]
+    model.learn(SIZE, callback=doctor)
+    assert doctor.record().steps.tolist() == [64]
+
+
+class Breaking(BaseCallback):
+    """Raises an exception at a step."""
+
+    def __init__(self, error: BaseException, at: int) -> None:
+        super().__init__()
+        self.error, self.at = error, at
+
+    def _on_step(self) -> bool:
+        if self.n_calls == self.at:
+            raise self.error
+        return True
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("algorithm", [EduPPO, PPO])
+def test_report_of_a_training_that_broke_off(algorithm: type[Any], error: BaseException, tmp_path: Path) -> None:
+    """
+    An exception or Ctrl-C in the 10th rollout: the report of nine updates is there, names the reason, and the error goes on.
+
+    EduPPO tells the doctor itself, SB3's PPO does not know of it: there a ``with`` block does.
+    """
+    doctor = TrainingDoctor(tmp_path, verbose=0)
+    block = doctor if algorithm is PPO else nullcontext()
+    with pytest.raises(type(error)), block:
+        make(algorithm).learn(20 * SIZE, callback=CallbackList([doctor, Breaking(error, 9 * SIZE + 5)]))
+    report = json.loads((tmp_path / "doctor.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "doctor.html").is_file()
+    assert report["updates"] == 9
+    assert report["steps"] == 9 * SIZE
+    assert "Training was broken off after 581 steps by " + type(error).__name__ in report["notes"][0]
+    assert str(error) in report["notes"][0]
+    # Nothing of the training is left in the process.
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_training_that_became_nan_is_named(tmp_path: Path) -> None:
+    """EduPPO stops before a NaN enters its parameters, which its log so never shows; the report does all the same."""
+
+    class Poisoned(Bounded):
+        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            observation, _, ended, cut, info = super().step(action)
+            return observation, float("nan"), ended, cut, info
+
+    with pytest.raises(ValueError, match="finite"):
+        make(EduPPO, env=Monitor(Poisoned())).learn(SIZE, callback=TrainingDoctor(tmp_path, page=None, verbose=0))
+    report = json.loads((tmp_path / "doctor.json").read_text(encoding="utf-8"))
+    assert [finding["name"] for finding in report["findings"]] == ["nan-coming"]
+
+
+def test_failing_report_does_not_hide_the_error(tmp_path: Path) -> None:
+    """Where the report cannot be written either, the error that ended the training is the one that is raised."""
+
+    def failing(diagnosis: Diagnosis, folder: Path) -> None:
+        raise RuntimeError("no ink")
+
+    callbacks = CallbackList([TrainingDoctor(tmp_path, page=failing, verbose=0), Breaking(OSError("the disk is full"), 5)])
+    with pytest.raises(OSError, match="disk is full"), pytest.warns(UserWarning, match="no ink"):
+        make(EduPPO).learn(SIZE, callback=callbacks)
+
+
+SCRIPT = """
+import sys, time
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from sb3_ppo_edu.doctor.callback import TrainingDoctor
+
+class At(BaseCallback):
+    def _on_step(self):
+        if self.n_calls == 300:
+            {action}
+        return True
+
+model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=64, n_epochs=1, seed=0, device="cpu")
+model.learn(10 ** 9, callback=[TrainingDoctor(sys.argv[1], verbose=0), At()])
+print("came to its end")
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "words"),
+    [
+        ("raise OSError('the disk is full')", 1, "broken off after 300 steps by OSError: the disk is full"),
+        ("sys.exit(3)", 3, "broken off after 300 steps"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1)", -signal.SIGTERM, "ended by SIGTERM"),
+    ],
+    ids=["exception", "exit", "SIGTERM"],
+)
+def test_report_of_a_process_that_ends(action: str, code: int, words: str, tmp_path: Path) -> None:
+    """A script with SB3's PPO that raises, exits or gets SIGTERM ends as it would have, and leaves report and page."""
+    script = SCRIPT.format(action=action)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code
+    assert "came to its end" not in done.stdout
+    report = json.loads((tmp_path / "doctor.json").read_text(encoding="utf-8"))
+    assert words in " ".join(report["notes"])
+    assert report["updates"] == 4
+    assert (tmp_path / "doctor.html").is_file()
+
+
+def test_training_of_a_run_folder_is_told_with_its_command(tmp_path: Path) -> None:
+    """``sb3-edu train --doctor``: report and page lie in the run's folder, and the advice repeats the run's own command."""
+    flags = ["--steps", "5120", "--n-envs", "1", "--n-steps", "256", "--batch-size", "64", "--learning-rate", "0.1"]
+    words = ["train", "--env", "CartPole-v1", *flags, "--folder", str(tmp_path), "--name", "ill", "--eval-episodes", "2"]
+    assert main([*words, "--no-replay", "--doctor"]) == 0
+    report = json.loads((tmp_path / "ill" / "doctor.json").read_text(encoding="utf-8"))
+    assert report["verdict"] == "ill"
+    assert report["findings"][0]["command"].startswith("sb3-edu train --env CartPole-v1 --steps 5120")
+    assert (tmp_path / "ill" / "doctor.html").is_file()
+    # The same findings as from the log that lies beside it, whose last update is missing.
+    assert report["updates"] == 20
 
 
 def test_finding_is_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
@@ -27,6 +28,8 @@ NEW = (
     "clip_fraction_first_epoch",
     "clip_fraction_last_epoch",
     "ratio_first",
+    "ratio_low",
+    "ratio_high",
     "ent_coef",
     "vf_coef",
     "grad_norm_policy",
@@ -134,6 +137,54 @@ def test_first_ratio_is_one_and_later_ones_are_not(engine: Any) -> None:
     assert row["train/clip_fraction_first_epoch"] < row["train/clip_fraction_last_epoch"]
     between = sorted((row["train/clip_fraction_first_epoch"], row["train/clip_fraction_last_epoch"]))
     assert between[0] <= row["train/clip_fraction"] <= between[1]
+
+
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
+def test_ratio_quantiles_are_of_the_last_minibatch(engine: Any) -> None:
+    """
+    One minibatch of all 32 transitions and two epochs: the ratios are those of the policy after the first step.
+
+    Their quantiles are looked up in the sorted ones, at 5 % and 95 % of the way, rounded down.
+    """
+    model = make_model(engine=engine, learning_rate=0.05, n_epochs=2)
+    recorder = record(model)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    model.learn(N_STEPS)
+    model.logger.dump()
+    row, buffer = recorder.rows[-1], model.rollout_buffer
+    assert row["train/ratio_low"] < 1 < row["train/ratio_high"] <= row["train/ratio_max"]
+    # Once more, up to the first step: one epoch from the same parameters and rollout.
+    model.policy.load_state_dict(before)
+    model.policy.optimizer.state.clear()
+    model.n_epochs = 1
+    model.train()
+    columns = (th.as_tensor(column) for column in (buffer.observations, buffer.actions, buffer.log_probs[:, 0]))
+    observations, actions, old = columns
+    with th.no_grad():
+        ratios = th.exp(model.policy.evaluate_actions(observations, actions)[1] - old)
+    expected = sorted(ratios.tolist())
+    count = len(expected)
+    assert row["train/ratio_low"] == pytest.approx(expected[int(0.05 * (count - 1))], rel=1e-4)
+    assert row["train/ratio_high"] == pytest.approx(expected[int(0.95 * (count - 1))], rel=1e-4)
+
+
+@pytest.mark.parametrize(("n_epochs", "measured"), [(2, [0, 4]), (100, [0, 1, 2, 3, 4])])
+def test_short_updates_are_sampled(n_epochs: int, measured: list[int]) -> None:
+    """With 2 minibatches in an update every fourth is measured, with 100 every one; SB3's keys are always there."""
+    model = make_model(n_epochs=n_epochs)
+    logged: list[set[str]] = []
+    train = model.train
+
+    def training() -> None:
+        model.logger.name_to_value.clear()
+        train()
+        logged.append(set(model.logger.name_to_value))
+
+    model.train = training  # type: ignore[method-assign]
+    model.learn(5 * N_STEPS)
+    assert len(logged) == 5
+    assert [place for place, keys in enumerate(logged) if "train/return_std" in keys] == measured
+    assert all("train/explained_variance" in keys for keys in logged)
 
 
 @pytest.mark.parametrize("engine", ["autograd", "fused"])

@@ -61,7 +61,10 @@ ILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "poor-evaluation": ({"eval/mean_reward": 20.0}, {}),
     "forgetting": ({"rollout/ep_rew_mean": 20.0 + 400.0 * np.sin(np.pi * TIME)}, {}),
     "no-progress": (FLAT, {}),
-    "throughput-lost": ({"time/time_elapsed": np.cumsum(np.where(TIME < 0.5, 1.0, 9.0))}, {}),
+    "throughput-lost": (
+        {"time/time_elapsed": np.cumsum(np.where(TIME < 0.5, 1.0, 9.0)), "eval/mean_reward": math.nan},
+        {},
+    ),
 }
 
 
@@ -188,6 +191,70 @@ def test_collapse_in_one_update_is_the_learning_rate() -> None:
     record = make_record(thrown)
     assert names(record)[0] == "learning-rate-too-high"
     assert "learning-rate-too-low" not in names(record)
+
+
+def test_slower_with_evaluations_is_no_finding() -> None:
+    """Nine times slower in the second half, as with evaluations that become long: nothing is said of the training."""
+    columns = {"time/time_elapsed": np.cumsum(np.where(TIME < 0.5, 1.0, 9.0))}
+    assert names(make_record(columns)) == []
+
+
+def test_rounding_in_narrow_gaussians_is_no_other_policy() -> None:
+    """With a standard deviation of 1e-5 log-probabilities are rounding: a ratio of 3 there says nothing, at 0.5 it does."""
+    for std, found in ((1e-5, False), (0.5, True)):
+        columns = gaussian() | {"train/std": std, "train/ratio_first": 3.0}
+        assert ("ratio-not-one" in names(make_record(columns))) is found
+
+
+@pytest.mark.parametrize(("epochs", "first", "found"), [(60, 3e-4, True), (60, 6e-3, False), (15, 3e-4, False)])
+def test_kl_that_rises_from_nothing_is_too_many_epochs(epochs: int, first: float, found: bool) -> None:
+    """
+    A KL of 0.012 at the end is healthy, but not if 60 epochs brought it there from 3e-4: 40 times.
+
+    Twice is no rise, and 15 epochs are usual ones.
+    """
+    columns = {"train/n_updates": epochs * np.arange(ROWS), "train/approx_kl": 0.012, "train/kl_first_epoch": first}
+    assert ("too-many-epochs" in names(make_record(columns, {"n_epochs": epochs}))) is found
+
+
+@pytest.mark.parametrize(("explained", "found"), [(-0.02, True), (0.8, False)])
+def test_return_on_its_way_to_nothing(explained: float, found: bool) -> None:
+    """Returns from -50 to -25 in episodes that all reach the limit: less is done, unless the value function sees progress."""
+    columns = {
+        "rollout/ep_rew_mean": -50.0 + 25.0 * TIME,
+        "rollout/ep_len_mean": 999.0,
+        "train/explained_variance": explained,
+        "train/episodes_truncated": 10.0,
+    }
+    assert ("does-nothing" in names(make_record(columns))) is found
+
+
+@pytest.mark.parametrize(("reward", "first"), [(-1e-4, "reward-scale-too-small"), (0.0, "reward-never-seen")])
+def test_small_rewards_are_told_from_none(reward: float, first: str) -> None:
+    """The same return in every row and returns that deviate by 0.001: too small where steps cost 1e-4, not seen where 0."""
+    columns = {
+        "rollout/ep_rew_mean": -500.0,
+        "rollout/ep_len_mean": 500.0,
+        "train/return_std": 1e-3,
+        "train/reward_mean": reward,
+        "train/reward_std": 0.0,
+        "train/episodes_truncated": 10.0,
+    }
+    assert names(make_record(columns))[0] == first
+
+
+def test_large_returns_that_do_not_vary_are_not_small() -> None:
+    """Returns of 50 ± 0.01, as of a policy that has solved its task: no rewards are too small."""
+    columns = {"train/return_std": 0.01, "train/return_mean": 50.0}
+    assert "reward-scale-too-small" not in names(make_record(columns))
+    assert "reward-scale-too-small" in names(make_record({"train/return_std": 0.01, "train/return_mean": 0.02}))
+
+
+def test_nan_before_the_first_update_is_found() -> None:
+    """A training that broke down in its first rollout has no update, and is ill all the same."""
+    diagnosis = diagnose(Record("x", np.empty(0), {}, not_finite={"train/loss": 12}))
+    assert [finding.name for finding in diagnosis.findings] == ["nan-coming"]
+    assert diagnosis.verdict == "ill"
 
 
 def test_falling_schedules_are_healthy() -> None:

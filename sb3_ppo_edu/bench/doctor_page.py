@@ -15,14 +15,13 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table, to_html
 from sb3_ppo_edu.bench.plots import BLUE, GREEN, GREY, VERMILLION
+from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.doctor.diagnose import Comparison, Diagnosis, command
 from sb3_ppo_edu.doctor.findings import Band, Finding
 from sb3_ppo_edu.doctor.record import Record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, EXPLAINED_BAND, KL_BAND, RETURN_BAND, SYMPTOMS
 from sb3_ppo_edu.runs import write_atomically
 from sb3_ppo_edu.version import __version__
-
-PAGE_FILE = "doctor.html"
 
 OVERVIEW = (
     RETURN_BAND,

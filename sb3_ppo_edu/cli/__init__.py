@@ -33,6 +33,7 @@ from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
 from sb3_ppo_edu.cli.doctor import add_doctor
 from sb3_ppo_edu.cli.tune import add_tune
+from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.guard import ON_FAULT, NonFiniteStepError
@@ -67,6 +68,7 @@ from sb3_ppo_edu.runs import (
 )
 from sb3_ppo_edu.version import __version__
 
+DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
 LEARNING_CURVE_FILE = "learning_curve.png"
 REPLAY_FILE = "replay.gif"
 
@@ -80,6 +82,7 @@ WHAT_FILES_HOLD = {
     PROGRESS_FILE: "every logged number (TensorBoard events beside it)",
     EVALUATIONS_FILE: "evaluations during training",
     MONITOR_FOLDER: "every training episode",
+    PAGE_FILE: "what the doctor found (doctor.json for programs)",
     CHECKPOINT_FOLDER: "where sb3-edu resume goes on",
 }
 
@@ -169,6 +172,9 @@ def _add_train(commands: Any) -> None:
         choices=(*ON_FAULT, "off"),
         default="raise",
         help="NaN and infinities in actions, observations and rewards: stop there, or put 0 in their place (default: raise)",
+    )
+    run.add_argument(
+        "--doctor", action="store_true", help="watch the training, warn of what is wrong with it, and leave doctor.html"
     )
     run.add_argument("--verbose", type=int, choices=(0, 1, 2), default=0, help="1 prints SB3's log tables, 2 debugging too")
     settings = parser.add_argument_group("the environments and their settings")
@@ -359,9 +365,14 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
     for name, value in overrides.items():
         if name.endswith("_kwargs") and isinstance(value, str):
             overrides[name] = parse_expression(value, flag_of(name))
+    hyperparameters = load_hyperparameters(arguments.env, arguments.config, overrides)
+    if arguments.doctor:
+        # By its name, as a YAML would ask for it: so it is in the run's record, and there again when the run is resumed.
+        others = hyperparameters.get("callback")
+        hyperparameters["callback"] = [*(others if isinstance(others, list) else [others] if others else []), DOCTOR]
     return settings_from_hyperparameters(
         arguments.env,
-        load_hyperparameters(arguments.env, arguments.config, overrides),
+        hyperparameters,
         steps=arguments.steps,
         seed=arguments.seed,
         eval_freq=arguments.eval_freq,

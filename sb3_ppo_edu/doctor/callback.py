@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
+import signal
+import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,18 +27,26 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from sb3_ppo_edu.advantages import generalized_advantage_estimate
 from sb3_ppo_edu.buffers import rollout_statistics, share_at_bounds
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
-from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, record_of_rows
+from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, add_row, read_settings, record_of_columns
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
+from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.factory import import_named
+from sb3_ppo_edu.guard import NonFiniteStepError
 from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.runs import write_atomically
 
-REPORT_FILE = "doctor.json"
+REPORT_FILE, PAGE_FILE = "doctor.json", "doctor.html"
 
 PageWriter = Callable[[Diagnosis, Path], Any]
 
 DEFAULT_PAGE = "sb3_ppo_edu.bench.doctor_page.write_page"
 """Who draws the page, by name, as settings name callbacks: drawing is the business of a floor above this one."""
+
+EVERY = 20
+"""Updates between two looks while a training is young: a look takes about 2 ms, an update of the smallest ones 8 ms."""
+
+MOST_BETWEEN_LOOKS = 10
+"""Later looks are half of the record's length apart, but at most this many times ``every``: so they stay cheap and in time."""
 
 
 class TrainingDoctor(BaseCallback):
@@ -40,21 +54,31 @@ class TrainingDoctor(BaseCallback):
     Watch a training of EduPPO, or of SB3's PPO, and say what is wrong with it.
 
     Each finding is printed once, as soon as it is sure and has lasted for two looks. At the end ``doctor.json`` and a page,
-    ``doctor.html``, are written, and ``diagnosis`` holds the result.
+    ``doctor.html``, are written, and ``diagnosis`` holds the result: also where training breaks off. EduPPO says so itself;
+    of SB3's PPO the report is written when the process ends, or at the end of a ``with`` block::
+
+        with TrainingDoctor("report") as doctor:
+            model.learn(100_000, callback=doctor)
+
+    SIGTERM, unless the program handles it itself, ends the training at the next step, and the process once the report is
+    there.
 
     :param folder: where the report is written; None for the logger's folder, and nothing is written if there is none
     :param page: draws the page: a function of the diagnosis and the folder, or its dotted name; None for no page
-    :param every: updates between two looks, ≥ 1
+    :param every: updates between the first looks, ≥ 1; later ones are half of the record's length apart, up to ten times this
     :param sure: confidence from which a finding is printed, in [0, 1]
     :param verbose: 0 prints nothing, 1 warnings and the verdict
     :raises ValueError: for a number out of range
     """
 
+    not_resumed = ("folder", "_terminated", "_began")
+    """What a resumed training takes from its own process, see :class:`~sb3_ppo_edu.checkpoint.ExactCheckpoint`."""
+
     def __init__(
         self,
         folder: Path | str | None = None,
         page: PageWriter | str | None = DEFAULT_PAGE,
-        every: int = 10,
+        every: int = EVERY,
         sure: float = 0.65,
         verbose: int = 1,
     ) -> None:
@@ -67,60 +91,99 @@ class TrainingDoctor(BaseCallback):
         self.page = page
         self.every = every
         self.sure = sure
-        self.rows: list[dict[str, float]] = []
+        self.diagnosis: Diagnosis | None = None
+        self._began = 0.0
+        self._watching = False
+        self._terminated = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin a new record."""
         self.settings: dict[str, Any] = {}
         self.warned: list[str] = []
+        self._columns: dict[str, list[float]] = {}
+        self._row: dict[str, float] = {}
+        self._not_finite: dict[str, int] = {}
         self._seen_before: list[str] = []
+        self._counting = False
         self._truncated = 0
         self._updates = 0
-        self.diagnosis: Diagnosis | None = None
+        self._next_look = self.every
 
     # -- what is collected -------------------------------------------------------------------------------------------------
 
+    def update_locals(self, locals_: dict[str, Any]) -> None:
+        """
+        Hold on to the local variables of the training, without the copy that SB3 makes at every step.
+
+        :param locals_: as they are now
+        """
+        self.locals = locals_
+
     def _on_training_start(self) -> None:
-        """Take down the settings, and refuse what is not a PPO."""
+        """Take down the settings, refuse what is not a PPO, and see to it that the report gets written."""
         if not isinstance(self.model, (EduPPO, PPO)):
             raise ValueError(f"model={type(self.model).__name__}: expected EduPPO or stable_baselines3.PPO")
-        self.settings = settings_of(self.model)
+        if self.model.num_timesteps == 0:
+            self._forget()
+        folder = self._report_folder()
+        written = {} if folder is None else read_settings(folder)[0]
+        # A training's own numbers go over those in its folder, which may be an older one's.
+        self.settings = {**written, **settings_of(self.model)}
+        # EduPPO logs how many episodes a time limit cut off.
+        self._counting = not isinstance(self.model, EduPPO)
         self._updates = self.model._n_updates
+        self._began = time.time()
+        self._watching, self._terminated = True, False
+        atexit.register(self._at_exit)
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._terminate)
 
     def _on_step(self) -> bool:
-        """Count the episodes that a time limit cut off."""
-        dones = self.locals.get("dones")
-        if dones is not None and dones.any():
-            infos = self.locals["infos"]
-            self._truncated += sum(bool(infos[i].get("TimeLimit.truncated", False)) for i in np.flatnonzero(dones))
-        return True
+        """Count the episodes that a time limit cut off; go on unless the process is to end."""
+        if self._counting:
+            dones = self.locals["dones"]
+            if dones.any():
+                infos = self.locals["infos"]
+                self._truncated += sum(bool(infos[i].get("TimeLimit.truncated", False)) for i in np.flatnonzero(dones))
+        return not self._terminated
 
     def _on_rollout_start(self) -> None:
         """Take in the update that has just ended, and look at it now and then."""
-        if self._take_update() and len(self.rows) % self.every == 0:
+        self._take_row()
+        rows = len(self._columns.get(STEPS_KEY, ()))
+        if rows >= self._next_look:
+            self._next_look = rows + min(max(rows // 2, self.every), MOST_BETWEEN_LOOKS * self.every)
             self._look()
         self._truncated = 0
 
     def _on_rollout_end(self) -> None:
         """Begin a row with what the rollout says."""
         assert isinstance(self.model, (EduPPO, PPO))
+        self._take_row()
         buffer = self.model.rollout_buffer
         elapsed = max((time.time_ns() - self.model.start_time) / 1e9, 1e-9)
+        rows = len(self._columns.get(STEPS_KEY, ()))
         row: dict[str, float] = {
             STEPS_KEY: float(self.num_timesteps),
-            "time/iterations": float(len(self.rows) + 1),
+            "time/iterations": float(rows + 1),
             "time/time_elapsed": elapsed,
-            "time/fps": self.num_timesteps / elapsed,
+            "time/fps": (self.num_timesteps - self.model._num_timesteps_at_start) / elapsed,
         }
         episodes = [episode for episode in self.model.ep_info_buffer or () if "r" in episode]
         if episodes:
-            row["rollout/ep_rew_mean"] = float(np.mean([episode["r"] for episode in episodes]))
-            row["rollout/ep_len_mean"] = float(np.mean([episode["l"] for episode in episodes]))
+            row["rollout/ep_rew_mean"] = float(sum(episode["r"] for episode in episodes) / len(episodes))
+            row["rollout/ep_len_mean"] = float(sum(episode["l"] for episode in episodes) / len(episodes))
         evaluated = last_evaluation(self.locals.get("callback"))
         if evaluated is not None:
             row["eval/mean_reward"] = evaluated
-        if not isinstance(self.model, EduPPO):
-            row |= self._rollout_of_sb3(buffer)
-        if not self.rows:
-            row |= self._check_advantages(buffer)
-        self.rows.append(row)
+        own = {} if isinstance(self.model, EduPPO) else self._rollout_of_sb3(buffer)
+        if not rows:
+            own |= self._check_advantages(buffer)
+        for key, value in own.items():
+            # For the log too: sb3-edu doctor may have nothing else to read.
+            self.logger.record(key, value, exclude="stdout")
+        self._row = row | own
 
     def _rollout_of_sb3(self, buffer: RolloutBuffer) -> dict[str, float]:
         """Measure what EduPPO logs of a rollout and SB3's PPO does not."""
@@ -152,29 +215,32 @@ class TrainingDoctor(BaseCallback):
         )
         return {"doctor/gae_error": float(np.abs(buffer.advantages - expected).max() / (expected.std() + 1e-8))}
 
-    def _take_update(self) -> bool:
-        """
-        Complete the last row with what the update after it has logged.
-
-        :return: whether there was an update
-        """
+    def _take_row(self) -> None:
+        """Complete the row with what the update after its rollout has logged, and put it to the others."""
+        if not self._row:
+            return
         assert isinstance(self.model, (EduPPO, PPO))
-        if not self.rows or self.model._n_updates == self._updates:
-            return False
-        self._updates = self.model._n_updates
-        logged = self.logger.name_to_value
-        self.rows[-1] |= {key: float(value) for key, value in logged.items() if key.startswith("train/")}
-        return True
+        if self.model._n_updates != self._updates:
+            self._updates = self.model._n_updates
+            logged = self.logger.name_to_value
+            self._row |= {key: float(value) for key, value in logged.items() if key.startswith("train/")}
+        for key, value in self._row.items():
+            if not math.isfinite(value):
+                self._not_finite.setdefault(key, int(self._row[STEPS_KEY]))
+        add_row(self._columns, self._row)
+        self._row = {}
 
     # -- what is said ------------------------------------------------------------------------------------------------------
 
-    def record(self) -> Record:
+    def record(self, *notes: str) -> Record:
         """
         Give the record so far.
 
+        :param notes: to go with it
         :return: the record
         """
-        return record_of_rows(self.rows, f"training of {self.settings.get('env') or 'an environment'}", self.settings)
+        source = f"training of {self.settings.get('env') or 'an environment'}"
+        return record_of_columns(self._columns, source, self.settings, self._not_finite, notes)
 
     def _look(self) -> None:
         """Diagnose what there is, and warn of what has lasted since the last look."""
@@ -182,6 +248,7 @@ class TrainingDoctor(BaseCallback):
             one for one in diagnose(self.record()).findings if one.explained_by is None and one.confidence >= self.sure
         ]
         for finding in findings:
+            self.logger.record(f"doctor/{finding.name}", finding.confidence, exclude="stdout")
             if finding.name in self._seen_before and finding.name not in self.warned:
                 self.warned.append(finding.name)
                 symptom = BY_NAME[finding.name]
@@ -192,25 +259,103 @@ class TrainingDoctor(BaseCallback):
         self._seen_before = [finding.name for finding in findings]
         self.logger.record("doctor/findings", len(findings), exclude="stdout")
 
+    # -- how it ends -------------------------------------------------------------------------------------------------------
+
     def _on_training_end(self) -> None:
         """Come to a verdict and write the report."""
-        self._take_update()
-        self.diagnosis = diagnose(self.record())
-        self._print(f"doctor: {self.diagnosis.summary}")
-        folder = self.folder or self.logger.get_dir()
-        if folder is None:
+        self._finish()
+
+    def on_training_failed(self, error: BaseException) -> None:
+        """
+        Write the report of a training that an exception has ended. EduPPO calls it.
+
+        :param error: the exception, which goes on its way
+        """
+        self._break_off(error)
+
+    def __enter__(self) -> TrainingDoctor:
+        """Watch the trainings of a ``with`` block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Write the report of a training that has not come to its end."""
+        self._break_off(error)
+
+    def _at_exit(self) -> None:
+        """Write the report when the process ends, unless there is one of a later training."""
+        folder = self._report_folder() if self._watching else None
+        if folder is not None and (folder / REPORT_FILE).is_file() and (folder / REPORT_FILE).stat().st_mtime > self._began:
             return
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        write_report(self.diagnosis, path)
-        if self.page is not None:
-            writer = import_named(self.page) if isinstance(self.page, str) else self.page
-            writer(self.diagnosis, path)
+        self._break_off(getattr(sys, "last_value", None))
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        """Have training end at the next step, as SIGTERM asks for."""
+        self._terminated = True
+
+    def _break_off(self, error: BaseException | None) -> None:
+        """
+        Write the report of a training that has broken off, whatever else may be broken.
+
+        :param error: what ended it, if it is known
+        """
+        if not self._watching:
+            return
+        if isinstance(error, (NonFiniteUpdateError, NonFiniteStepError)) or not parameters_are_finite(self.model):
+            self._not_finite.setdefault("train/loss", self.num_timesteps)
+        reason = "" if error is None else f" by {type(error).__name__}: {error}".rstrip(": ")
+        try:
+            self._finish(f"Training was broken off after {self.num_timesteps:,} steps{reason}")
+        except Exception as failure:
+            # What has ended the training is more important, and is being raised.
+            warnings.warn(f"the doctor's report could not be written ({failure!r})", stacklevel=2)
+
+    def _finish(self, *notes: str) -> None:
+        """
+        Come to a verdict, write the report, and take no more notice of the process.
+
+        :param notes: for the report
+        """
+        terminated, self._watching = self._terminated, False
+        atexit.unregister(self._at_exit)
+        ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == self._terminate
+        try:
+            self._take_row()
+            if terminated:
+                notes = (*notes, f"Training was ended by SIGTERM after {self.num_timesteps:,} steps")
+            self.diagnosis = diagnose(self.record(*(f"{note}." for note in notes)))
+            self._print(f"doctor: {self.diagnosis.summary}")
+            folder = self._report_folder()
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_report(self.diagnosis, folder)
+                if self.page is not None:
+                    writer = import_named(self.page) if isinstance(self.page, str) else self.page
+                    writer(self.diagnosis, folder)
+        finally:
+            if ours:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                if terminated:
+                    signal.raise_signal(signal.SIGTERM)
+
+    def _report_folder(self) -> Path | None:
+        """Say where the report goes."""
+        folder = self.folder or self.logger.get_dir()
+        return None if folder is None else Path(folder)
 
     def _print(self, text: str) -> None:
         """Print one line where output is wanted."""
         if self.verbose >= 1:
             Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def parameters_are_finite(model: EduPPO | PPO | Any) -> bool:
+    """
+    Tell whether a policy can still act.
+
+    :param model: in training
+    :return: False if a parameter is NaN or infinite
+    """
+    return all(bool(th.isfinite(parameter).all()) for parameter in model.policy.parameters())
 
 
 def write_report(diagnosis: Diagnosis, folder: Path) -> Path:

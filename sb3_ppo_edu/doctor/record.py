@@ -172,6 +172,46 @@ def record_of_rows(
     return Record(source, columns[STEPS_KEY], columns, dict(settings or {}), not_finite, tuple(notes))
 
 
+def add_row(columns: dict[str, list[float]], row: Mapping[str, float]) -> None:
+    """
+    Add a row to columns that grow while training goes on: cheaper than to build them anew from all rows at every look.
+
+    :param columns: for each key its numbers, NaN where a row had none; all of the same length
+    :param row: its numbers, among them ``time/total_timesteps``
+    """
+    n_rows = len(columns.get(STEPS_KEY, ()))
+    for key, number in row.items():
+        if key not in columns:
+            columns[key] = [math.nan] * n_rows
+        columns[key].append(number)
+    if len(columns) > len(row):
+        for column in columns.values():
+            if len(column) == n_rows:
+                column.append(math.nan)
+
+
+def record_of_columns(
+    columns: Mapping[str, Sequence[float]],
+    source: str,
+    settings: Mapping[str, Any],
+    not_finite: Mapping[str, int],
+    notes: Sequence[str] = (),
+) -> Record:
+    """
+    Build a record from columns in the order of their steps.
+
+    :param columns: as :func:`add_row` makes them
+    :param source: see :class:`Record`, as for what follows
+    :param settings: settings
+    :param not_finite: keys that were logged as NaN or infinite
+    :param notes: notes
+    :return: the record
+    """
+    arrays = {key: np.array(column, dtype=np.float64) for key, column in columns.items()}
+    steps = arrays.get(STEPS_KEY, np.empty(0))
+    return Record(source, steps, arrays, dict(settings), dict(not_finite), tuple(notes))
+
+
 def as_number(value: Any) -> float | None:
     """
     Read a logged value.

@@ -142,6 +142,7 @@ class AutogradEngine:
         self._compiled = th.compile(policy.evaluate_actions) if compile else None
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
         self._settings: UpdateSettings | None = None
+        self._ratios = th.empty(0)
         self._stepper: PlainStepper | FlatStepper = make_stepper(policy)
 
     def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
@@ -197,8 +198,13 @@ class AutogradEngine:
         check_finite(statistics)
         self._stepper.zero_grad()
         loss.backward()
-        self._settings = settings
+        self._settings, self._ratios = settings, ratio.detach()
         return statistics
+
+    def last_ratios(self) -> np.ndarray:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.last_ratios`."""
+        ratios: np.ndarray = self._ratios.cpu().numpy()
+        return ratios
 
     def apply(self) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""

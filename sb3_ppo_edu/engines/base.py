@@ -140,6 +140,14 @@ class Engine(Protocol):
         """
         ...
 
+    def last_ratios(self) -> np.ndarray:
+        """
+        Give the probability ratios of the last ``gradients`` call, for the log.
+
+        :return: shape ``(batch,)``, empty before the first call
+        """
+        ...
+
     def apply(self) -> float:
         """
         Clip the gradients of the last ``gradients`` call by their global norm and take the optimizer's step.

@@ -173,6 +173,7 @@ class FusedEngine:
         self._action_shape = policy.action_space.shape or ()
         self._largest_weight = max(parameter.numel() for parameter in policy.parameters())
         self._settings: UpdateSettings | None = None
+        self._ratios: Array = np.empty(0)
         self.attach()
 
     # -- construction ----------------------------------------------------------------------------------------------------
@@ -357,8 +358,12 @@ class FusedEngine:
         value_grad *= settings.vf_coef
         output_grad = self.head.backward(ratio_grad, -settings.ent_coef)
         self._backward(x, output_grad, value_grad[:, None])
-        self._settings = settings
+        self._settings, self._ratios = settings, ratio
         return statistics
+
+    def last_ratios(self) -> Array:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.last_ratios`."""
+        return self._ratios
 
     @staticmethod
     def _advantages(advantages: Array, settings: UpdateSettings) -> Array:
