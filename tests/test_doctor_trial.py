@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats  # type: ignore[import-untyped]
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "doctor"
 
@@ -92,7 +93,16 @@ def test_rows_are_counted(trial: ModuleType) -> None:
     def row(fault: str, *named: str) -> dict[str, str]:
         first, second, third = [*named, "", "", ""][:3]
         verdict = "ill" if first else "healthy"
-        return {"fault": fault, "first": first, "second": second, "third": third, "verdict": verdict, "final_return": "1.0"}
+        bare = {"bare_first": "", "bare_second": first, "bare_third": "", "bare_verdict": "healthy"}
+        case = {
+            "fault": fault,
+            "env": "CartPole-v1",
+            "number": "0",
+            "final_return": "1.0",
+            "changed": "",
+            "remedied_return": "",
+        }
+        return {**case, "first": first, "second": second, "third": third, "verdict": verdict, **bare}
 
     rows = [
         row("lr-high", "learning-rate-too-high"),
@@ -101,10 +111,18 @@ def test_rows_are_counted(trial: ModuleType) -> None:
         row("none"),
         row("none", "no-progress"),
     ]
-    text = trial.summarize(rows)
-    assert "| planted fault named first | 1 of 3 | 33% |" in text
-    assert "| planted fault among the first three | 2 of 3 | 67% |" in text
-    assert "| healthy run declared ill | 1 of 2 | 50% |" in text
+    rows[0] |= {"changed": "learning_rate=1e-4", "remedied_return": "7.0"}
+    rows[1] |= {"changed": "steps=5", "remedied_return": "0.5"}
+    all_of_them, bare = trial.summarize(rows).split("The same logs without")
+    assert "| planted fault named first | 1 of 3 | 33% |" in all_of_them
+    assert "| planted fault among the first three; of two, both | 2 of 3 | 67% |" in all_of_them
+    assert "| healthy run declared ill | 1 of 2 | 50% |" in all_of_them
+    assert "| first advice raised the final return | 1 of 2 | 50% |" in all_of_them
+    # The discount stands in the settings only: two faults are left, of which one is among the first three.
+    assert "| planted fault named first | 0 of 2 | 0% |" in bare
+    assert "| planted fault among the first three; of two, both | 1 of 2 | 50% |" in bare
+    assert "| lr-low | 1 | 0 | CartPole-v1 steps=5: 1 → 0 |" in bare
+    assert "| gamma-low | CartPole-v1 | 0 | nothing |" in bare
     table = trial.confusion(rows)
     assert table[0] == ["planted", "learning-rate-too-high", "no-progress", "nothing"]
     assert table[-1] == ["none", "0", "1", "1"]
@@ -112,6 +130,45 @@ def test_rows_are_counted(trial: ModuleType) -> None:
     assert trial.is_right(both, 1)
     assert trial.is_right(both, 3)
     assert not trial.is_right(row("lr-high+lr-low", "learning-rate-too-low"), 3)
+
+
+@pytest.mark.parametrize(("hits", "cases"), [(0, 5), (1, 3), (95, 100), (7, 7)])
+def test_intervals_are_wilsons(trial: ModuleType, hits: int, cases: int) -> None:
+    """The ends are those of scipy."""
+    expected = stats.binomtest(hits, cases).proportion_ci(method="wilson")
+    assert trial.wilson(hits, cases) == (pytest.approx(expected.low, abs=1e-6), pytest.approx(expected.high, abs=1e-6))
+
+
+@pytest.mark.parametrize(("kind", "limited"), [("terminal", False), ("limit", True)])
+def test_ends_are_renamed(trial: ModuleType, kind: str, limited: bool) -> None:
+    """CartPole falls after some ten steps of one action: the algorithm is told of a time limit, or not, as planted."""
+    case = replace(trial.plant("train", "CartPole-v1", "none", 0), seed=1)
+    env = trial.make_env(replace(case, settings={**case.settings, "ends_as": kind}))
+    env.reset()
+    for _ in range(20):
+        _, _, dones, infos = env.step([0] * env.num_envs)
+        if dones[0]:
+            assert infos[0]["TimeLimit.truncated"] is limited
+            return
+    pytest.fail("no episode has ended")
+
+
+def test_evaluation_sees_shifted_observations(trial: ModuleType) -> None:
+    """Stale statistics: the evaluation sees what training sees on another scale and shifted; without them it is the same."""
+    case = trial.plant("train", "CartPole-v1", "stale-statistics", 0)
+    factor, offset = case.settings["evaluation_factor"], case.settings["evaluation_offset"]
+    plain, stale = trial.make_env(case, 1), trial.make_env(case, 1, factor, offset)
+    np.testing.assert_allclose(stale.reset(), factor * plain.reset() + offset, rtol=1e-5)
+    assert trial.plant("train", "CartPole-v1", "none", 1).settings["evaluation_factor"] == 1.0
+
+
+def test_rounds_hold_every_fault(trial: ModuleType) -> None:
+    """The first round has each fault on each of its environments once, and five times as many without; the second is new."""
+    one, two = (list(trial.cases_of("train", rounds, list(trial.FAULTS), False)) for rounds in (1, 2))
+    assert two[: len(one)] == one
+    assert len(two) == 2 * len({case.name for case in two[len(one) :]})
+    for fault, planted in trial.FAULTS.items():
+        assert sum(case.fault == fault for case in one) == len(planted.envs) * (5 if fault == "none" else 1)
 
 
 def test_trial_goes_on_where_it_stopped(trial: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,5 +194,5 @@ def test_trial_goes_on_where_it_stopped(trial: ModuleType, tmp_path: Path, monke
     trial.main([*command, "grad-norm", "target-kl"])
     assert len(trained) == 2
     assert len(trial.read_rows(tmp_path / "train-eduppo.csv")) == 2
-    assert (tmp_path / "train-eduppo.md").read_text(encoding="utf-8").startswith("# The doctor's blind trial")
+    assert (tmp_path / "train-eduppo.md").read_text(encoding="utf-8").startswith("# The doctor's trial")
     assert (tmp_path / "train-eduppo-confusion.csv").is_file()

@@ -15,6 +15,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
 SPLITS = ("train", "trial")
 
@@ -79,19 +82,57 @@ class ScaledReward(gym.RewardWrapper):
 
 
 class MixedObservations(gym.ObservationWrapper):
-    """Multiply each part of the observation by a factor of its own."""
+    """Multiply each part of the observation by a factor of its own, and add the same to all."""
 
-    def __init__(self, env: gym.Env, factors: tuple[float, ...]) -> None:
+    def __init__(self, env: gym.Env, factors: tuple[float, ...], offset: float = 0.0) -> None:
         super().__init__(env)
         space = env.observation_space
         assert isinstance(space, gym.spaces.Box)
-        self.factors = np.array(factors[: space.shape[0]], np.float32)
+        self.factors, self.offset = np.array(factors[: space.shape[0]], np.float32), np.float32(offset)
         self.observation_space = gym.spaces.Box(space.low * self.factors, space.high * self.factors, dtype=np.float32)
 
     def observation(self, observation: Any) -> np.ndarray:
         """Give the scaled observation."""
-        scaled: np.ndarray = np.asarray(observation, np.float32) * self.factors
+        scaled: np.ndarray = np.asarray(observation, np.float32) * self.factors + self.offset
         return scaled
+
+
+class EndsAs(gym.Wrapper):
+    """Report every end of an episode as one kind of end, above the monitor."""
+
+    def __init__(self, env: gym.Env, kind: str) -> None:
+        super().__init__(env)
+        self.kind = kind
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Give the step with the end renamed."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        ended = terminated or truncated
+        return observation, reward, ended and self.kind == "terminal", ended and self.kind == "limit", info
+
+
+class Dropout(FlattenExtractor):
+    """Observations of which training leaves some out, so that it sees another policy than acted."""
+
+    def __init__(self, observation_space: gym.Space, share: float) -> None:
+        super().__init__(observation_space)
+        self.dropout = th.nn.Dropout(share)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """Give what is left."""
+        left: th.Tensor = self.dropout(super().forward(observations))
+        return left
+
+
+class MaskOffByOne(RolloutBuffer):
+    """A buffer that masks with whether a step begins an episode, where it should be whether it ends one."""
+
+    def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
+        """Work out advantages with the wrong mask."""
+        starts = self.episode_starts
+        self.episode_starts = np.concatenate([starts[:1], starts[:-1]])
+        super().compute_returns_and_advantage(last_values, dones)
+        self.episode_starts = starts
 
 
 def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
@@ -291,6 +332,45 @@ FAULTS: Mapping[str, Fault] = {
         ("std-starts-wide", "actions-saturated"),
         ("Pendulum-v1", "LunarLanderContinuous-v3"),
     ),
+    "limit-as-terminal": Fault(
+        lambda random, env, settings: {**settings, "ends_as": "terminal"}, ("limit-as-terminal",), ("Pendulum-v1",)
+    ),
+    "terminal-as-limit": Fault(
+        lambda random, env, settings: {**settings, "ends_as": "limit"},
+        ("terminal-as-limit",),
+        ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "LunarLanderContinuous-v3"),
+    ),
+    "advantages-raw": Fault(
+        lambda random, env, settings: {**settings, "normalize_advantage": False},
+        ("advantages-not-normalized",),
+        ("Pendulum-v1", "LunarLander-v3", "LunarLanderContinuous-v3"),
+    ),
+    "value-clip": Fault(setting("clip_range_vf", 0.01, 0.1), ("value-clip-too-tight",)),
+    "mask-off-by-one": Fault(
+        lambda random, env, settings: {**settings, "rollout_buffer_class": MaskOffByOne},
+        ("advantages-wrong",),
+        ("CartPole-v1", "Acrobot-v1", "LunarLander-v3"),
+    ),
+    "dropout": Fault(
+        lambda random, env, settings: {
+            **settings,
+            "policy_kwargs": {
+                **settings["policy_kwargs"],
+                "features_extractor_class": Dropout,
+                "features_extractor_kwargs": {"share": pick(random, 0.1, 0.2, 0.3)},
+            },
+        },
+        ("ratio-not-one",),
+        ("CartPole-v1", "Pendulum-v1"),
+    ),
+    "stale-statistics": Fault(
+        lambda random, env, settings: {
+            **settings,
+            "evaluation_factor": pick(random, log_uniform(random, 0.05, 0.3), log_uniform(random, 3, 20)),
+            "evaluation_offset": pick(random, -1, 1) * log_uniform(random, 0.5, 3),
+        },
+        ("poor-evaluation",),
+    ),
     "sparse": Fault(
         lambda random, env, settings: settings, ("reward-never-seen", "does-nothing"), tuple(SPARSE_ENVS)
     ),
@@ -327,6 +407,9 @@ def plant(split: str, env: str, fault: str, number: int) -> Case:
             raise ValueError(f"fault={one!r} on {env}: it is one on {', '.join(FAULTS[one].envs)}")
     random = random_of(f"{split}/{env}/{fault}/{number}")
     settings = draw_healthy(random, env)
+    if fault == "none" and number % 2:
+        # Evaluated on what it is trained on: as many again could be taken for a training with stale statistics.
+        settings = {**settings, "evaluation_factor": 1.0}
     for one in fault.split("+"):
         settings = FAULTS[one].draw(random, env, settings)
     steps = {**ENVS, **SPARSE_ENVS}[env]

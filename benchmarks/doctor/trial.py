@@ -12,38 +12,53 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import shutil
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import stable_baselines3
 import torch as th
-from plant import ENVS, FAULTS, SPARSE_ENVS, Case, MixedObservations, ScaledReward, plant
+from plant import ENVS, FAULTS, SPARSE_ENVS, Case, EndsAs, MixedObservations, ScaledReward, plant
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
 from sb3_ppo_edu.doctor.record import Record, read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, RETURN
 from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.version import __version__
 
 HERE = Path(__file__).resolve().parent
 
 ALGORITHMS: Mapping[str, type[EduPPO] | type[PPO]] = {"eduppo": EduPPO, "sb3": PPO}
 
+OF_THE_ENVIRONMENT = (
+    "n_envs", "normalize", "reward_factor", "observation_factors", "ends_as", "evaluation_factor", "evaluation_offset",
+)  # fmt: skip
+"""Settings that are no arguments of the algorithm."""
+
+HEALTHY = 5
+"""Cases of no fault for each one of a fault: false alarms are to be rare, and so need more."""
+
 COLUMNS = (
     "case", "split", "algorithm", "env", "fault", "number", "verdict", "first", "second", "third", "confidence",
-    "final_return", "seconds", "changed", "remedied_return",
+    "final_return", "seconds", "changed", "remedied_return", "bare_verdict", "bare_first", "bare_second", "bare_third",
 )  # fmt: skip
+"""Of a row; what begins with "bare" is what the doctor says of the log alone, without the settings beside it."""
 
 # --------------------------------------------------------------------------------------------------------------------------
 # One case
@@ -61,22 +76,32 @@ def wrap(env: gym.Env, settings: Mapping[str, Any]) -> gym.Env:
     if "reward_factor" in settings:
         env = ScaledReward(env, settings["reward_factor"])
     if "observation_factors" in settings:
-        env = MixedObservations(env, settings["observation_factors"])
+        env = MixedObservations(env, settings["observation_factors"], settings.get("observation_offset", 0.0))
+    if "ends_as" in settings:
+        env = EndsAs(env, settings["ends_as"])
     return env
 
 
-def make_env(case: Case) -> VecEnv:
+def make_env(case: Case, n_envs: int | None = None, factor: float = 1.0, offset: float = 0.0) -> VecEnv:
     """
-    Build the training environments of a case.
+    Build the environments of a case.
 
     :param case: the case
+    :param n_envs: how many, None for as many as it trains on
+    :param factor: of all observations
+    :param offset: added to all observations after that
     :return: the environments
     """
+    settings = case.settings
+    if factor != 1.0:
+        factors = settings.get("observation_factors", (1.0,) * 8)
+        scaled = tuple(factor * one for one in factors)
+        settings = {**settings, "observation_factors": scaled, "observation_offset": offset}
     env: VecEnv = make_vec_env(
         case.env,
-        case.settings["n_envs"],
+        n_envs or settings["n_envs"],
         seed=case.seed,
-        wrapper_class=partial(wrap, settings=case.settings),
+        wrapper_class=partial(wrap, settings=settings),
         env_kwargs={"render_mode": None},
         vec_env_cls=InProcessVecEnv,
     )
@@ -91,17 +116,31 @@ def train(case: Case, algorithm: str, folder: Path) -> None:
     :param algorithm: "eduppo" or "sb3"
     :param folder: where
     """
-    held = ("n_envs", "normalize", "reward_factor", "observation_factors")
-    arguments = {name: value for name, value in case.settings.items() if name not in held}
+    arguments = {name: value for name, value in case.settings.items() if name not in OF_THE_ENVIRONMENT}
     size = arguments["n_steps"] * case.settings["n_envs"]
     arguments["batch_size"] = min(arguments["batch_size"], size)
     model = ALGORITHMS[algorithm]("MlpPolicy", make_env(case), seed=case.seed, device="cpu", **arguments)
     model.set_logger(configure(str(folder), ["csv"]))
+    # EduPPO is watched as `sb3-edu train --doctor` does; SB3's PPO is left as people have it.
+    callbacks: list[BaseCallback] = [TrainingDoctor(page=None, verbose=0)] if algorithm == "eduppo" else []
+    if "evaluation_factor" in case.settings:
+        callbacks.append(make_evaluation(case))
     # A training that breaks down leaves what it had logged until then, as it would on anyone's desk.
     with suppress(ValueError):
-        model.learn(case.steps)
+        model.learn(case.steps, callback=callbacks)
     model.logger.close()
     model.save(folder / "model.zip")
+
+
+def make_evaluation(case: Case) -> EvalCallback:
+    """
+    Evaluate a case as it is trained, or on observations that are scaled and shifted, as stale statistics of them do.
+
+    :param case: the case
+    :return: the callback; ten evaluations of five episodes
+    """
+    env = make_env(case, 5, case.settings["evaluation_factor"], case.settings.get("evaluation_offset", 0.0))
+    return EvalCallback(env, eval_freq=max(case.steps // 10 // case.settings["n_envs"], 1), verbose=0, warn=False)
 
 
 def final_return(record: Record) -> float:
@@ -124,7 +163,8 @@ def row_of(case: Case, algorithm: str, diagnosis: Diagnosis) -> dict[str, Any]:
     :param diagnosis: of its record
     :return: the row
     """
-    names = [finding.name for finding in diagnosis.findings[:3]] + [""] * 3
+    bare = diagnose(replace(diagnosis.record, settings={}))
+    names, bare_names = ([finding.name for finding in one.findings[:3]] + [""] * 3 for one in (diagnosis, bare))
     return {
         "case": case.name,
         "split": case.split,
@@ -138,6 +178,10 @@ def row_of(case: Case, algorithm: str, diagnosis: Diagnosis) -> dict[str, Any]:
         "third": names[2],
         "confidence": diagnosis.findings[0].confidence if diagnosis.findings else "",
         "final_return": f"{final_return(diagnosis.record):.2f}",
+        "bare_verdict": bare.verdict,
+        "bare_first": bare_names[0],
+        "bare_second": bare_names[1],
+        "bare_third": bare_names[2],
     }
 
 
@@ -188,16 +232,17 @@ def cases_of(split: str, count: int, faults: Sequence[str], spread: bool) -> Ite
     List the cases of a trial.
 
     :param split: "train" or "trial"
-    :param count: cases of each fault and environment; five times as many without a fault
+    :param count: rounds, each with one case of each fault and environment, and with several of no fault
     :param faults: names of faults
     :param spread: one environment for each case, in turn, instead of every environment
-    :return: the cases
+    :return: the cases, round by round: what is cut short has as many of each fault
     """
-    for place, fault in enumerate(faults):
-        envs = [env for env in (*ENVS, *SPARSE_ENVS) if all(env in FAULTS[one].envs for one in fault.split("+"))]
-        for number in range(count * (5 if fault == "none" and not spread else 1)):
+    for number in range(count):
+        for place, fault in enumerate(faults):
+            envs = [env for env in (*ENVS, *SPARSE_ENVS) if all(env in FAULTS[one].envs for one in fault.split("+"))]
             chosen = [envs[(place + number) % len(envs)]] if spread and fault != "none" else envs
-            yield from (plant(split, env, fault, number) for env in chosen)
+            repeats = HEALTHY if fault == "none" and not spread else 1
+            yield from (plant(split, env, fault, repeats * number + again) for again in range(repeats) for env in chosen)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -228,57 +273,138 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         writer.writerow(row)
 
 
-def is_right(row: Mapping[str, str], places: int) -> bool:
+def is_right(row: Mapping[str, str], places: int, bare: bool = False) -> bool:
     """
     Say whether a planted fault was named among the first findings; of two faults, one first and both among the first three.
 
     :param row: of a case with a fault
     :param places: 1 for the first, 3 for the first three
+    :param bare: what was said without the settings
     :return: whether it was
     """
-    named = [row["first"], row["second"], row["third"]][:places]
+    named = [row[("bare_" if bare else "") + place] for place in ("first", "second", "third")[:places]]
     hits = [any(symptom in named for symptom in FAULTS[one].symptoms) for one in row["fault"].split("+")]
     return any(hits) if places == 1 else all(hits)
 
 
+def needs_settings(fault: str) -> bool:
+    """
+    Say whether a fault shows in the settings beside a log only.
+
+    :param fault: one, or two joined by "+"
+    :return: whether each symptom of one of them needs a setting
+    """
+    return any(
+        all(any(need.startswith("settings/") for need in BY_NAME[symptom].needs) for symptom in FAULTS[one].symptoms)
+        for one in fault.split("+")
+    )
+
+
 def summarize(rows: Sequence[Mapping[str, str]]) -> str:
     """
-    Write the confusion matrix and the shares that the trial is about.
+    Write the shares that the trial is about, what was named for each fault, and whether the remedies worked.
 
     :param rows: of the cases
     :return: Markdown
     """
     ill = [row for row in rows if row["fault"] != "none"]
     well = [row for row in rows if row["fault"] == "none"]
-    lines = [
-        "# The doctor's blind trial",
-        "",
-        f"{len(ill)} trainings with a planted fault, {len(well)} without one.",
-        "",
-        "| | cases | share |",
-        "|---|---:|---:|",
-        share("planted fault named first", [is_right(row, 1) for row in ill]),
-        share("planted fault among the first three", [is_right(row, 3) for row in ill]),
-        share("healthy run declared ill", [row["verdict"] == "ill" for row in well]),
-    ]
+    single, pairs = ([row for row in ill if ("+" in row["fault"]) is paired] for paired in (False, True))
+    seen = [row for row in ill if not needs_settings(row["fault"])]
     remedied = [row for row in ill if row.get("remedied_return")]
-    if remedied:
-        better = [float(row["remedied_return"]) > float(row["final_return"]) for row in remedied]
-        lines.append(share("first advice raised the final return", better))
-    lines += [
+    lines = [
+        "# The doctor's trial",
         "",
-        "What was named first, by planted fault:",
+        f"{len(single)} trainings with a planted fault, {len(pairs)} with two, {len(well)} without one. In brackets: 95 % "
+        "intervals (Wilson).",
         "",
-        "| planted | cases | right | named first |",
+        "| | cases | share | |",
         "|---|---:|---:|---|",
+        share("planted fault named first", [is_right(row, 1) for row in ill]),
+        share("planted fault among the first three; of two, both", [is_right(row, 3) for row in ill]),
+        share("one fault: first", [is_right(row, 1) for row in single]),
+        share("one fault: among the first three", [is_right(row, 3) for row in single]),
+        share("two faults: one of them first", [is_right(row, 1) for row in pairs]),
+        share("two faults: both among the first three", [is_right(row, 3) for row in pairs]),
+        share("healthy run declared ill", [row["verdict"] == "ill" for row in well]),
+        share("first advice raised the final return", [is_better(row) for row in remedied]),
+        "",
+        "The same logs without the settings beside them. Faults that show in settings only (discount, limit of the KL, limit "
+        "of the gradient) are left out of the first two lines: they cannot be found there.",
+        "",
+        "| | cases | share | |",
+        "|---|---:|---:|---|",
+        share("planted fault named first", [is_right(row, 1, bare=True) for row in seen]),
+        share("planted fault among the first three; of two, both", [is_right(row, 3, bare=True) for row in seen]),
+        share("healthy run declared ill", [row["bare_verdict"] == "ill" for row in well]),
+        "",
+        "What was named first, by planted fault (right: it was the planted one, or nothing where none was):",
+        "",
+        "| planted | cases | right | among three | named first |",
+        "|---|---:|---:|---:|---|",
     ]
     for fault in dict.fromkeys(row["fault"] for row in rows):
         of_fault = [row for row in rows if row["fault"] == fault]
-        right = sum(row["verdict"] != "ill" if fault == "none" else is_right(row, 1) for row in of_fault)
+        right, three = (
+            sum(row["verdict"] != "ill" if fault == "none" else is_right(row, places) for row in of_fault) for places in (1, 3)
+        )
         named = Counter(row["first"] or "nothing" for row in of_fault)
         shown = ", ".join(f"{name} {count}" for name, count in named.most_common())
-        lines.append(f"| {fault} | {len(of_fault)} | {right} | {shown} |")
-    return "\n".join(lines) + "\n"
+        lines.append(f"| {fault} | {len(of_fault)} | {right} | {three} | {shown} |")
+    return "\n".join([*lines, *remedies(remedied), *missed(rows)]) + "\n"
+
+
+def is_better(row: Mapping[str, str]) -> bool:
+    """
+    Say whether following the first advice has raised the final return.
+
+    :param row: of a case whose remedy was tried
+    :return: whether it has
+    """
+    return float(row["remedied_return"]) > float(row["final_return"])
+
+
+def remedies(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """
+    List what the first advice did, by planted fault.
+
+    :param rows: of the cases whose remedy was tried
+    :return: lines of Markdown
+    """
+    if not rows:
+        return []
+    lines = [
+        "",
+        "What the first advice did, by planted fault; final returns before → after where it did not raise them:",
+        "",
+        "| planted | tried | raised | where not |",
+        "|---|---:|---:|---|",
+    ]
+    for fault in dict.fromkeys(row["fault"] for row in rows):
+        tried = [row for row in rows if row["fault"] == fault]
+        where = "; ".join(
+            f"{row['env']} {row['changed']}: {float(row['final_return']):,.0f} → {float(row['remedied_return']):,.0f}"
+            for row in tried
+            if not is_better(row)
+        )
+        lines.append(f"| {fault} | {len(tried)} | {sum(map(is_better, tried))} | {where} |")
+    return lines
+
+
+def missed(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """
+    List the cases in which the doctor was wrong.
+
+    :param rows: of the cases
+    :return: lines of Markdown
+    """
+    wrong = [row for row in rows if (row["verdict"] == "ill" if row["fault"] == "none" else not is_right(row, 3))]
+    lines = ["", "Where it was wrong: a fault that is not among the first three, or a finding where there is none.", ""]
+    lines += ["| planted | environment | number | named |", "|---|---|---:|---|"]
+    for row in wrong:
+        named = ", ".join(filter(None, (row["first"], row["second"], row["third"]))) or "nothing"
+        lines.append(f"| {row['fault']} | {row['env']} | {row['number']} | {named} |")
+    return lines if wrong else []
 
 
 def share(what: str, hits: Sequence[bool]) -> str:
@@ -287,9 +413,26 @@ def share(what: str, hits: Sequence[bool]) -> str:
 
     :param what: what is counted
     :param hits: for each case, whether it holds
-    :return: Markdown
+    :return: Markdown, with the Wilson interval
     """
-    return f"| {what} | {sum(hits)} of {len(hits)} | {sum(hits) / len(hits):.0%} |" if hits else f"| {what} | – | – |"
+    if not hits:
+        return f"| {what} | – | – | |"
+    low, high = wilson(sum(hits), len(hits))
+    return f"| {what} | {sum(hits)} of {len(hits)} | {sum(hits) / len(hits):.0%} | [{low:.0%}, {high:.0%}] |"
+
+
+def wilson(hits: int, cases: int) -> tuple[float, float]:
+    """
+    Give the 95 % interval of a share (E. B. Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953).
+
+    :param hits: how many
+    :param cases: of how many, ≥ 1
+    :return: its ends, in [0, 1]
+    """
+    z, p = 1.959964, hits / cases
+    middle = p + z * z / (2 * cases)
+    half = z * math.sqrt(p * (1 - p) / cases + (z / (2 * cases)) ** 2)
+    return max((middle - half) / (1 + z * z / cases), 0.0), min((middle + half) / (1 + z * z / cases), 1.0)
 
 
 def confusion(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
@@ -344,7 +487,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         append_row(path, row)
         print(f"{case.name}: {row['first'] or 'nothing'} {row['confidence']} {row.get('seconds', '')}", flush=True)
     rows = read_rows(path)
-    (arguments.folder / f"{stem}.md").write_text(summarize(rows), encoding="utf-8")
+    made = f"\nMade by `python benchmarks/doctor/trial.py --split {arguments.split} --algorithm {arguments.algorithm}`"
+    versions = f"sb3_ppo_edu {__version__}, stable_baselines3 {stable_baselines3.__version__}, torch {th.__version__}"
+    text = f"{summarize(rows)}{made}, see README.md for the rest of the command; {versions}.\n"
+    (arguments.folder / f"{stem}.md").write_text(text, encoding="utf-8")
     with (arguments.folder / f"{stem}-confusion.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(confusion(rows))
 
