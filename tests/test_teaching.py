@@ -352,7 +352,8 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("bootstrap_time_limits", ("bootstrap-when-both",), lambda r, te, tr, v, g: r + g * v * tr),
     ("bootstrap_time_limits", ("no-bootstrap-on-truncation",), lambda r, te, tr, v, g: r),
     ("normalize_advantages", ("epsilon-missing",), lambda a: a if len(a) < 2 else (a - a.mean()) / a.std()),
-    ("normalize_advantages", ("population-std",), lambda a: (a - a.mean()) / (a.std(correction=0) + 1e-8) if len(a) > 1 else a),
+    ("normalize_advantages", ("population-std",), lambda a: (
+        (a - a.mean()) / (a.std(correction=0) + 1e-8) if len(a) > 1 else a)),
     ("normalize_advantages", ("single-becomes-nan",), lambda a: (a - a.mean()) / (a.flatten().std() + 1e-8)),
     ("normalize_advantages", ("variance-for-std",), lambda a: a if len(a) < 2 else (a - a.mean()) / (a.var() + 1e-8)),
     ("normalize_advantages", ("wrong-axis",), lambda a: a if len(a) < 2 else (a - a.mean(0)) / (a.std(0) + 1e-8)),
@@ -533,6 +534,14 @@ def test_questions_that_make_no_sense_are_refused() -> None:
         check("nonsense", lambda: None)
     with pytest.raises(ValueError, match=r"expected the function itself: check\('clip_fraction', clip_fraction\)"):
         check("clip_fraction", 0.3)  # type: ignore[arg-type]
+
+
+def test_under_nbgrader_a_wrong_answer_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under nbgrader, which takes points off where a check cell raises, a wrong answer raises its verdict."""
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    assert check("clip_fraction", losses.clip_fraction).passed
+    with pytest.raises(AssertionError, match="found"):
+        check("clip_fraction", lambda r, e: 0.5)
 
 
 def test_observations_survive_json() -> None:

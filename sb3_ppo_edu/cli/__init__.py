@@ -31,10 +31,12 @@ from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
 from sb3_ppo_edu.cli.again import add_again
 from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
+from sb3_ppo_edu.cli.course import add_course
 from sb3_ppo_edu.cli.doctor import add_doctor
 from sb3_ppo_edu.cli.tune import add_tune
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.engines import NonFiniteUpdateError
+from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.guard import ON_FAULT, NonFiniteStepError
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
@@ -139,6 +141,7 @@ def build_parser() -> Parser:
     add_bench(commands)
     add_tune(commands)
     add_doctor(commands)
+    add_course(commands)
     return parser
 
 
@@ -185,6 +188,12 @@ def _add_train(commands: Any) -> None:
         help="YAML in the form of RL Baselines3 Zoo (default: the one that comes with us)",
     )
     settings.add_argument("--n-envs", type=positive, metavar="N", help="environments stepped together")
+    settings.add_argument(
+        "--vec-env",
+        choices=(*BACKENDS, AUTO),
+        help="who steps them: one by one in this process (dummy, gymnasium-sync), each in its own (subproc, gymnasium-async), "
+        "all at once (gymnasium-native, envpool), or the fastest that gives the same episodes (auto); default: dummy",
+    )
     settings.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="observations and rewards normalised by running statistics"
     )
@@ -361,7 +370,9 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
     """
     given = vars(arguments)
     overrides = {name.removeprefix("algorithm."): value for name, value in given.items() if name.startswith("algorithm.")}
-    overrides.update({name: given[name] for name in ("n_envs", "normalize", "env_kwargs") if given[name] is not None})
+    overrides.update(
+        {name: given[name] for name in ("n_envs", "vec_env", "normalize", "env_kwargs") if given[name] is not None}
+    )
     for name, value in overrides.items():
         if name.endswith("_kwargs") and isinstance(value, str):
             overrides[name] = parse_expression(value, flag_of(name))

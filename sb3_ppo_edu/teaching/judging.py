@@ -7,6 +7,7 @@ mistakes that have a name, one or two at once, and last what can be said of numb
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,6 +17,9 @@ from sb3_ppo_edu.teaching.exercises import EXERCISES, VISIBLE_SEED, Exercise
 from sb3_ppo_edu.teaching.mistakes import MISTAKES
 from sb3_ppo_edu.teaching.observing import Answer, Case, Observation, observe, observe_once
 from sb3_ppo_edu.teaching.verdict import Verdict
+
+NBGRADER_VARIABLE = "NBGRADER_EXECUTION"
+"""Set by nbgrader while it validates or grades."""
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 """How far numbers may be apart: float32, added up in any order."""
@@ -30,12 +34,16 @@ def check(name: str, answer: Answer, seed: int = VISIBLE_SEED) -> Verdict:
     :param seed: of the inputs
     :return: the verdict; it shows itself in a notebook, ``print`` gives it as text
     :raises ValueError: if there is no such exercise, or the answer cannot be called
+    :raises AssertionError: under nbgrader, which takes points off where a cell raises, if the answer is not right
     """
     exercise = find_exercise(name)
     if not callable(answer):
         raise ValueError(f"check({name!r}, {answer!r}): expected the function itself: check({name!r}, {name})")
     cases = exercise.cases(seed)
-    return judge(exercise, observe(answer, cases), seed)
+    verdict = judge(exercise, observe(answer, cases), seed)
+    if NBGRADER_VARIABLE in os.environ and not verdict.passed:
+        raise AssertionError(str(verdict))
+    return verdict
 
 
 def find_exercise(name: str) -> Exercise:

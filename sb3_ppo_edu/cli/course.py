@@ -1,0 +1,135 @@
+"""``sb3-edu course``: build the notebooks, verify them, and grade what comes back."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, positive, refusing_bad_input
+
+DESCRIPTION = """\
+The lessons in notebooks/: one text source each, from which the student's notebook and the one with solutions are built.
+"""
+
+EXAMPLES = """\
+examples:
+  sb3-edu course build
+  sb3-edu course check
+  sb3-edu course grade submissions --output grades --seed 20
+
+exit codes: 0 done, 1 something must not be handed out, 2 bad input
+"""
+
+NEEDS = "sb3-edu course: expected jupytext, nbclient and nbformat (pip install 'sb3-ppo-edu[course]'), which handle notebooks"
+
+
+def add_course(commands: Any) -> None:
+    """
+    Add ``sb3-edu course``.
+
+    :param commands: to add to
+    """
+    parser = commands.add_parser(
+        "course",
+        help="build, verify and grade the lessons",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=parser.print_help, parser=parser)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    build = verbs.add_parser("build", help="write the notebooks from their sources", allow_abbrev=False)
+    build.set_defaults(command=build_course, parser=build)
+
+    check = verbs.add_parser("check", help="say what must not be handed out", allow_abbrev=False)
+    check.set_defaults(command=check_course, parser=check)
+    check.add_argument("--no-execute", dest="execute", action="store_false", help="do not run the notebooks")
+
+    grade = verbs.add_parser("grade", help="grade a folder of submissions", allow_abbrev=False)
+    grade.set_defaults(command=grade_course, parser=grade)
+    grade.add_argument("folder", type=Path, metavar="FOLDER", help="with one .ipynb file for each submission")
+    grade.add_argument("--output", type=Path, metavar="DIR", help="where grades.csv and feedback/ go (default: FOLDER)")
+    grade.add_argument("--seed", type=positive, default=1, metavar="N", help="of the hidden inputs (default: %(default)s)")
+    for verb in (build, check, grade):
+        verb.add_argument(
+            "--notebooks", type=Path, default=Path("notebooks"), metavar="DIR", help="of the lessons (default: %(default)s)"
+        )
+
+
+def need_course() -> None:
+    """
+    Refuse to go on without the packages of the extra.
+
+    :raises RefusedError: if one is missing
+    """
+    try:
+        import jupytext  # type: ignore[import-untyped]  # noqa: F401
+        import nbclient  # noqa: F401
+        import nbformat  # noqa: F401
+    except ImportError as error:
+        raise RefusedError(f"{NEEDS}; {error}") from error
+
+
+def build_course(arguments: argparse.Namespace) -> int:
+    """
+    Write the notebooks.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    need_course()
+    from sb3_ppo_edu.course.building import build
+
+    console = Console(highlight=False)
+    with refusing_bad_input():
+        for path in build(arguments.notebooks):
+            console.print(str(path), soft_wrap=True)
+    return DONE
+
+
+def check_course(arguments: argparse.Namespace) -> int:
+    """
+    Verify the notebooks.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    need_course()
+    from sb3_ppo_edu.course.verifying import verify
+
+    console = Console(highlight=False)
+    with refusing_bad_input():
+        findings = verify(
+            arguments.notebooks, execute=arguments.execute, progress=lambda name: console.print(f"[dim]{name}[/dim]")
+        )
+    for finding in findings:
+        console.print(str(finding), soft_wrap=True, markup=False)
+    if not findings:
+        console.print("Ready to be handed out.")
+    return FAILED if findings else DONE
+
+
+def grade_course(arguments: argparse.Namespace) -> int:
+    """
+    Grade submissions.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    need_course()
+    from sb3_ppo_edu.course.building import read_lessons
+    from sb3_ppo_edu.course.grading import CSV_NAME, FEEDBACK_FOLDER, grade_folder
+
+    console = Console(highlight=False)
+    output = arguments.output or arguments.folder
+    with refusing_bad_input():
+        grades = grade_folder(arguments.folder, read_lessons(arguments.notebooks), output, arguments.seed)
+    for one in grades:
+        console.print(f"{one.name}: {one.total} points, {one.status}", soft_wrap=True, markup=False)
+    console.print(f"{output / CSV_NAME}, and feedback in {output / FEEDBACK_FOLDER}", soft_wrap=True, markup=False)
+    return DONE

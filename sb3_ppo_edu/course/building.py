@@ -1,0 +1,267 @@
+"""
+From one text source per lesson to two notebooks: what students get, and the same with the solutions.
+
+A source is a Python file in jupytext's percent format. A cell that begins with ``# %% exercise="NAME" todo="HINT"`` holds a
+function whose body stands between ``### BEGIN SOLUTION`` and ``### END SOLUTION``; ``# %% check="NAME"`` is the cell that
+checks it. Everything else is in both notebooks. What is built depends on the sources, the lock and setup.cfg alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from configparser import ConfigParser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext  # type: ignore[import-untyped]
+import nbformat
+from packaging.requirements import Requirement
+
+from sb3_ppo_edu.runs import write_atomically
+from sb3_ppo_edu.teaching.exercises import EXERCISES
+
+REPOSITORY = "OWNER/sb3_ppo_edu"
+"""Where the project lives on GitHub. To be set once it has a public address: badges and install cells are made from it."""
+
+SOURCES, STUDENT, SOLUTIONS = "sources", "student", "solutions"
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+NOTEBOOK_FORMAT = (4, 5)
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+INSTALL = """\
+# In Colab, or wherever the package is not installed yet: what `requirements.lock` pins, then the package itself.
+import importlib.util
+import subprocess
+import sys
+
+PINS = {pins}
+if importlib.util.find_spec("sb3_ppo_edu") is None:
+    install = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, *PINS], check=True)
+    subprocess.run([*install, "--no-deps", "git+https://github.com/{repository}"], check=True)"""
+
+
+class SourceError(ValueError):
+    """A lesson's source is not what it has to be; the message says which, where and what was expected."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """
+    A lesson's source.
+
+    :param name: file name without ending, such as ``02_advantages``
+    :param cells: its cells, as jupytext reads them
+    """
+
+    name: str
+    cells: list[Any]
+
+    @property
+    def exercises(self) -> list[str]:
+        """Names of its exercises, in their order."""
+        return [cell.metadata["exercise"] for cell in self.cells if "exercise" in cell.metadata]
+
+
+def read_lessons(folder: Path) -> list[Lesson]:
+    """
+    Read and check all sources.
+
+    :param folder: of the notebooks
+    :return: the lessons, by name
+    :raises SourceError: if there is none, or one of them is wrong
+    """
+    paths = sorted((folder / SOURCES).glob("*.py"))
+    if not paths:
+        raise SourceError(f"{folder / SOURCES}: no sources found, expected files such as 02_advantages.py")
+    return [read_lesson(path) for path in paths]
+
+
+def read_lesson(path: Path) -> Lesson:
+    """
+    Read and check one source.
+
+    :param path: of the file
+    :return: the lesson
+    :raises SourceError: if a cell is wrong
+    """
+    notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
+    lesson = Lesson(path.stem, list(notebook.cells))
+    seen: set[str] = set()
+    for number, cell in enumerate(lesson.cells):
+        where = f"{path.name}, cell {number}"
+        exercise, checked = cell.metadata.get("exercise"), cell.metadata.get("check")
+        for name in filter(None, (exercise, checked)):
+            if name not in EXERCISES:
+                raise SourceError(f"{where}: exercise {name!r}, expected one of {', '.join(EXERCISES)}")
+        if exercise:
+            seen.add(exercise)
+            if "todo" not in cell.metadata:
+                raise SourceError(f'{where}: exercise {exercise!r} without todo="HINT"')
+            if cell.source.count(BEGIN) != 1 or cell.source.count(END) != 1:
+                raise SourceError(f"{where}: expected one {BEGIN} and one {END}")
+        elif BEGIN in cell.source:
+            raise SourceError(f'{where}: {BEGIN} in a cell that is no exercise="NAME"')
+        if checked and checked not in seen:
+            raise SourceError(f"{where}: check of {checked!r} before its exercise")
+    return lesson
+
+
+def built_files(folder: Path) -> dict[Path, str]:
+    """
+    Build all notebooks in memory.
+
+    :param folder: of the notebooks
+    :return: text of each file
+    :raises SourceError: if a source is wrong
+    """
+    files = {}
+    pins = locked_pins(folder.resolve().parent)
+    for lesson in read_lessons(folder):
+        for kind in (STUDENT, SOLUTIONS):
+            files[folder / kind / f"{lesson.name}.ipynb"] = to_text(make_notebook(lesson, kind, pins))
+    return files
+
+
+def build(folder: Path) -> list[Path]:
+    """
+    Write all notebooks, and remove those whose source is gone.
+
+    :param folder: of the notebooks
+    :return: the files that were written
+    :raises SourceError: if a source is wrong
+    """
+    files = built_files(folder)
+    for path in orphans(folder, files):
+        path.unlink()
+    for path, text in files.items():
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, lambda place, text=text: place.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    return list(files)
+
+
+def orphans(folder: Path, files: dict[Path, str]) -> list[Path]:
+    """
+    List notebooks that no source makes.
+
+    :param folder: of the notebooks
+    :param files: what the sources make
+    :return: the others
+    """
+    return [path for kind in (STUDENT, SOLUTIONS) for path in sorted((folder / kind).glob("*.ipynb")) if path not in files]
+
+
+def make_notebook(lesson: Lesson, kind: str, pins: list[str]) -> Any:
+    """
+    Make one notebook.
+
+    :param lesson: the source
+    :param kind: for students, or with solutions
+    :param pins: what the install cell installs
+    :return: the notebook
+    """
+    cells = []
+    for number, cell in enumerate(_with_install_cell(lesson, kind, pins)):
+        source = strip_solution(cell.source, cell.metadata["todo"]) if _to_do(cell, kind) else cell.source
+        made = nbformat.v4.new_code_cell(source) if cell.cell_type == "code" else nbformat.v4.new_markdown_cell(source)
+        made.id = hashlib.sha256(f"{lesson.name} {number}".encode()).hexdigest()[:8]
+        made.metadata = nbformat.from_dict(_metadata(cell.metadata))
+        cells.append(made)
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.nbformat, notebook.nbformat_minor = NOTEBOOK_FORMAT
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    return notebook
+
+
+def _to_do(cell: Any, kind: str) -> bool:
+    """Whether the solution in a cell is left for the student."""
+    return kind == STUDENT and "exercise" in cell.metadata
+
+
+def _with_install_cell(lesson: Lesson, kind: str, pins: list[str]) -> Iterator[Any]:
+    """Put badge and install cell behind the title, which is the first cell."""
+    first, *rest = lesson.cells
+    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{kind}/{lesson.name}.ipynb"
+    title = nbformat.v4.new_markdown_cell(f"{first.source}\n\n[![Open in Colab]({BADGE})]({address})")
+    yield title
+    lines = "".join(f"\n    {json.dumps(pin)}," for pin in pins)
+    yield nbformat.v4.new_code_cell(INSTALL.format(pins=f"[{lines}\n]", repository=REPOSITORY))
+    yield from rest
+
+
+def strip_solution(source: str, todo: str) -> str:
+    """
+    Put a stub where the solution was.
+
+    :param source: of the cell
+    :param todo: what there is to do, in one line
+    :return: the student's version
+    """
+    pattern = re.compile(rf"^(?P<indent>[ ]*){BEGIN}.*?{END}[ ]*$", re.DOTALL | re.MULTILINE)
+    return pattern.sub(
+        lambda found: f"{found['indent']}raise NotImplementedError({json.dumps('TODO: ' + todo, ensure_ascii=False)})", source
+    )
+
+
+def solution_lines(source: str) -> list[str]:
+    """
+    List the lines between the marks of an exercise.
+
+    :param source: of the cell
+    :return: lines of code, without indentation
+    """
+    inside = source.split(BEGIN)[1].split(END)[0]
+    return [line.strip() for line in inside.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def _metadata(found: dict[str, Any]) -> dict[str, Any]:
+    """Make nbgrader's metadata of an exercise's or a check's cell."""
+    kept = {"tags": list(found["tags"])} if "tags" in found else {}
+    if "exercise" in found:
+        grading = {"grade": False, "grade_id": found["exercise"], "locked": False, "solution": True}
+    elif "check" in found:
+        points = EXERCISES[found["check"]].points
+        grading = {"grade": True, "grade_id": f"check-{found['check']}", "locked": True, "points": points, "solution": False}
+    else:
+        return kept
+    return {**kept, "nbgrader": {**grading, "schema_version": 3, "task": False}}
+
+
+def locked_pins(project: Path) -> list[str]:
+    """
+    Read what the lock pins of the package's direct dependencies.
+
+    :param project: folder of requirements.lock and setup.cfg
+    :return: requirements with their markers
+    :raises SourceError: if the files are not there
+    """
+    try:
+        lock = (project / "requirements.lock").read_text(encoding="utf-8")
+        parser = ConfigParser()
+        parser.read_string((project / "setup.cfg").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SourceError(f"{error.filename}: not found; lessons are built in a checkout of the project") from error
+    declared = [line for line in parser["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
+    # Box2D comes with gymnasium[box2d], whose own name is enough for the lock.
+    names = {Requirement(line).name.lower() for line in declared} | {"box2d"}
+    pins = [line for line in lock.splitlines() if line and not line.startswith("#")]
+    return [pin for pin in pins if Requirement(pin).name.lower() in names]
+
+
+def to_text(notebook: Any) -> str:
+    """
+    Write a notebook in the one way that leaves no difference between two builds.
+
+    :param notebook: the notebook
+    :return: its text
+    """
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,0 +1,219 @@
+"""
+What has to hold before notebooks are handed out.
+
+Generated files are current and valid, no line of a solution is in a student's notebook, a student's notebook runs until its
+first TODO and stops there with a sentence that says what to do, and a solution notebook runs to its end, without an error or a
+warning from our code, and with a tick under every exercise.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from sb3_ppo_edu.course.building import (
+    SOLUTIONS,
+    STUDENT,
+    Lesson,
+    built_files,
+    locked_pins,
+    make_notebook,
+    orphans,
+    read_lessons,
+    solution_lines,
+)
+
+SHORT_VARIABLE = "SB3_EDU_SHORT"
+"""Environment variable that makes lessons train for a moment only."""
+CELL_SECONDS = 300
+LEAST_TELLING = 15
+"""Characters from which on a line of a solution gives something away."""
+
+WATCH = """\
+import warnings
+# A warning on behalf of the lesson or the package is a defect of ours.
+warnings.filterwarnings("error", module="__main__")
+warnings.filterwarnings("error", module="sb3_ppo_edu")"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    Something that must not be handed out.
+
+    :param where: file, and cell if it is in one
+    :param what: what is wrong, and what was expected
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """Write in one line."""
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """
+    What came of running a notebook.
+
+    :param notebook: with outputs
+    :param error: name of the exception that stopped it, or empty
+    :param message: the exception's message
+    :param cell: number of the cell that raised it, or -1
+    """
+
+    notebook: Any
+    error: str = ""
+    message: str = ""
+    cell: int = -1
+
+
+def verify(folder: Path, *, execute: bool = True, progress: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """
+    Look at everything.
+
+    :param folder: of the notebooks
+    :param execute: run the notebooks too, which takes a minute or two
+    :param progress: told what is looked at
+    :return: what is wrong; empty if nothing is
+    :raises SourceError: if a source is wrong
+    """
+    findings = list(stale(folder))
+    pins = locked_pins(folder.resolve().parent)
+    for lesson in read_lessons(folder):
+        progress(lesson.name)
+        findings += invalid(lesson, pins)
+        findings += leaks(lesson, pins)
+        if execute:
+            findings += fails_elsewhere(lesson, pins)
+            findings += solution_fails(lesson, pins)
+    return findings
+
+
+def stale(folder: Path) -> Iterator[Finding]:
+    """
+    Find generated files that are not what the sources make.
+
+    :param folder: of the notebooks
+    :return: one finding for each
+    :raises SourceError: if a source is wrong
+    """
+    files = built_files(folder)
+    for path, text in files.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            yield Finding(str(path), "not what its source makes: run `sb3-edu course build`")
+    for path in orphans(folder, files):
+        yield Finding(str(path), "no source makes it: run `sb3-edu course build`")
+
+
+def invalid(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+    """
+    Find notebooks that are against nbformat's schema, or without a check for an exercise.
+
+    :param lesson: to look at
+    :param pins: of the install cell
+    :return: one finding for each
+    """
+    checks = [cell.metadata["check"] for cell in lesson.cells if "check" in cell.metadata]
+    for name in lesson.exercises:
+        if checks.count(name) != 1:
+            yield Finding(lesson.name, f"exercise {name!r} has {checks.count(name)} check cells, expected one")
+    for kind in (STUDENT, SOLUTIONS):
+        try:
+            nbformat.validate(make_notebook(lesson, kind, pins))
+        except nbformat.ValidationError as error:
+            yield Finding(f"{kind}/{lesson.name}", f"invalid: {error}")
+
+
+def leaks(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+    """
+    Find lines of solutions in the student's notebook.
+
+    :param lesson: to look at
+    :param pins: of the install cell
+    :return: one finding for each line
+    """
+    handed_out = make_notebook(lesson, STUDENT, pins)
+    text = "\n".join(cell.source for cell in handed_out.cells)
+    for cell in lesson.cells:
+        if "exercise" in cell.metadata:
+            for line in solution_lines(cell.source):
+                if len(line) >= LEAST_TELLING and line in text:
+                    yield Finding(f"{STUDENT}/{lesson.name}", f"holds a line of {cell.metadata['exercise']}: {line}")
+
+
+def run_notebook(notebook: Any) -> Execution:
+    """
+    Run a notebook in its short mode, in an empty folder, until its end or its first error.
+
+    :param notebook: to run; it is changed
+    :return: what came of it
+    """
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(WATCH))
+    environment = {**os.environ, SHORT_VARIABLE: "1", "MPLBACKEND": "agg"}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        client = NotebookClient(
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            coalesce_streams=True,
+        )
+        manager = client.create_kernel_manager()
+        if os.name == "posix":
+            # Sockets in the file system, where nobody else listens; over TCP the kernel warns.
+            manager.transport = "ipc"
+        try:
+            client.execute(env=environment)
+        except CellExecutionError as error:
+            number = next(
+                i for i, cell in enumerate(notebook.cells) if any(o.output_type == "error" for o in cell.get("outputs", []))
+            )
+            return Execution(notebook, error.ename, error.evalue, number - 1)
+    return Execution(notebook)
+
+
+def fails_elsewhere(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+    """
+    Run the student's notebook, which has to stop at a TODO and nowhere else.
+
+    :param lesson: to run
+    :param pins: of the install cell
+    :return: one finding if it does not
+    """
+    if not lesson.exercises:
+        return
+    execution = run_notebook(make_notebook(lesson, STUDENT, pins))
+    if execution.error != "NotImplementedError" or not execution.message.startswith("TODO: "):
+        found = f"{execution.error}: {execution.message}" if execution.error else "no error at all"
+        yield Finding(f"{STUDENT}/{lesson.name}, cell {execution.cell}", f"found {found}, expected to stop at a TODO")
+
+
+def solution_fails(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+    """
+    Run the solution notebook.
+
+    :param lesson: to run
+    :param pins: of the install cell
+    :return: a finding for an error, and for every exercise without a tick
+    """
+    execution = run_notebook(make_notebook(lesson, SOLUTIONS, pins))
+    where = f"{SOLUTIONS}/{lesson.name}"
+    if execution.error:
+        yield Finding(f"{where}, cell {execution.cell}", f"{execution.error}: {execution.message}")
+        return
+    for cell in execution.notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade"):
+            text = "".join(output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+            if not text.startswith("✓"):
+                yield Finding(where, f"{cell.metadata.nbgrader.grade_id}: expected ✓, found {text or 'nothing'}")
