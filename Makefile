@@ -16,7 +16,7 @@ NAME    =
 ARGS    =
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test slow check format wheel lock import-time clean
+.PHONY: help install train test test-envpool slow check format wheel lock import-time clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,10 @@ test: $(STAMP) ## run the tests, with the coverage of the floors 1 to 3
 
 slow: $(STAMP) ## run the experiments that take minutes
 	@$(BIN)/python -m pytest -m slow --timeout 0 $(ARGS)
+
+test-envpool: $(STAMP) ## install EnvPool (700 MB) and run the tests that need it
+	@$(PIP) install --quiet --requirement requirements-envpool.lock
+	@$(BIN)/python -m pytest tests/test_backends.py -k envpool $(ARGS)
 
 check: $(STAMP) ## format, lint and types; changes nothing
 	@$(BIN)/ruff format --check .

@@ -29,6 +29,7 @@ ZOO_KEYS = (
     "n_envs",
     "n_timesteps",
     "normalize",
+    "vec_env",
     "vec_env_wrapper",
 )
 #: Arguments of ``EduPPO`` that belong to one run, not to an environment: whoever starts the run passes them.

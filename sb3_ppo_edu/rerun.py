@@ -65,6 +65,8 @@ def resume_run(folder: Path, device: str = "auto", *, trusted: bool = False, on_
     try:
         state = unpack(latest_good(place).members[STATE])
         for index, env in enumerate(state["env"]["envs"]):
+            if env is None:  # it is one of a whole that can't be restored, and its episodes go to a new file
+                continue
             cut_monitor(folder / MONITOR_FOLDER / f"{index}.monitor.csv", dict(env["wrappers"])["Monitor"]["episode_returns"])
         env = make_training_env(
             settings.environment,

@@ -21,9 +21,10 @@ import re
 import shlex
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from sb3_ppo_edu.envs.factory import (
     make_evaluation_env,
     make_training_env,
     named_with_kwargs,
+    with_backend,
 )
 from sb3_ppo_edu.guard import ON_FAULT
 from sb3_ppo_edu.ppo import EduPPO
@@ -177,6 +179,7 @@ def settings_from_hyperparameters(
         frame_stack=rest.pop("frame_stack", None),
         monitor_kwargs=dict(rest.pop("monitor_kwargs", None) or {}),
         normalize=rest.pop("normalize", False) or None,
+        backend=rest.pop("vec_env", None) or EnvironmentSettings.backend,
     )
     return RunSettings(
         environment=environment,
@@ -240,6 +243,9 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
     :return: the run
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
+    # Settled first, so that the record names it: whoever resumes the run needs the same.
+    environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
+    settings = replace(settings, environment=environment)
     with _new_folder(folder):
         env = make_training_env(
             settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, on_fault=settings.on_fault
@@ -331,7 +337,10 @@ def learn(run: Run, callbacks: Sequence[BaseCallback] = ()) -> None:
     :param run: the run
     :param callbacks: further callbacks, called before the run's own
     """
-    run.model.learn(run.settings.steps, callback=[*callbacks, *run.callbacks])
+    with warnings.catch_warnings():
+        # Evaluation needs no other processes than this one, wherever training takes its steps.
+        warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
+        run.model.learn(run.settings.steps, callback=[*callbacks, *run.callbacks])
 
 
 def save_model(run: Run) -> None:

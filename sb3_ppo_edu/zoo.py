@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sb3_ppo_edu.arguments import parse_schedule
+from sb3_ppo_edu.envs.backends import ONE_BY_ONE
 from sb3_ppo_edu.hyperparameters import bundled_file, check_keys
 from sb3_ppo_edu.ppo import EduPPO
 
@@ -230,6 +231,16 @@ def _ffmpeg() -> Iterator[None]:
             os.environ["PATH"] = path
 
 
+def _vec_env_class(backend: str) -> Any:
+    """Return what builds a vector environment from the zoo's functions, in place of its own ``--vec-env``."""
+    if backend not in ONE_BY_ONE:
+        raise ValueError(
+            f"vec_env: {backend!r}: the zoo makes its environments one by one; expected one of {', '.join(ONE_BY_ONE)} "
+            "(sb3-edu train takes the others too)"
+        )
+    return ONE_BY_ONE[backend]
+
+
 def _experiment_manager() -> type[ExperimentManager]:
     """Return the zoo's experiment manager, with what ``EduPPO`` needs of it; other algorithms it serves as ever."""
     from rl_zoo3.exp_manager import ExperimentManager
@@ -262,6 +273,10 @@ def _experiment_manager() -> type[ExperimentManager]:
             if self.algo != KEY:
                 return super()._preprocess_hyperparams(hyperparams)
             given = {name: hyperparams.pop(name) for name in SCHEDULES if name in hyperparams}
+            backend = hyperparams.pop("vec_env", None)
+            if backend is not None:
+                with _refusing():
+                    self.vec_env_class = _vec_env_class(backend)
             with _refusing():
                 schedules = {name: value if value is None else parse_schedule(name, value) for name, value in given.items()}
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)

@@ -17,7 +17,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from sb3_ppo_edu.checkpoint.plain import NotPlainError, check_plain, plain_attributes
@@ -330,6 +330,16 @@ def parts_of(layer: VecEnv) -> dict[str, Any]:
     return found
 
 
+def has_envs(base: VecEnv) -> bool:
+    """
+    Tell whether a vector environment's environments are in this process and within reach.
+
+    :param base: the innermost vector environment
+    :return: True if they are, as ``base.envs``
+    """
+    return isinstance(getattr(base, "envs", None), list)
+
+
 def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
     """
     Take the state of each environment.
@@ -337,10 +347,10 @@ def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
     :param base: the innermost vector environment
     :return: a state for each, None where it can't be reached
     """
-    if isinstance(base, DummyVecEnv):
-        return [capture_single(env) for env in base.envs]
+    if has_envs(base):
+        return [capture_single(env) for env in base.envs]  # type: ignore[attr-defined]
     # Asked for what it does not have, a worker would end.
-    if isinstance(base, SubprocVecEnv) and base.has_attr("capture_state"):
+    if base.has_attr("capture_state"):
         return list(base.env_method("capture_state"))
     return [None] * base.num_envs
 
@@ -380,14 +390,16 @@ def restore_each(base: VecEnv, states: list[dict[str, Any] | None], replay: bool
     :param replay: see :func:`restore_single`
     :return: how each was restored
     """
-    if isinstance(base, DummyVecEnv):
+    if has_envs(base):
         return [
             f"{RESET}: it was not saved" if state is None else restore_single(env, state, replay)
-            for env, state in zip(base.envs, states, strict=True)
+            for env, state in zip(base.envs, states, strict=True)  # type: ignore[attr-defined]
         ]
     if isinstance(base, SubprocVecEnv) and None not in states:
         # All workers replay at the same time.
         for remote, state in zip(base.remotes, states, strict=True):
             remote.send(("env_method", ("restore_state", (state, replay), {})))
         return [str(remote.recv()) for remote in base.remotes]
+    if None not in states:
+        return [base.env_method("restore_state", state, replay, indices=index)[0] for index, state in enumerate(states)]
     return [f"{RESET}: it is out of reach in {type(base).__name__} without Resumable"] * base.num_envs

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,8 +21,16 @@ import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
 
+from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, choose
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
 from sb3_ppo_edu.guard import FiniteGuard
 from sb3_ppo_edu.trust import UntrustedFileError, load_statistics
@@ -40,6 +49,9 @@ class EnvironmentSettings:
     :param frame_stack: number of observations stacked, or ``None``
     :param monitor_kwargs: arguments for SB3's ``Monitor``
     :param normalize: arguments for SB3's ``VecNormalize``, or ``None`` for no normalisation
+    :param backend: who steps the training environments, one of :data:`sb3_ppo_edu.envs.backends.BACKENDS`, or "auto" to
+        measure a moment and take the fastest of those that give the same episodes
+    :raises ValueError: for another backend, or one that can't do what the other settings ask for
     """
 
     id: str
@@ -49,6 +61,19 @@ class EnvironmentSettings:
     frame_stack: int | None = None
     monitor_kwargs: dict[str, Any] = field(default_factory=dict)
     normalize: dict[str, Any] | None = None
+    backend: str = "dummy"
+
+    def __post_init__(self) -> None:
+        """Refuse what no backend can do."""
+        if self.backend not in (*BACKENDS, AUTO):
+            raise ValueError(f"vec_env={self.backend!r}: expected one of {', '.join((*BACKENDS, AUTO))}")
+        if self.backend in AS_A_WHOLE:
+            for name, value in (("env_wrapper", self.wrapper), ("monitor_kwargs", self.monitor_kwargs)):
+                if value:
+                    raise ValueError(
+                        f"vec_env={self.backend!r}: it steps all environments as one, and {name}={value!r} is for single "
+                        f"ones; expected one of {', '.join(ONE_BY_ONE)}"
+                    )
 
 
 class EpisodeSeeds(gym.Wrapper):
@@ -93,13 +118,15 @@ class EpisodeSeeds(gym.Wrapper):
 
 
 def make_training_env(
-    settings: EnvironmentSettings,
-    n_envs: int,
-    seed: int,
+    settings: EnvironmentSettings | str,
+    n_envs: int = 1,
+    seed: int = 0,
     monitor_folder: Path | None = None,
     *,
+    backend: str | None = None,
     append: bool = False,
     on_fault: str = "off",
+    verbose: int = 0,
 ) -> VecEnv:
     """
     Build the vectorised environment to train on.
@@ -107,19 +134,49 @@ def make_training_env(
     No render mode is set: some environments simulate what they would draw (LunarLander its exhaust) and run at a third of
     the speed.
 
-    :param settings: how to build the environment
+    :param settings: how to build the environment, or just its id
     :param n_envs: environments stepped together
     :param seed: seed of the first environment; the others count up from it
     :param monitor_folder: where each environment writes its episodes (SB3's monitor files), or ``None``
+    :param backend: who steps the environments, in place of what the settings say
     :param append: whether to go on with the monitor files that are there
     :param on_fault: "raise" or "warn" of what is not finite, see ``FiniteGuard``; "off" looks at nothing
+    :param verbose: 1 says what "auto" has chosen, and why
     :return: the environment
     :raises ValueError: if the environment does not take these arguments
     """
+    if isinstance(settings, str):
+        settings = EnvironmentSettings(settings)
+    if backend is not None:
+        settings = replace(settings, backend=backend)
+    settings = with_backend(settings, n_envs, seed, verbose)
     if append:
         settings = replace(settings, monitor_kwargs={**settings.monitor_kwargs, "override_existing": False})
-    env = _make_vec_env(settings, n_envs, seed, monitor_folder=monitor_folder)
+    if settings.backend in AS_A_WHOLE:
+        # Where there are no single environments, episodes are counted around all of them. VecMonitor can't append to a file.
+        path = None if monitor_folder is None else str(monitor_folder / str(len(list(monitor_folder.glob("*.monitor.csv")))))
+        env: VecEnv = VecMonitor(AS_A_WHOLE[settings.backend](settings.id, n_envs, seed, settings.kwargs), path)
+    else:
+        env = _make_vec_env(settings, n_envs, seed, monitor_folder=monitor_folder, vec_env_cls=ONE_BY_ONE[settings.backend])
     return _wrap_vec_env(env, settings, lambda inner, arguments: VecNormalize(inner, **arguments), on_fault)
+
+
+def with_backend(settings: EnvironmentSettings, n_envs: int, seed: int = 0, verbose: int = 0) -> EnvironmentSettings:
+    """
+    Settle who steps the training environments, where the settings leave it open.
+
+    :param settings: how to build the environment; with the backend "auto", it is measured
+    :param n_envs: environments stepped together
+    :param seed: of the first
+    :param verbose: 1 says what was chosen, and why
+    :return: the settings with a backend of their own
+    """
+    if settings.backend != AUTO:
+        return settings
+    choice = choose(lambda name: _make_vec_env(settings, n_envs, seed, vec_env_cls=ONE_BY_ONE[name]), n_envs)
+    if verbose >= 1:
+        print(f"vec_env: {choice.backend} ({choice.reason})")
+    return replace(settings, backend=choice.backend)
 
 
 def make_evaluation_env(
@@ -166,6 +223,11 @@ def make_evaluation_env(
         seed_episodes=lambda single: EpisodeSeeds(single, first_seed + next(offsets), n_envs),
         render_mode=render_mode,
     )
+    if settings.backend in AS_A_WHOLE:
+        # Only so that it has the layers of the training environment, without which EvalCallback takes over no moments.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The environment is already wrapped with a `Monitor`")
+            env = VecMonitor(env)
     return _wrap_vec_env(env, settings, normalize, on_fault)
 
 
@@ -177,6 +239,7 @@ def _make_vec_env(
     monitor_folder: Path | None = None,
     seed_episodes: Callable[[gym.Env], gym.Env] | None = None,
     render_mode: str | None = None,
+    vec_env_cls: Any = InProcessVecEnv,
 ) -> VecEnv:
     """Build the environments with their monitors and single-environment wrappers."""
     wrap = import_wrappers(settings.wrapper)
@@ -199,7 +262,7 @@ def _make_vec_env(
             monitor_dir=None if monitor_folder is None else str(monitor_folder),
             wrapper_class=wrap_single,
             env_kwargs=env_kwargs,
-            vec_env_cls=InProcessVecEnv,
+            vec_env_cls=vec_env_cls,
             monitor_kwargs=monitor_kwargs,
         )
     except TypeError as error:

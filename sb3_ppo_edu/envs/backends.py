@@ -1,0 +1,222 @@
+"""
+Who steps the environments: in this process or in others, one by one or all at once.
+
+Some backends step Gymnasium's own environments one by one, and so give the same episodes for the same seeds, whichever it is:
+"dummy" and "gymnasium-sync" in this process, "subproc" and "gymnasium-async" in a process for each environment. The choice
+among them is one of speed only, and "auto" measures and chooses. The others are written as a whole and have random numbers,
+and sometimes physics, of their own, so that they are only taken by name: "gymnasium-native" (Gymnasium's vectorised CartPole)
+and "envpool".
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_ppo_edu.envs.adapters import EnvList, EnvPoolAdapter, EnvProcesses, Reachable, adapt
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.workers import WatchedSubprocVecEnv
+
+EnvFns = list[Callable[[], gym.Env]]
+
+AUTO = "auto"
+HANG_SECONDS = 600.0
+"""How long a worker may take over one step before it counts as hanging."""
+
+
+def gymnasium_sync(env_fns: EnvFns) -> VecEnv:
+    """
+    Step environments in this process by Gymnasium's ``SyncVectorEnv``.
+
+    :param env_fns: functions that each make one environment
+    :return: the vector environment
+    """
+    return EnvList(SyncVectorEnv(env_fns, autoreset_mode=AutoresetMode.SAME_STEP), None)
+
+
+def gymnasium_async(env_fns: EnvFns) -> VecEnv:
+    """
+    Step each environment in a process of its own by Gymnasium's ``AsyncVectorEnv``.
+
+    :param env_fns: functions that each make one environment
+    :return: the vector environment
+    """
+    reachable = [partial(_reachable, env_fn, index) for index, env_fn in enumerate(env_fns)]
+    # A forked process would inherit this one's threads' locks without the threads.
+    vector_env = AsyncVectorEnv(reachable, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
+    return EnvProcesses(vector_env, None, reachable=True)
+
+
+def _reachable(env_fn: Callable[[], gym.Env], index: int) -> gym.Env:
+    """Make an environment that can be reached by its index."""
+    return Reachable(env_fn(), index)
+
+
+ONE_BY_ONE: dict[str, Callable[[EnvFns], VecEnv]] = {
+    "dummy": InProcessVecEnv,
+    "gymnasium-sync": gymnasium_sync,
+    "subproc": lambda env_fns: WatchedSubprocVecEnv(env_fns, timeout=HANG_SECONDS),
+    "gymnasium-async": gymnasium_async,
+}
+"""Backends that step Gymnasium's own environments, built from functions that each make one."""
+
+PROCESSES = ("subproc", "gymnasium-async")
+"""Those of them that step each environment in a process of its own."""
+
+
+def gymnasium_native(env_id: str, n_envs: int, seed: int, kwargs: Mapping[str, Any]) -> VecEnv:
+    """
+    Build an environment that Gymnasium has in a vectorised form.
+
+    :param env_id: Gymnasium id
+    :param n_envs: how many
+    :param seed: of all together: they share one generator
+    :param kwargs: further arguments of the environment
+    :return: the vector environment
+    :raises ValueError: if there is no vectorised form, or it can't be adapted
+    """
+    spec = gym.spec(env_id)
+    if spec.vector_entry_point is None:
+        raise ValueError(f"{env_id}: Gymnasium has no vectorised form of it; expected another backend than 'gymnasium-native'")
+    env = adapt(gym.make_vec(env_id, n_envs, vectorization_mode="vector_entry_point", **kwargs))
+    env.seed(seed)
+    return env
+
+
+def envpool(env_id: str, n_envs: int, seed: int, kwargs: Mapping[str, Any]) -> VecEnv:
+    """
+    Build an EnvPool.
+
+    :param env_id: its id there
+    :param n_envs: how many
+    :param seed: of the first; the others count up from it
+    :param kwargs: further arguments of the environment
+    :return: the vector environment
+    :raises ValueError: if EnvPool is not installed or does not have the environment
+    """
+    if find_spec("envpool") is None:
+        raise ValueError("backend 'envpool' needs EnvPool: pip install 'sb3-ppo-edu[envpool]'")
+    import envpool as library
+
+    if env_id not in library.list_all_envs():
+        raise ValueError(f"{env_id}: EnvPool {library.__version__} does not have it; expected another backend than 'envpool'")
+    # Threads beyond the processors only take them from each other.
+    threads = min(n_envs, processors())
+
+    def make(first: int) -> Any:
+        return library.make(
+            env_id, env_type="gymnasium", num_envs=n_envs, num_threads=threads, seed=first % 2**31, **dict(kwargs)
+        )
+
+    return EnvPoolAdapter(make, seed)
+
+
+AS_A_WHOLE: dict[str, Callable[[str, int, int, Mapping[str, Any]], VecEnv]] = {
+    "gymnasium-native": gymnasium_native,
+    "envpool": envpool,
+}
+"""Backends that step all environments together, built by id."""
+
+BACKENDS = (*ONE_BY_ONE, *AS_A_WHOLE)
+
+
+# -- choosing ------------------------------------------------------------------------------------------------------------
+
+MEASURED_SECONDS = 0.3
+"""How long each candidate is measured."""
+WORTH_IT = 1.1
+"""How much faster than "dummy" a backend must be to be chosen: noise is not a reason."""
+MESSAGE_SECONDS, MESSAGE_SECONDS_PER_ENV = 40e-6, 15e-6
+"""What passing a step to processes and back takes at the very least. Where even free environments could not make up for it,
+the processes are not started for a measurement."""
+
+
+class Choice(NamedTuple):
+    """
+    Which backend, and why.
+
+    :param backend: its name
+    :param reason: in one sentence
+    :param rates: environment steps a second of all that were measured
+    """
+
+    backend: str
+    reason: str
+    rates: dict[str, float]
+
+
+def steps_per_second(env: VecEnv, seconds: float = MEASURED_SECONDS) -> float:
+    """
+    Measure how fast environments are stepped with random actions.
+
+    :param env: the vector environment
+    :param seconds: how long to measure
+    :return: steps of single environments a second, from the median of the vector's steps
+    """
+    env.action_space.seed(0)
+    actions = np.array([env.action_space.sample() for _ in range(env.num_envs)])
+    env.reset()
+    durations: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(durations) < 20:
+        start = time.perf_counter()
+        env.step(actions)
+        durations.append(time.perf_counter() - start)
+    # The first steps load and allocate.
+    return env.num_envs / statistics.median(durations[len(durations) // 10 :])
+
+
+def processors() -> int:
+    """
+    Count the processors that this process may use.
+
+    :return: their number
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose(build: Callable[[str], VecEnv], n_envs: int, candidates: Sequence[str] = tuple(ONE_BY_ONE)) -> Choice:
+    """
+    Measure the backends that give the same episodes, and choose the fastest.
+
+    :param build: builds the environments, given a backend
+    :param n_envs: how many environments it builds
+    :param candidates: backends, the one to beat first
+    :return: the choice
+    """
+    first, *others = candidates
+    rates = {first: _rate(build, first)}
+    step = n_envs / rates[first]
+    best_with_processes = step / min(n_envs, processors()) + MESSAGE_SECONDS + n_envs * MESSAGE_SECONDS_PER_ENV
+    hopeless = best_with_processes * WORTH_IT > step
+    for name in others:
+        if not (name in PROCESSES and hopeless):
+            rates[name] = _rate(build, name)
+    fastest = max(rates, key=lambda name: rates[name])
+    chosen = fastest if rates[fastest] > WORTH_IT * rates[first] else first
+    measured = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+    reason = f"{measured} environment steps a second"
+    if hopeless:
+        reason += f"; a step of all {n_envs} takes {step * 1e6:.0f} µs, too little for processes to pay"
+    elif chosen == first and fastest != first:
+        reason += f"; less than {WORTH_IT - 1:.0%} apart"
+    return Choice(chosen, reason, rates)
+
+
+def _rate(build: Callable[[str], VecEnv], name: str) -> float:
+    """Build, measure and close."""
+    env = build(name)
+    try:
+        return steps_per_second(env)
+    finally:
+        env.close()
