@@ -38,6 +38,19 @@ def make(algorithm: type[Any], folder: Path | None = None, **arguments: Any) -> 
     return model
 
 
+class Breaking(BaseCallback):
+    """Raises an exception at a step."""
+
+    def __init__(self, error: BaseException, at: int) -> None:
+        super().__init__()
+        self.error, self.at = error, at
+
+    def _on_step(self) -> bool:
+        if self.n_calls == self.at:
+            raise self.error
+        return True
+
+
 class Bounded(gym.Env):
     """Episodes of 4 steps that a time limit cuts off, actions in [-1, 1]."""
 
@@ -130,16 +143,27 @@ def test_advantages_are_worked_out_again() -> None:
 
 
 def test_looks_become_rarer() -> None:
-    """
-    Looks are after 4 updates, then half of the record's length apart, and ten times 4 at most.
-
-    4, 8, 12, 18, 27, 40, 60, 90 (60 + 30), then 40 apart: 130. Each logs how many findings there are.
-    """
+    """Looks are after 4 updates, then as far apart as the record is long, and ten times 4 at most."""
     doctor = TrainingDoctor(page=None, every=4, verbose=0)
     looked: list[int] = []
     doctor._look = lambda: looked.append(len(doctor.record().steps))  # type: ignore[method-assign]
-    make(EduPPO, n_steps=2, batch_size=2, n_epochs=1).learn(2 * 140, callback=doctor)
-    assert looked == [4, 8, 12, 18, 27, 40, 60, 90, 130]
+    make(EduPPO, n_steps=2, batch_size=2, n_epochs=1).learn(2 * 150, callback=doctor)
+    assert looked == [4, 8, 16, 32, 64, 104, 144]
+
+
+@pytest.mark.parametrize(("beside", "collected"), [([], False), (["reads"], True)])
+def test_local_variables_are_collected_only_for_those_who_read_them(beside: list[str], collected: bool) -> None:
+    """The doctor alone does without the local variables of each step; any other callback beside it gets them."""
+    seen: list[bool] = []
+
+    class Watching(TrainingDoctor):
+        def _on_step(self) -> bool:
+            seen.append("clipped_actions" in self.locals)
+            return super()._on_step()
+
+    callbacks = [Watching(page=None, verbose=0), *(Breaking(OSError(), -1) for _ in beside)]
+    make(EduPPO).learn(SIZE, callback=callbacks)
+    assert seen == [collected] * SIZE
 
 
 def test_second_training_begins_a_new_record() -> None:
@@ -151,19 +175,6 @@ def test_second_training_begins_a_new_record() -> None:
     assert doctor.record().steps.tolist() == [64, 128, 192]
     model.learn(SIZE, callback=doctor)
     assert doctor.record().steps.tolist() == [64]
-
-
-class Breaking(BaseCallback):
-    """Raises an exception at a step."""
-
-    def __init__(self, error: BaseException, at: int) -> None:
-        super().__init__()
-        self.error, self.at = error, at
-
-    def _on_step(self) -> bool:
-        if self.n_calls == self.at:
-            raise self.error
-        return True
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])

@@ -193,6 +193,19 @@ def test_collapse_in_one_update_is_the_learning_rate() -> None:
     assert "learning-rate-too-low" not in names(record)
 
 
+def test_sign_of_the_entropy_bonus_is_a_fault_at_once() -> None:
+    """A coefficient of -0.5 is named before entropy has fallen; one of 0.005 with the same entropy is healthy."""
+    assert names(make_record({"train/ent_coef": -0.5})) == ["entropy-collapse"]
+    assert names(make_record({"train/ent_coef": 0.005})) == []
+
+
+def test_kl_limit_is_found_in_a_policy_that_has_stopped_moving() -> None:
+    """Every update stops in its first epoch until half of the training, and none after that, since nothing moves any more."""
+    columns = {"train/early_stop_epoch": np.where(TIME < 0.5, 0.0, 10.0), "train/approx_kl": 3e-5}
+    assert "target-kl-too-small" in names(make_record(columns, {"target_kl": 1e-5}))
+    assert "target-kl-too-small" not in names(make_record(columns, {"target_kl": 0.02}))
+
+
 def test_slower_with_evaluations_is_no_finding() -> None:
     """Nine times slower in the second half, as with evaluations that become long: nothing is said of the training."""
     columns = {"time/time_elapsed": np.cumsum(np.where(TIME < 0.5, 1.0, 9.0))}

@@ -46,7 +46,7 @@ EVERY = 20
 """Updates between two looks while a training is young: a look takes about 2 ms, an update of the smallest ones 8 ms."""
 
 MOST_BETWEEN_LOOKS = 10
-"""Later looks are half of the record's length apart, but at most this many times ``every``: so they stay cheap and in time."""
+"""Later looks are as far apart as the record is long, but at most this many times ``every``: so they are cheap and in time."""
 
 
 class TrainingDoctor(BaseCallback):
@@ -65,11 +65,14 @@ class TrainingDoctor(BaseCallback):
 
     :param folder: where the report is written; None for the logger's folder, and nothing is written if there is none
     :param page: draws the page: a function of the diagnosis and the folder, or its dotted name; None for no page
-    :param every: updates between the first looks, ≥ 1; later ones are half of the record's length apart, up to ten times this
+    :param every: updates before the first look, ≥ 1; later looks are as far apart as the record is long, up to ten times this
     :param sure: confidence from which a finding is printed, in [0, 1]
     :param verbose: 0 prints nothing, 1 warnings and the verdict
     :raises ValueError: for a number out of range
     """
+
+    reads_every_step = False
+    """EduPPO counts for itself what SB3's PPO has to be watched for at every step."""
 
     not_resumed = ("folder", "_terminated", "_began")
     """What a resumed training takes from its own process, see :class:`~sb3_ppo_edu.checkpoint.ExactCheckpoint`."""
@@ -153,7 +156,7 @@ class TrainingDoctor(BaseCallback):
         self._take_row()
         rows = len(self._columns.get(STEPS_KEY, ()))
         if rows >= self._next_look:
-            self._next_look = rows + min(max(rows // 2, self.every), MOST_BETWEEN_LOOKS * self.every)
+            self._next_look = rows + min(max(rows, self.every), MOST_BETWEEN_LOOKS * self.every)
             self._look()
         self._truncated = 0
 
@@ -170,10 +173,10 @@ class TrainingDoctor(BaseCallback):
             "time/time_elapsed": elapsed,
             "time/fps": (self.num_timesteps - self.model._num_timesteps_at_start) / elapsed,
         }
-        episodes = [episode for episode in self.model.ep_info_buffer or () if "r" in episode]
+        episodes = self.model.ep_info_buffer
         if episodes:
-            row["rollout/ep_rew_mean"] = float(sum(episode["r"] for episode in episodes) / len(episodes))
-            row["rollout/ep_len_mean"] = float(sum(episode["l"] for episode in episodes) / len(episodes))
+            row["rollout/ep_rew_mean"] = float(sum([episode["r"] for episode in episodes]) / len(episodes))
+            row["rollout/ep_len_mean"] = float(sum([episode["l"] for episode in episodes]) / len(episodes))
         evaluated = last_evaluation(self.locals.get("callback"))
         if evaluated is not None:
             row["eval/mean_reward"] = evaluated

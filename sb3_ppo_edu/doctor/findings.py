@@ -212,8 +212,9 @@ def median(record: Record, key: str, begin: float = 0.0, end: float = 1.0) -> fl
     :param end: see :meth:`Record.values`
     :return: the median, NaN if it was not logged
     """
-    values = record.values(key, begin, end)
-    return float(np.median(values)) if len(values) else math.nan
+    values = np.sort(record.values(key, begin, end))
+    # numpy's own median takes four times as long on so few numbers, and a look asks for a hundred of them.
+    return (float(values[(len(values) - 1) // 2]) + float(values[len(values) // 2])) / 2 if len(values) else math.nan
 
 
 def beyond(value: float, limit: float, extreme: float) -> float:

@@ -64,6 +64,7 @@ class Record:
     settings: Mapping[str, Any] = field(default_factory=dict)
     not_finite: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    _finite: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def has(self, key: str, at_least: int = 1) -> bool:
         """
@@ -73,7 +74,7 @@ class Record:
         :param at_least: how many finite numbers are needed
         :return: whether there are that many
         """
-        return key in self.columns and int(np.isfinite(self.columns[key]).sum()) >= at_least
+        return len(self.series(key)[1]) >= at_least
 
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -82,10 +83,12 @@ class Record:
         :param key: such as ``train/approx_kl``
         :return: steps and values, both empty if the key was not logged
         """
-        if key not in self.columns:
-            return np.empty(0), np.empty(0)
-        finite = np.isfinite(self.columns[key])
-        return self.steps[finite], self.columns[key][finite]
+        if key not in self._finite:
+            # Kept: a look asks for the same columns a hundred times, while training waits.
+            column = self.columns.get(key, np.full(len(self.steps), math.nan))
+            finite = np.isfinite(column)
+            self._finite[key] = self.steps[finite], column[finite]
+        return self._finite[key]
 
     def values(self, key: str, begin: float = 0.0, end: float = 1.0) -> np.ndarray:
         """

@@ -217,10 +217,16 @@ def too_many_epochs(record: Record) -> Finding | None:
     return find("too-many-epochs", position, *texts)
 
 
-def kl_stop_every_time(record: Record) -> Finding | None:
-    """Find a KL rule that ends nearly every update in its first epoch."""
+def kl_stop_every_time(record: Record, end: float = 1.0) -> Finding | None:
+    """
+    Find a KL rule that ends nearly every update in its first epoch.
+
+    :param record: the record
+    :param end: where the part of it ends that is looked at
+    :return: the finding, or None
+    """
     if record.has("train/early_stop_epoch"):
-        stopped = record.values("train/early_stop_epoch")
+        stopped = record.values("train/early_stop_epoch", 0.0, end)
         if (current(record, "n_epochs") or 2) < 2:
             return None
         share, key = float((stopped == 0).mean()), "train/early_stop_epoch"
@@ -236,7 +242,8 @@ def kl_stop_every_time(record: Record) -> Finding | None:
 def target_kl_too_small(record: Record) -> Finding | None:
     """Find a limit of the KL so small that a usual step already breaks it."""
     target = record.number("target_kl")
-    stop = kl_stop_every_time(record)
+    # A policy that has been thrown into a corner has no KL any more: then the beginning tells.
+    stop = kl_stop_every_time(record) or kl_stop_every_time(record, 0.3)
     if target is None or stop is None:
         return None
     text = f"{show(target)} nats, usual 0.01 to 0.05"
@@ -299,6 +306,8 @@ def entropy_collapse(record: Record) -> Finding | None:
     coefficient = current(record, "ent_coef")
     texts = [evidence_of(record, "train/entropy_loss", text)]
     if coefficient is not None and coefficient < 0:
+        # A sign that was mixed up is a fault before it has done its work.
+        position = max(position, beyond(-coefficient, 0.05, 0.5))
         texts.append(evidence_of(record, "train/ent_coef", f"{show(coefficient)}: it pays for certainty"))
         return find("entropy-collapse", position, *texts)
     # A policy that has solved its task is certain too: it goes on to rise, or stands at its peak.
@@ -672,7 +681,7 @@ def poor_evaluation(record: Record) -> Finding | None:
     text = (
         f"median {show(float(np.median(evaluated)))} in the last evaluations; training went from {show(start)} to {show(end)}"
     )
-    return find("poor-evaluation", beyond(max(behind, 1e-9), 0.5, 1.0), evidence_of(record, EVALUATED, text), most=0.9)
+    return find("poor-evaluation", beyond(max(behind, 1e-9), 0.55, 1.2), evidence_of(record, EVALUATED, text), most=0.9)
 
 
 def nan_coming(record: Record) -> Finding | None:
