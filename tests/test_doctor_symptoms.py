@@ -193,6 +193,37 @@ def test_collapse_in_one_update_is_the_learning_rate() -> None:
     assert "learning-rate-too-low" not in names(record)
 
 
+def test_corner_after_one_update_is_the_clip_range() -> None:
+    """A KL of 0.5 nats in the first update and none after it: the clip range of 1.3 is named, consequences behind it."""
+    columns = {
+        "train/clip_range": 1.3,
+        "train/approx_kl": np.where(TIME == 0, 0.5, 1e-6),
+        "train/clip_fraction": np.where(TIME == 0, 0.02, 0.0),
+        "train/learning_rate": 8e-4,
+        "train/entropy_loss": np.where(TIME < 0.1, -0.5, -1e-4),
+        "rollout/ep_rew_mean": -500.0,
+        "rollout/ep_len_mean": 500.0,
+        "train/episodes_truncated": 10.0,
+    }
+    diagnosis = diagnose(make_record(columns))
+    assert diagnosis.findings[0].name == "clip-range-too-loose"
+    assert all(finding.explained_by is not None for finding in diagnosis.findings[1:])
+
+
+@pytest.mark.parametrize(("rate", "first"), [(1e-6, "learning-rate-too-low"), (3e-4, "reward-never-seen")])
+def test_small_steps_without_a_reward(rate: float, first: str) -> None:
+    """No reward and no steps: at a rate of 1e-6 it is the rate, at a usual one there is nothing to move towards."""
+    columns = {
+        "train/approx_kl": 1e-5,
+        "train/clip_fraction": 0.0,
+        "train/learning_rate": rate,
+        "rollout/ep_rew_mean": -200.0,
+        "rollout/ep_len_mean": 200.0,
+        "train/episodes_truncated": 10.0,
+    }
+    assert names(make_record(columns))[0] == first
+
+
 def test_sign_of_the_entropy_bonus_is_a_fault_at_once() -> None:
     """A coefficient of -0.5 is named before entropy has fallen; one of 0.005 with the same entropy is healthy."""
     assert names(make_record({"train/ent_coef": -0.5})) == ["entropy-collapse"]

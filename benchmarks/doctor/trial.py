@@ -460,7 +460,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases of each fault and environment (default: 3)")
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), metavar="FAULT", help="default: all; pairs as a+b")
     parser.add_argument("--spread", action="store_true", help="one environment for each fault, in turn")
-    parser.add_argument("--remedy", action="store_true", help="follow the first advice and train again")
+    parser.add_argument(
+        "--remedy", type=int, nargs="?", const=1, metavar="N", help="follow the first advice in every Nth case and train again"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the logs here")
     parser.add_argument("--again", action="store_true", help="only diagnose anew what --keep has kept")
     parser.add_argument("--folder", type=Path, default=HERE, metavar="DIR", help="where rows and report are written")
@@ -472,7 +474,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.again:
         path.unlink(missing_ok=True)
     done = {row["case"] for row in read_rows(path)}
-    for case in cases_of(arguments.split, arguments.cases, arguments.faults, arguments.spread):
+    for place, case in enumerate(cases_of(arguments.split, arguments.cases, arguments.faults, arguments.spread)):
         if case.name in done:
             continue
         kept = None if arguments.keep is None else arguments.keep / f"{arguments.algorithm}-{case.name}"
@@ -483,7 +485,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             if kept is not None and kept.exists():
                 shutil.rmtree(kept)
-            row = run_case(case, arguments.algorithm, arguments.keep, arguments.remedy)
+            remedy = arguments.remedy is not None and place % arguments.remedy == 0 and case.fault != "none"
+            row = run_case(case, arguments.algorithm, arguments.keep, remedy)
         append_row(path, row)
         print(f"{case.name}: {row['first'] or 'nothing'} {row['confidence']} {row.get('seconds', '')}", flush=True)
     rows = read_rows(path)

@@ -35,6 +35,9 @@ KL, CLIP = "train/approx_kl", "train/clip_fraction"
 RETURN, LENGTH, EVALUATED = "rollout/ep_rew_mean", "rollout/ep_len_mean", "eval/mean_reward"
 EXPLAINED = "train/explained_variance"
 
+USUAL_RATE = 1e-4
+"""A learning rate from which on small steps have another reason; RL Baselines3 Zoo's are 3e-5 to 1e-3."""
+
 NARROW = 0.01
 """Standard deviation below which log-probabilities in float32 are rounding more than number."""
 
@@ -168,9 +171,12 @@ def learning_rate_too_low(record: Record) -> Finding | None:
         if rate > 1e-3:
             # Then it is a policy that has been thrown into a corner, and moves no more.
             return None
+        if rate >= USUAL_RATE and reward_never_seen(record) is not None:
+            # There is nothing to move towards.
+            return None
         texts.append(evidence_of(record, "train/learning_rate", f"{show(rate)}, usual 1e-5 to 1e-3"))
     # Where the rate is a usual one, something else holds the policy.
-    return find("learning-rate-too-low", position, *texts, most=0.65 if rate is not None and rate >= 1e-4 else 1.0)
+    return find("learning-rate-too-low", position, *texts, most=0.65 if rate is not None and rate >= USUAL_RATE else 1.0)
 
 
 def clip_range_too_tight(record: Record) -> Finding | None:
@@ -188,12 +194,16 @@ def clip_range_too_tight(record: Record) -> Finding | None:
 
 def clip_range_too_loose(record: Record) -> Finding | None:
     """Find a clip range so wide that it no longer holds the policy: the KL is high, and the ratios go unclipped."""
+    # One update is enough to throw the policy into a corner, where nothing moves any more.
     clip_range, kl = median(record, "train/clip_range", 0.0, 0.3), median(record, KL, 0.1)
+    farthest = float(record.values(KL, 0.0, 0.3).max())
+    clipped = show(median(record, CLIP, 0.1))
+    text = f"median {show(kl)} nats, at first up to {show(farthest)}, with only {clipped} of the ratios clipped"
     return find(
         "clip-range-too-loose",
-        min(beyond(clip_range, 0.45, 0.9), beyond(kl, 0.02, 0.06)),
+        min(beyond(clip_range, 0.45, 0.9), max(beyond(kl, 0.02, 0.06), beyond(farthest, 0.1, 0.3))),
         evidence_of(record, "train/clip_range", f"{show(clip_range)}, usual 0.1 to 0.3"),
-        evidence_of(record, KL, f"median {show(kl)} nats, with only {show(median(record, CLIP, 0.1))} of the ratios clipped"),
+        evidence_of(record, KL, text),
     )
 
 
@@ -749,7 +759,7 @@ KL_BAND, CLIP_BAND = Band(KL, 0.003, LECTURE_KL, log=True), Band(CLIP, 0.05, LEC
 RETURN_BAND = Band(RETURN, None, None)
 EXPLAINED_BAND = Band(EXPLAINED, 0.3, 1.0)
 
-OUTCOME = ("no-progress", "forgetting", "poor-evaluation", "does-nothing")
+OUTCOME = ("no-progress", "forgetting", "poor-evaluation", "does-nothing", "reward-never-seen")
 VALUE = ("value-not-learning", "value-overfits", "value-dominates")
 
 SYMPTOMS: tuple[Symptom, ...] = (
@@ -805,7 +815,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=learning_rate_too_low,
         changes=(HIGHER_RATE,),
         bands=(KL_BAND, CLIP_BAND),
-        explains=("value-not-learning", "no-progress"),
+        explains=("reward-never-seen", "value-not-learning", "no-progress"),
     ),
     Symptom(
         name="clip-range-too-tight",
@@ -819,7 +829,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=clip_range_too_tight,
         changes=(Change("clip_range", 0.2),),
         bands=(CLIP_BAND, KL_BAND, Band("train/clip_range", 0.1, 0.3)),
-        explains=("learning-rate-too-low", "no-progress"),
+        explains=("reward-never-seen", "learning-rate-too-low", "no-progress"),
     ),
     Symptom(
         name="clip-range-too-loose",
@@ -875,7 +885,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=target_kl_too_small,
         changes=(Change("target_kl", 0.03),),
         bands=(KL_BAND, Band("train/early_stop_epoch", 1, None)),
-        explains=("kl-stop-every-time", "learning-rate-too-low", "value-not-learning", "no-progress"),
+        explains=("reward-never-seen", "kl-stop-every-time", "learning-rate-too-low", "value-not-learning", "no-progress"),
     ),
     Symptom(
         name="kl-stop-every-time",
@@ -934,6 +944,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         changes=(Change("ent_coef", 0.0),),
         bands=(Band("train/entropy_loss", None, None), RETURN_BAND),
         explains=(
+            "reward-never-seen",
             "std-explodes",
             "no-progress",
             "actions-saturated",
@@ -1106,7 +1117,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=reward_scale_too_small,
         changes=(NORMALIZE,),
         bands=(Band("train/return_std", 0.1, 300.0, log=True), EXPLAINED_BAND),
-        explains=(*VALUE, "no-progress"),
+        explains=("reward-never-seen", *VALUE, "no-progress"),
     ),
     Symptom(
         name="observations-not-normalized",
@@ -1134,7 +1145,14 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=max_grad_norm_too_small,
         changes=(Change("max_grad_norm", 0.5),),
         bands=(Band("train/grad_norm", 0.1, 10.0, log=True), KL_BAND),
-        explains=("learning-rate-too-low", "gradients-always-clipped", "value-not-learning", "no-progress", "value-dominates"),
+        explains=(
+            "reward-never-seen",
+            "learning-rate-too-low",
+            "gradients-always-clipped",
+            "value-not-learning",
+            "no-progress",
+            "value-dominates",
+        ),
     ),
     Symptom(
         name="gradients-always-clipped",
@@ -1185,7 +1203,14 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=gamma_too_low,
         changes=(Change("gamma", 0.99),),
         bands=(RETURN_BAND, Band(LENGTH, None, None)),
-        explains=("no-progress", "does-nothing", "value-not-learning", "forgetting", "reward-scale-too-small"),
+        explains=(
+            "reward-never-seen",
+            "no-progress",
+            "does-nothing",
+            "value-not-learning",
+            "forgetting",
+            "reward-scale-too-small",
+        ),
     ),
     Symptom(
         name="gamma-too-high",
@@ -1254,14 +1279,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=reward_never_seen,
         changes=(Change("ent_coef", 0.01),),
         bands=(RETURN_BAND, Band(LENGTH, None, None)),
-        explains=(
-            *VALUE,
-            "no-progress",
-            "learning-rate-too-low",
-            "reward-scale-too-small",
-            "limit-as-terminal",
-            "entropy-bonus-too-large",
-        ),
+        explains=(*VALUE, "no-progress", "limit-as-terminal"),
     ),
     Symptom(
         name="does-nothing",
