@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from sb3_ppo_edu import EduPPO, Reinforce
 from sb3_ppo_edu.advantages import generalized_advantage_estimate
 from sb3_ppo_edu.course.lesson import Curve, begin, play, play_randomly, quick, recipe, table
+from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.teaching import check
 
 begin()
@@ -47,7 +48,7 @@ print("observations:", env.observation_space.shape, "  actions:", env.action_spa
 # %% [markdown]
 # ## 2. Acting at random
 #
-# Every later number will be compared with this one.
+# Every later number will be compared with this one. (Each random action is held for four steps, as all actions are here.)
 
 # %%
 settings, _ = recipe(ENV_ID)
@@ -445,8 +446,8 @@ one = speeds["1 environment"]
 table(["LunarLander", "steps per second", "times one"], [[name, speed, speed / one] for name, speed in speeds.items()])
 
 # %% [markdown]
-# Surprised? A step of LunarLander takes some tens of microseconds; sending an action to another process and an observation back takes
-# as long. Processes pay off where a step is *slow* (a camera, a large simulation) and where there are cores to spare. What four
+# Surprised? A step of LunarLander takes some tens of microseconds; sending an action to another process and an observation back
+# takes longer than that. Processes pay off where a step is *slow* (a camera, a large simulation) and where there are cores to spare. What four
 # environments give in any case is more diverse data in each batch, and one call of the network for all four.
 #
 # ## Challenge 3: PPO against REINFORCE
@@ -528,9 +529,10 @@ class MyDiscretePPO(MyPPO):
         return categorical_entropy(self.policy.get_distribution(observations).distribution.logits)
 
 
-settings, poles = recipe("CartPole-v1", seed=0)
-balancing = MyDiscretePPO(settings.policy, poles, seed=0, **settings.algorithm)
-curve = Curve(settings)
+settings, _ = recipe("CartPole-v1")
+poles = make_training_env("CartPole-v1", n_envs=8, seed=0)
+balancing = MyDiscretePPO("MlpPolicy", poles, learning_rate=1e-3, n_steps=quick(256, 32), batch_size=256, seed=0)
+curve = Curve()
 balancing.learn(quick(40_960, 256), callback=curve)
 print(f"CartPole: {np.mean(play(balancing, settings, episodes=quick(30, 5)).returns):.0f} of 500 points")
 

@@ -1,0 +1,316 @@
+# %% [markdown]
+# # 03 The clipped objective: how far to trust old data
+#
+# A policy gradient is right for one step. After it the policy is another one, and the data were collected by the old. Throwing them
+# away after one step is honest and wasteful; going on with them for ten is PPO. This lesson is about the small piece of
+# mathematics that makes this safe, and about what exactly it does: less than most people think, and in a cleverer place.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch.distributions import Categorical
+
+from sb3_ppo_edu.course.lesson import begin, quick, table
+from sb3_ppo_edu.teaching import check
+
+begin()
+
+# %% [markdown]
+# ## The ratio
+#
+# Actions were drawn from $\pi_{old}$; we ask about $\pi_\theta$. Importance sampling mends that: weigh each action by how much likelier it
+# has become,
+#
+# $$r_t(\theta) = \frac{\pi_\theta(a_t|s_t)}{\pi_{old}(a_t|s_t)}, \qquad
+# \mathbb E_{a\sim\pi_{old}}\big[r_t(\theta)\,\hat A_t\big] = \mathbb E_{a\sim\pi_\theta}\big[\hat A_t\big].$$
+#
+# Networks give log-probabilities, so the quotient is the exponential of a difference. The old policy is past: no gradient may flow
+# into it, even if the tensor that you are given still has a graph.
+
+
+# %% exercise="probability_ratio" todo="exponentiate the difference; the old log-probs are constants"
+def probability_ratio(log_probs, old_log_probs):
+    """
+    Compute how much likelier each action has become.
+
+    :param log_probs: under the policy that is trained, shape (batch,)
+    :param old_log_probs: under the policy that acted, shape (batch,)
+    :return: shape (batch,)
+    """
+    ### BEGIN SOLUTION
+    return torch.exp(log_probs - old_log_probs.detach())
+    ### END SOLUTION
+
+
+# %% check="probability_ratio"
+check("probability_ratio", probability_ratio)
+
+# %% [markdown]
+# At the start $\pi_\theta = \pi_{old}$ and every ratio is 1. Its *gradient* there is that of $\log\pi_\theta$: the first step of
+# PPO is an ordinary policy gradient step. The rest of this lesson is about the second.
+
+# %%
+logits = torch.zeros(3, requires_grad=True)
+log_probs = Categorical(logits=logits).log_prob(torch.tensor([0, 1, 2, 0]))
+advantages = torch.tensor([1.0, -0.5, 0.3, 2.0])
+(of_ratio,) = torch.autograd.grad(
+    (probability_ratio(log_probs, log_probs.detach()) * advantages).mean(), logits, retain_graph=True
+)
+(of_log_prob,) = torch.autograd.grad((log_probs * advantages).mean(), logits)
+print("gradient through the ratio:   ", of_ratio.tolist())
+print("gradient of the policy, log π:", of_log_prob.tolist())
+
+# %% [markdown]
+# ## The window, and the min
+#
+# Weighed like this, nothing stops an optimizer from making a good action a hundred times likelier on the strength of one estimate.
+# PPO takes the *smaller* of two terms:
+#
+# $$L_t = \min\big(r_t\hat A_t,\ \operatorname{clip}(r_t, 1-\epsilon, 1+\epsilon)\,\hat A_t\big)$$
+#
+# Write it for each transition, without mean and without minus sign: the objective, larger is better.
+
+
+# %% exercise="clipped_objective" todo="the smaller of ratio times advantage and clipped ratio times advantage"
+def clipped_objective(ratio, advantages, clip_range=0.2):
+    """
+    Compute PPO's objective, transition by transition.
+
+    :param ratio: shape (batch,)
+    :param advantages: shape (batch,)
+    :param clip_range: ε
+    :return: shape (batch,)
+    """
+    ### BEGIN SOLUTION
+    clipped = torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
+    return torch.min(ratio * advantages, clipped * advantages)
+    ### END SOLUTION
+
+
+# %% check="clipped_objective"
+check("clipped_objective", clipped_objective)
+
+# %% [markdown]
+# ## Look at it
+#
+# The two pictures of the PPO paper, drawn by your function, and below them what an optimizer feels: the slope.
+
+
+# %%
+def draw(clip_range=0.2):
+    _, axes = plt.subplots(2, 2, figsize=(9, 5), sharex=True)
+    for column, advantage in enumerate((1.0, -1.0)):
+        ratio = torch.linspace(0.4, 1.8, 281, requires_grad=True)
+        objective = clipped_objective(ratio, torch.full_like(ratio, advantage), clip_range)
+        (slope,) = torch.autograd.grad(objective.sum(), ratio)
+        top, bottom = axes[:, column]
+        top.plot(ratio.detach(), (ratio * advantage).detach(), ":", color="grey", label="not clipped")
+        top.plot(ratio.detach(), objective.detach(), color="C2", linewidth=2.5, label="PPO")
+        top.set_title("a good action (Â = 1)" if advantage > 0 else "a bad action (Â = −1)")
+        bottom.plot(ratio.detach(), slope, color="C1")
+        bottom.set_xlabel("probability ratio r")
+        for panel in (top, bottom):
+            panel.axvspan(1 - clip_range, 1 + clip_range, color="C0", alpha=0.1)
+            panel.axvline(1.0, color="black", linewidth=0.8)
+    axes[0, 0].set_ylabel("objective")
+    axes[1, 0].set_ylabel("slope")
+    axes[0, 0].legend()
+    plt.show()
+
+
+draw()
+
+# %% [markdown]
+# Where the slope is 0, the transition no longer says anything. That is in *one* corner of each picture:
+#
+# | | ratio too small ($r < 1-\epsilon$) | in the window | ratio too large ($r > 1+\epsilon$) |
+# |---|---|---|---|
+# | good action | pulls back up | pulls up | **silent**: enough |
+# | bad action | **silent**: enough | pushes down | pushes back down |
+#
+# The four corners are why there is a `min`. With the clip alone, all of them would be silent, and a good action that has become
+# unlikely by accident could never recover.
+#
+# Where the front end has sliders, move ε:
+
+# %%
+try:
+    from ipywidgets import FloatSlider, interact
+
+    interact(draw, clip_range=FloatSlider(value=0.2, min=0.05, max=0.5, step=0.05, continuous_update=False))
+except ImportError:
+    print("No sliders here (pip install ipywidgets); call draw(0.1) or draw(0.4) instead.")
+
+# %% [markdown]
+# ## Does clipping keep the ratio in the window?
+#
+# No. The slope vanishes *outside*, but nothing pulls back in, and every other transition of the batch goes on moving the same network.
+# Measure it: a policy over 8 actions in 64 states, 512 transitions with random advantages, and many steps of Adam on the same data.
+
+
+# %%
+def reuse(objective, steps, learning_rate=0.02, seed=0):
+    """Train a small policy on one batch again and again; note KL and ratios."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(64, 8, generator=generator, requires_grad=True)
+    states = torch.randint(64, (512,), generator=generator)
+    old = Categorical(logits=logits.detach().clone())
+    actions = torch.multinomial(old.probs[states], 1, generator=generator).flatten()
+    advantages = torch.randn(512, generator=generator)
+    old_log_probs = old.logits[states, actions]
+    optimizer = torch.optim.Adam([logits], lr=learning_rate)
+    divergences, largest = [], []
+    for _ in range(steps):
+        now = Categorical(logits=logits)
+        ratio = probability_ratio(now.logits[states, actions], old_log_probs)
+        optimizer.zero_grad()
+        (-objective(ratio, advantages).mean()).backward()
+        optimizer.step()
+        divergences.append(torch.distributions.kl_divergence(old, Categorical(logits=logits.detach())).mean().item())
+        largest.append(ratio.max().item())
+    return divergences, largest
+
+
+STEPS = quick(100, 10)
+plain = reuse(lambda ratio, advantages: ratio * advantages, STEPS)
+clipped = reuse(clipped_objective, STEPS)
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+for panel, index, label in ((axes[0], 0, "KL(old ‖ new)"), (axes[1], 1, "largest ratio")):
+    panel.semilogy(plain[index], label="not clipped")
+    panel.semilogy(clipped[index], label="clipped")
+    panel.set_xlabel("steps on the same data")
+    panel.set_ylabel(label)
+axes[1].axhline(1.2, color="black", linewidth=0.8)
+axes[0].legend()
+plt.show()
+print(
+    f"after {STEPS} steps: KL {plain[0][-1]:.2f} not clipped, {clipped[0][-1]:.3f} clipped; "
+    f"largest ratio {plain[1][-1]:.1f} and {clipped[1][-1]:.2f}, where the window ends at 1.2"
+)
+
+# %% [markdown]
+# Clipping slows the policy down, by a factor of twenty here, and stops it nowhere. So two things are watched in every training: how many ratios
+# have left the window, and the KL divergence.
+#
+# ## The two gauges
+#
+# The **clip fraction** is the share of transitions with $|r_t - 1| > \epsilon$.
+
+
+# %% exercise="clip_fraction" todo="how far is the ratio from 1, on either side? take the mean of the yes and no"
+def clip_fraction(ratio, clip_range=0.2):
+    """
+    Compute the share of ratios outside of the window.
+
+    :param ratio: shape (batch,)
+    :param clip_range: ε
+    :return: one number from 0 to 1
+    """
+    ### BEGIN SOLUTION
+    return ((ratio - 1.0).abs() > clip_range).float().mean()
+    ### END SOLUTION
+
+
+# %% check="clip_fraction"
+check("clip_fraction", clip_fraction)
+
+# %% [markdown]
+# The **KL divergence** $\mathbb E_{a\sim\pi_{old}}[\log\pi_{old} - \log\pi_\theta]$ can be estimated from the very actions that we
+# have. The lecture's estimator, the mean of $-\log r$ (k1), is right on average, yet negative for many a batch. The mean of
+# $(r - 1) - \log r$ (k3) is right on average too, since $\mathbb E_{\pi_{old}}[r] = 1$, and never negative, since
+# $\log r \le r - 1$.
+
+
+# %% exercise="approx_kl" todo="the mean of (ratio - 1) - log ratio"
+def approx_kl(log_probs, old_log_probs):
+    """
+    Estimate KL(old ‖ new) by k3.
+
+    :param log_probs: under the policy that is trained, shape (batch,)
+    :param old_log_probs: under the policy that acted, shape (batch,)
+    :return: one number, never negative
+    """
+    ### BEGIN SOLUTION
+    log_ratio = log_probs - old_log_probs
+    return (torch.exp(log_ratio) - 1.0 - log_ratio).mean()
+    ### END SOLUTION
+
+
+# %% check="approx_kl"
+check("approx_kl", approx_kl)
+
+# %%
+generator = torch.Generator().manual_seed(0)
+rows = []
+for distance in (0.02, 0.1, 0.5):
+    k1, k3 = [], []
+    for _ in range(quick(1000, 50)):
+        actions = torch.randn(64, generator=generator)
+        new, old = -0.5 * (actions - distance) ** 2, -0.5 * actions**2
+        k1.append((old - new).mean().item())
+        k3.append(approx_kl(new, old).item())
+    share = np.mean(np.array(k1) < 0)
+    rows.append([f"mean moved by {distance}", distance**2 / 2, np.mean(k1), np.std(k1), share, np.mean(k3), np.std(k3)])
+table(["Gaussians, batches of 64", "truth", "k1 mean", "k1 std", "k1 below 0", "k3 mean", "k3 std"], rows)
+
+# %% [markdown]
+# For small changes, the ones that PPO makes, k1's noise is many times the number that it estimates.
+#
+# ## Clipping the critic
+#
+# The same thought, applied to the value: do not let it move by more than $\epsilon_v$ per update. With
+# $V^{clip} = V_{old} + \operatorname{clip}(V - V_{old}, -\epsilon_v, \epsilon_v)$ and the return $R$,
+#
+# $$L^{VF} = \frac1n \sum_t \max\big((V_t - R_t)^2,\ (V^{clip}_t - R_t)^2\big).$$
+#
+# It is a *loss*, so pessimism is a max.
+
+
+# %% exercise="clipped_value_loss" todo="clip the change of the value; the larger squared error of the two; mean"
+def clipped_value_loss(values, old_values, returns, clip_range_vf=0.2):
+    """
+    Compute the value loss of the lecture.
+
+    :param values: of the critic that is trained, shape (batch,)
+    :param old_values: of the critic during the rollout, shape (batch,)
+    :param returns: what they should have been, shape (batch,)
+    :param clip_range_vf: how far a value may move, in units of the return
+    :return: one number
+    """
+    ### BEGIN SOLUTION
+    clipped = old_values + torch.clamp(values - old_values, -clip_range_vf, clip_range_vf)
+    return torch.max((values - returns) ** 2, (clipped - returns) ** 2).mean()
+    ### END SOLUTION
+
+
+# %% check="clipped_value_loss"
+check("clipped_value_loss", clipped_value_loss)
+
+# %%
+values = torch.linspace(-1.0, 3.0, 401, requires_grad=True)
+old_value, target = torch.tensor(1.0), torch.tensor(2.0)
+lecture = torch.stack([clipped_value_loss(v[None], old_value[None], target[None], 0.5) for v in values])
+without_max = (old_value + (values - old_value).clamp(-0.5, 0.5) - target) ** 2
+figure, axes = plt.subplots()
+axes.plot(values.detach(), ((values - target) ** 2).detach(), ":", color="grey", label="not clipped")
+axes.plot(values.detach(), without_max.detach(), color="C1", label="clipped, no max (SB3)")
+axes.plot(values.detach(), lecture.detach(), color="C2", label="the lecture's, with max")
+axes.axvspan(0.5, 1.5, color="C0", alpha=0.1)
+axes.axvline(2.0, color="black", linewidth=0.8)
+axes.text(2.03, 7.5, "return")
+axes.set_xlabel("value (it was 1 in the rollout)")
+axes.set_ylabel("loss")
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# Left of the window the value has moved *away* from the return. The lecture's loss has a slope there and brings it back; without
+# the max, which SB3 omits, it is flat: a value that got lost stays lost. `EduPPO` has both (`vf_clip_mode`).
+#
+# And does it help at all? "Often improves sample efficiency", says the lecture; large studies found no benefit or harm
+# ([Andrychowicz et al. 2020](https://arxiv.org/abs/2006.05990)). In SB3 it is off by default, and note the unit: $\epsilon_v = 0.2$ is
+# a fifth of a *point of return*, which is a lot in one task and nothing in another.
+#
+# **What to remember.** The ratio is 1 at the first step. Clipping silences a transition that has gone far enough in the direction
+# its advantage wanted, and only that. It slows, it does not bound: watch KL and clip fraction.
