@@ -38,6 +38,7 @@ from sb3_ppo_edu.buffers import (
     share_at_bounds,
 )
 from sb3_ppo_edu.engines import (
+    AccumulatingEngine,
     Engine,
     EngineName,
     MinibatchStatistics,
@@ -239,6 +240,10 @@ class EduPPO(OnPolicyAlgorithm):
     :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
     :param compile: have ``torch.compile`` compile the policy for the autograd engine's updates, which takes seconds before the
         first one and needs a C++ compiler; results then agree with SB3's to within rounding only
+    :param micro_batch_size: compute each minibatch in parts of this size and add up their gradients, for minibatches that
+        memory can't hold at once; divides ``batch_size``. The result is that of one large minibatch, to within rounding
+    :param bf16: compute the networks in bfloat16 with the autograd engine, on processors that are faster so; log-probabilities
+        then agree with SB3's to some per cent only (the README has numbers)
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
 
@@ -298,6 +303,8 @@ class EduPPO(OnPolicyAlgorithm):
         action_distribution: ActionDistribution = "gaussian",
         log_std_bounds: tuple[float, float] | None = None,
         compile: bool = False,
+        micro_batch_size: int | None = None,
+        bf16: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self.n_epochs = n_epochs
@@ -319,6 +326,8 @@ class EduPPO(OnPolicyAlgorithm):
         self.clip_advantage = clip_advantage
         self.log_std_bounds = log_std_bounds
         self.compile = compile
+        self.micro_batch_size = micro_batch_size
+        self.bf16 = bf16
         self._engine: Engine | None = None
         self._engine_choice: EngineName | None = None
         self.engine_reason = ""
@@ -375,6 +384,7 @@ class EduPPO(OnPolicyAlgorithm):
         check_flag("normalize_advantage", self.normalize_advantage)
         check_flag("use_sde", use_sde)
         check_flag("compile", self.compile)
+        check_flag("bf16", self.bf16)
         check_choice("engine", self.engine, ("auto", "autograd", "fused"))
         check_choice("vf_clip_mode", self.vf_clip_mode, ("sb3", "max"))
         check_choice("kl_estimator", self.kl_estimator, ("k3", "k1"))
@@ -384,6 +394,12 @@ class EduPPO(OnPolicyAlgorithm):
         if self.normalize_advantage and self.advantage_normalization == "minibatch":
             check_integer("batch_size", self.batch_size, 2, "advantages are normalised per minibatch")
         check_integer("batch_size", self.batch_size, 1)
+        if self.micro_batch_size is not None:
+            check_integer("micro_batch_size", self.micro_batch_size, 1)
+            if self.batch_size % self.micro_batch_size:
+                raise ValueError(
+                    f"micro_batch_size={self.micro_batch_size}: expected a divisor of batch_size={self.batch_size}"
+                )
         check_integer("n_steps", self.n_steps, 1)
         check_integer("n_epochs", self.n_epochs, 1)
         check_number("gamma", self.gamma, 0.0, 1.0)
@@ -430,6 +446,10 @@ class EduPPO(OnPolicyAlgorithm):
             raise ValueError(
                 f"action_distribution={action_distribution!r} with use_sde=True: gSDE has a distribution of its own; "
                 "use one of the two"
+            )
+        if use_sde and self.bf16:
+            raise ValueError(
+                "bf16=True with use_sde=True: gSDE's noise comes from the last hidden layer, which is in bfloat16"
             )
         if self.log_std_bounds is not None and (use_sde or action_distribution == "beta"):
             found = "use_sde=True" if use_sde else "action_distribution='beta'"
@@ -479,10 +499,21 @@ class EduPPO(OnPolicyAlgorithm):
         :raises ValueError: if the fused engine is asked for where it can't be
         """
         if self._engine is None or self._engine.policy is not self.policy or self._engine_choice != self.engine:
-            self._engine, self.engine_reason = make_engine(self.engine, self.policy, compile=self.compile)
+            self._engine, self.engine_reason = self._build_engine()
             self._engine_choice = self.engine
         self._engine.attach()
         return self._engine
+
+    def _build_engine(self) -> tuple[Engine, str]:
+        """
+        Build the engine, and put what steps in between around it.
+
+        :return: the engine, and one sentence that says why it is this one
+        """
+        engine, reason = make_engine(self.engine, self.policy, compile=self.compile, bf16=self.bf16)
+        if self.micro_batch_size is not None:
+            engine = AccumulatingEngine(engine, self.micro_batch_size)
+        return engine, reason
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

@@ -21,6 +21,7 @@ from sb3_ppo_edu.engines import (
     NonFiniteUpdateError,
     make_engine,
     project_log_std,
+    with_moments,
 )
 from sb3_ppo_edu.engines.autograd import FlatStepper, PlainStepper, make_stepper
 from sb3_ppo_edu.engines.base import check_finite, check_finite_norm
@@ -31,6 +32,7 @@ from tests.rollouts import (
     largest_difference,
     make_model,
     parameters_of,
+    record,
     transitions,
     update_settings,
 )
@@ -454,3 +456,86 @@ def test_an_inverse_tanh_misses_the_ratio_by_orders_of_magnitude() -> None:
     old_log_prob = distribution.log_prob(squashed, raw_actions)
     log_ratio = distribution.log_prob(squashed) - old_log_prob
     assert float(log_ratio.abs().min()) > math.log(100.0)
+
+
+# -- in parts ------------------------------------------------------------------------------------------------------------
+
+
+@both_engines
+@pytest.mark.parametrize("micro_batch_size", [1, 4, 32])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"ent_coef": 0.01, "clip_range_vf": 0.2},
+        {"action": "discrete", "advantage_normalization": "batch"},
+        {"action": "discrete", "normalize_advantage": False, "target_kl": 0.01},
+        {"n_epochs": 3, "policy_kwargs": {"optimizer_class": th.optim.Adam}},
+    ],
+)
+def test_parts_add_up_to_the_whole(name: EngineName, micro_batch_size: int, arguments: dict[str, Any]) -> None:
+    """``micro_batch_size`` changes neither parameters nor what is logged, beyond rounding; the last minibatch may be short."""
+    found = []
+    for size in (None, micro_batch_size):
+        # 96 transitions: one minibatch of 64, and one of 32.
+        model = make_model(n_envs=3, **{"engine": name, "batch_size": 64, "micro_batch_size": size, **arguments})
+        logged = record(model)
+        model.learn(2 * N_STEPS * 3)
+        found.append((parameters_of(model), logged.rows[-1]))
+    (whole, log), (parts, log_of_parts) = found
+    assert largest_difference(whole, parts) < 1e-6
+    for key in ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "ratio_max", "grad_norm"):
+        assert log_of_parts[f"train/{key}"] == pytest.approx(log[f"train/{key}"], rel=1e-4, abs=1e-6), key
+
+
+def test_parts_see_the_moments_of_the_whole() -> None:
+    """Advantages are standardised by the minibatch's mean and deviation (n - 1), computed here by numpy."""
+    model, engine = engine_with_rollout("autograd", n_envs=2, micro_batch_size=8)
+    (minibatch,) = engine.minibatches(model.rollout_buffer, 2 * N_STEPS)
+    assert [len(part.advantages) for part in minibatch] == [8] * 8
+    advantages = np.concatenate([part.advantages.numpy() for part in minibatch]).astype(np.float64)
+    settings = with_moments(update_settings(), [part.advantages for part in minibatch])
+    assert settings.advantage_moments == pytest.approx((advantages.mean(), advantages.std(ddof=1)), rel=1e-12)
+    assert with_moments(update_settings(), [np.ones(1)]).normalize_advantage is False, "one advantage has no deviation"
+
+
+def test_parts_must_divide_the_minibatch() -> None:
+    """A part that does not divide the minibatch would make other minibatches."""
+    with pytest.raises(ValueError, match="micro_batch_size=48: expected a divisor of batch_size=64"):
+        make_model(batch_size=64, micro_batch_size=48)
+
+
+@pytest.mark.parametrize("action", ["box", "discrete", "multidiscrete", "multibinary"])
+def test_bfloat16(action: str) -> None:
+    """Networks in bfloat16: losses and stored values stay float32, and the first ratio is 1 to some per cent."""
+    model = make_model(action=action, n_envs=4, bf16=True, n_epochs=2, batch_size=32, policy_kwargs={"net_arch": [32, 32]})
+    assert model.engine_reason == "autograd: bf16=True is for the autograd engine."
+    logged = record(model)
+    model.learn(2 * N_STEPS * 4)
+    row = logged.rows[-1]
+    assert model.rollout_buffer.log_probs.dtype == model.rollout_buffer.values.dtype == np.float32
+    assert row["train/ratio_first"] == pytest.approx(1.0, abs=0.05)
+    reference = make_model(
+        action=action, n_envs=4, engine="autograd", n_epochs=2, batch_size=32, policy_kwargs={"net_arch": [32, 32]}
+    )
+    before = parameters_of(reference)
+    reference.learn(2 * N_STEPS * 4)
+    moved = largest_difference(before, parameters_of(reference))
+    assert 0 < largest_difference(parameters_of(model), parameters_of(reference)) < moved
+
+
+def test_bfloat16_is_computed_in_bfloat16() -> None:
+    """The hidden layers work in bfloat16, and what the distribution sees is float32."""
+    model = make_model(bf16=True)
+    seen: list[th.dtype] = []
+    model.policy.mlp_extractor.policy_net.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    model.policy.action_net.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    collect(model)
+    assert set(seen[0::2]) == {th.bfloat16} and set(seen[1::2]) == {th.float32}
+
+
+def test_bfloat16_where_it_can_not_be() -> None:
+    """The fused engine computes in the parameters' type, and gSDE draws from the last hidden layer."""
+    with pytest.raises(ValueError, match=r"engine='fused': bf16=True is for the autograd engine"):
+        make_model(bf16=True, engine="fused")
+    with pytest.raises(ValueError, match="bf16=True with use_sde=True: gSDE"):
+        make_model(bf16=True, use_sde=True)

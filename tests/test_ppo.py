@@ -220,7 +220,7 @@ def scripted_update(
     monkeypatch: pytest.MonkeyPatch, kls: tuple[float, ...], **arguments: Any
 ) -> tuple[EduPPO, ScriptedEngine, dict[str, Any]]:
     """Run one update of 3 epochs of 2 minibatches with scripted KL estimates; give model, engine and log."""
-    monkeypatch.setattr(sb3_ppo_edu.ppo, "make_engine", lambda name, policy, compile: (ScriptedEngine(policy), "scripted."))
+    monkeypatch.setattr(sb3_ppo_edu.ppo, "make_engine", lambda name, policy, **options: (ScriptedEngine(policy), "scripted."))
     monkeypatch.setattr(ScriptedEngine, "kls", kls)
     model = make_model(batch_size=N_STEPS // 2, n_epochs=3, **arguments)
     recorder = record(model)

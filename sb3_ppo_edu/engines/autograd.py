@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -124,6 +126,18 @@ def make_stepper(policy: ActorCriticPolicy) -> PlainStepper | FlatStepper:
     return PlainStepper(policy)
 
 
+def as_float(module: th.nn.Module, inputs: Any, output: th.Tensor) -> th.Tensor:
+    """
+    Leave bfloat16 behind the last layer: a logarithm with eight bits would spoil every ratio.
+
+    :param module: the layer
+    :param inputs: of the layer
+    :param output: of the layer
+    :return: the output, in float32 if it was in bfloat16
+    """
+    return output.float() if output.dtype == th.bfloat16 else output
+
+
 class AutogradEngine:
     """
     Acts and updates through ``policy.forward`` and ``policy.evaluate_actions``, for any policy on any device.
@@ -133,12 +147,17 @@ class AutogradEngine:
     :param policy: actor-critic policy with its optimizer
     :param compile: compile ``policy.evaluate_actions`` and its gradient with ``torch.compile``; results then agree to within
         rounding only
+    :param bf16: compute the networks in bfloat16 (``torch.autocast``), when acting too, so that old and new log-probabilities
+        are of one kind; parameters, losses and the optimizer stay in float32
     """
 
     name = "autograd"
 
-    def __init__(self, policy: ActorCriticPolicy, *, compile: bool = False) -> None:
-        self.policy = policy
+    def __init__(self, policy: ActorCriticPolicy, *, compile: bool = False, bf16: bool = False) -> None:
+        self.policy, self.bf16 = policy, bf16
+        if bf16:
+            for layer in (policy.action_net, policy.value_net):
+                layer.register_forward_hook(as_float)
         self._compiled = th.compile(policy.evaluate_actions) if compile else None
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
         self._settings: UpdateSettings | None = None
@@ -147,13 +166,21 @@ class AutogradEngine:
 
     def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
-        with th.no_grad():
+        with th.no_grad(), self._precision():
             actions, values, log_probs = self.policy(observations)
         return actions, values, log_probs
 
+    def _precision(self) -> AbstractContextManager[Any]:
+        """
+        Choose the precision of the networks.
+
+        :return: a context for calls of the policy
+        """
+        return th.autocast(self.policy.device.type, th.bfloat16) if self.bf16 else nullcontext()
+
     def value(self, observations: PyTorchObs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
-        with th.no_grad():
+        with th.no_grad(), self._precision():
             return self.policy.predict_values(observations)
 
     def attach(self) -> None:
@@ -226,7 +253,8 @@ class AutogradEngine:
         :raises NonFiniteUpdateError: where torch's distributions refuse parameters that are not finite
         """
         try:
-            return (self._compiled or self.policy.evaluate_actions)(observations, actions)
+            with self._precision():
+                return (self._compiled or self.policy.evaluate_actions)(observations, actions)
         except ValueError as error:
             # torch.distributions validates its parameters: NaN logits or means end here, before there is a loss.
             if "Expected parameter" not in str(error):
