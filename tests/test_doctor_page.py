@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 
-from sb3_ppo_edu.bench.doctor_page import draw_metrics, make_page, write_comparison, write_page
+from sb3_ppo_edu.bench.doctor_page import bands_of, draw_metrics, make_page, write_comparison, write_page
 from sb3_ppo_edu.bench.page import to_html
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.doctor.diagnose import command, compare, diagnose
 from sb3_ppo_edu.doctor.findings import Band
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
-from tests.doctor_records import make_record
+from tests.doctor_records import ROWS, make_record
+
+TIME = np.linspace(0.0, 1.0, ROWS)
 
 HIGH = {"train/approx_kl": 0.3, "train/clip_fraction": 0.6, "train/learning_rate": 3e-3}
 
@@ -158,3 +164,120 @@ def test_doctor_refuses_what_is_no_run(arguments: list[str], words: str, capsys:
 def test_page_shows_a_run_without_a_return() -> None:
     """A log without returns still makes a page."""
     assert to_html(make_page(diagnose(make_record(without=("rollout/ep_rew_mean", "rollout/ep_len_mean")))))
+
+
+def test_picture_shows_what_the_finding_rests_on() -> None:
+    """NaN on its way is seen in the value loss, or in the KL: that metric is the first one drawn, each is drawn once."""
+    growing = np.where(TIME < 0.9, 0.01, 1e12)
+    (finding, *_) = diagnose(make_record({"train/approx_kl": growing})).findings
+    assert (finding.name, finding.evidence[0].key) == ("nan-coming", "train/approx_kl")
+    keys = [band.key for band in bands_of(finding)]
+    assert keys == ["train/approx_kl", "train/value_loss"]
+    assert (bands_of(finding)[0].low, bands_of(finding)[0].high) == (0.003, 0.05)
+
+
+class Outline(HTMLParser):
+    """What a page consists of: headings, pictures with their words, and what it would load or run."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.headings: list[str] = []
+        self.pictures: list[tuple[str, str]] = []
+        self.paths: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        if tag == "img":
+            self.pictures.append((values.get("src") or "", values.get("alt") or ""))
+        self.paths += [value for name, value in attrs if name in ("src", "href", "action") and value is not None]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] in ("h1", "h2") and data.strip():
+            self.headings.append(data.strip())
+
+
+def test_page_has_the_order_of_a_report() -> None:
+    """Verdict, what to try first, findings, what was logged, what was looked for; pictures inside, each with its words."""
+    diagnosis = diagnose(make_record(HIGH | {"train/entropy_loss": -0.69 * np.exp(-30 * TIME)}, {"env": "CartPole-v1"}))
+    outline = Outline(to_html(make_page(diagnosis)))
+    assert outline.headings[:2] == ["The doctor's report", "What to try first"]
+    assert outline.headings[-2:] == ["What was logged", "What was looked for"]
+    found = [BY_NAME[finding.name].title for finding in diagnosis.findings]
+    assert [heading.rsplit(" (", 1)[0] for heading in outline.headings[2:-2]] == found
+    assert len(outline.pictures) == len(found) + 1
+    assert all(source.startswith("data:image/") and words for source, words in outline.pictures)
+    assert outline.paths == [source for source, _ in outline.pictures]
+    assert not {"script", "link", "iframe", "object", "form"} & set(outline.tags)
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="no chromium or chrome on this machine; its structure is tested above"
+)
+
+MEASURE = """<pre id="measured"></pre><script>
+addEventListener("load", () => {
+  const linear = c => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+  const light = s => { const [r, g, b] = s.match(/[0-9.]+/g).map(Number);
+    return .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b); };
+  const ground = light(getComputedStyle(document.body).backgroundColor);
+  const contrast = e => { const t = light(getComputedStyle(e).color);
+    return (Math.max(t, ground) + .05) / (Math.min(t, ground) + .05); };
+  document.getElementById("measured").textContent = JSON.stringify({
+    ground: ground,
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    pictures: [...document.images].map(i => i.complete && i.naturalWidth > 0 && i.width <= innerWidth),
+    contrast: Math.min(...[...document.querySelectorAll("h1, h2, p, td, th, figcaption, code")].map(contrast)),
+    first: document.querySelector("p").textContent,
+    top: [...document.querySelectorAll("code")].find(e => e.textContent.startsWith("sb3-edu train")).offsetTop,
+  });
+});
+</script></body>"""
+
+
+def browse(folder: Path, *flags: str) -> str:
+    """Run the browser without a window on what is in a folder, and give what it prints."""
+    assert BROWSER is not None
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+@needs_browser
+@pytest.mark.parametrize(("scheme", "width"), [(1, 1280), (0, 1280), (1, 500)], ids=["light", "dark", "phone"])
+def test_page_in_a_browser(scheme: int, width: int, tmp_path: Path) -> None:
+    """
+    In a real browser: every picture is shown and fits, nothing sticks out to the side, and all text can be read.
+
+    Read means a contrast of 4.5 (WCAG AA). The verdict is the first paragraph, and the command to paste stands on the first
+    screen. Dark is dark and light is light.
+    """
+    folder = write_page(diagnose(make_record(HIGH, {"env": "LunarLander-v3"})), tmp_path).parent
+    html = (folder / "doctor.html").read_text(encoding="utf-8")
+    (folder / "measured.html").write_text(html.replace("</body>", MEASURE), encoding="utf-8")
+    page = (folder / "measured.html").as_uri()
+    flags = (f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},900")
+    dom = browse(tmp_path, *flags, "--dump-dom", page)
+    measured = json.loads(dom.split('<pre id="measured">')[1].split("</pre>")[0].replace("&amp;", "&"))
+    assert (measured["ground"] > 0.9) is (scheme == 1)
+    assert measured["overflow"] <= 0
+    assert measured["pictures"]
+    assert all(measured["pictures"])
+    assert measured["contrast"] >= 4.5
+    assert measured["first"].startswith("Something is wrong.")
+    assert 0 < measured["top"] < 900
+
+
+@needs_browser
+def test_page_on_paper(tmp_path: Path) -> None:
+    """Printed, it is a PDF of several pages, and no longer than twice as many as it has sections."""
+    folder = write_page(diagnose(make_record(HIGH)), tmp_path).parent
+    paper = tmp_path / "page.pdf"
+    browse(tmp_path, f"--print-to-pdf={paper}", (folder / "doctor.html").as_uri())
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF")
+    pages = len(re.findall(rb"/Type\s*/Page\b(?!s)", content))
+    assert 2 <= pages <= 2 * len(make_page(diagnose(make_record(HIGH))).sections)

@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table, to_html
 from sb3_ppo_edu.bench.plots import BLUE, GREEN, GREY, VERMILLION
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
-from sb3_ppo_edu.doctor.diagnose import Comparison, Diagnosis, command
+from sb3_ppo_edu.doctor.diagnose import Comparison, Diagnosis, command, evidence_keys
 from sb3_ppo_edu.doctor.findings import Band, Finding
 from sb3_ppo_edu.doctor.record import Record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, EXPLAINED_BAND, KL_BAND, RETURN_BAND, SYMPTOMS
@@ -135,7 +135,7 @@ def lead(diagnosis: Diagnosis) -> list[str]:
     end = int(record.steps[-1]) if len(record.steps) else 0
     return [
         f"**{VERDICTS[diagnosis.verdict]}.** {diagnosis.summary}",
-        f"`{record.source}`: {record.updates} updates, {end:,} steps.",
+        f"`{record.source}`: {record.updates:,} updates, {end:,} steps.",
         *record.notes,
     ]
 
@@ -159,13 +159,10 @@ def advice(diagnosis: Diagnosis) -> list[Section]:
             BY_NAME[finding.name].title,
             "" if finding.explained_by is None else f"of: {BY_NAME[finding.explained_by].title}",
             f"{finding.confidence:.0%}",
-            f"{finding.severity:.0%}",
         ]
         for finding in diagnosis.findings
     ]
-    return [
-        Section("What to try first", text, Table(["finding", "may be a consequence", "confidence", "severity"], rows, names=2))
-    ]
+    return [Section("What to try first", text, Table(["finding", "may be a consequence", "confidence"], rows, names=2))]
 
 
 def finding_section(record: Record, finding: Finding) -> Section:
@@ -183,12 +180,24 @@ def finding_section(record: Record, finding: Finding) -> Section:
         f"**What to do:** {symptom.remedy}",
         f"Healthy: {symptom.healthy}. Source: {symptom.source}. When it does not apply: {symptom.not_when}",
     ]
-    bands = [band for band in symptom.bands if record.has(band.key)]
+    bands = [band for band in bands_of(finding) if record.has(band.key)]
     picture = None
     if bands:
         caption = f"{', '.join(band.key for band in bands)} over the steps of the training; green is the healthy range."
         picture = Picture(f"doctor-{finding.name}.png", draw_metrics([record], bands), caption)
     return Section(f"{symptom.title} ({finding.confidence:.0%})", text, picture=picture)
+
+
+def bands_of(finding: Finding) -> list[Band]:
+    """
+    List what a finding rests on, to be drawn.
+
+    :param finding: the finding
+    :return: what it names as evidence, in front, and what else its symptom shows; each once
+    """
+    bands = {band.key: band for band in (*OVERVIEW, *BY_NAME[finding.name].bands)}
+    keys = dict.fromkeys([*evidence_keys(finding), *(band.key for band in BY_NAME[finding.name].bands)])
+    return [bands.get(key, Band(key, None, None)) for key in keys]
 
 
 def examined_text(diagnosis: Diagnosis) -> list[str]:

@@ -136,7 +136,14 @@ img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 figcaption, footer { color: var(--quiet); font-size: 0.88rem; }
 figure { margin: 1rem 0; }
 code { font-family: ui-monospace, monospace; font-size: 0.92em; }
-@media print { body { max-width: none; } h2, figure, table { break-inside: avoid; } }
+@media print {
+  :root { --text: #000000; --quiet: #444444; --line: #b0b0b0; --ground: #ffffff; --stripe: #ffffff; }
+  body { max-width: none; }
+  .scroll { overflow: visible; }
+  th, td { white-space: normal; }
+  h2 { break-after: avoid; }
+  h2, figure, tr { break-inside: avoid; }
+}
 </style>
 </head>
 <body>
