@@ -1,0 +1,246 @@
+# %% [markdown]
+# # 01 From REINFORCE to actor-critic
+#
+# Try something, see how it went, and do more of what went well. That is the whole of policy gradients, and REINFORCE is that
+# sentence as a formula. In this lesson you write it, see why nobody uses it bare, add a critic, and drive it into the ground
+# with a step that is too large. PPO is the answer to that last part.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch.distributions import Categorical
+
+from sb3_ppo_edu import Reinforce
+from sb3_ppo_edu.course.lesson import Curve, begin, quick, table
+from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.teaching import check
+
+begin()
+
+# %% [markdown]
+# ## What an action led to
+#
+# An action can only be praised for what came after it. The **return** from step $t$ on adds up the later rewards, each step away
+# counting $\gamma$ less:
+#
+# $$G_t = r_t + \gamma r_{t+1} + \gamma^2 r_{t+2} + \dots = r_t + \gamma\,G_{t+1}$$
+
+
+# %% exercise="discounted_returns" todo="walk from the last step to the first"
+def discounted_returns(rewards, gamma=0.99):
+    """
+    Compute the returns of one finished episode.
+
+    :param rewards: array of shape (n_steps,)
+    :param gamma: discount factor
+    :return: shape (n_steps,)
+    """
+    ### BEGIN SOLUTION
+    returns = np.zeros_like(rewards)
+    following = 0.0
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + gamma * following
+        returns[t] = following
+    return returns
+    ### END SOLUTION
+
+
+# %% check="discounted_returns"
+check("discounted_returns", discounted_returns)
+
+# %%
+print("three rewards of 1, γ = 0.9:", discounted_returns(np.ones(3), 0.9))
+
+# %% [markdown]
+# ## REINFORCE
+#
+# The policy $\pi_\theta$ draws actions at random, so its performance $J(\theta)$ is an expectation, and its gradient is one as well:
+#
+# $$\nabla_\theta J = \mathbb E\Big[\sum_t \nabla_\theta \log\pi_\theta(a_t|s_t)\; G_t\Big]$$
+#
+# In words: make each action likelier in proportion to what followed. No model of the world is needed, only samples. An optimizer
+# minimises, so the loss whose gradient this is (up to the number of samples) has a minus sign.
+
+
+# %% exercise="reinforce_loss" todo="each log-prob weighed by its return, averaged, with the sign of a loss"
+def reinforce_loss(log_probs, returns):
+    """
+    Compute the loss of REINFORCE.
+
+    :param log_probs: log π of the actions taken, shape (batch,)
+    :param returns: what followed, shape (batch,)
+    :return: one number to minimise
+    """
+    ### BEGIN SOLUTION
+    return -(log_probs * returns).mean()
+    ### END SOLUTION
+
+
+# %% check="reinforce_loss"
+check("reinforce_loss", reinforce_loss)
+
+# %% [markdown]
+# Is it right? On a slot machine with three arms everything can be worked out: $J = \sum_a \pi(a)\,R(a)$. Compare the true gradient
+# with the average over samples.
+
+# %%
+PAYS = torch.tensor([1.0, 2.0, 4.0])
+
+
+def sampled_gradients(n_batches, batch_size, offset=0.0, baseline=0.0, seed=0):
+    """Gradients of J with respect to the logits, one for each batch of pulls."""
+    torch.manual_seed(seed)
+    gradients = []
+    for _ in range(n_batches):
+        logits = torch.zeros(3, requires_grad=True)
+        policy = Categorical(logits=logits)
+        arms = policy.sample((batch_size,))
+        loss = reinforce_loss(policy.log_prob(arms), PAYS[arms] + offset - baseline)
+        gradients.append(-torch.autograd.grad(loss, logits)[0])
+    return torch.stack(gradients)
+
+
+logits = torch.zeros(3, requires_grad=True)
+(truth,) = torch.autograd.grad((Categorical(logits=logits).probs * PAYS).sum(), logits)
+sampled = sampled_gradients(quick(2000, 200), 20)
+table(
+    ["gradient of J", "arm 0", "arm 1", "arm 2"],
+    [
+        ["the truth", *truth.tolist()],
+        ["mean of REINFORCE", *sampled.mean(0).tolist()],
+        ["its standard deviation", *sampled.std(0).tolist()],
+    ],
+)
+
+# %% [markdown]
+# Right on average, and noisy: one batch of 20 pulls is off by half of the gradient's own size, in a game with one state and three
+# arms.
+#
+# ## The same game, paid 10 more
+#
+# Suppose that each arm pays 10 more. Nothing that matters has changed. But now every pull looks like a success, all arms are pushed up,
+# and only the *differences* between pushes teach anything. Subtracting a **baseline** $b$ mends that, and is free:
+# $\mathbb E[\nabla\log\pi\cdot b] = b\,\nabla\sum_a\pi(a) = 0$.
+
+# %%
+mean_pay = PAYS.mean().item()
+variants = {
+    "as it was": {},
+    "10 more": {"offset": 10.0},
+    "10 more, minus a baseline": {"offset": 10.0, "baseline": 10.0 + mean_pay},
+}
+rows = []
+for name, arguments in variants.items():
+    gradients = sampled_gradients(quick(2000, 200), 20, **arguments)
+    right_way = (gradients @ truth > 0).float().mean().item()
+    rows.append([name, *gradients.mean(0).tolist(), gradients.std(0).mean().item(), right_way])
+table(["", "arm 0", "arm 1", "arm 2", "noise", "share uphill"], rows)
+
+# %% [markdown]
+# The same mean every time; the noise is another matter. The best simple baseline is what was to be expected anyway.
+#
+# ## Actor and critic
+#
+# In a game with many states, what was to be expected depends on the state: so a second network, the **critic**, learns
+# $V(s) \approx \mathbb E[G]$, and the actor is trained on the **advantage** $\hat A_t = G_t - V(s_t)$.
+#
+# Both losses go into one number, and there is a trap: $V$ appears in both. In the critic's loss it is what learns. In the actor's it is
+# part of a *weight*, a constant. Let the gradient through there and the critic learns to flatter the actor.
+#
+# $$\mathcal L = -\frac1n\sum_t \log\pi_\theta(a_t|s_t)\;\hat A_t \;+\; c_v\,\frac1n\sum_t \big(G_t - V(s_t)\big)^2$$
+
+
+# %% exercise="actor_critic_loss" todo="flatten the values; the advantage is a constant for the actor, the value is not for the critic"
+def actor_critic_loss(log_probs, values, returns, vf_coef=0.5):
+    """
+    Compute the loss of an actor-critic.
+
+    :param log_probs: log π of the actions taken, shape (batch,)
+    :param values: from the critic, shape (batch, 1): a column, as a linear layer gives it
+    :param returns: shape (batch,)
+    :param vf_coef: weight of the critic's loss
+    :return: one number to minimise
+    """
+    ### BEGIN SOLUTION
+    values = values.squeeze(-1)
+    advantages = (returns - values).detach()
+    policy_loss = -(log_probs * advantages).mean()
+    value_loss = ((returns - values) ** 2).mean()
+    return policy_loss + vf_coef * value_loss
+    ### END SOLUTION
+
+
+# %% check="actor_critic_loss"
+check("actor_critic_loss", actor_critic_loss)
+
+# %% [markdown]
+# ## On CartPole
+#
+# Balance a pole on a cart: 1 point a step, 500 at most. The package's `Reinforce`, without and with a critic, three seeds each. Note that
+# one seed would have told you whatever you like.
+
+# %%
+STEPS = quick(80_000, 4096)
+figure, axes = plt.subplots()
+rows = []
+for colour, baseline in enumerate((False, True)):
+    name = "with a critic" if baseline else "without"
+    finals = []
+    for seed in range(quick(3, 1)):
+        env = make_training_env("CartPole-v1", n_envs=4, seed=seed)
+        curve = Curve()
+        Reinforce("MlpPolicy", env, n_steps=512, baseline=baseline, seed=seed).learn(STEPS, callback=curve)
+        curve.draw(axes, name if seed == 0 else "_")
+        axes.lines[-1].set_color(f"C{colour}")
+        finals.append(np.mean(curve.returns[-20:]))
+    rows.append([name, str([round(float(x)) for x in finals]), np.mean(finals)])
+axes.legend()
+plt.show()
+table(["REINFORCE", "last 20 episodes, by seed", "mean"], rows)
+
+# %% [markdown]
+# ## Too large a step
+#
+# A neural network does not know that its outputs are probabilities of the *next* data. Change it too much, and the new policy collects
+# garbage, learns from garbage, and never comes back: a supervised learner that overshoots sees the same data set again, a
+# policy does not. Here is the critic's REINFORCE with six learning rates.
+
+# %%
+RATES = quick([1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], [1e-2, 3e-1])
+best, last = [], []
+curves = {}
+for rate in RATES:
+    of_seeds = []
+    for seed in range(quick(2, 1)):
+        env = make_training_env("CartPole-v1", n_envs=4, seed=seed)
+        curve = Curve()
+        Reinforce("MlpPolicy", env, learning_rate=rate, n_steps=512, baseline=True, seed=seed).learn(STEPS, callback=curve)
+        running = np.convolve(curve.returns, np.ones(20) / 20, "valid")
+        of_seeds.append((running.max(), running[-1]))
+        curves[rate, seed] = curve
+    best.append([one for one, _ in of_seeds])
+    last.append([one for _, one in of_seeds])
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+for numbers, marker, label in ((best, "^", "best 20 episodes"), (last, "o", "last 20 episodes")):
+    axes[0].semilogx(RATES, np.mean(numbers, axis=1), marker=marker, label=label)
+axes[0].set_xlabel("learning rate")
+axes[0].set_ylabel("return, mean over seeds")
+axes[0].legend()
+for rate in (RATES[0], RATES[-2], RATES[-1]):
+    curves[rate, 0].draw(axes[1], f"learning rate {rate:g}")
+axes[1].legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# On the left a sweet spot, and a gap that opens to the right of it: those runs *had* a good policy and lost it. On the right, the
+# largest rate dies within a few updates: the policy becomes certain of one action, so that it never tries the other again, and
+# $\log\pi$ of what it never does has no gradient. An average over good and bad runs would hide all that; look at the curves.
+#
+# A small learning rate is safe and slow, and what is safe today may be too large tomorrow. What we really want to bound is
+# not the step of the *parameters* but how far the *policy* moves. TRPO does that with a constraint and second derivatives. PPO
+# does it with a `min` and a `clip`: lesson 03.
+#
+# **What to remember.** The policy gradient is right on average and noisy. A baseline costs nothing and takes noise away; the critic is
+# a baseline that learns, detached where it is a weight. And the danger is not a wrong gradient but a step that is too long.
