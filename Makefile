@@ -16,7 +16,7 @@ NAME    =
 ARGS    =
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-envpool slow check format wheel lock import-time clean
+.PHONY: help install train notebooks test test-envpool slow check format wheel lock import-time clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 
 train: $(STAMP) ## train on LunarLanderContinuous-v3, compare with a random policy, leave everything in runs/
 	@$(BIN)/sb3-edu train --env $(ENV_ID) $(if $(STEPS),--steps $(STEPS)) --seed $(SEED) $(if $(NAME),--name $(NAME)) $(ARGS)
+
+notebooks: $(STAMP) ## open the lessons in JupyterLab, at lesson 01
+	@$(BIN)/jupyter lab notebooks/student/01_policy_gradients.ipynb
 
 test: $(STAMP) ## run the tests, with the coverage of the floors 1 to 3
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow" --cov --cov-report term $(ARGS)

@@ -190,7 +190,9 @@ for colour, baseline in enumerate((False, True)):
     for seed in range(quick(3, 1)):
         env = make_training_env("CartPole-v1", n_envs=4, seed=seed)
         curve = Curve()
-        Reinforce("MlpPolicy", env, n_steps=512, baseline=baseline, seed=seed).learn(STEPS, callback=curve)
+        Reinforce("MlpPolicy", env, n_steps=512, baseline=baseline, seed=seed).learn(
+            STEPS, callback=curve
+        )
         curve.draw(axes, name if seed == 0 else "_")
         axes.lines[-1].set_color(f"C{colour}")
         finals.append(np.mean(curve.returns[-20:]))
@@ -215,7 +217,9 @@ for rate in RATES:
     for seed in range(quick(2, 1)):
         env = make_training_env("CartPole-v1", n_envs=4, seed=seed)
         curve = Curve()
-        Reinforce("MlpPolicy", env, learning_rate=rate, n_steps=512, baseline=True, seed=seed).learn(STEPS, callback=curve)
+        Reinforce(
+            "MlpPolicy", env, learning_rate=rate, n_steps=512, baseline=True, seed=seed
+        ).learn(STEPS, callback=curve)
         running = np.convolve(curve.returns, np.ones(20) / 20, "valid")
         of_seeds.append((running.max(), running[-1]))
         curves[rate, seed] = curve

@@ -55,7 +55,12 @@ check("td_errors", td_errors)
 # $\delta_2 = 1 + 0 - 0.5 = 0.5$ and $\delta_1 = \delta_0 = 1 + 0.9 \cdot 0.5 - 0.5 = 0.95$.
 
 # %%
-TOY = {"rewards": np.ones(3), "values": np.full(3, 0.5), "dones": np.array([0.0, 0.0, 1.0]), "next_value": 0.0}
+TOY = {
+    "rewards": np.ones(3),
+    "values": np.full(3, 0.5),
+    "dones": np.array([0.0, 0.0, 1.0]),
+    "next_value": 0.0,
+}
 print("TD errors:", td_errors(**TOY, gamma=0.9))
 
 # %% [markdown]
@@ -129,7 +134,11 @@ axes.set_xlabel("step")
 axes.set_ylabel("advantage")
 axes.legend(loc="center right")
 plt.show()
-print("with the shifted mask the last action of episode one gets", shifted[3].round(2), "for a reward of episode two")
+print(
+    "with the shifted mask the last action of episode one gets",
+    shifted[3].round(2),
+    "for a reward of episode two",
+)
 
 # %% [markdown]
 # Nothing crashes, and an agent trained with it may even learn, only worse. Such errors are found by small examples with known
@@ -202,7 +211,9 @@ axes.set_xlabel("λ")
 axes.set_ylabel("error of the estimated advantage")
 axes.legend()
 plt.show()
-print(f"the truth is {truth:.3f}; least error, {error.min():.2f}, at λ = {lambdas[error.argmin()]:g}")
+print(
+    f"the truth is {truth:.3f}; least error, {error.min():.2f}, at λ = {lambdas[error.argmin()]:g}"
+)
 
 # %% [markdown]
 # With $\lambda = 0$ the action never hears of its merit: ten steps away, $(\gamma\lambda)^{10}$ of it arrives, which is nothing.
@@ -249,7 +260,9 @@ LIMIT = 50
 ends = np.zeros(LIMIT)
 ends[-1] = 1.0
 plain = monte_carlo_returns(np.ones(LIMIT), ends, np.array(0.0), 0.99)
-mended_rewards = bootstrap_time_limits(np.ones(LIMIT), np.zeros(LIMIT), ends, np.full(LIMIT, 100.0), 0.99)
+mended_rewards = bootstrap_time_limits(
+    np.ones(LIMIT), np.zeros(LIMIT), ends, np.full(LIMIT, 100.0), 0.99
+)
 mended = monte_carlo_returns(mended_rewards, ends, np.array(0.0), 0.99)
 
 figure, axes = plt.subplots()

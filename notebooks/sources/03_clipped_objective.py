@@ -55,7 +55,9 @@ logits = torch.zeros(3, requires_grad=True)
 log_probs = Categorical(logits=logits).log_prob(torch.tensor([0, 1, 2, 0]))
 advantages = torch.tensor([1.0, -0.5, 0.3, 2.0])
 (of_ratio,) = torch.autograd.grad(
-    (probability_ratio(log_probs, log_probs.detach()) * advantages).mean(), logits, retain_graph=True
+    (probability_ratio(log_probs, log_probs.detach()) * advantages).mean(),
+    logits,
+    retain_graph=True,
 )
 (of_log_prob,) = torch.autograd.grad((log_probs * advantages).mean(), logits)
 print("gradient through the ratio:   ", of_ratio.tolist())
@@ -105,7 +107,9 @@ def draw(clip_range=0.2):
         objective = clipped_objective(ratio, torch.full_like(ratio, advantage), clip_range)
         (slope,) = torch.autograd.grad(objective.sum(), ratio)
         top, bottom = axes[:, column]
-        top.plot(ratio.detach(), (ratio * advantage).detach(), ":", color="grey", label="not clipped")
+        top.plot(
+            ratio.detach(), (ratio * advantage).detach(), ":", color="grey", label="not clipped"
+        )
         top.plot(ratio.detach(), objective.detach(), color="C2", linewidth=2.5, label="PPO")
         top.set_title("a good action (Â = 1)" if advantage > 0 else "a bad action (Â = −1)")
         bottom.plot(ratio.detach(), slope, color="C1")
@@ -138,7 +142,10 @@ draw()
 try:
     from ipywidgets import FloatSlider, interact
 
-    interact(draw, clip_range=FloatSlider(value=0.2, min=0.05, max=0.5, step=0.05, continuous_update=False))
+    interact(
+        draw,
+        clip_range=FloatSlider(value=0.2, min=0.05, max=0.5, step=0.05, continuous_update=False),
+    )
 except ImportError:
     print("No sliders here (pip install ipywidgets); call draw(0.1) or draw(0.4) instead.")
 
@@ -167,7 +174,11 @@ def reuse(objective, steps, learning_rate=0.02, seed=0):
         optimizer.zero_grad()
         (-objective(ratio, advantages).mean()).backward()
         optimizer.step()
-        divergences.append(torch.distributions.kl_divergence(old, Categorical(logits=logits.detach())).mean().item())
+        divergences.append(
+            torch.distributions.kl_divergence(old, Categorical(logits=logits.detach()))
+            .mean()
+            .item()
+        )
         largest.append(ratio.max().item())
     return divergences, largest
 
@@ -251,8 +262,21 @@ for distance in (0.02, 0.1, 0.5):
         k1.append((old - new).mean().item())
         k3.append(approx_kl(new, old).item())
     share = np.mean(np.array(k1) < 0)
-    rows.append([f"mean moved by {distance}", distance**2 / 2, np.mean(k1), np.std(k1), share, np.mean(k3), np.std(k3)])
-table(["Gaussians, batches of 64", "truth", "k1 mean", "k1 std", "k1 below 0", "k3 mean", "k3 std"], rows)
+    rows.append(
+        [
+            f"mean moved by {distance}",
+            distance**2 / 2,
+            np.mean(k1),
+            np.std(k1),
+            share,
+            np.mean(k3),
+            np.std(k3),
+        ]
+    )
+table(
+    ["Gaussians, batches of 64", "truth", "k1 mean", "k1 std", "k1 below 0", "k3 mean", "k3 std"],
+    rows,
+)
 
 # %% [markdown]
 # For small changes, the ones that PPO makes, k1's noise is many times the number that it estimates.
@@ -290,10 +314,14 @@ check("clipped_value_loss", clipped_value_loss)
 # %%
 values = torch.linspace(-1.0, 3.0, 401, requires_grad=True)
 old_value, target = torch.tensor(1.0), torch.tensor(2.0)
-lecture = torch.stack([clipped_value_loss(v[None], old_value[None], target[None], 0.5) for v in values])
+lecture = torch.stack(
+    [clipped_value_loss(v[None], old_value[None], target[None], 0.5) for v in values]
+)
 without_max = (old_value + (values - old_value).clamp(-0.5, 0.5) - target) ** 2
 figure, axes = plt.subplots()
-axes.plot(values.detach(), ((values - target) ** 2).detach(), ":", color="grey", label="not clipped")
+axes.plot(
+    values.detach(), ((values - target) ** 2).detach(), ":", color="grey", label="not clipped"
+)
 axes.plot(values.detach(), without_max.detach(), color="C1", label="clipped, no max (SB3)")
 axes.plot(values.detach(), lecture.detach(), color="C2", label="the lecture's, with max")
 axes.axvspan(0.5, 1.5, color="C0", alpha=0.1)

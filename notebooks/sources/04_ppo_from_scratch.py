@@ -38,11 +38,20 @@ class ActorCritic(nn.Module):
 
     def __init__(self, observation_size, n_actions, width=64):
         super().__init__()
-        self.actor_body = nn.Sequential(nn.Linear(observation_size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
-        self.critic_body = nn.Sequential(nn.Linear(observation_size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
+        self.actor_body = nn.Sequential(
+            nn.Linear(observation_size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
+        )
+        self.critic_body = nn.Sequential(
+            nn.Linear(observation_size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
+        )
         self.actor_head = nn.Linear(width, n_actions)
         self.critic_head = nn.Linear(width, 1)
-        gains = {"actor_body": 2**0.5, "critic_body": 2**0.5, "actor_head": 0.01, "critic_head": 1.0}
+        gains = {
+            "actor_body": 2**0.5,
+            "critic_body": 2**0.5,
+            "actor_head": 0.01,
+            "critic_head": 1.0,
+        }
         for name, gain in gains.items():
             for layer in getattr(self, name).modules():
                 if isinstance(layer, nn.Linear):
@@ -68,7 +77,9 @@ class ActorCritic(nn.Module):
 # %%
 def collect(net, envs, observations, n_steps, gamma):
     """Play n_steps in each environment; return the rollout as arrays of shape (n_steps, n_envs, ...), and where things stand."""
-    rollout = {name: [] for name in ("observations", "actions", "log_probs", "values", "rewards", "dones")}
+    rollout = {
+        name: [] for name in ("observations", "actions", "log_probs", "values", "rewards", "dones")
+    }
     finished = []
     for _ in range(n_steps):
         with torch.no_grad():
@@ -81,7 +92,10 @@ def collect(net, envs, observations, n_steps, gamma):
                 finished.append(info["episode"]["r"])
             if dones[i] and info["TimeLimit.truncated"]:
                 with torch.no_grad():
-                    rewards[i] += gamma * net.value(torch.as_tensor(info["terminal_observation"][None])).item()
+                    rewards[i] += (
+                        gamma
+                        * net.value(torch.as_tensor(info["terminal_observation"][None])).item()
+                    )
         for name, what in (
             ("observations", observations),
             ("actions", actions.numpy()),
@@ -94,7 +108,12 @@ def collect(net, envs, observations, n_steps, gamma):
         observations = next_observations
     with torch.no_grad():
         last_values = net.value(torch.as_tensor(observations)).numpy()
-    return {name: np.stack(parts) for name, parts in rollout.items()}, observations, last_values, finished
+    return (
+        {name: np.stack(parts) for name, parts in rollout.items()},
+        observations,
+        last_values,
+        finished,
+    )
 
 
 # %% [markdown]
@@ -225,24 +244,35 @@ def train(env_id, total_steps, n_envs=2, n_steps=128, batch_size=64, n_epochs=4,
     returns = []
 
     for _ in range(-(-total_steps // (n_steps * n_envs))):
-        rollout, observations, last_values, finished = collect(net, envs, observations, n_steps, gamma)
+        rollout, observations, last_values, finished = collect(
+            net, envs, observations, n_steps, gamma
+        )
         returns += finished
-        rollout["advantages"] = compute_gae(rollout["rewards"], rollout["values"], rollout["dones"], last_values, gamma, lam)
+        rollout["advantages"] = compute_gae(
+            rollout["rewards"], rollout["values"], rollout["dones"], last_values, gamma, lam
+        )
         rollout["returns"] = rollout["advantages"] + rollout["values"]
         # From (n_steps, n_envs, ...) to one row per transition, environment after environment.
-        flat = {name: torch.as_tensor(array.swapaxes(0, 1).reshape(-1, *array.shape[2:])) for name, array in rollout.items()}
+        flat = {
+            name: torch.as_tensor(array.swapaxes(0, 1).reshape(-1, *array.shape[2:]))
+            for name, array in rollout.items()
+        }
 
         for _ in range(n_epochs):
             order = np.random.permutation(n_steps * n_envs)
             for start in range(0, len(order), batch_size):
-                batch = {name: tensor[order[start : start + batch_size]] for name, tensor in flat.items()}
+                batch = {
+                    name: tensor[order[start : start + batch_size]] for name, tensor in flat.items()
+                }
                 policy = net.policy(batch["observations"])
                 advantages = normalize_advantages(batch["advantages"])
                 policy_loss = compute_policy_loss(
                     policy.log_prob(batch["actions"]), batch["log_probs"], advantages, clip_epsilon
                 )
                 value_loss = F.mse_loss(batch["returns"], net.value(batch["observations"]))
-                loss = total_loss(policy_loss, value_loss, policy.entropy().mean(), vf_coef, ent_coef)
+                loss = total_loss(
+                    policy_loss, value_loss, policy.entropy().mean(), vf_coef, ent_coef
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(net.parameters(), max_grad_norm)
@@ -273,7 +303,9 @@ model = theirs("autograd")
 rows = []
 for mine, (name, other) in zip(net.parameters(), model.policy.named_parameters(), strict=True):
     difference = (mine - other).abs().max().item()
-    rows.append([name, str(tuple(mine.shape)), "yes" if torch.equal(mine, other) else "no", difference])
+    rows.append(
+        [name, str(tuple(mine.shape)), "yes" if torch.equal(mine, other) else "no", difference]
+    )
 table([f"after {TOTAL:,} steps", "shape", "equal to the bit", "largest difference"], rows)
 
 # %% [markdown]
@@ -312,7 +344,16 @@ table(
 # %%
 STEPS = quick(40_960, 512)
 began = time.perf_counter()
-_, returns = train("CartPole-v1", STEPS, n_envs=8, n_steps=256, batch_size=256, n_epochs=10, learning_rate=1e-3, ent_coef=0.0)
+_, returns = train(
+    "CartPole-v1",
+    STEPS,
+    n_envs=8,
+    n_steps=256,
+    batch_size=256,
+    n_epochs=10,
+    learning_rate=1e-3,
+    ent_coef=0.0,
+)
 seconds = time.perf_counter() - began
 figure, axes = plt.subplots()
 axes.plot(returns, ".", markersize=2, color="grey")
@@ -320,7 +361,9 @@ axes.plot(np.convolve(returns, np.ones(20) / 20, "valid"), color="C0")
 axes.set_xlabel("episode")
 axes.set_ylabel("return")
 plt.show()
-print(f"{STEPS:,} steps in {seconds:.0f} seconds; the last 20 episodes: {np.mean(returns[-20:]):.0f} of 500")
+print(
+    f"{STEPS:,} steps in {seconds:.0f} seconds; the last 20 episodes: {np.mean(returns[-20:]):.0f} of 500"
+)
 
 # %% [markdown]
 # **What to remember.** PPO is some hundred lines, and each of them is a decision: when `done` is noted, what a time limit means, over what

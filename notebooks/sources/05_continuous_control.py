@@ -56,8 +56,12 @@ for dimensions in (1, 6, 17):
     actions = torch.zeros(1, dimensions)
     old_mean, new_mean = torch.full_like(actions, 0.3), torch.full_like(actions, 0.25)
     log_std = torch.full((dimensions,), -0.5)
-    log_ratio = gaussian_log_prob(actions, new_mean, log_std) - gaussian_log_prob(actions, old_mean, log_std)
-    rows.append([f"{dimensions} dimensions", log_ratio.exp().item(), (log_ratio / dimensions).exp().item()])
+    log_ratio = gaussian_log_prob(actions, new_mean, log_std) - gaussian_log_prob(
+        actions, old_mean, log_std
+    )
+    rows.append(
+        [f"{dimensions} dimensions", log_ratio.exp().item(), (log_ratio / dimensions).exp().item()]
+    )
 table(["each mean moved by 0.05", "ratio", "with a mean instead of the sum"], rows)
 
 # %% [markdown]
@@ -83,7 +87,9 @@ for panel, (name, actions) in zip(axes, seen.items(), strict=True):
     panel.set_xlabel("action")
 axes[0].set_ylabel("density")
 plt.show()
-print(f"{(raw.abs() > 1).float().mean():.0%} of the Gaussian's actions are outside, and end on a bound")
+print(
+    f"{(raw.abs() > 1).float().mean():.0%} of the Gaussian's actions are outside, and end on a bound"
+)
 
 # %% [markdown]
 # Clipping is SB3's default and ours. It works, as long as you keep to one rule: log-probabilities are those of the *raw* action, which is what
@@ -125,7 +131,10 @@ check("squashed_log_prob", squashed_log_prob)
 # %%
 y = torch.linspace(-0.99999, 0.99999, 200_001, dtype=torch.float64)[:, None]
 u = torch.atanh(y)
-mean, log_std = torch.tensor([[0.6]], dtype=torch.float64), torch.log(torch.tensor([0.7], dtype=torch.float64))
+mean, log_std = (
+    torch.tensor([[0.6]], dtype=torch.float64),
+    torch.log(torch.tensor([0.7], dtype=torch.float64)),
+)
 with_jacobian = torch.exp(squashed_log_prob(u, mean, log_std))
 without = torch.exp(gaussian_log_prob(u, mean, log_std))
 print(
@@ -155,7 +164,9 @@ print("log ratio without:", left_out.numpy().round(4))
 # %%
 stds = torch.linspace(0.05, 4.0, 80)
 of_raw = Normal(0.0, stds).entropy()
-squashed = TanhGaussianDistribution(1).proba_distribution(torch.zeros(80, 1), torch.log(stds[:, None]))
+squashed = TanhGaussianDistribution(1).proba_distribution(
+    torch.zeros(80, 1), torch.log(stds[:, None])
+)
 of_action = squashed.entropy()
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.5))
 axes[0].plot(stds, of_raw, label="of u, without the Jacobian")
@@ -166,7 +177,13 @@ axes[0].set_xlabel("σ")
 axes[0].set_ylabel("entropy in nats")
 axes[0].legend()
 for std in (0.5, 0.9, 3.0):
-    axes[1].hist(torch.tanh(std * torch.randn(SAMPLES)).numpy(), bins=60, density=True, histtype="step", label=f"σ = {std}")
+    axes[1].hist(
+        torch.tanh(std * torch.randn(SAMPLES)).numpy(),
+        bins=60,
+        density=True,
+        histtype="step",
+        label=f"σ = {std}",
+    )
 axes[1].set_xlabel("action")
 axes[1].legend()
 plt.show()
@@ -189,13 +206,21 @@ for _ in range(quick(300, 20)):
     log_std = torch.zeros(1, requires_grad=True)
     policy = TanhGaussianDistribution(1).proba_distribution(torch.zeros(256, 1), log_std)
     actions = policy.sample().detach()
-    true_gradients.append(torch.autograd.grad(policy.entropy().mean(), log_std, retain_graph=True)[0].item())
-    fallback_gradients.append(torch.autograd.grad(-policy.log_prob(actions).mean(), log_std)[0].item())
+    true_gradients.append(
+        torch.autograd.grad(policy.entropy().mean(), log_std, retain_graph=True)[0].item()
+    )
+    fallback_gradients.append(
+        torch.autograd.grad(-policy.log_prob(actions).mean(), log_std)[0].item()
+    )
 table(
     ["d entropy / d log σ, at σ = 1", "mean", "standard deviation"],
     [
         ["exact (quadrature)", np.mean(true_gradients), np.std(true_gradients)],
-        ["mean of −log π over its own actions", np.mean(fallback_gradients), np.std(fallback_gradients)],
+        [
+            "mean of −log π over its own actions",
+            np.mean(fallback_gradients),
+            np.std(fallback_gradients),
+        ],
     ],
 )
 
@@ -211,7 +236,13 @@ table(
 rows = []
 for value in (1.0, 4.0, 8.0, 9.5, 12.0):
     u = torch.tensor(value)
-    rows.append([f"u = {value:g}", f"{torch.tanh(u).item():.8f}", f"{torch.atanh(torch.tanh(u)).item():.4f}"])
+    rows.append(
+        [
+            f"u = {value:g}",
+            f"{torch.tanh(u).item():.8f}",
+            f"{torch.atanh(torch.tanh(u)).item():.4f}",
+        ]
+    )
 table(["", "tanh(u)", "and back"], rows)
 
 # %% [markdown]
@@ -226,7 +257,9 @@ for colour, name in enumerate(("gaussian", "tanh_gaussian", "beta")):
     scores = []
     for seed in range(quick(2, 1)):
         settings, env = recipe("Pendulum-v1", seed=seed)
-        model = EduPPO(settings.policy, env, seed=seed, action_distribution=name, **settings.algorithm)
+        model = EduPPO(
+            settings.policy, env, seed=seed, action_distribution=name, **settings.algorithm
+        )
         curve = Curve(settings)
         model.learn(quick(61_440, 4096), callback=curve)
         curve.draw(axes, name if seed == 0 else "_")

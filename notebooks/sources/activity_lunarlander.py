@@ -53,7 +53,9 @@ print("observations:", env.observation_space.shape, "  actions:", env.action_spa
 # %%
 settings, _ = recipe(ENV_ID)
 random_play = play_randomly(settings, episodes=quick(50, 5))
-print(f"random actions: {np.mean(random_play.returns):.0f} ± {np.std(random_play.returns):.0f} points")
+print(
+    f"random actions: {np.mean(random_play.returns):.0f} ± {np.std(random_play.returns):.0f} points"
+)
 
 # %% [markdown]
 # ## 3. Actor and critic
@@ -73,7 +75,10 @@ model = EduPPO(settings.policy, lander, seed=0, **settings.algorithm)
 print(model.policy.mlp_extractor)
 print("log std of the two actions:", model.policy.log_std.tolist())
 print(
-    {name: settings.algorithm[name] for name in ("n_steps", "batch_size", "n_epochs", "clip_range", "gae_lambda", "ent_coef")}
+    {
+        name: settings.algorithm[name]
+        for name in ("n_steps", "batch_size", "n_epochs", "clip_range", "gae_lambda", "ent_coef")
+    }
 )
 
 # %% [markdown]
@@ -203,7 +208,9 @@ check("compute_policy_loss", compute_policy_loss)
 # %%
 log_probs = torch.tensor([0.0, 0.1, -0.1])
 old_log_probs = torch.tensor([0.0, 0.0, 0.0])
-loss = compute_policy_loss(log_probs, old_log_probs, torch.tensor([1.0, 1.0, -1.0]), clip_epsilon=0.2)
+loss = compute_policy_loss(
+    log_probs, old_log_probs, torch.tensor([1.0, 1.0, -1.0]), clip_epsilon=0.2
+)
 print(f"loss: {loss.item():.3f}")
 
 # %% [markdown]
@@ -265,14 +272,20 @@ class MyPPO(EduPPO):
         self._update_learning_rate(self.policy.optimizer)
         for epoch in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size):
-                values, log_probs, _ = self.policy.evaluate_actions(batch.observations, batch.actions)
+                values, log_probs, _ = self.policy.evaluate_actions(
+                    batch.observations, batch.actions
+                )
                 advantages = normalize_advantages(batch.advantages)
-                policy_loss = compute_policy_loss(log_probs, batch.old_log_prob, advantages, self.clip_range(1.0))
+                policy_loss = compute_policy_loss(
+                    log_probs, batch.old_log_prob, advantages, self.clip_range(1.0)
+                )
                 value_loss = F.mse_loss(values.flatten(), batch.returns)
                 entropy = self.entropy_bonus(batch.observations)
                 loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
                 if self.moved_too_far(log_probs, batch.old_log_prob):
-                    self.note(epoch, policy_loss, value_loss, entropy, log_probs, batch.old_log_prob)
+                    self.note(
+                        epoch, policy_loss, value_loss, entropy, log_probs, batch.old_log_prob
+                    )
                     return
                 self.policy.optimizer.zero_grad()
                 loss.backward()
@@ -306,7 +319,12 @@ table(
     ["", "points", "± over episodes", "seconds to train"],
     [
         ["random actions", np.mean(random_play.returns), np.std(random_play.returns), "none"],
-        ["the package's PPO", np.mean(finished_play.returns), np.std(finished_play.returns), finished_seconds],
+        [
+            "the package's PPO",
+            np.mean(finished_play.returns),
+            np.std(finished_play.returns),
+            finished_seconds,
+        ],
         ["your PPO", np.mean(my_play.returns), np.std(my_play.returns), my_seconds],
     ],
 )
@@ -323,11 +341,15 @@ finished_curve.draw(axes[0, 0], "the package's PPO")
 my_curve.draw(axes[0, 0], "your PPO")
 axes[0, 0].axhline(200, color="black", linewidth=0.8)
 axes[0, 0].legend(fontsize=8)
-for panel, name in zip(axes.flat[1:5], ("policy loss", "value loss", "KL divergence", "entropy"), strict=True):
+for panel, name in zip(
+    axes.flat[1:5], ("policy loss", "value loss", "KL divergence", "entropy"), strict=True
+):
     panel.plot([numbers[name] for numbers in mine.history])
     panel.set_title(name)
     panel.set_xlabel("update")
-axes[1, 2].hist([random_play.returns, my_play.returns], bins=20, label=["random actions", "your PPO"])
+axes[1, 2].hist(
+    [random_play.returns, my_play.returns], bins=20, label=["random actions", "your PPO"]
+)
 axes[1, 2].set_xlabel("return of an episode")
 axes[1, 2].legend(fontsize=8)
 figure.savefig("plots.png", dpi=120)
@@ -439,11 +461,18 @@ def steps_per_second(env, n_envs, calls):
 CALLS = quick(2000, 50)
 speeds = {
     "1 environment": steps_per_second(gym.make_vec(ENV_ID, 1, vectorization_mode="sync"), 1, CALLS),
-    "4, one after the other": steps_per_second(gym.make_vec(ENV_ID, 4, vectorization_mode="sync"), 4, CALLS),
-    "4, in 4 processes": steps_per_second(gym.make_vec(ENV_ID, 4, vectorization_mode="async"), 4, CALLS),
+    "4, one after the other": steps_per_second(
+        gym.make_vec(ENV_ID, 4, vectorization_mode="sync"), 4, CALLS
+    ),
+    "4, in 4 processes": steps_per_second(
+        gym.make_vec(ENV_ID, 4, vectorization_mode="async"), 4, CALLS
+    ),
 }
 one = speeds["1 environment"]
-table(["LunarLander", "steps per second", "times one"], [[name, speed, speed / one] for name, speed in speeds.items()])
+table(
+    ["LunarLander", "steps per second", "times one"],
+    [[name, speed, speed / one] for name, speed in speeds.items()],
+)
 
 # %% [markdown]
 # Surprised? A step of LunarLander takes some tens of microseconds; sending an action to another process and an observation back
@@ -467,7 +496,12 @@ for seed in SEEDS:
         else:
             policy_kwargs = settings.algorithm["policy_kwargs"]
             learner = Reinforce(
-                settings.policy, lander, n_steps=quick(256, 64), baseline=True, seed=seed, policy_kwargs=policy_kwargs
+                settings.policy,
+                lander,
+                n_steps=quick(256, 64),
+                baseline=True,
+                seed=seed,
+                policy_kwargs=policy_kwargs,
             )
         curve = Curve(settings)
         learner.learn(STEPS, callback=curve)
@@ -476,7 +510,10 @@ for seed in SEEDS:
 
 table(
     ["after 49,152 steps", "seeds", "mean", "lowest", "highest"],
-    [[name, str(len(scores)), np.mean(scores), np.min(scores), np.max(scores)] for name, scores in results.items()],
+    [
+        [name, str(len(scores)), np.mean(scores), np.min(scores), np.max(scores)]
+        for name, scores in results.items()
+    ],
 )
 
 # %%
@@ -531,10 +568,14 @@ class MyDiscretePPO(MyPPO):
 
 settings, _ = recipe("CartPole-v1")
 poles = make_training_env("CartPole-v1", n_envs=8, seed=0)
-balancing = MyDiscretePPO("MlpPolicy", poles, learning_rate=1e-3, n_steps=quick(256, 32), batch_size=256, seed=0)
+balancing = MyDiscretePPO(
+    "MlpPolicy", poles, learning_rate=1e-3, n_steps=quick(256, 32), batch_size=256, seed=0
+)
 curve = Curve()
 balancing.learn(quick(40_960, 256), callback=curve)
-print(f"CartPole: {np.mean(play(balancing, settings, episodes=quick(30, 5)).returns):.0f} of 500 points")
+print(
+    f"CartPole: {np.mean(play(balancing, settings, episodes=quick(30, 5)).returns):.0f} of 500 points"
+)
 
 # %%
 figure, axes = plt.subplots()

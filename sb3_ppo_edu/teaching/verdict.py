@@ -87,12 +87,12 @@ class Verdict:
 
 def _code(text: str) -> str:
     """Set a text as code, without the ground that a notebook's style gives it."""
-    style = "background:none;color:inherit;white-space:pre-wrap;overflow-wrap:anywhere"
+    style = "background:none;color:inherit;padding:0;white-space:pre-wrap;overflow-wrap:anywhere"
     return f'<code style="{style}">{html.escape(text)}</code>'
 
 
 def _marked(text: str) -> str:
     """Escape a text and set what stands between backticks or asterisks apart."""
     escaped = html.escape(text)
-    escaped = re.sub(r"`([^`]+)`", r'<code style="background:none;color:inherit">\1</code>', escaped)
+    escaped = re.sub(r"`([^`]+)`", r'<code style="background:none;color:inherit;padding:0">\1</code>', escaped)
     return re.sub(r"(?<!\w)\*([^*\s][^*]*)\*(?!\w)", r"<em>\1</em>", escaped)
