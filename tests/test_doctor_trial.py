@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+
+from tests.doctor_records import gaussian, make_record
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "doctor"
 
@@ -190,9 +195,39 @@ def test_trial_goes_on_where_it_stopped(trial: ModuleType, tmp_path: Path, monke
 
     monkeypatch.setattr(trial, "train", counted)
     command = ["--split", "train", "--cases", "1", "--spread", "--folder", str(tmp_path), "--faults"]
-    trial.main([*command, "grad-norm"])
-    trial.main([*command, "grad-norm", "target-kl"])
+    trial.main([*command, "grad-norm", "--keep", str(tmp_path / "logs")])
+    trial.main([*command, "grad-norm", "target-kl", "--keep", str(tmp_path / "logs")])
     assert len(trained) == 2
     assert len(trial.read_rows(tmp_path / "train-eduppo.csv")) == 2
     assert (tmp_path / "train-eduppo.md").read_text(encoding="utf-8").startswith("# The doctor's trial")
     assert (tmp_path / "train-eduppo-confusion.csv").is_file()
+    # Without training, the logs that were kept give the same rows, but for the time it took.
+    before = trial.read_rows(tmp_path / "train-eduppo.csv")
+    again = ["--split", "train", "--again", "--keep", str(tmp_path / "logs"), "--folder"]
+    trial.main([*again, str(tmp_path / "again")])
+    after = trial.read_rows(tmp_path / "again" / "train-eduppo.csv")
+    assert len(trained) == 2
+    key = itemgetter("case")
+    assert sorted(after, key=key) == sorted(({**row, "seconds": ""} for row in before), key=key)
+    trial.main([*again, str(tmp_path / "again"), "--as-sb3"])
+    assert len(trial.read_rows(tmp_path / "again" / "train-sb3-keys.csv")) == 2
+
+
+def test_as_sb3_leaves_what_its_ppo_logs(trial: ModuleType) -> None:
+    """The columns that are left are those that SB3's PPO logs on a Box task, and none of EduPPO's own."""
+    model = PPO("MlpPolicy", "Pendulum-v1", n_steps=16, batch_size=16, n_epochs=1, clip_range_vf=0.2, device="cpu")
+    model.set_logger(Logger(None, []))
+    model.learn(16)
+    logged = {key for key in model.logger.name_to_value if key.startswith("train/")}
+    left = trial.as_sb3_logs(make_record(gaussian() | dict.fromkeys(logged, 1.0))).columns
+    assert {key for key in left if key.startswith("train/")} == logged == trial.SB3_KEYS
+    assert "rollout/ep_rew_mean" in left
+    assert "train/return_std" not in left
+
+
+@pytest.mark.parametrize("words", [["--again"], ["--as-sb3"]])
+def test_flags_that_need_others_are_refused(trial: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing to diagnose again without a folder of logs; SB3's columns are those of such logs."""
+    with pytest.raises(SystemExit):
+        trial.main(words)
+    assert "expected --again with --keep DIR" in capsys.readouterr().err

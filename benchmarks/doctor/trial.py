@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import re
 import shutil
 import tempfile
 import time
@@ -27,7 +28,7 @@ from typing import Any
 import gymnasium as gym
 import stable_baselines3
 import torch as th
-from plant import ENVS, FAULTS, SPARSE_ENVS, Case, EndsAs, MixedObservations, ScaledReward, plant
+from plant import ENVS, FAULTS, SPARSE_ENVS, SPLITS, Case, EndsAs, MixedObservations, ScaledReward, plant
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -53,6 +54,18 @@ OF_THE_ENVIRONMENT = (
 
 HEALTHY = 5
 """Cases of no fault for each one of a fault: false alarms are to be rare, and so need more."""
+
+KEPT = re.compile(r"(?:eduppo|sb3)-[a-z0-9]+-(.+-v\d+)-(.+)-(\d+)")
+"""Name of a folder that is kept: algorithm, split, environment, fault, number."""
+
+SB3_KEYS = frozenset(
+    f"train/{name}"
+    for name in (
+        "approx_kl", "clip_fraction", "clip_range", "clip_range_vf", "entropy_loss", "explained_variance", "learning_rate",
+        "loss", "n_updates", "policy_gradient_loss", "value_loss", "std",
+    )
+)  # fmt: skip
+"""What SB3's PPO logs of an update."""
 
 COLUMNS = (
     "case", "split", "algorithm", "env", "fault", "number", "verdict", "first", "second", "third", "confidence",
@@ -448,6 +461,56 @@ def confusion(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
     return [["planted", *names], *([fault, *(str(counts[fault, name]) for name in names)] for fault in faults)]
 
 
+def train_cases(arguments: argparse.Namespace, path: Path) -> None:
+    """
+    Train and diagnose what has no row yet.
+
+    :param arguments: of the command line
+    :param path: the CSV file, to which a row is added at once
+    """
+    done = {row["case"] for row in read_rows(path)}
+    for place, case in enumerate(cases_of(arguments.split, arguments.cases, arguments.faults, arguments.spread)):
+        if case.name in done:
+            continue
+        kept = None if arguments.keep is None else arguments.keep / f"{arguments.algorithm}-{case.name}"
+        if kept is not None and kept.exists():
+            shutil.rmtree(kept)
+        remedy = arguments.remedy is not None and place % arguments.remedy == 0 and case.fault != "none"
+        row = run_case(case, arguments.algorithm, arguments.keep, remedy)
+        append_row(path, row)
+        print(f"{case.name}: {row['first'] or 'nothing'} {row['confidence']} {row['seconds']}", flush=True)
+
+
+def diagnose_again(arguments: argparse.Namespace, path: Path) -> None:
+    """
+    Diagnose anew what is kept.
+
+    :param arguments: of the command line
+    :param path: the CSV file, which is written anew
+    """
+    path.unlink(missing_ok=True)
+    for folder in sorted(arguments.keep.glob(f"{arguments.algorithm}-{arguments.split}-*")):
+        env, fault, number = KEPT.fullmatch(folder.name).groups()  # type: ignore[union-attr]
+        record = read_record(folder)
+        diagnosis = diagnose(as_sb3_logs(record) if arguments.as_sb3 else record)
+        append_row(path, row_of(plant(arguments.split, env, fault, int(number)), arguments.algorithm, diagnosis))
+
+
+def as_sb3_logs(record: Record) -> Record:
+    """
+    Leave of a record what SB3's PPO logs itself: EduPPO's numbers under those names are the same.
+
+    :param record: of EduPPO
+    :return: with the other columns left out
+    """
+    columns = {
+        key: column
+        for key, column in record.columns.items()
+        if key in SB3_KEYS or key.startswith(("rollout/", "time/", "eval/"))
+    }
+    return replace(record, columns=columns, not_finite={key: at for key, at in record.not_finite.items() if key in columns})
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """
     Run or repeat the trial.
@@ -455,7 +518,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     :param argv: the arguments; None for those of the process
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0].strip())
-    parser.add_argument("--split", choices=("train", "trial"), default="trial", help="which cases (default: trial)")
+    parser.add_argument("--split", choices=SPLITS, default="trial", help="which cases (default: trial)")
     parser.add_argument("--algorithm", choices=tuple(ALGORITHMS), default="eduppo", help="what is trained (default: eduppo)")
     parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases of each fault and environment (default: 3)")
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), metavar="FAULT", help="default: all; pairs as a+b")
@@ -464,31 +527,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--remedy", type=int, nargs="?", const=1, metavar="N", help="follow the first advice in every Nth case and train again"
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the logs here")
-    parser.add_argument("--again", action="store_true", help="only diagnose anew what --keep has kept")
+    parser.add_argument("--again", action="store_true", help="train nothing, and diagnose anew all that --keep has kept")
+    parser.add_argument("--as-sb3", action="store_true", help="with --again: look only at what SB3's PPO logs itself")
     parser.add_argument("--folder", type=Path, default=HERE, metavar="DIR", help="where rows and report are written")
     arguments = parser.parse_args(argv)
+    if (arguments.again and arguments.keep is None) or (arguments.as_sb3 and not arguments.again):
+        parser.error("expected --again with --keep DIR, and --as-sb3 with --again")
     th.set_num_threads(1)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{arguments.split}-{arguments.algorithm}"
+    stem = f"{arguments.split}-{'sb3-keys' if arguments.as_sb3 else arguments.algorithm}"
     path = arguments.folder / f"{stem}.csv"
-    if arguments.again:
-        path.unlink(missing_ok=True)
-    done = {row["case"] for row in read_rows(path)}
-    for place, case in enumerate(cases_of(arguments.split, arguments.cases, arguments.faults, arguments.spread)):
-        if case.name in done:
-            continue
-        kept = None if arguments.keep is None else arguments.keep / f"{arguments.algorithm}-{case.name}"
-        if arguments.again:
-            if kept is None or not kept.is_dir():
-                continue
-            row = row_of(case, arguments.algorithm, diagnose(read_record(kept)))
-        else:
-            if kept is not None and kept.exists():
-                shutil.rmtree(kept)
-            remedy = arguments.remedy is not None and place % arguments.remedy == 0 and case.fault != "none"
-            row = run_case(case, arguments.algorithm, arguments.keep, remedy)
-        append_row(path, row)
-        print(f"{case.name}: {row['first'] or 'nothing'} {row['confidence']} {row.get('seconds', '')}", flush=True)
+    (diagnose_again if arguments.again else train_cases)(arguments, path)
     rows = read_rows(path)
     made = f"\nMade by `python benchmarks/doctor/trial.py --split {arguments.split} --algorithm {arguments.algorithm}`"
     versions = f"sb3_ppo_edu {__version__}, stable_baselines3 {stable_baselines3.__version__}, torch {th.__version__}"

@@ -362,13 +362,13 @@ def std_explodes(record: Record) -> Finding | None:
 def std_starts_wide(record: Record) -> Finding | None:
     """Find a Gaussian that is much wider than its actions' range from the first update on."""
     start = float(record.values("train/std")[0])
+    texts = [evidence_of(record, "train/std", f"{show(start)} in the first update, usual 0.3 to 1")]
+    if not record.has("train/action_saturation"):
+        return find("std-starts-wide", beyond(start, 3.0, 8.0), *texts, most=0.7)
     saturation = median(record, "train/action_saturation", 0.0, 0.3)
-    return find(
-        "std-starts-wide",
-        min(beyond(start, 2.0, 5.0), beyond(saturation, 0.4, 0.7)),
-        evidence_of(record, "train/std", f"{show(start)} in the first update, usual 0.3 to 1"),
-        evidence_of(record, "train/action_saturation", f"{saturation:.0%} of the actions are cut off at their bounds"),
-    )
+    text = f"{saturation:.0%} of the actions are cut off at their bounds"
+    position = min(beyond(start, 2.0, 5.0), beyond(saturation, 0.4, 0.7))
+    return find("std-starts-wide", position, *texts, evidence_of(record, "train/action_saturation", text))
 
 
 def actions_saturated(record: Record) -> Finding | None:
@@ -531,13 +531,13 @@ def max_grad_norm_too_small(record: Record) -> Finding | None:
         return None
     norm, kl = median(record, "train/grad_norm"), float(np.quantile(record.values(KL), 0.75))
     position = min(beyond(limit, 5e-3, 1e-4), max(beyond(kl, 4e-3, 5e-4), beyond(norm / limit, 100.0, 1e4)))
-    return find(
-        "max-grad-norm-too-small",
-        position,
+    texts = [
         evidence_of(record, "settings/max_grad_norm", f"{show(limit)}, usual 0.3 to 5"),
-        evidence_of(record, "train/grad_norm", f"median {show(norm)} before clipping"),
         evidence_of(record, KL, f"three updates of four below {show(kl)} nats"),
-    )
+    ]
+    if not math.isnan(norm):
+        texts.insert(1, evidence_of(record, "train/grad_norm", f"median {show(norm)} before clipping"))
+    return find("max-grad-norm-too-small", position, *texts)
 
 
 # --------------------------------------------------------------------------------------------------------------------------
@@ -970,7 +970,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         name="std-starts-wide",
         title="The policy starts much wider than its actions' range",
-        needs=("train/std", "train/action_saturation"),
+        needs=("train/std",),
         healthy="standard deviation 0.3 to 1 at the start; less than 40 % of the actions at their bounds",
         source="Andrychowicz et al. 2020 (initial standard deviation 0.5); the limits are calibration",
         meaning="Nearly every action is cut off at its bound, so the policy acts at random between extremes and learns "
@@ -1136,7 +1136,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         name="max-grad-norm-too-small",
         title="Gradients are clipped to nothing",
-        needs=("settings/max_grad_norm", "train/grad_norm", KL),
+        needs=("settings/max_grad_norm", KL),
         healthy="max_grad_norm 0.3 to 5",
         source="SB3 (0.5), RL Baselines3 Zoo (0.3 to 5); the limit is Adam's epsilon of 1e-5, below which it takes no step",
         meaning="What is left of the gradient is smaller than Adam's epsilon: nothing moves.",
