@@ -192,12 +192,12 @@ def interval(shares: np.ndarray) -> str:
     return f"{np.median(shares):.1%} ({low:.1%} to {high:.1%})".replace("%", " %")
 
 
-def report(rows: Sequence[str], argv: Sequence[str]) -> str:
+def report(rows: Sequence[str], scale: float) -> str:
     """
     Write the page.
 
     :param rows: of the table
-    :param argv: arguments that were given
+    :param scale: as it was given
     :return: Markdown
     """
     libraries = f"sb3_ppo_edu {__version__}, stable_baselines3 {stable_baselines3.__version__}, torch {th.__version__}"
@@ -215,7 +215,7 @@ def report(rows: Sequence[str], argv: Sequence[str]) -> str:
         "|---|---:|---:|---:|---:|---:|",
         *rows,
         "",
-        f"`{' '.join(['python', 'benchmarks/doctor/cost.py', *argv])}`; {versions}, one thread.",
+        f"`python benchmarks/doctor/cost.py --scale {scale:g}`; {versions}, one thread.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cells = [name, f"{1000 * np.median(base) / BLOCK:.1f}", *shares, interval(recorded), interval(watched)]
         rows.append(f"| {' | '.join(cells)} |")
         print(rows[-1], flush=True)
-    arguments.output.write_text(report(rows, argv or ()), encoding="utf-8")
+    arguments.output.write_text(report(rows, arguments.scale), encoding="utf-8")
 
 
 if __name__ == "__main__":
