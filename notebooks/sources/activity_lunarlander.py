@@ -356,7 +356,8 @@ figure.savefig("plots.png", dpi=120)
 plt.show()
 
 # %% [markdown]
-# **What to look for.** The entropy falls: the policy becomes sure of itself, slowly if the bonus does its work. The KL divergence
+# **What to look for.** The entropy rises while nothing is known yet and the bonus has its way, then falls: the policy becomes sure of
+# itself, slowly. The KL divergence
 # of each update stays small (a few hundredths): clipping holds. The value loss does not go to 0, and need not: rewards are noisy, and
 # the returns grow while the critic learns them.
 #

@@ -33,7 +33,8 @@ NOTEBOOK_FORMAT = (4, 5)
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 INSTALL = """\
-# In Colab, or wherever the package is not installed yet: what `requirements.lock` pins, then the package itself.
+# @title Install the package (in Colab, or where it is not there yet)
+# What `requirements.lock` pins, then the package itself.
 import importlib.util
 import subprocess
 import sys
@@ -194,7 +195,8 @@ def _with_install_cell(lesson: Lesson, kind: str, pins: list[str]) -> Iterator[A
     title = nbformat.v4.new_markdown_cell(f"{first.source}\n\n[![Open in Colab]({BADGE})]({address})")
     yield title
     lines = "".join(f"\n    {json.dumps(pin)}," for pin in pins)
-    yield nbformat.v4.new_code_cell(INSTALL.format(pins=f"[{lines}\n]", repository=REPOSITORY))
+    hidden = {"cellView": "form", "jupyter": {"source_hidden": True}}
+    yield nbformat.v4.new_code_cell(INSTALL.format(pins=f"[{lines}\n]", repository=REPOSITORY), metadata=hidden)
     yield from rest
 
 
@@ -225,7 +227,7 @@ def solution_lines(source: str) -> list[str]:
 
 def _metadata(found: dict[str, Any]) -> dict[str, Any]:
     """Make nbgrader's metadata of an exercise's or a check's cell."""
-    kept = {"tags": list(found["tags"])} if "tags" in found else {}
+    kept = {key: found[key] for key in ("tags", "cellView", "jupyter") if key in found}
     if "exercise" in found:
         grading = {"grade": False, "grade_id": found["exercise"], "locked": False, "solution": True}
     elif "check" in found:
