@@ -19,7 +19,7 @@ from sb3_ppo_edu.bench.page import to_html
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.doctor.diagnose import command, compare, diagnose
 from sb3_ppo_edu.doctor.findings import Band
-from sb3_ppo_edu.doctor.symptoms import BY_NAME
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
 from tests.doctor_records import ROWS, make_record
 
 TIME = np.linspace(0.0, 1.0, ROWS)
@@ -152,6 +152,18 @@ def test_doctor_compares(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "doctor.html").is_file()
     assert main(["doctor", "--compare", str(run)]) == 2
     assert "expected two or more" in capsys.readouterr().err
+
+
+def test_table_of_symptoms(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--symptoms`` prints a row of seven cells for each, and benchmarks/doctor/symptoms.md is what it prints."""
+    assert main(["doctor", "--symptoms"]) == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert len(lines) == 2 + len(SYMPTOMS)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 8 for line in lines)
+    assert all(symptom.source in printed and symptom.not_when in printed for symptom in SYMPTOMS)
+    written = Path(__file__).resolve().parent.parent / "benchmarks" / "doctor" / "symptoms.md"
+    assert written.read_text(encoding="utf-8") == "# What the doctor looks for\n\n" + printed
 
 
 @pytest.mark.parametrize(("arguments", "words"), [(["gone"], "there is nothing"), ([], "RUN: not given")])

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_ppo_edu.cli.common import DONE, RefusedError, refusing_bad_input
-from sb3_ppo_edu.doctor.diagnose import Diagnosis, command, compare, diagnose
+from sb3_ppo_edu.doctor.diagnose import Diagnosis, command, compare, diagnose, symptoms_as_markdown
 from sb3_ppo_edu.doctor.record import read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
 
@@ -25,6 +25,7 @@ examples:
   sb3-edu doctor runs/lander
   sb3-edu doctor logs/PPO_1 --output report
   sb3-edu doctor --compare runs/lander runs/lander-again
+  sb3-edu doctor --symptoms
 
 exit codes: 0 examined, whatever the verdict, 2 bad input
 """
@@ -48,6 +49,7 @@ def add_doctor(commands: Any) -> None:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="the run's folder, progress.csv or events file")
     parser.add_argument("--compare", type=Path, nargs="+", metavar="RUN", help="compare these runs, two or more")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where doctor.json and doctor.html go (default: the run)")
+    parser.add_argument("--symptoms", action="store_true", help="print the table of all symptoms as Markdown")
     parser.add_argument("--no-page", dest="page", action="store_false", help="print only, write nothing")
 
 
@@ -60,6 +62,9 @@ def see_doctor(arguments: argparse.Namespace) -> int:
     :raises RefusedError: if what was given is no record of a PPO training
     """
     console = Console(highlight=False)
+    if arguments.symptoms:
+        print(symptoms_as_markdown(), end="")
+        return DONE
     given = [*([] if arguments.run is None else [arguments.run]), *(arguments.compare or [])]
     if arguments.compare is not None and len(given) < 2:
         raise RefusedError(f"--compare {given[0]}: one run; expected two or more to compare")

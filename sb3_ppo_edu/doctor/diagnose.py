@@ -200,6 +200,21 @@ def compare(records: Sequence[Record]) -> Comparison:
     return Comparison(tuple(diagnose(record) for record in records), summary, disagree, differences, finals)
 
 
+def symptoms_as_markdown() -> str:
+    """
+    Write the table of symptoms for people to read.
+
+    :return: Markdown
+    """
+    header = ("symptom", "seen in", "healthy", "source", "what it means", "what to change", "when it does not apply")
+    rows = [header, ("---",) * len(header)]
+    for symptom in SYMPTOMS:
+        needs = ", ".join(need.replace("|", " or ") for need in symptom.needs) or "any number"
+        words = (symptom.healthy, symptom.source, symptom.meaning, symptom.remedy, symptom.not_when)
+        rows.append((f"**{symptom.title}** (`{symptom.name}`)", needs, *words))
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows) + "\n"
+
+
 def evidence_keys(finding: Finding) -> list[str]:
     """
     Name the metrics that a finding rests on.
