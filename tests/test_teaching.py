@@ -59,7 +59,36 @@ def library_normalize(advantages: th.Tensor) -> th.Tensor:
     return losses.normalize_advantages(advantages.flatten()).reshape(advantages.shape)
 
 
+def by_autograd(function: Answer, at: Any, upstream: Any) -> Any:
+    """Let torch differentiate."""
+    point = th.tensor(at, dtype=th.float64, requires_grad=True)
+    (function(point) * th.as_tensor(upstream)).sum().backward()
+    assert point.grad is not None
+    return point.grad.numpy()
+
+
+def library_surrogate_gradient(ratio: Any, advantages: Any, clip_range: float) -> Any:
+    """Differentiate floor 1's loss with respect to the logarithm of the ratio."""
+    weights = th.as_tensor(advantages)
+    return by_autograd(lambda x: losses.clipped_surrogate_loss(x.exp(), weights, clip_range), np.log(ratio), 1.0)
+
+
+def library_logits_gradient(logits: Any, actions: Any, upstream: Any) -> Any:
+    """Differentiate torch's categorical distribution."""
+    return by_autograd(lambda x: th.distributions.Categorical(logits=x).log_prob(th.as_tensor(actions)), logits, upstream)
+
+
+def library_weight_gradient(inputs: Any, upstream: Any) -> Any:
+    """Differentiate torch's linear layer at weights of 0."""
+    at = np.zeros((upstream.shape[1], inputs.shape[1]))
+    return by_autograd(lambda w: th.nn.functional.linear(th.as_tensor(inputs), w), at, upstream)
+
+
 LIBRARY: dict[str, Answer] = {
+    "surrogate_gradient": library_surrogate_gradient,
+    "logits_gradient": library_logits_gradient,
+    "tanh_gradient": lambda y, g: by_autograd(th.tanh, np.arctanh(np.minimum(y, 1 - 1e-15)), g),
+    "weight_gradient": library_weight_gradient,
     "discounted_returns": lambda r, gamma: monte_carlo_returns(r, np.zeros_like(r), np.zeros(()), gamma),
     "actor_critic_loss": library_actor_critic,
     "td_errors": library_td,
@@ -409,6 +438,17 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("gaussian_log_prob", ("actions-averaged",), lambda a, m, s: th.distributions.Normal(m, s.exp()).log_prob(a).mean(-1)),
     ("gaussian_log_prob", ("std-for-log-std",), lambda a, m, s: -(
         (a - m) ** 2 / (2 * s**2) + s.log() + 0.5 * math.log(2 * math.pi)).sum(-1)),
+    ("surrogate_gradient", ("silent-on-both-sides",), lambda r, a, e: np.where((r > 1 + e) | (r < 1 - e), 0, -r * a / len(r))),
+    ("surrogate_gradient", ("never-silent",), lambda r, a, e: -r * a / r.size),
+    ("surrogate_gradient", ("mean-not-differentiated",), lambda r, a, e: -r * a * (
+        ((a > 0) & (r <= 1 + e)) | ((a < 0) & (r >= 1 - e)))),
+    ("surrogate_gradient", ("ratio-not-differentiated",), lambda r, a, e: -a / len(a) * (r * a <= r.clip(1 - e, 1 + e) * a)),
+    ("logits_gradient", ("only-the-action-taken",), lambda x, a, g: np.eye(x.shape[1])[a] * (
+        g - g * np.exp(x - np.logaddexp.reduce(x, 1)[:, None])[range(len(a)), a])[:, None]),
+    ("logits_gradient", ("normaliser-not-differentiated",), lambda x, a, g: g[:, None] * np.eye(x.shape[1])[a]),
+    ("tanh_gradient", ("tanh-once-too-often",), lambda y, g: g / np.cosh(y) ** 2),
+    ("weight_gradient", ("weights-transposed",), lambda x, g: np.einsum("bi,bo->io", x, g)),
+    ("weight_gradient", ("averaged-again",), lambda x, g: (g[:, :, None] * x[:, None, :]).mean(0)),
     ("squashed_log_prob", ("jacobian-missing",), lambda u, m, s: th.distributions.Normal(m, s.exp()).log_prob(u).sum(-1)),
     ("squashed_log_prob", ("jacobian-sign",), lambda u, m, s: (th.distributions.Normal(m, s.exp()).log_prob(u)
         + 2 * (math.log(2) - u - th.nn.functional.softplus(-2 * u))).sum(-1)),

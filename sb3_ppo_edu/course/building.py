@@ -227,7 +227,7 @@ def solution_lines(source: str) -> list[str]:
 
 def _metadata(found: dict[str, Any]) -> dict[str, Any]:
     """Make nbgrader's metadata of an exercise's or a check's cell."""
-    kept = {key: found[key] for key in ("tags", "cellView", "jupyter") if key in found}
+    kept: dict[str, Any] = {key: found[key] for key in ("tags", "cellView", "jupyter") if key in found}
     if "exercise" in found:
         grading = {"grade": False, "grade_id": found["exercise"], "locked": False, "solution": True}
     elif "check" in found:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_ppo_edu.teaching import advantages, densities, objectives
+from sb3_ppo_edu.teaching import advantages, backward, densities, objectives
 from sb3_ppo_edu.teaching.observing import Answer, Case
 
 Faults = frozenset[str]
@@ -375,6 +375,50 @@ _ALL = (
         ),
         densities.squashed_cases,
         points=3,
+    ),
+    Exercise(
+        "surrogate_gradient",
+        "the derivatives, one per transition",
+        backward.surrogate_gradient,
+        (
+            "silent-on-both-sides",
+            "never-silent",
+            "ratio-not-differentiated",
+            "mean-not-differentiated",
+            "gradient-sign",
+        ),
+        backward.surrogate_cases,
+        points=3,
+    ),
+    Exercise(
+        "logits_gradient",
+        "the derivatives, of the shape of the logits",
+        backward.logits_gradient,
+        (
+            "only-the-action-taken",
+            "normaliser-not-differentiated",
+            "upstream-missing",
+            "softmax-over-batch",
+            "gradient-sign",
+        ),
+        backward.logits_cases,
+        points=3,
+    ),
+    Exercise(
+        "tanh_gradient",
+        "the derivatives, of the shape of the outputs",
+        backward.tanh_gradient,
+        ("tanh-once-too-often", "tanh-not-squared", "upstream-missing"),
+        backward.tanh_cases,
+        points=1,
+    ),
+    Exercise(
+        "weight_gradient",
+        "the derivatives, of shape (n_outputs, n_inputs)",
+        backward.weight_gradient,
+        ("weights-transposed", "averaged-again", "product-of-sums"),
+        backward.weight_cases,
+        points=2,
     ),
 )
 
