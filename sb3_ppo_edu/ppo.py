@@ -148,6 +148,8 @@ TRAINING_STATE = (
     "_rollout_steps",
     "_mid_rollout",
     "_truncated_episodes",
+    "n_processes",
+    "_around_engine",
 )
 """Attributes that belong to a training in progress and not to the model."""
 
@@ -256,6 +258,9 @@ class EduPPO(OnPolicyAlgorithm):
     _rollout_steps = 0
     _mid_rollout = False
     _truncated_episodes = 0
+    n_processes = 1
+    """How many processes step environments for this training."""
+    _around_engine: Callable[[Engine], Engine] | None = None
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCriticPolicy,
@@ -513,7 +518,17 @@ class EduPPO(OnPolicyAlgorithm):
         engine, reason = make_engine(self.engine, self.policy, compile=self.compile, bf16=self.bf16)
         if self.micro_batch_size is not None:
             engine = AccumulatingEngine(engine, self.micro_batch_size)
-        return engine, reason
+        return (engine if self._around_engine is None else self._around_engine(engine)), reason
+
+    def average_over(self, n_processes: int, around_engine: Callable[[Engine], Engine] | None) -> None:
+        """
+        Train together with other processes, or by itself again; :class:`sb3_ppo_edu.distributed.DataParallel` calls it.
+
+        :param n_processes: how many processes step environments for this training, this one included
+        :param around_engine: puts what averages over them around the engine; None for nothing
+        """
+        self.n_processes, self._around_engine = n_processes, around_engine
+        self._engine = None
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -625,7 +640,7 @@ class EduPPO(OnPolicyAlgorithm):
             clipped_actions = self._within_bounds(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
-            self.num_timesteps += env.num_envs
+            self.num_timesteps += env.num_envs * self.n_processes
             if watched:
                 callback.update_locals(locals())
             going_on, failure = self._call_back(callback)
@@ -943,6 +958,8 @@ class EduPPO(OnPolicyAlgorithm):
             raise
         finally:
             self._mid_rollout = False
+            if self.n_processes > 1:
+                self.average_over(1, None)
             if self.safe_point is not None:
                 self.safe_point.released()
                 self.safe_point = None

@@ -41,7 +41,15 @@ CLOCKS = ("time/fps", "time/time_elapsed")
 # --------------------------------------------------------------------------------------------------------------------------
 
 
-def resume_run(folder: Path, device: str = "auto", *, trusted: bool = False, on_fault: str | None = None) -> Run:
+def resume_run(
+    folder: Path,
+    device: str = "auto",
+    *,
+    trusted: bool = False,
+    on_fault: str | None = None,
+    checkpoint: Path | None = None,
+    leads: bool = True,
+) -> Run:
     """
     Open an interrupted run where its newest whole checkpoint stands.
 
@@ -49,6 +57,8 @@ def resume_run(folder: Path, device: str = "auto", *, trusted: bool = False, on_
     :param device: where the networks live
     :param trusted: whether what the policy was built from may be of any type
     :param on_fault: "raise" or "warn" from here on, see :class:`RunSettings`; ``None`` for what the run has
+    :param checkpoint: the one to go on from; ``None`` for the newest whole one
+    :param leads: see :func:`sb3_ppo_edu.runs.start_run`
     :return: the run, ready to learn what is left of it
     :raises ValueError: if the folder is no run's, or has no checkpoint, or the run was made without looking for faults
     """
@@ -61,7 +71,7 @@ def resume_run(folder: Path, device: str = "auto", *, trusted: bool = False, on_
                 "'warn': a resumed run has the layers that it was made with"
             )
         settings = replace(settings, on_fault=on_fault)
-    place = folder / CHECKPOINT_FOLDER
+    place = checkpoint or folder / CHECKPOINT_FOLDER
     try:
         state = unpack(latest_good(place).members[STATE])
         for index, env in enumerate(state["env"]["envs"]):
@@ -79,7 +89,7 @@ def resume_run(folder: Path, device: str = "auto", *, trusted: bool = False, on_
         model = EduPPO.resume(place, env, device=settings.device, trusted=trusted, log_folder=folder)
     except (CheckpointError, KeyError) as error:
         raise ValueError(f"run {folder}: it cannot be resumed: {error}") from error
-    return Run(folder, settings, model, make_callbacks(settings, folder))
+    return Run(folder, settings, model, make_callbacks(settings, folder, leads=leads))
 
 
 def settings_from_record(record: dict[str, Any], device: str) -> RunSettings:

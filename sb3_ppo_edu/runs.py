@@ -43,6 +43,7 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
+from sb3_ppo_edu.distributed import DataParallel, Group
 from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,
     check_harmless,
@@ -100,6 +101,8 @@ class RunSettings:
     :param verbose: SB3's verbosity: 0, 1 or 2
     :param checkpoint_freq: steps between checkpoints, from which the run can be resumed exactly; ``None`` for no checkpoints
     :param on_fault: "raise" or "warn" of NaN and infinities in actions, observations and rewards; "off" looks at nothing
+    :param processes: how many processes train together, of which each has ``n_envs`` environments and ``batch_size``
+        transitions of each minibatch
     """
 
     environment: EnvironmentSettings
@@ -114,6 +117,7 @@ class RunSettings:
     verbose: int = 0
     checkpoint_freq: int | None = None
     on_fault: str = "raise"
+    processes: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
@@ -219,6 +223,32 @@ class Run:
     callbacks: list[BaseCallback]
 
 
+def share_of(settings: RunSettings, rank: int, processes: int) -> RunSettings:
+    """
+    Share a run out among processes that train together: environments, minibatches, seeds.
+
+    :param settings: of the whole
+    :param rank: number of the process, from 0
+    :param processes: how many there are
+    :return: settings of that process; steps are counted over all
+    :raises ValueError: if environments or minibatches can't be shared out evenly
+    """
+    batch_size = settings.algorithm.get("batch_size", inspect.signature(EduPPO).parameters["batch_size"].default)
+    for name, value in (("n_envs", settings.n_envs), ("batch_size", batch_size)):
+        if value % processes:
+            raise ValueError(f"{name}={value}: expected a multiple of the {processes} processes, which share it out evenly")
+    n_envs = settings.n_envs // processes
+    eval_freq = settings.eval_freq or max(settings.steps // EVALUATIONS_PER_RUN, 1)
+    return replace(
+        settings,
+        n_envs=n_envs,
+        seed=settings.seed + rank * n_envs,
+        algorithm={**settings.algorithm, "batch_size": batch_size // processes},
+        eval_freq=max(eval_freq // processes, 1),
+        processes=processes,
+    )
+
+
 def default_name(env_id: str, seed: int, now: datetime) -> str:
     """
     Name a run after what it trains and when.
@@ -231,7 +261,7 @@ def default_name(env_id: str, seed: int, now: datetime) -> str:
     return f"{env_id.replace('/', '-').replace(':', '-')}-{seed}-{now:%Y%m%d-%H%M%S}"
 
 
-def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) -> Run:
+def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), *, leads: bool = True) -> Run:
     """
     Create the folder, environments and model of a run, and record its settings.
 
@@ -240,6 +270,7 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
     :param settings: what to train
     :param folder: where; must not exist
     :param command: the command line, for the record
+    :param leads: False for a process that trains together with others and leaves log and evaluations to one of them
     :return: the run
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
@@ -252,9 +283,9 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
         )
         try:
             model = _build_model(settings, env)
-            callbacks = make_callbacks(settings, folder)
+            callbacks = make_callbacks(settings, folder, leads=leads)
             outputs = ["csv", "tensorboard"] + (["stdout"] if settings.verbose else [])
-            model.set_logger(configure(str(folder), outputs))
+            model.set_logger(configure(str(folder), outputs if leads else []))
             _write_settings(folder / SETTINGS_FILE, settings, command)
         except BaseException:
             env.close()
@@ -262,18 +293,20 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = ()) 
     return Run(folder, settings, model, callbacks)
 
 
-def make_callbacks(settings: RunSettings, folder: Path) -> list[BaseCallback]:
+def make_callbacks(settings: RunSettings, folder: Path, *, leads: bool = True) -> list[BaseCallback]:
     """
     Build the callbacks of a run.
 
     :param settings: of the run
     :param folder: of the run
+    :param leads: see :func:`start_run`
     :return: evaluation during training, checkpoints if there are to be any, and the callbacks the settings name
     """
-    callbacks: list[BaseCallback] = [_evaluation_callback(settings, folder)]
+    callbacks: list[BaseCallback] = [_evaluation_callback(settings, folder)] if leads else []
     if settings.checkpoint_freq is not None:
         callbacks.append(ExactCheckpoint(settings.checkpoint_freq, folder / CHECKPOINT_FOLDER))
-    return callbacks + [import_named(name)(**kwargs) for name, kwargs in named_with_kwargs(settings.callback)]
+    named = named_with_kwargs(settings.callback) if leads else []
+    return callbacks + [import_named(name)(**kwargs) for name, kwargs in named]
 
 
 @contextmanager
@@ -330,17 +363,19 @@ def _evaluation_callback(settings: RunSettings, folder: Path, episodes: int = 10
     )
 
 
-def learn(run: Run, callbacks: Sequence[BaseCallback] = ()) -> None:
+def learn(run: Run, callbacks: Sequence[BaseCallback] = (), group: Group | None = None) -> None:
     """
     Train for as many steps as the settings say.
 
     :param run: the run
     :param callbacks: further callbacks, called before the run's own
+    :param group: the processes to train together with, or ``None``
     """
+    both = [*callbacks, *run.callbacks]
     with warnings.catch_warnings():
         # Evaluation needs no other processes than this one, wherever training takes its steps.
         warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
-        run.model.learn(run.settings.steps, callback=[*callbacks, *run.callbacks])
+        run.model.learn(run.settings.steps, callback=both if group is None else DataParallel(group, both))
 
 
 def save_model(run: Run) -> None:

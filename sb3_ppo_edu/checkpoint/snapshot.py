@@ -38,6 +38,8 @@ MODEL_SKIP = frozenset(
         "_mid_rollout",
         "_custom_logger",
         "resumed_envs",
+        "n_processes",
+        "_around_engine",
     )
 )
 """Attributes of a model that belong to the process, or have a place of their own."""

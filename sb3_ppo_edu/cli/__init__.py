@@ -33,7 +33,9 @@ from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
 from sb3_ppo_edu.cli.course import add_course
 from sb3_ppo_edu.cli.doctor import add_doctor
+from sb3_ppo_edu.cli.together import begin, together
 from sb3_ppo_edu.cli.tune import add_tune
+from sb3_ppo_edu.distributed import Group, LostProcessError
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
@@ -332,14 +334,31 @@ def train(arguments: argparse.Namespace) -> int:
     :param arguments: of the command line
     :return: exit code
     """
-    console = Console(highlight=False)
     th.set_num_threads(arguments.threads)
+    command = ["sb3-edu", *arguments.argv]
     with refusing_bad_input():
         settings = read_settings(arguments)
         folder = run_folder(arguments)
-        run = start_run(settings, folder, ["sb3-edu", *arguments.argv])
-    print_start(console, run)
-    return train_and_finish(run, arguments)
+    with together() as group:
+        arguments.group = group
+        with refusing_bad_input():
+            if group is None:
+                run = start_run(settings, folder, command)
+            else:
+                run = begin(settings, folder, command, group, arguments.device)
+        print_start(console_of(arguments), run)
+        return train_and_finish(run, arguments)
+
+
+def console_of(arguments: argparse.Namespace) -> Console:
+    """
+    Give where to print: of several processes that train together, one prints.
+
+    :param arguments: of the command line
+    :return: the console
+    """
+    group: Group | None = arguments.group
+    return Console(highlight=False, quiet=group is not None and not group.leads)
 
 
 def train_and_finish(run: Run, arguments: argparse.Namespace) -> int:
@@ -350,12 +369,12 @@ def train_and_finish(run: Run, arguments: argparse.Namespace) -> int:
     :param arguments: of the command line
     :return: exit code
     """
-    console = Console(highlight=False)
+    console = console_of(arguments)
     try:
-        exit_code = train_until_stopped(run, console)
+        exit_code = train_until_stopped(run, console, arguments.group)
     finally:
         close_run(run)
-    if exit_code == DONE:
+    if exit_code == DONE and not console.quiet:
         finish(run, arguments, console)
     return exit_code
 
@@ -409,27 +428,31 @@ def run_folder(arguments: argparse.Namespace) -> Path:
     return Path(arguments.folder, arguments.name)
 
 
-def train_until_stopped(run: Run, console: Console) -> int:
+def train_until_stopped(run: Run, console: Console, group: Group | None = None) -> int:
     """
     Train to the end or until Ctrl-C, and save the model in either case.
 
     :param run: the run
     :param console: where to print
+    :param group: the processes to train together with, or ``None``
     :return: exit code
     """
-    progress, stop = Progress(run.settings.steps), StopOnRequest()
+    stop = StopOnRequest()
+    progress = [] if console.quiet else [Progress(run.settings.steps)]
     exit_code = DONE
     try:
         with stopping_on_interrupt(stop):
-            learn(run, [stop, progress])
+            learn(run, [stop, *progress], group)
     except KeyboardInterrupt:
         stop.requested = True
-    except (NonFiniteStepError, NonFiniteUpdateError) as error:
+    except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError) as error:
         print(f"sb3-edu train: error: {error}", file=sys.stderr)
         exit_code = FAILED
     finally:
-        progress.close()
-        save_model(run)
+        for bar in progress:
+            bar.close()
+        if not console.quiet:
+            save_model(run)
     if stop.requested:
         exit_code = INTERRUPTED
     if exit_code != DONE:
@@ -679,6 +702,8 @@ def print_start(console: Console, run: Run) -> None:
     """
     settings = run.settings
     environments = "1 environment" if settings.n_envs == 1 else f"{settings.n_envs} environments"
+    if settings.processes > 1:
+        environments += f" in each of {settings.processes} processes"
     repeats = action_repeat(settings.environment.wrapper)
     held = f" of {repeats} environment steps each, {repeats * settings.steps:,} in all" if repeats > 1 else ""
     console.print(

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, refusing_bad_input
+from sb3_ppo_edu.cli.together import resume_together, together
+from sb3_ppo_edu.distributed import Group
 from sb3_ppo_edu.guard import ON_FAULT
 from sb3_ppo_edu.rerun import Likeness, compare_runs, resume_run
 from sb3_ppo_edu.runs import SETTINGS_FILE, Run, read_settings
@@ -70,17 +72,39 @@ def resume_interrupted(arguments: argparse.Namespace, finish: Callable[[Run, arg
     :param finish: trains a run to its end, and evaluates it
     :return: exit code
     """
-    console = Console(highlight=False)
+    with together() as arguments.group:
+        return resume_here(arguments, finish)
+
+
+def resume_here(arguments: argparse.Namespace, finish: Callable[[Run, argparse.Namespace], int]) -> int:
+    """
+    Go on with this process's part of an interrupted run.
+
+    :param arguments: of the command line, with the processes that train together in ``group``
+    :param finish: trains a run to its end, and evaluates it
+    :return: exit code
+    """
+    group: Group | None = arguments.group
+    console = Console(highlight=False, quiet=group is not None and not group.leads)
     with refusing_bad_input():
-        threads = read_settings(arguments.run / SETTINGS_FILE)["threads"]["torch"]
-        th.set_num_threads(threads)
-        run = resume_run(arguments.run, arguments.device, trusted=arguments.trust, on_fault=arguments.on_fault)
+        record = read_settings(arguments.run / SETTINGS_FILE)
+        th.set_num_threads(record["threads"]["torch"])
+        how: dict[str, Any] = {"trusted": arguments.trust, "on_fault": arguments.on_fault}
+        if group is not None:
+            run = resume_together(arguments.run, group, arguments.device, **how)
+        elif record.get("processes", 1) > 1:
+            raise ValueError(
+                f"run {arguments.run}: found one process, expected the {record['processes']} that it was made by: "
+                f"torchrun --nproc-per-node {record['processes']} -m sb3_ppo_edu resume {arguments.run}"
+            )
+        else:
+            run = resume_run(arguments.run, arguments.device, **how)
     arguments.env, arguments.seed = run.settings.environment.id, run.settings.seed
     done, total = run.model.num_timesteps, run.settings.steps
     console.print(f"[bold]{arguments.env}[/bold]: going on at step {done:,} of {total:,}", soft_wrap=True)
-    for index, how in enumerate(run.model.resumed_envs):
-        if how not in ("replayed", "set by itself"):
-            console.print(f"environment {index} {how}; from here on the run is another one", soft_wrap=True, markup=False)
+    for index, way in enumerate(run.model.resumed_envs):
+        if way not in ("replayed", "set by itself"):
+            console.print(f"environment {index} {way}; from here on the run is another one", soft_wrap=True, markup=False)
     return finish(run, arguments)
 
 
@@ -97,7 +121,10 @@ def reproduce_run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     folder: Path = arguments.run
     with refusing_bad_input():
-        command = shlex.split(read_settings(folder / SETTINGS_FILE).get("command", ""))
+        record = read_settings(folder / SETTINGS_FILE)
+        command = shlex.split(record.get("command", ""))
+        if record.get("processes", 1) > 1:
+            raise ValueError(f"run {folder}: {record['processes']} processes made it, and one alone can't do it again")
     if command[:2] != ["sb3-edu", "train"]:
         raise RefusedError(f"run {folder}: found the command {shlex.join(command)!r}, expected sb3-edu train …")
     name = arguments.name or f"{folder.name}-again"

@@ -1,0 +1,509 @@
+r"""
+Data-parallel training: several processes, each with its own environments, and one policy.
+
+``torchrun --nproc-per-node 2 -m sb3_ppo_edu train --env …`` starts the processes, on one machine or several; what is here lets
+them train together. The settings are those of the whole: environments and minibatches are shared out, so that N processes do
+what one would do with the same settings, only that each draws random numbers of its own.
+
+- **Gradients** are averaged between an engine's ``gradients`` and ``apply``: :math:`\nabla L = \frac1N\sum_r \nabla L_r`, each
+  the mean over an equal part of the minibatch. Every process then takes the same step from the same parameters, to the bit.
+- **The KL estimate** that decides the stop, and all else that is logged of an update, is averaged with them: so every process
+  takes the same number of steps.
+- **Advantages** are standardised with the moments of the whole minibatch.
+- **VecNormalize's moments** are those of all environments at the end of every rollout. Within a rollout each process goes on
+  from there with its own observations, as meeting at every step would cost more than the step.
+- **Episode statistics** are of all episodes; steps are counted over all environments.
+
+The first process writes logs and evaluations. Each writes the checkpoints of its own environments.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+import torch.distributed as dist
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from sb3_ppo_edu.engines import Engine, MinibatchStatistics, NonFiniteUpdateError, UpdateSettings
+
+ARRIVAL_SECONDS = 120.0
+"""How long the processes wait for each other at the start."""
+MEETING_SECONDS = 1800.0
+"""How long they wait for each other later: the others wait while the first one evaluates."""
+
+
+class LostProcessError(RuntimeError):
+    """Another process did not arrive, died or hangs; the message says which, as far as that can be known."""
+
+
+# -- the processes -------------------------------------------------------------------------------------------------------
+
+
+class Group:
+    """
+    The processes of a training, as one of them sees them.
+
+    :param store: what all can write into and read from
+    :param rank: number of this process, from 0
+    :param size: how many there are
+    :param timeout: seconds that a process is waited for
+    """
+
+    def __init__(self, store: Any, rank: int, size: int, timeout: float) -> None:
+        self.store, self.rank, self.size, self.timeout = store, rank, size, timeout
+        self._place = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes what there is one of."""
+        return self.rank == 0
+
+    def passed(self) -> None:
+        """Note that this process has come to the next meeting, for messages about those that have not."""
+        self._place += 1
+        self.store.set(f"place/{self.rank}", str(self._place))
+
+    def sum(self, tensor: th.Tensor) -> th.Tensor:
+        """
+        Add up a tensor over all processes.
+
+        :param tensor: changed in place, to the same bits everywhere
+        :return: the tensor
+        :raises LostProcessError: if a process is gone
+        """
+        try:
+            dist.all_reduce(tensor)
+        except RuntimeError as error:
+            raise self._lost(error) from error
+        return tensor
+
+    def gather(self, thing: Any) -> list[Any]:
+        """
+        Give every process what each of them has.
+
+        :param thing: anything that can be pickled
+        :return: of every process, in order
+        :raises LostProcessError: if a process is gone
+        """
+        found: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(found, thing)
+        except RuntimeError as error:
+            raise self._lost(error) from error
+        return found
+
+    def copy_from_first(self, tensors: Sequence[th.Tensor]) -> None:
+        """
+        Make tensors everywhere what they are in the first process.
+
+        :param tensors: changed in place
+        :raises LostProcessError: if a process is gone
+        """
+        for tensor in tensors:
+            try:
+                dist.broadcast(tensor, src=0)
+            except RuntimeError as error:
+                raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> LostProcessError:
+        """Find out which process is missing: one of this machine that has ended, or those that are behind."""
+        time.sleep(0.5)  # a process that is being killed is still there for a moment
+        gone = [rank for rank in range(self.size) if rank != self.rank and self._has_ended(rank)]
+        places = {rank: int(self._read(f"place/{rank}") or 0) for rank in range(self.size)}
+        behind = [rank for rank, place in places.items() if place < self._place]
+        if gone:
+            what = f"{named(gone)} ended"
+        elif behind:
+            what = f"{named(behind)} did not come to meeting {self._place} within {self.timeout:.0f} s"
+        else:
+            what = f"one of {named([rank for rank in range(self.size) if rank != self.rank])} is out of reach"
+        return LostProcessError(
+            f"rank {self.rank} of {self.size}: {what} ({str(error).splitlines()[0]}). Training ends here; with checkpoints, "
+            "'resume' goes on from the last that all processes have, and so does torchrun --max-restarts"
+        )
+
+    def _read(self, key: str) -> str:
+        """Read from the store, if it is there and has it."""
+        try:
+            return self.store.get(key).decode() if self.store.check([key]) else ""
+        except RuntimeError:  # the process that keeps the store is the one that is gone
+            return ""
+
+    def _has_ended(self, rank: int) -> bool:
+        """Tell whether a process of this machine has ended."""
+        host, _, number = self._read(f"process/{rank}").rpartition(" ")
+        if host != socket.gethostname():
+            return False
+        try:
+            state = Path(f"/proc/{number}/stat").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return Path("/proc/self").exists()
+        return state.rpartition(")")[2].split()[0] in "ZX"
+
+
+def named(ranks: Sequence[int]) -> str:
+    """
+    Name processes.
+
+    :param ranks: their numbers
+    :return: such as "rank 1" or "ranks 1, 2"
+    """
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def launched() -> bool:
+    """
+    Tell whether torchrun has started this process as one of several.
+
+    :return: True if it has
+    """
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def restarts() -> int:
+    """
+    Count how often torchrun has started the processes anew.
+
+    :return: 0 at first
+    """
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def join(arrival: float = ARRIVAL_SECONDS, meeting: float = MEETING_SECONDS) -> Group:
+    """
+    Meet the other processes, where torchrun's environment variables say.
+
+    :param arrival: seconds to wait for all to arrive
+    :param meeting: seconds to wait for each other later
+    :return: the processes
+    :raises LostProcessError: naming those that did not arrive in time
+    """
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    where = f"{host}:{port}"
+    # torchrun's own agent keeps the store, if there is one; so it outlives every process.
+    keeps = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        store: Any = TCPStore(host, port, size, keeps, timedelta(seconds=arrival), wait_for_workers=False)
+    except (dist.DistError, RuntimeError) as error:
+        raise LostProcessError(
+            f"rank {rank} of {size}: found nobody at {where} within {arrival:.0f} s, where rank 0 should be ({error})"
+        ) from error
+    store = PrefixStore(f"sb3_ppo_edu/{restarts()}", store)
+    store.set(f"process/{rank}", f"{socket.gethostname()} {os.getpid()}")
+    end = time.monotonic() + arrival
+    while missing := [other for other in range(size) if not store.check([f"process/{other}"])]:
+        if time.monotonic() > end:
+            raise LostProcessError(
+                f"rank {rank} of {size}: {named(missing)} did not arrive at {where} within {arrival:.0f} s; "
+                "expected torchrun with the same --nnodes and --nproc-per-node on every machine"
+            )
+        time.sleep(0.05)
+    # What lies on the CPU goes by gloo in either case.
+    backend = "cpu:gloo,cuda:nccl" if th.cuda.is_available() else "gloo"
+    limit = timedelta(seconds=meeting)
+    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=limit)
+    return Group(store, rank, size, meeting)
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    dist.destroy_process_group()
+
+
+# -- the update ----------------------------------------------------------------------------------------------------------
+
+
+class Moments(NamedTuple):
+    """
+    Number of values, mean and sum of squared deviations, which can be put together.
+
+    :param number: how many values
+    :param mean: their mean
+    :param squares: sum of their squared deviations from it
+    """
+
+    number: float
+    mean: float
+    squares: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Moments:
+        """
+        Take the moments of numbers.
+
+        :param values: the numbers
+        :return: their moments
+        """
+        values = values.astype(np.float64)
+        mean = values.mean()
+        return cls(float(values.size), float(mean), float(((values - mean) ** 2).sum()))
+
+    @staticmethod
+    def together(parts: Sequence[Moments]) -> Moments:
+        """
+        Put the moments of parts together (Chan, Golub and LeVeque's formula).
+
+        :param parts: moments of each
+        :return: moments of all
+        """
+        number = sum(part.number for part in parts)
+        mean = sum(part.number * part.mean for part in parts) / number
+        return Moments(number, mean, sum(part.squares + part.number * (part.mean - mean) ** 2 for part in parts))
+
+    @property
+    def mean_and_std(self) -> tuple[float, float]:
+        """Mean and standard deviation, with the n - 1 denominator."""
+        return self.mean, (self.squares / (self.number - 1)) ** 0.5
+
+
+class AveragingEngine:
+    """
+    Averages another engine's gradients and statistics over all processes.
+
+    :param engine: computes the gradients of this process's part of each minibatch
+    :param group: the processes
+    """
+
+    def __init__(self, engine: Engine, group: Group) -> None:
+        self.engine, self.group = engine, group
+        self.name, self.policy = engine.name, engine.policy
+        self._of_rollout = (0.0, 1.0)
+
+    def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
+        return self.engine.act(observations)
+
+    def value(self, observations: PyTorchObs) -> th.Tensor:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
+        return self.engine.value(observations)
+
+    def attach(self) -> None:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`."""
+        self.engine.attach()
+
+    def last_ratios(self) -> np.ndarray:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.last_ratios`: those of this process."""
+        return self.engine.last_ratios()
+
+    def apply(self) -> float:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
+        return self.engine.apply()
+
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[tuple[Any, tuple[float, float]]]:
+        """
+        Shuffle the rollout for one epoch, see :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`.
+
+        :param rollout_buffer: full rollout buffer of this process
+        :param batch_size: transitions of this process's part of a minibatch
+        :return: parts, each with the moments of the advantages of the whole minibatch
+        """
+        parts = list(self.engine.minibatches(rollout_buffer, batch_size))
+        self.group.passed()
+        # All moments of an epoch at once: meeting takes longer than computing.
+        own = [Moments.of(advantages_of(part)) for part in parts]
+        table = th.zeros(self.group.size, len(own), 3, dtype=th.float64)
+        table[self.group.rank] = th.tensor(own, dtype=th.float64)
+        everyones = self.group.sum(table).tolist()
+        bad = [rank for rank, of_rank in enumerate(everyones) if not np.isfinite(of_rank).all()]
+        if bad:  # found here: in the moments of all it would be everyone's
+            raise NonFiniteUpdateError(f"{named(bad)}: advantages that are not finite")
+        whole = [Moments.together([Moments(*rank[index]) for rank in everyones]) for index in range(len(own))]
+        self._of_rollout = Moments.together(whole).mean_and_std
+        for part, moments in zip(parts, whole, strict=True):
+            yield part, moments.mean_and_std
+
+    def gradients(self, minibatch: tuple[Any, tuple[float, float]], settings: UpdateSettings) -> MinibatchStatistics:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
+        part, moments = minibatch
+        if settings.normalize_advantage:
+            one_for_all = settings.advantage_moments is not None
+            settings = replace(settings, advantage_moments=self._of_rollout if one_for_all else moments)
+        failure = ""
+        try:
+            statistics = self.engine.gradients(part, settings)
+        except NonFiniteUpdateError as error:
+            # The others wait for this process's gradient: they have to learn of it too.
+            failure, statistics = str(error), MinibatchStatistics(*[np.float32(np.nan)] * len(MinibatchStatistics._fields))
+        return self._average(statistics, failure)
+
+    def _average(self, statistics: MinibatchStatistics, failure: str) -> MinibatchStatistics:
+        """Average gradients and statistics, in one go; the largest ratio is that of all."""
+        gradients = [parameter.grad for parameter in self.policy.parameters() if parameter.grad is not None]
+        numbers = th.tensor(statistics, dtype=gradients[0].dtype, device=gradients[0].device)
+        ratios = numbers.new_zeros(self.group.size)
+        ratios[self.group.rank] = float(statistics.ratio_max)
+        flat = self.group.sum(th.cat([numbers, ratios, *(gradient.flatten() for gradient in gradients)]))
+        mean = dict(zip(MinibatchStatistics._fields, (flat[: len(numbers)] / self.group.size).tolist(), strict=True))
+        ratios = flat[len(numbers) : len(numbers) + self.group.size]
+        if not all(np.isfinite(value) for value in mean.values()):
+            bad = [rank for rank, ratio in enumerate(ratios.tolist()) if not np.isfinite(ratio)]
+            raise NonFiniteUpdateError(f"{named(bad) if bad else 'their sum'}: {failure or 'not finite there'}")
+        place = len(numbers) + self.group.size
+        for gradient in gradients:
+            th.div(flat[place : place + gradient.numel()].view_as(gradient), self.group.size, out=gradient)
+            place += gradient.numel()
+        return MinibatchStatistics(**{**mean, "approx_kl": np.float32(mean["approx_kl"]), "ratio_max": float(ratios.max())})
+
+
+def advantages_of(minibatch: Any) -> np.ndarray:
+    """
+    Take the advantages of a minibatch, in whichever form an engine has it.
+
+    :param minibatch: with ``advantages``, or a list of parts
+    :return: the advantages
+    """
+    if isinstance(minibatch, list):
+        return np.concatenate([advantages_of(part) for part in minibatch])
+    advantages = minibatch.advantages
+    return np.asarray(advantages.cpu() if isinstance(advantages, th.Tensor) else advantages)
+
+
+# -- the rollout ---------------------------------------------------------------------------------------------------------
+
+
+def moments_of(env: VecNormalize | None) -> dict[str, RunningMeanStd]:
+    """
+    Find the running moments that a training normalises with.
+
+    :param env: its normalisation, or None
+    :return: the moments by name
+    """
+    if env is None:
+        return {}
+    found = {"return": env.ret_rms}
+    if env.norm_obs:
+        observations = env.obs_rms if isinstance(env.obs_rms, dict) else {"observation": env.obs_rms}
+        found.update({f"observation {key}": moments for key, moments in observations.items()})
+    return found
+
+
+def first_moments(env: VecNormalize) -> dict[str, tuple[Any, Any, int]]:
+    """
+    Find what a reset has added to running moments: the first observations, and returns of zero.
+
+    :param env: the normalisation, just reset
+    :return: mean, variance and count by name
+    """
+    found: dict[str, tuple[Any, Any, int]] = {}
+    for name in moments_of(env):
+        kind, _, key = name.partition(" ")
+        if kind == "return":
+            values = np.zeros(env.num_envs if env.norm_reward else 0)
+        else:
+            old = env.old_obs
+            values = old[key] if isinstance(old, dict) else old
+        found[name] = (values.mean(axis=0), values.var(axis=0), len(values)) if len(values) else (0.0, 0.0, 0)
+    return found
+
+
+def added(before: dict[str, Any], after: RunningMeanStd) -> tuple[Any, Any, float]:
+    """
+    Find the moments of what was added to running moments: the reverse of ``update_from_moments``.
+
+    :param before: mean, var and count before
+    :param after: the moments after
+    :return: mean, variance and count of what came between
+    """
+    count = after.count - before["count"]
+    if count <= 0:
+        return before["mean"], np.zeros_like(before["var"]), 0.0
+    mean = before["mean"] + (after.mean - before["mean"]) * after.count / count
+    delta = mean - before["mean"]
+    squares = after.var * after.count - before["var"] * before["count"] - delta**2 * before["count"] * count / after.count
+    return mean, np.maximum(squares / count, 0.0), count
+
+
+class DataParallel(CallbackList):
+    """
+    Trains in several processes: give it to ``learn`` in each, around the callbacks that there are.
+
+    If a callback of one process asks to stop, all stop after that rollout.
+
+    :param group: the processes
+    :param callbacks: of this process
+    """
+
+    not_resumed = ("group",)
+
+    def __init__(self, group: Group, callbacks: Sequence[BaseCallback] = ()) -> None:
+        super().__init__(list(callbacks))
+        self.group = group
+        self._asked = self._stop = False
+        self._before: dict[str, dict[str, Any]] = {}
+        self._episodes: list[dict[str, Any]] = []
+
+    def _on_training_start(self) -> None:
+        """Begin with the first process's parameters, and average from here on."""
+        model: Any = self.model
+        model.average_over(self.group.size, lambda engine: AveragingEngine(engine, self.group))
+        tensors = [*model.policy.parameters(), *model.policy.buffers()]
+        self.group.copy_from_first([tensor.data for tensor in tensors])
+        if self.num_timesteps == 0:
+            self._share_first_observations()
+        super()._on_training_start()
+
+    def _share_first_observations(self) -> None:
+        """Bring the moments together after each process has reset its own environments, which has added to them."""
+        env = unwrap_vec_normalize(self.training_env)
+        own = {} if env is None else first_moments(env)
+        everyones = self.group.gather((own, {name: vars(moments) for name, moments in self._moments().items()}))
+        for name, moments in self._moments().items():
+            vars(moments).update(deepcopy(everyones[0][1][name]))
+            for others, _ in everyones[1:]:
+                mean, variance, count = others[name]
+                if count:
+                    moments.update_from_moments(mean, variance, count)
+
+    def _on_rollout_start(self) -> None:
+        """Remember the moments that all have in common."""
+        self._before = {name: deepcopy(vars(moments)) for name, moments in self._moments().items()}
+        super()._on_rollout_start()
+
+    def _on_step(self) -> bool:
+        """Note the episodes that end; that a callback asks to stop is told the others when all meet."""
+        self._episodes += [info["episode"] for info in self.locals["infos"] if "episode" in info]
+        self._asked |= not super()._on_step()
+        return not self._stop
+
+    def _on_rollout_end(self) -> None:
+        """Share moments, episodes and the wish to stop."""
+        super()._on_rollout_end()
+        self.group.passed()
+        own = {name: added(self._before[name], after) for name, after in self._moments().items()}
+        everyones = self.group.gather((own, self._episodes, self._asked))
+        for name, moments in self._moments().items():
+            vars(moments).update(deepcopy(self._before[name]))
+            for others, _, _ in everyones:
+                mean, variance, count = others[name]
+                if count:
+                    moments.update_from_moments(mean, variance, count)
+        episodes = self.model.ep_info_buffer
+        assert isinstance(episodes, deque)
+        # Its own are among the last; all of this rollout's take their place, in the order of the processes.
+        for _ in range(min(len(self._episodes), len(episodes))):
+            episodes.pop()
+        for _, others, _ in everyones:
+            episodes.extend(others)
+        self._stop = any(asked for _, _, asked in everyones)
+        self._episodes = []
+
+    def _moments(self) -> dict[str, RunningMeanStd]:
+        """Find the training's own moments."""
+        return moments_of(unwrap_vec_normalize(self.training_env))

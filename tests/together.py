@@ -1,0 +1,156 @@
+"""One process of a training of several; ``tests/test_distributed.py`` starts it with torchrun's environment variables."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.distributed import DataParallel, Group, join, leave, moments_of
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+SEED, ENVS, STEPS, UPDATES = 3, 4, 16, 20
+"""Of the whole: environments, steps of a rollout, updates."""
+
+
+def build(env_id: str, n_envs: int, first: int, normalize: bool = False, **arguments: Any) -> EduPPO:
+    """Build a model on environments of the seeds from ``SEED + first`` on; action noise has the same stream everywhere."""
+    env: Any = make_vec_env(env_id, n_envs, vec_env_cls=InProcessVecEnv)
+    model = EduPPO(
+        "MlpPolicy",
+        VecNormalize(env) if normalize else env,
+        **{"n_steps": STEPS, "n_epochs": 2, "batch_size": STEPS * n_envs, "seed": SEED, "device": "cpu", **arguments},
+    )
+    assert model.env is not None
+    model.env.seed(SEED + first)
+    return model
+
+
+class OwnNoise(BaseCallback):
+    """Draws from the stream of action noise what the other processes' environments would draw in one process."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.before, self.after = before, after
+
+    def _on_rollout_start(self) -> None:
+        th.randn(self.before)
+
+    def _on_step(self) -> bool:
+        last = self.n_calls % STEPS == 0
+        th.randn(self.after + (0 if last else self.before))
+        return True
+
+
+class Fingerprints(BaseCallback):
+    """Keeps the parameters at the beginning of every rollout, as hexadecimal digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def _on_rollout_start(self) -> None:
+        self.found.append(parameters(self.model).tobytes().hex())
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def parameters(model: Any) -> np.ndarray:
+    """Take a model's parameters."""
+    values: np.ndarray = th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().numpy().copy()
+    return values
+
+
+def alike(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+    """Train with the environments shared out and the noise of one process that has them all."""
+    own = ENVS // group.size
+    model = build("Pendulum-v1", own, group.rank * own, **given)
+    noise, prints = OwnNoise(group.rank * own, ENVS - (group.rank + 1) * own), Fingerprints()
+    model.learn(ENVS * STEPS * UPDATES, callback=DataParallel(group, [noise, prints]))
+    return {"parameters": parameters(model).tolist(), "prints": prints.found, "steps": model.num_timesteps}
+
+
+def unlike(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+    """Train with noise, seeds and shuffling of one's own, with normalisation, minibatches and a limit of the KL."""
+    prints = Fingerprints()
+    model = build(
+        "Pendulum-v1", 2, 2 * group.rank, normalize=True, **{"batch_size": 8, "target_kl": 0.01, "n_epochs": 5, **given}
+    )
+    model.set_random_seed(SEED + 2 * group.rank)
+    model.learn(ENVS * STEPS * 20, callback=DataParallel(group, [prints]))
+    env: Any = model.env
+    return {
+        "prints": prints.found,
+        "moments": {name: [float(np.sum(one.mean)), float(one.count)] for name, one in moments_of(env).items()},
+        "episodes": [float(info["r"]) for info in model.ep_info_buffer or ()],
+        "steps": model.num_timesteps,
+        "n_updates": model._n_updates,
+    }
+
+
+def not_finite(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+    """Let one process meet a NaN, in what the settings say."""
+    model = build("Pendulum-v1", 2, 2 * group.rank, n_epochs=1)
+
+    class Spoil(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            if group.rank == 1 and self.num_timesteps > 100:
+                getattr(model.rollout_buffer, given["where"])[:] = np.nan
+
+    try:
+        model.learn(10_000, callback=DataParallel(group, [Spoil()]))
+    except ValueError as error:
+        return {"error": str(error), "steps": model.num_timesteps}
+    return {}
+
+
+def stopped(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+    """Let a callback of one process ask to stop."""
+
+    class Enough(BaseCallback):
+        def _on_step(self) -> bool:
+            return group.rank == 0 or self.num_timesteps < 100
+
+    model = build("Pendulum-v1", 2, 2 * group.rank)
+    model.learn(10_000, callback=DataParallel(group, [Enough()]))
+    return {"steps": model.num_timesteps, "parameters": parameters(model).tobytes().hex()}
+
+
+def hangs(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+    """Let one process stop answering."""
+
+    class Hang(BaseCallback):
+        def _on_step(self) -> bool:
+            if group.rank == 1 and self.num_timesteps > 100:
+                time.sleep(60)
+            return True
+
+    build("Pendulum-v1", 2, 2 * group.rank).learn(10_000, callback=DataParallel(group, [Hang()]))
+    return {}
+
+
+def main() -> None:
+    """Do what the first argument says, with the settings of the second, and write what came of it where the third says."""
+    name, given, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+    th.set_num_threads(1)
+    group = join(**given.pop("waits", {}))
+    found = globals()[name](group, given)
+    (folder / f"{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    leave()
+
+
+if __name__ == "__main__":
+    main()
