@@ -18,6 +18,7 @@ import torch as th
 
 from sb3_ppo_edu import losses
 from sb3_ppo_edu.advantages import generalized_advantage_estimate, monte_carlo_returns
+from sb3_ppo_edu.bench.statistics import aggregates, comparisons
 from sb3_ppo_edu.distributions import TanhGaussianDistribution
 from sb3_ppo_edu.teaching import check
 from sb3_ppo_edu.teaching.exercises import EXERCISES
@@ -85,6 +86,8 @@ def library_weight_gradient(inputs: Any, upstream: Any) -> Any:
 
 
 LIBRARY: dict[str, Answer] = {
+    "interquartile_mean": lambda s: aggregates.interquartile_mean(s[:, None]),
+    "probability_of_improvement": lambda a, b: comparisons.probability_of_improvement(a[:, None], b[:, None]),
     "surrogate_gradient": library_surrogate_gradient,
     "logits_gradient": library_logits_gradient,
     "tanh_gradient": lambda y, g: by_autograd(th.tanh, np.arctanh(np.minimum(y, 1 - 1e-15)), g),
@@ -447,6 +450,10 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
         g - g * np.exp(x - np.logaddexp.reduce(x, 1)[:, None])[range(len(a)), a])[:, None]),
     ("logits_gradient", ("normaliser-not-differentiated",), lambda x, a, g: g[:, None] * np.eye(x.shape[1])[a]),
     ("tanh_gradient", ("tanh-once-too-often",), lambda y, g: g / np.cosh(y) ** 2),
+    ("interquartile_mean", ("not-sorted",), lambda s: s[len(s) // 4 : len(s) - len(s) // 4].mean()),
+    ("interquartile_mean", ("plain-mean",), lambda s: sum(s) / len(s)),
+    ("probability_of_improvement", ("pair-by-pair",), lambda a, b: np.mean((a > b) + (a == b) / 2)),
+    ("probability_of_improvement", ("ties-lost",), lambda a, b: np.mean([x > y for x in a for y in b])),
     ("weight_gradient", ("weights-transposed",), lambda x, g: np.einsum("bi,bo->io", x, g)),
     ("weight_gradient", ("averaged-again",), lambda x, g: (g[:, :, None] * x[:, None, :]).mean(0)),
     ("squashed_log_prob", ("jacobian-missing",), lambda u, m, s: th.distributions.Normal(m, s.exp()).log_prob(u).sum(-1)),

@@ -163,8 +163,13 @@ class Table:
     def _repr_markdown_(self) -> str:
         """Write as Markdown."""
         header, *rest = (" | ".join(line) for line in self.lines)
-        rule = " | ".join(["---"] + ["---:"] * (len(self.lines[0]) - 1))
+        rule = " | ".join("---:" if self._holds_numbers(i) else "---" for i in range(len(self.lines[0])))
         return "\n".join([f"| {header} |", f"| {rule} |", *(f"| {line} |" for line in rest)])
+
+    def _holds_numbers(self, column: int) -> bool:
+        """Whether a column is one of numbers, which stand right."""
+        cells = [line[column] for line in self.lines[1:] if line[column]]
+        return bool(cells) and sum(cell[0] in "-0123456789" for cell in cells) * 2 > len(cells)
 
     def __repr__(self) -> str:
         """Write as text."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_ppo_edu.teaching import advantages, backward, densities, objectives
+from sb3_ppo_edu.teaching import advantages, backward, densities, objectives, scores
 from sb3_ppo_edu.teaching.observing import Answer, Case
 
 Faults = frozenset[str]
@@ -418,6 +418,22 @@ _ALL = (
         backward.weight_gradient,
         ("weights-transposed", "averaged-again", "product-of-sums"),
         backward.weight_cases,
+        points=2,
+    ),
+    Exercise(
+        "interquartile_mean",
+        "one number",
+        scores.interquartile_mean,
+        ("plain-mean", "median-for-middle-half", "not-sorted", "cut-at-one-end", "cut-an-eighth"),
+        scores.score_cases,
+        points=2,
+    ),
+    Exercise(
+        "probability_of_improvement",
+        "one number from 0 to 1",
+        scores.probability_of_improvement,
+        ("pair-by-pair", "ties-lost", "ties-won", "means-compared", "other-way-round"),
+        scores.pair_cases,
         points=2,
     ),
 )

@@ -1,0 +1,211 @@
+# %% [markdown]
+# # 08 Honest benchmarks: is it better, or was it luck?
+#
+# You changed a setting and the score went up by thirty points. Publish? In reinforcement learning the seed alone moves a score by more than
+# that. This lesson measures how much, shows how easily one finds "improvements" in nothing at all, and gives you two numbers that
+# survive bad luck.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.bench.statistics.aggregates import bootstrap
+from sb3_ppo_edu.bench.statistics.aggregates import interquartile_mean as library_iqm
+from sb3_ppo_edu.course.lesson import Curve, begin, quick, table
+from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.teaching import check
+
+begin()
+
+# %% [markdown]
+# ## The same thing twenty times
+#
+# PPO on CartPole for 20,480 steps, too few to solve it, so that there is something left to differ. The settings are the same every time;
+# only the seed changes.
+
+# %%
+STEPS = quick(20_480, 2048)
+
+
+def score(seed, **changes):
+    """Train once; the score is the mean of the last 20 training episodes."""
+    settings = {"n_steps": 128, "batch_size": 256, "n_epochs": 10, "learning_rate": 1e-3, **changes}
+    curve = Curve()
+    env = make_training_env("CartPole-v1", n_envs=8, seed=100 * seed)
+    EduPPO("MlpPolicy", env, seed=seed, **settings).learn(STEPS, callback=curve)
+    return float(np.mean(curve.returns[-20:]))
+
+
+began = time.perf_counter()
+scores = np.array([score(seed) for seed in range(quick(20, 4))])
+print(f"{len(scores)} trainings in {time.perf_counter() - began:.0f} seconds")
+print("scores:", np.sort(scores).round().astype(int))
+print(
+    f"mean {scores.mean():.0f}, standard deviation {scores.std(ddof=1):.0f}, "
+    f"lowest {scores.min():.0f}, highest {scores.max():.0f}"
+)
+
+# %% [markdown]
+# Same algorithm, same settings, and the best run has more than twice the points of the worst.
+#
+# ## Finding improvements in nothing
+#
+# Now play researcher. Draw two groups of $n$ runs from these same scores, call one of them "ours", and see how large a difference comes out,
+# although there is none.
+
+# %%
+generator = np.random.default_rng(0)
+sizes = [1, 3, 5, 10, 20]
+gaps = {}
+for n in sizes:
+    ours, theirs = (generator.choice(scores, size=(10_000, n)).mean(axis=1) for _ in range(2))
+    gaps[n] = np.abs(ours - theirs)
+table(
+    ["seeds in each group", "typical difference", "in one case of ten more than"],
+    [[str(n), float(np.median(gap)), float(np.quantile(gap, 0.9))] for n, gap in gaps.items()],
+)
+
+# %% [markdown]
+# With three seeds, "ours is better by thirty points" is what nothing at all looks like, on a normal day. And whoever tries five ideas reports the best of
+# five.
+#
+# ## A mean that forgives
+#
+# One collapsed run drags a mean down as far as it likes. The median throws away nearly everything. In between lies the **interquartile
+# mean**: sort the runs, leave out a quarter at either end, average the rest. (Leave out $\lfloor n/4 \rfloor$ at each.)
+
+
+# %% exercise="interquartile_mean" todo="sort, leave out a quarter of the runs at either end, average"
+def interquartile_mean(scores):
+    """
+    Average the middle half of the runs.
+
+    :param scores: array of shape (runs,)
+    :return: one number
+    """
+    ### BEGIN SOLUTION
+    cut = len(scores) // 4
+    return np.sort(scores)[cut : len(scores) - cut].mean()
+    ### END SOLUTION
+
+
+# %% check="interquartile_mean"
+check("interquartile_mean", interquartile_mean)
+
+# %%
+with_a_collapse = np.append(scores, 9.0)
+table(
+    ["", "mean", "median", "interquartile mean"],
+    [
+        [name, float(numbers.mean()), float(np.median(numbers)), float(interquartile_mean(numbers))]
+        for name, numbers in (("the runs", scores), ("and one that collapsed", with_a_collapse))
+    ],
+)
+
+# %% [markdown]
+# ## A number needs an interval
+#
+# How sure is such a number? Pretend that your runs are all the runs there are, draw as many from them again and again, with replacement, and look
+# how the number moves. That is the **bootstrap**; the middle 95 % are its interval. (With few runs it is too narrow, since the worst run may not
+# have happened yet.)
+
+# %%
+resampled = [
+    interquartile_mean(generator.choice(scores, size=len(scores))) for _ in range(quick(5000, 200))
+]
+low, high = np.quantile(resampled, [0.025, 0.975])
+theirs = bootstrap(scores, library_iqm)
+print(f"yours:       {interquartile_mean(scores):.0f} [{low:.0f}, {high:.0f}]")
+print(f"the package: {theirs.value:.0f} [{theirs.low:.0f}, {theirs.high:.0f}]")
+
+# %% [markdown]
+# ## Which is better?
+#
+# Two algorithms, some runs of each. A question that everybody understands: how often does a run of the first beat a run of the second? Compare each
+# with each; a tie is half a win.
+
+
+# %% exercise="probability_of_improvement" todo="compare every run of the first with every run of the second; ties count one half"
+def probability_of_improvement(first, second):
+    """
+    Estimate how often the first algorithm beats the second.
+
+    :param first: scores, array of shape (runs,)
+    :param second: scores, array of shape (other_runs,)
+    :return: one number from 0 to 1; 0.5 is a draw
+    """
+    ### BEGIN SOLUTION
+    difference = first[:, None] - second[None, :]
+    return ((difference > 0) + 0.5 * (difference == 0)).mean()
+    ### END SOLUTION
+
+
+# %% check="probability_of_improvement"
+check("probability_of_improvement", probability_of_improvement)
+
+# %% [markdown]
+# A real question. The lecture recommends to tune the learning rate first, and says that it is the setting that matters most. Five values, some seeds
+# each, everything else as it was.
+
+# %%
+SEEDS = quick(5, 2)
+RATES = quick([1e-4, 3e-4, 1e-3, 3e-3, 1e-2], [3e-4, 3e-3])
+of_rate = {
+    rate: np.array([score(seed, learning_rate=rate) for seed in range(SEEDS)]) for rate in RATES
+}
+CLIPS = quick([0.1, 0.2, 0.3], [0.1, 0.3])
+of_clip = {
+    clip: np.array([score(seed, clip_range=clip) for seed in range(SEEDS)]) for clip in CLIPS
+}
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+for panel, of_value, label in (
+    (axes[0], of_rate, "learning rate"),
+    (axes[1], of_clip, "clip range"),
+):
+    middle = [bootstrap(numbers, library_iqm) for numbers in of_value.values()]
+    panel.fill_between(list(of_value), [m.low for m in middle], [m.high for m in middle], alpha=0.2)
+    panel.plot(list(of_value), [m.value for m in middle], "o-")
+    for value, numbers in of_value.items():
+        panel.plot([value] * len(numbers), numbers, ".", color="grey", markersize=5)
+    panel.set_xlabel(label)
+axes[0].set_xscale("log")
+axes[0].set_ylabel("score: runs, IQM, 95% interval")
+plt.show()
+
+# %%
+low_rate, high_rate = RATES[0], RATES[-2] if len(RATES) > 2 else RATES[-1]
+table(
+    ["question", "probability"],
+    [
+        [
+            f"learning rate {high_rate:g} beats {low_rate:g}",
+            probability_of_improvement(of_rate[high_rate], of_rate[low_rate]),
+        ],
+        [
+            f"clip range {CLIPS[-1]} beats {CLIPS[0]}",
+            probability_of_improvement(of_clip[CLIPS[-1]], of_clip[CLIPS[0]]),
+        ],
+    ],
+)
+
+# %% [markdown]
+# The learning rate moves the score far beyond what seeds do. About the clip range five seeds say little, and "we could not tell" is a result, too. The
+# package's study has more seeds and tasks, and comes to the same: `benchmarks/sensitivity`.
+#
+# Note what this does *not* show: that the best rate here is the best for a longer training, or another task. A benchmark answers the question that was
+# asked of it.
+#
+# ## A checklist
+#
+# 1. **Seeds**: decide how many before you start; five is little, twenty is good. Report all of them.
+# 2. **The final policy**, not the best one seen: the maximum over a noisy curve is a lottery ticket that you buy once for every evaluation.
+# 3. **Fresh seeds** for the comparison: settings that were tuned on seeds 0 to 3 look better there than anywhere else.
+# 4. **The same starting states** for everybody, and enough episodes that their noise is not what you compare.
+# 5. **Intervals**, and the raw rows beside them.
+# 6. **The same care for the other side**: a baseline with default settings loses to anything that was tuned.
+#
+# `sb3-edu bench learn` does all of this; `sb3-edu tune` keeps its last seeds for the end.
