@@ -26,6 +26,7 @@ SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
 """What the progress bar shows; what is being measured stands last, because its length changes."""
 
 SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "speed-quick")
+SCALE_FOLDER, QUICK_SCALE_FOLDER = Path("benchmarks", "scale"), Path("runs", "scale-quick")
 
 RUNS_BAR = "{n_fmt}/{total_fmt} runs |{bar}| {elapsed}<{remaining} {desc}"
 """What the progress bar of a suite shows."""
@@ -69,6 +70,14 @@ in a process of its own with one thread, the algorithms in turn. Rows are kept a
 where it stopped. All of it takes about an hour.
 """
 
+BENCH_SCALE_DESCRIPTION = """\
+Measure environment steps a second of every backend against the number of environments, training in one process and in two,
+and what updates and meetings of processes take; project from there to 64 processes on 8 machines. Rows are kept as they
+come: what is interrupted goes on where it stopped. All of it takes about ten minutes.
+
+exit codes: 0 done, 2 bad input, 130 interrupted (the rows so far are kept)
+"""
+
 BENCH_SPEED_EXAMPLES = """\
 examples:
   sb3-edu bench speed --quick
@@ -88,7 +97,57 @@ def add_bench(commands: Any) -> None:
     _add_bench_learn(experiments)
     _add_bench_parity(experiments)
     _add_bench_sensitivity(experiments)
+    _add_bench_scale(experiments)
     _add_bench_report(experiments)
+
+
+def _add_bench_scale(experiments: Any) -> None:
+    """Add ``sb3-edu bench scale``."""
+    parser = experiments.add_parser(
+        "scale",
+        help="which backend steps environments fastest, and what a second process brings",
+        description=BENCH_SCALE_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=bench_scale, parser=parser)
+    parser.add_argument("--repetitions", type=positive, metavar="N", help="of each measurement (default: 3; with --quick 1)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help=f"where rows, report and pictures are (default: {SCALE_FOLDER}; with --quick {QUICK_SCALE_FOLDER})",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one small environment, to see it work; the numbers are no result"
+    )
+    parser.add_argument("--report-only", action="store_true", help="measure nothing; write the report from the rows there are")
+
+
+def bench_scale(arguments: argparse.Namespace) -> int:
+    """
+    Measure what is not yet measured, and write the report.
+
+    :param arguments: of the command line
+    :return: exit code
+    """
+    # Imported here for the same reason as in finish.
+    from sb3_ppo_edu.bench.scale.measure import measure, missing, plan
+    from sb3_ppo_edu.bench.scale.report import write_report
+
+    folder = arguments.folder or (QUICK_SCALE_FOLDER if arguments.quick else SCALE_FOLDER)
+    repetitions = arguments.repetitions or (1 if arguments.quick else 3)
+    with refusing_bad_input():
+        jobs = [] if arguments.report_only else missing(folder, plan(repetitions, arguments.quick))
+        columns, lines = shutil.get_terminal_size()
+        with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
+            for index, job in enumerate(measure(folder, jobs)):
+                bar.update(index - bar.n)
+                bar.set_description_str(str(job))
+            bar.update(len(jobs) - bar.n)
+        written = write_report(folder, "sb3-edu bench scale" + (" --quick" if arguments.quick else ""))
+    print("\n".join(str(path) for path in written))
+    return DONE
 
 
 def _add_bench_speed(experiments: Any) -> None:
