@@ -448,7 +448,7 @@ def test_empty_folder_is_refused(tmp_path: Path, small: Lesson) -> None:
 
 def test_lesson_is_found_by_its_functions() -> None:
     """A submission belongs to the lesson of whose functions it defines the largest share."""
-    for lesson in LESSONS.values():
+    for lesson in (one for one in LESSONS.values() if one.exercises):
         cells = [f"def {name}(*a):\n    pass" for name in lesson.exercises]
         assert find_lesson(cells, list(LESSONS.values())) == lesson
     assert find_lesson(["x = 1"], list(LESSONS.values())) is None
