@@ -290,6 +290,16 @@ def test_good_submission_has_all_points(small: Lesson) -> None:
     assert one.status == "graded"
 
 
+@pytest.mark.parametrize("name", sorted(name for name, lesson in LESSONS.items() if lesson.exercises))
+def test_solutions_have_all_points_and_stubs_none(name: str) -> None:
+    """Graded as submissions, a lesson's solutions have all points, and what is handed out has none."""
+    for kind, earned in ((SOLUTIONS, 1), (STUDENT, 0)):
+        cells = [cell.source for cell in make_notebook(LESSONS[name], kind, PINS).cells if cell.cell_type == "code"]
+        one = grade(name, cells, list(LESSONS.values()), 7, LIMITS, network_isolation())
+        assert one.lesson == name
+        assert one.points == {exercise: earned * EXERCISES[exercise].points for exercise in LESSONS[name].exercises}
+
+
 BAD = {
     "crashes": "def clip_fraction(ratio, clip_range):\n    return 1 / 0",
     "loops": "def clip_fraction(ratio, clip_range):\n    while True:\n        pass",
@@ -477,6 +487,12 @@ def test_slice_holds_what_a_function_needs_and_no_more() -> None:
     names = [sorted(slicing.names_defined(statement)) for statement in module.body]
     assert names == [["annotations"], ["math"], ["A"], ["helper"], ["wanted"]]
     assert slicing.slice_for("missing", slicing.statements(cells)) is None
+
+    # Its own variables are not those of the notebook that happen to have the same names.
+    local = "def wanted(A):\n    B = [math for math in A]\n    return B, os"
+    module = slicing.slice_for("wanted", slicing.statements([*cells, local]))
+    assert module is not None
+    assert [sorted(slicing.names_defined(statement)) for statement in module.body] == [["annotations"], ["os"], ["wanted"]]
 
 
 # --------------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ module knows only the standard library: the process that runs submissions loads 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+import symtable
+from collections.abc import Iterable, Iterator, Sequence
 
 Statement = ast.stmt
 DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
@@ -53,12 +54,22 @@ def names_defined(statement: Statement) -> set[str]:
 
 def names_used(statement: Statement) -> set[str]:
     """
-    List the names that a statement looks up, wherever in it.
+    List the global names that a statement looks up, wherever in it: not its functions' own variables of the same names.
 
     :param statement: the statement
     :return: the names
     """
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return set(_globals_of(symtable.symtable(ast.unparse(statement), "<submission>", "exec")))
+
+
+def _globals_of(table: symtable.SymbolTable) -> Iterator[str]:
+    """List the global names that a scope and those within it look up."""
+    top = table.get_type() == "module"
+    for symbol in table.get_symbols():
+        if symbol.is_referenced() and (top or symbol.is_global()):
+            yield symbol.get_name()
+    for child in table.get_children():
+        yield from _globals_of(child)
 
 
 def slice_for(name: str, found: Sequence[Statement]) -> ast.Module | None:

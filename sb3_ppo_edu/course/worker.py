@@ -7,7 +7,9 @@ ends with that child, and all that comes out is numbers, which the grader judges
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
 import contextlib
 import importlib.util
 import json
@@ -74,11 +76,19 @@ def answer_one(task: dict[str, Any], statements: Any, slicing: ModuleType, obser
     if module is None:
         return {"status": "missing"}
     namespace: dict[str, Any] = {"__name__": "submission", "__builtins__": __builtins__}
-    try:
-        exec(compile(module, "<submission>", "exec"), namespace)
-        answer = namespace[task["name"]]
-    except BaseException as error:
-        return {"status": "undefined", "message": f"{type(error).__name__}: {error}"[:500]}
+    problems = []
+    for statement in module.body:
+        # One by one: what fails may not be needed after all, and if it is, the call will say so.
+        try:
+            part = ast.Module([statement], type_ignores=[])
+            exec(
+                compile(part, "<submission>", "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True), namespace
+            )
+        except BaseException as error:
+            problems.append(f"{type(error).__name__}: {error}")
+    if task["name"] not in namespace:
+        return {"status": "undefined", "message": "; ".join(problems)[:500]}
+    answer = namespace[task["name"]]
     cases = [observing.case_from_json(case) for case in task["cases"]]
     return {"status": "observed", "observations": [one.to_json() for one in observing.observe(answer, cases)]}
 
