@@ -44,6 +44,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.distributed import DataParallel, Group
+from sb3_ppo_edu.envs.backends import AS_A_WHOLE
 from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,
     check_harmless,
@@ -171,8 +172,9 @@ def settings_from_hyperparameters(
         steps = n_timesteps
     if isinstance(rest.get("rollout_buffer_class"), str):
         rest["rollout_buffer_class"] = import_named(rest["rollout_buffer_class"])
-    wrapper = rest.pop("env_wrapper", None)
-    if checkpoint_freq is not None:
+    wrapper, backend = rest.pop("env_wrapper", None), rest.pop("vec_env", None) or EnvironmentSettings.backend
+    # What steps all environments as one can't be restored to the step: resumed, it begins new episodes, and says so.
+    if checkpoint_freq is not None and backend not in AS_A_WHOLE:
         wrappers = wrapper if isinstance(wrapper, list) else [] if wrapper is None else [wrapper]
         wrapper = [*wrappers, f"{Resumable.__module__}.{Resumable.__qualname__}"]
     environment = EnvironmentSettings(
@@ -183,7 +185,7 @@ def settings_from_hyperparameters(
         frame_stack=rest.pop("frame_stack", None),
         monitor_kwargs=dict(rest.pop("monitor_kwargs", None) or {}),
         normalize=rest.pop("normalize", False) or None,
-        backend=rest.pop("vec_env", None) or EnvironmentSettings.backend,
+        backend=backend,
     )
     return RunSettings(
         environment=environment,

@@ -530,3 +530,19 @@ def test_the_zoo_takes_the_backends_that_step_one_by_one() -> None:
     assert _vec_env_class("gymnasium-sync") is ONE_BY_ONE["gymnasium-sync"]
     with pytest.raises(ValueError, match=r"vec_env: 'envpool'.*expected one of dummy, .*sb3-edu train takes the others"):
         _vec_env_class("envpool")
+
+
+def test_a_run_that_steps_all_at_once_resumes_with_new_episodes(tmp_path: Path) -> None:
+    """Its environments can't be restored: the run goes on with new episodes, says so, and writes them to a new file."""
+    given = {"vec_env": "gymnasium-native", "n_timesteps": 512, "n_envs": 2, "n_steps": 32, "batch_size": 32}
+    run = start_run(settings_from_hyperparameters("CartPole-v1", given, device="cpu", checkpoint_freq=64), tmp_path / "run")
+    learn(run)
+    close_run(run)
+    (tmp_path / "run" / "checkpoints" / "checkpoint-000000000512.zip").unlink()
+    resumed = resume_run(tmp_path / "run")
+    assert resumed.model.num_timesteps == 448
+    assert all(how.startswith("started a new episode: it is out of reach") for how in resumed.model.resumed_envs)
+    learn(resumed)
+    close_run(resumed)
+    assert resumed.model.num_timesteps == 512
+    assert len(list((tmp_path / "run" / "monitor").glob("*.monitor.csv"))) == 2

@@ -150,7 +150,7 @@ def make_training_env(
     if backend is not None:
         settings = replace(settings, backend=backend)
     settings = with_backend(settings, n_envs, seed, verbose)
-    if append:
+    if append and settings.backend not in AS_A_WHOLE:
         settings = replace(settings, monitor_kwargs={**settings.monitor_kwargs, "override_existing": False})
     if settings.backend in AS_A_WHOLE:
         # Where there are no single environments, episodes are counted around all of them. VecMonitor can't append to a file.
