@@ -244,8 +244,8 @@ class EduPPO(OnPolicyAlgorithm):
         first one and needs a C++ compiler; results then agree with SB3's to within rounding only
     :param micro_batch_size: compute each minibatch in parts of this size and add up their gradients, for minibatches that
         memory can't hold at once; divides ``batch_size``. The result is that of one large minibatch, to within rounding
-    :param bf16: compute the networks in bfloat16 with the autograd engine, on processors that are faster so; log-probabilities
-        then agree with SB3's to some per cent only (the README has numbers)
+    :param bf16: compute the networks in bfloat16 with the autograd engine, on processors that are faster so; results then are
+        not SB3's, see ``benchmarks/scale/bf16.md``
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
 

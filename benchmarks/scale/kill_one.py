@@ -1,8 +1,8 @@
 """Kill one of two processes that train together at random moments, and resume.
 
-``python benchmarks/scale/kill.py --kills 20`` trains Pendulum-v1 in two processes, kills one of them by SIGKILL at a moment
+``python benchmarks/scale/kill_one.py --kills 20`` trains Pendulum-v1 in two processes, kills one by SIGKILL at a moment
 drawn over the training, sees how the other ends and what it says, resumes both, and compares the parameters with those of a
-training that nobody disturbed. Rows go to ``kill.csv``, what they come to to ``kill.md``.
+training that nobody disturbed. Rows go to ``kill_one.csv``, what they come to to ``kill_one.md``.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def page(rows: list[dict[str, Any]], kills: int) -> str:
         f"| resumed from the last common checkpoint | {sum(row['resumed'] for row in rows)} |",
         f"| ended with the bits of the undisturbed training | {sum(row['same_bits'] for row in rows)} |",
         "",
-        f"Made by `python benchmarks/scale/kill.py --kills {kills}` on {machine()}; {listed}.",
+        f"Made by `python benchmarks/scale/kill_one.py --kills {kills}` on {machine()}; {listed}.",
         "",
     ]
     return "\n".join(lines)
@@ -159,12 +159,12 @@ def main() -> int:
         for index in range(given.kills):
             rows.append(kill_one(folder, index, rng, expected, 0.9 * longest))
             print(rows[-1], flush=True)
-    with (given.folder / "kill.csv").open("w", newline="", encoding="utf-8") as file:
+    with (given.folder / "kill_one.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     text = page(rows, given.kills)
-    (given.folder / "kill.md").write_text(text, encoding="utf-8")
+    (given.folder / "kill_one.md").write_text(text, encoding="utf-8")
     print(text)
     return 0 if all(row["named"] and row["same_bits"] for row in rows) else 1
 
