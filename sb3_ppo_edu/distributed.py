@@ -19,6 +19,7 @@ The first process writes logs and evaluations. Each writes the checkpoints of it
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -63,10 +64,11 @@ class Group:
     :param rank: number of this process, from 0
     :param size: how many there are
     :param timeout: seconds that a process is waited for
+    :param where: host and number of each process
     """
 
-    def __init__(self, store: Any, rank: int, size: int, timeout: float) -> None:
-        self.store, self.rank, self.size, self.timeout = store, rank, size, timeout
+    def __init__(self, store: Any, rank: int, size: int, timeout: float, where: Sequence[str] = ()) -> None:
+        self.store, self.rank, self.size, self.timeout, self.where = store, rank, size, timeout, where
         self._place = 0
 
     @property
@@ -77,7 +79,10 @@ class Group:
     def passed(self) -> None:
         """Note that this process has come to the next meeting, for messages about those that have not."""
         self._place += 1
-        self.store.set(f"place/{self.rank}", str(self._place))
+        try:
+            self.store.set(f"place/{self.rank}", str(self._place))
+        except RuntimeError as error:
+            raise self._lost(error) from error
 
     def sum(self, tensor: th.Tensor) -> th.Tensor:
         """
@@ -124,30 +129,29 @@ class Group:
     def _lost(self, error: Exception) -> LostProcessError:
         """Find out which process is missing: one of this machine that has ended, or those that are behind."""
         time.sleep(0.5)  # a process that is being killed is still there for a moment
-        gone = [rank for rank in range(self.size) if rank != self.rank and self._has_ended(rank)]
-        places = {rank: int(self._read(f"place/{rank}") or 0) for rank in range(self.size)}
-        behind = [rank for rank, place in places.items() if place < self._place]
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        gone = [rank for rank in others if self._has_ended(rank)]
         if gone:
             what = f"{named(gone)} ended"
-        elif behind:
+        elif behind := [rank for rank in others if self._place_of(rank) < self._place]:
             what = f"{named(behind)} did not come to meeting {self._place} within {self.timeout:.0f} s"
         else:
-            what = f"one of {named([rank for rank in range(self.size) if rank != self.rank])} is out of reach"
+            what = f"one of the others ({named(others)}) is out of reach"
         return LostProcessError(
             f"rank {self.rank} of {self.size}: {what} ({str(error).splitlines()[0]}). Training ends here; with checkpoints, "
             "'resume' goes on from the last that all processes have, and so does torchrun --max-restarts"
         )
 
-    def _read(self, key: str) -> str:
-        """Read from the store, if it is there and has it."""
+    def _place_of(self, rank: int) -> float:
+        """Read how far another process has come, if what keeps that is still there."""
         try:
-            return self.store.get(key).decode() if self.store.check([key]) else ""
-        except RuntimeError:  # the process that keeps the store is the one that is gone
-            return ""
+            return int(self.store.get(f"place/{rank}")) if self.store.check([f"place/{rank}"]) else 0
+        except RuntimeError:
+            return math.inf
 
     def _has_ended(self, rank: int) -> bool:
         """Tell whether a process of this machine has ended."""
-        host, _, number = self._read(f"process/{rank}").rpartition(" ")
+        host, _, number = self.where[rank].rpartition(" ")
         if host != socket.gethostname():
             return False
         try:
@@ -219,7 +223,8 @@ def join(arrival: float = ARRIVAL_SECONDS, meeting: float = MEETING_SECONDS) -> 
     backend = "cpu:gloo,cuda:nccl" if th.cuda.is_available() else "gloo"
     limit = timedelta(seconds=meeting)
     dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=limit)
-    return Group(store, rank, size, meeting)
+    where_all_are = [store.get(f"process/{other}").decode() for other in range(size)]
+    return Group(store, rank, size, meeting, where_all_are)
 
 
 def leave() -> None:
