@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import matplotlib as mpl
 import numpy as np
 import torch as th
+from cycler import cycler
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
@@ -34,7 +35,7 @@ def begin() -> None:
             "figure.figsize": (7.5, 3.6),
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
-            "axes.prop_cycle": mpl.rcsetup.cycler(color=PALETTE),
+            "axes.prop_cycle": cycler(color=PALETTE),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
