@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections import deque
 from functools import partial
@@ -338,6 +339,8 @@ def test_logs_go_on_without_gap_or_duplicate(tmp_path: Path) -> None:
         except KeyboardInterrupt:
             model.logger.close()
             Interrupt.at = 0
+            # TensorBoard names its files by the second, and then by a counter, of which 10 sorts before 9.
+            time.sleep(1.0)
             model = EduPPO.resume(folder / "c", envs(), device="cpu")
             model.learn(STEPS, callback=CallbackList([ExactCheckpoint(90, folder / "c", handle_signals=False), Interrupt()]))
         model.logger.close()

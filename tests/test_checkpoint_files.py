@@ -333,7 +333,7 @@ def test_duplicate_member_is_refused(good: bytes, tmp_path: Path) -> None:
     path = tmp_path / step_name(1)
     with pytest.warns(UserWarning, match="Duplicate"):
         path.write_bytes(archive_of([*parts_of(good).items(), ("state.bin", b"x")]))
-    with pytest.raises(CheckpointError, match=r"two members named 'state\.pt'"):
+    with pytest.raises(CheckpointError, match=r"two members named 'state\.bin'"):
         read(path)
 
 

@@ -185,6 +185,7 @@ def test_report_of_a_training_that_broke_off(algorithm: type[Any], error: BaseEx
 
     EduPPO tells the doctor itself, SB3's PPO does not know of it: there a ``with`` block does.
     """
+    before = signal.getsignal(signal.SIGTERM)
     doctor = TrainingDoctor(tmp_path, verbose=0)
     block = doctor if algorithm is PPO else nullcontext()
     with pytest.raises(type(error)), block:
@@ -196,7 +197,7 @@ def test_report_of_a_training_that_broke_off(algorithm: type[Any], error: BaseEx
     assert "Training was broken off after 581 steps by " + type(error).__name__ in report["notes"][0]
     assert str(error) in report["notes"][0]
     # Nothing of the training is left in the process.
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_training_that_became_nan_is_named(tmp_path: Path) -> None:
