@@ -330,14 +330,15 @@ def parts_of(layer: VecEnv) -> dict[str, Any]:
     return found
 
 
-def has_envs(base: VecEnv) -> bool:
+def envs_of(base: VecEnv) -> list[gym.Env] | None:
     """
-    Tell whether a vector environment's environments are in this process and within reach.
+    Give a vector environment's environments, if they are in this process and within reach.
 
     :param base: the innermost vector environment
-    :return: True if they are, as ``base.envs``
+    :return: the environments, or None
     """
-    return isinstance(getattr(base, "envs", None), list)
+    found = getattr(base, "envs", None)
+    return found if isinstance(found, list) else None
 
 
 def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
@@ -347,8 +348,9 @@ def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
     :param base: the innermost vector environment
     :return: a state for each, None where it can't be reached
     """
-    if has_envs(base):
-        return [capture_single(env) for env in base.envs]  # type: ignore[attr-defined]
+    envs = envs_of(base)
+    if envs is not None:
+        return [capture_single(env) for env in envs]
     # Asked for what it does not have, a worker would end.
     if base.has_attr("capture_state"):
         return list(base.env_method("capture_state"))
@@ -390,10 +392,11 @@ def restore_each(base: VecEnv, states: list[dict[str, Any] | None], replay: bool
     :param replay: see :func:`restore_single`
     :return: how each was restored
     """
-    if has_envs(base):
+    envs = envs_of(base)
+    if envs is not None:
         return [
             f"{RESET}: it was not saved" if state is None else restore_single(env, state, replay)
-            for env, state in zip(base.envs, states, strict=True)  # type: ignore[attr-defined]
+            for env, state in zip(envs, states, strict=True)
         ]
     if isinstance(base, SubprocVecEnv) and None not in states:
         # All workers replay at the same time.
