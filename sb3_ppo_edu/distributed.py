@@ -34,6 +34,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 import torch.distributed as dist
+
+# Before any process group: its functions keep the group of the moment they are defined in, and with it gloo's threads. Torch
+# loads it by itself when it builds an optimizer; threads that outlive the interpreter abort the process now and then.
+import torch.distributed.nn.functional
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.running_mean_std import RunningMeanStd

@@ -105,6 +105,12 @@ def test_parameters_are_the_same_bits_after_every_update(tmp_path: Path, engine:
     assert first["moments"]["observation observation"][1] == pytest.approx(ENVS * STEPS * 20 + resets - ENVS + 1e-4, abs=ENVS)
 
 
+def test_nothing_of_gloo_stays_behind(tmp_path: Path) -> None:
+    """Its threads end with the training: such a thread that outlives the interpreter aborts the process (pytorch #190489)."""
+    for process in run("alike", tmp_path):
+        assert process["threads that stay"] == []
+
+
 def test_a_kl_stop_is_everyones(tmp_path: Path) -> None:
     """The averaged KL stops all processes at the same minibatch: the number of updates is the same, and smaller."""
     first, second = run("unlike", tmp_path, target_kl=1e-5)
