@@ -179,6 +179,90 @@ def test_lectures_limits_of_kl_and_clip_fraction(kl: float, clip: float, found: 
     assert ("learning-rate-too-high" in names(record)) is found
 
 
+LARGE = {"train/return_std": 2e4, "train/value_loss": 4e8}
+
+HIDDEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "learning-rate-too-high": ({"train/learning_rate": 0.02}, {}),
+    "learning-rate-too-low": ({"train/learning_rate": 1e-6}, {}),
+    "clip-range-too-tight": ({"train/clip_range": 0.01}, {}),
+    "clip-range-too-loose": ({"train/clip_range": 2.0}, {}),
+    "too-many-epochs": ({}, {"n_epochs": 60}),
+    "target-kl-too-small": ({}, {"target_kl": 1e-5}),
+    "entropy-bonus-too-large": ({"train/ent_coef": 1.0}, {}),
+    "advantages-not-normalized": ({}, {"normalize_advantage": False}),
+}
+"""A setting far from the usual, while KL, clip fraction, entropy and losses are healthy."""
+
+
+@pytest.mark.parametrize("name", list(HIDDEN))
+def test_unusual_setting_is_named_where_another_fault_hides_what_it_does(name: str) -> None:
+    """
+    Beside rewards that are a thousand times too large, healthy metrics acquit no setting.
+
+    It is named second, by less than two thirds of confidence, says beside what, and is not called a consequence.
+    """
+    columns, settings = HIDDEN[name]
+    first, second = diagnose(make_record(columns | LARGE, settings)).findings[:2]
+    assert (first.name, second.name) == ("reward-scale-too-large", name)
+    assert 0.5 <= second.confidence <= 0.65
+    assert second.explained_by is None
+    assert "beside: rewards are too large (100%)" in second.evidence[-1].text
+
+
+@pytest.mark.parametrize("sign", [{}, {"train/grad_norm": 5e3}, FLAT])
+@pytest.mark.parametrize("name", list(HIDDEN))
+def test_unusual_setting_with_healthy_metrics_is_healthy(name: str, sign: dict[str, Any]) -> None:
+    """Where nothing is wrong the metrics decide, and where there is a sign only (a return that does not rise), too."""
+    columns, settings = HIDDEN[name]
+    assert name not in names(make_record(columns | sign, settings))
+
+
+def test_all_unusual_settings_have_a_case() -> None:
+    """The table above has every symptom that can be told by a setting alone."""
+    assert sorted(HIDDEN) == sorted(symptom.name for symptom in SYMPTOMS if symptom.unusual is not None)
+
+
+@pytest.mark.parametrize(("rate", "explained"), [(1e-6, None), (3e-4, "reward-scale-too-large")])
+def test_unusual_setting_is_nobodys_consequence(rate: float, explained: str | None) -> None:
+    """Small steps beside huge rewards are their consequence at a usual rate, and a fault of its own at a rate of 1e-6."""
+    small = {"train/approx_kl": 1e-5, "train/clip_fraction": 0.0, "train/learning_rate": rate}
+    findings = {finding.name: finding for finding in diagnose(make_record(small | LARGE)).findings}
+    assert findings["learning-rate-too-low"].explained_by == explained
+
+
+def test_epochs_are_counted_where_their_number_is_not_known() -> None:
+    """Without settings, 60 more epochs in each row are 60 epochs."""
+    record = make_record({"train/n_updates": 60 * np.arange(ROWS)} | LARGE, without=("n_epochs",))
+    assert "too-many-epochs" in names(record)
+
+
+EVALUATIONS = {
+    "stale": (np.linspace(30.0, 20.0, 10), True),
+    "follows": (np.linspace(-900.0, 200.0, 10), False),
+    "scatters": (np.array([20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 500.0, -300.0, 120.0, 20.0]), False),
+    "nearly as good": (np.array([20.0] * 6 + [250.0] * 4), False),
+    "four of them": (np.array([math.nan] * 6 + [20.0, 20.0, 21.0, 20.0]), True),
+    "three of them": (np.array([math.nan] * 7 + [20.0, 21.0, 20.0]), False),
+}
+
+
+@pytest.mark.parametrize("kind", list(EVALUATIONS))
+def test_poor_evaluation_is_behind_does_not_follow_and_is_certain(kind: str) -> None:
+    """
+    Training goes from 38 to 402 (tenths of the record), ten evaluations come with every fourth row.
+
+    * from 30 to 20: behind by more than the whole rise of 364, and ill;
+    * from -900 to 200, the last four at 17: as far behind, but they rise by more than training does, as of a young policy;
+    * four last ones of 500, -300, 120 and 20: mean 85, standard error 165, so 402 is only 1.9 standard errors away;
+    * 250 in the end: behind by 0.42 of the rise, less than 0.55;
+    * four evaluations can be told from training, three cannot: of three, all are late ones.
+    """
+    evaluations, found = EVALUATIONS[kind]
+    column = np.full(ROWS, math.nan)
+    column[3::4] = evaluations
+    assert ("poor-evaluation" in names(make_record({"eval/mean_reward": column}))) is found
+
+
 def test_collapse_in_one_update_is_the_learning_rate() -> None:
     """A policy that was thrown into a corner has no KL and no entropy afterwards; a rate of 0.1 is the cause of it."""
     thrown = {

@@ -38,11 +38,11 @@ def trial() -> Iterator[ModuleType]:
 
 
 def test_cases_are_repeatable_and_splits_differ(trial: ModuleType) -> None:
-    """The same name gives the same case, and no seed or settings of one split are in the other."""
-    listed = {split: list(trial.cases_of(split, 2, list(trial.FAULTS), False)) for split in ("train", "trial")}
+    """The same name gives the same case, and no two splits share a seed."""
+    listed = {split: list(trial.cases_of(split, 2, list(trial.FAULTS), False)) for split in trial.SPLITS}
     assert listed["trial"] == list(trial.cases_of("trial", 2, list(trial.FAULTS), False))
     seeds = {split: {case.seed for case in cases} for split, cases in listed.items()}
-    assert not seeds["train"] & seeds["trial"]
+    assert len(set.union(*seeds.values())) == sum(len(own) for own in seeds.values())
     assert len(seeds["trial"]) == len(listed["trial"])
     assert len({case.env for case in listed["trial"]}) >= 4
 
@@ -197,6 +197,10 @@ def test_trial_goes_on_where_it_stopped(trial: ModuleType, tmp_path: Path, monke
     command = ["--split", "train", "--cases", "1", "--spread", "--folder", str(tmp_path), "--faults"]
     trial.main([*command, "grad-norm", "--keep", str(tmp_path / "logs")])
     trial.main([*command, "grad-norm", "target-kl", "--keep", str(tmp_path / "logs")])
+    assert len(trained) == 2
+    # Once its time is over it begins nothing, and reports what there is.
+    (tmp_path / "train-eduppo.md").unlink()
+    trial.main([*command, "grad-norm", "target-kl", "gamma-low", "--minutes", "0"])
     assert len(trained) == 2
     assert len(trial.read_rows(tmp_path / "train-eduppo.csv")) == 2
     assert (tmp_path / "train-eduppo.md").read_text(encoding="utf-8").startswith("# The doctor's trial")

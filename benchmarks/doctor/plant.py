@@ -2,8 +2,8 @@
 Plant faults: trainings of known fault, on several environments, with random other settings.
 
 A case is named by split, environment, fault and number, and everything random in it follows from that name: the same name
-gives the same case. The two splits share no case, since the split is part of the name: thresholds are chosen on ``train`` and
-judged on ``trial``.
+gives the same case. Splits share no case, since the split is part of the name: thresholds are chosen on ``train`` and judged
+on the others, each of which judges one state of the doctor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
-SPLITS = ("train", "trial")
+SPLITS = ("train", "trial", "trial2")
 
 Settings = dict[str, Any]
 Draw = Callable[[np.random.Generator, str, Settings], Settings]
@@ -30,7 +30,7 @@ class Case:
     """
     A training to be diagnosed.
 
-    :param split: "train" or "trial"
+    :param split: one of :data:`SPLITS`
     :param env: Gymnasium id
     :param fault: name of the planted fault, two joined by "+", or "none"
     :param number: distinguishes cases of the same fault
@@ -391,7 +391,7 @@ def plant(split: str, env: str, fault: str, number: int) -> Case:
     """
     Make a case.
 
-    :param split: "train" or "trial"
+    :param split: one of :data:`SPLITS`
     :param env: Gymnasium id
     :param fault: name of a fault, or two joined by "+"
     :param number: distinguishes cases of the same fault

@@ -244,7 +244,7 @@ def cases_of(split: str, count: int, faults: Sequence[str], spread: bool) -> Ite
     """
     List the cases of a trial.
 
-    :param split: "train" or "trial"
+    :param split: one of :data:`SPLITS`
     :param count: rounds, each with one case of each fault and environment, and with several of no fault
     :param faults: names of faults
     :param spread: one environment for each case, in turn, instead of every environment
@@ -469,9 +469,12 @@ def train_cases(arguments: argparse.Namespace, path: Path) -> None:
     :param path: the CSV file, to which a row is added at once
     """
     done = {row["case"] for row in read_rows(path)}
+    end = time.monotonic() + 60 * arguments.minutes
     for place, case in enumerate(cases_of(arguments.split, arguments.cases, arguments.faults, arguments.spread)):
         if case.name in done:
             continue
+        if time.monotonic() >= end:
+            break
         kept = None if arguments.keep is None else arguments.keep / f"{arguments.algorithm}-{case.name}"
         if kept is not None and kept.exists():
             shutil.rmtree(kept)
@@ -526,6 +529,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--remedy", type=int, nargs="?", const=1, metavar="N", help="follow the first advice in every Nth case and train again"
     )
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="begin no case after this time")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the logs here")
     parser.add_argument("--again", action="store_true", help="train nothing, and diagnose anew all that --keep has kept")
     parser.add_argument("--as-sb3", action="store_true", help="with --again: look only at what SB3's PPO logs itself")

@@ -10,12 +10,23 @@ import numpy as np
 
 from sb3_ppo_edu.doctor.findings import LIKELY, Evidence, Finding, Symptom, show
 from sb3_ppo_edu.doctor.record import Record
-from sb3_ppo_edu.doctor.symptoms import BY_NAME, RETURN, SYMPTOMS
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, OUTCOME, RETURN, SYMPTOMS, VALUE
 
 Verdict = Literal["ill", "healthy", "unknown"]
 
 CORE = ("learning-rate-too-high", "learning-rate-too-low", "no-progress", "value-not-learning")
 """Symptoms without which nothing is called healthy."""
+
+SIGNS = (
+    *OUTCOME,
+    *VALUE,
+    "kl-stop-every-time",
+    "gradients-always-clipped",
+    "actions-saturated",
+    "std-explodes",
+    "throughput-lost",
+)
+"""Symptoms that say that something is wrong, and not what: they hide nothing."""
 
 MIN_LOOK = 0.5
 """Of the core symptoms, the share that must have been examined before a record is called healthy."""
@@ -86,7 +97,9 @@ def diagnose(record: Record, symptoms: Sequence[Symptom] = SYMPTOMS) -> Diagnosi
     :param symptoms: to look for
     :return: what was found
     """
-    found, not_examined = [], {}
+    found: list[Finding] = []
+    not_examined: dict[str, str] = {}
+    suspects: list[Finding] = []
     for symptom in symptoms:
         reason = symptom.missing(record)
         if reason is not None:
@@ -95,24 +108,51 @@ def diagnose(record: Record, symptoms: Sequence[Symptom] = SYMPTOMS) -> Diagnosi
         finding = symptom.examine(record)
         if finding is not None and finding.confidence >= LIKELY:
             found.append(finding)
-    findings = rank(found)
+        suspect = None if symptom.unusual is None else symptom.unusual(record)
+        if suspect is not None:
+            suspects.append(suspect)
+    findings = rank([*found, *unseen(found, suspects)], [suspect.name for suspect in suspects])
     examined = sum(name not in not_examined for name in CORE) / len(CORE)
     verdict: Verdict = "ill" if findings else "healthy" if examined >= MIN_LOOK else "unknown"
     return Diagnosis(record, findings, not_examined, verdict)
 
 
-def rank(found: Sequence[Finding]) -> tuple[Finding, ...]:
+def unseen(found: Sequence[Finding], suspects: Sequence[Finding]) -> list[Finding]:
+    """
+    Choose unusual settings whose effect cannot be seen, because another fault has hold of the metrics that would show it.
+
+    Where nothing else is wrong the metrics decide, and an unusual setting that does no harm is none of the doctor's business.
+
+    :param found: findings by the metrics
+    :param suspects: settings that are unusual by themselves
+    :return: those of them that are not found yet, with what hides them
+    """
+    names = [finding.name for finding in found]
+    hiding = [finding for finding in found if finding.name not in SIGNS]
+    if not hiding:
+        return []
+    first = max(hiding, key=lambda finding: finding.confidence)
+    text = f"what it does cannot be told beside: {BY_NAME[first.name].title[0].lower()}{BY_NAME[first.name].title[1:]}"
+    return [
+        replace(suspect, evidence=(*suspect.evidence, replace(first.evidence[0], text=f"{text} ({first.confidence:.0%})")))
+        for suspect in suspects
+        if suspect.name not in names
+    ]
+
+
+def rank(found: Sequence[Finding], independent: Sequence[str] = ()) -> tuple[Finding, ...]:
     """
     Put findings in order, causes before the consequences that they explain.
 
     :param found: findings in any order
+    :param independent: names of those that no other finding explains, since their own setting is unusual
     :return: with ``explained_by`` set to the surest finding that explains each, if any
     """
     ordered = sorted(found, key=lambda finding: (-finding.confidence, -finding.severity, finding.name))
     judged = []
     for finding in ordered:
         causes = (cause.name for cause in ordered if finding.name in BY_NAME[cause.name].explains)
-        judged.append(replace(finding, explained_by=next(causes, None)))
+        judged.append(replace(finding, explained_by=None if finding.name in independent else next(causes, None)))
     return tuple(sorted(judged, key=lambda finding: finding.explained_by is not None))
 
 

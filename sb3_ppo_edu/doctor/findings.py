@@ -140,6 +140,7 @@ class Symptom:
     :param bands: what to draw
     :param explains: names of symptoms that may be its consequence
     :param min_updates: updates it needs to see
+    :param unusual: the setting that is at fault, judged by itself; for a training in which other faults hide what it does
     """
 
     name: str
@@ -155,6 +156,7 @@ class Symptom:
     bands: tuple[Band, ...] = ()
     explains: tuple[str, ...] = field(default=())
     min_updates: int = MIN_UPDATES
+    unusual: Callable[[Record], Finding | None] | None = None
 
     def missing(self, record: Record) -> str | None:
         """

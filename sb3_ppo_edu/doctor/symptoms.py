@@ -12,6 +12,7 @@ Zoo's tuned settings, and *calibration*: trainings of ``benchmarks/doctor``, on 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -40,6 +41,9 @@ USUAL_RATE = 1e-4
 
 NARROW = 0.01
 """Standard deviation below which log-probabilities in float32 are rounding more than number."""
+
+STANDARD_ERRORS = 4.0
+"""Of evaluations, by which they have to lie behind: with four of them, chance gets there once in seventy times."""
 
 LECTURE_KL = 0.05
 LECTURE_CLIP = 0.3
@@ -121,6 +125,37 @@ def gained(record: Record) -> float:
     """
     start, _, end, noise = progress(record)
     return (end - start) / max(abs(start), noise, 1e-8)
+
+
+BY_ITSELF = 0.65
+"""The most that a setting is trusted with by itself: less than a metric, more than an outcome."""
+
+
+def unusual(name: str, key: str, limit: float, extreme: float, usual: str) -> Callable[[Record], Finding | None]:
+    """
+    Judge a setting by itself, whatever the metrics say: in an ill training they can't acquit it.
+
+    A thousandfold reward, for one, takes all of the gradient's norm, so that the policy hardly moves at any learning rate.
+
+    :param name: of the symptom
+    :param key: of the setting, by the name of EduPPO's argument
+    :param limit: value from which on it is suspected
+    :param extreme: value at which it is suspected as much as can be
+    :param usual: the usual range, in words
+    :return: what finds it in a record, see :attr:`Symptom.unusual`
+    """
+
+    def suspect(record: Record) -> Finding | None:
+        value = current(record, key)
+        if value is None and key == "n_epochs":
+            value = epochs_per_update(record)
+        if value is None:
+            return None
+        text = f"{key} is {show(value)}, usual {usual}"
+        logged = f"train/{key}" if record.has(f"train/{key}") else f"settings/{key}"
+        return find(name, beyond(value, limit, extreme), evidence_of(record, logged, text), most=BY_ITSELF)
+
+    return suspect
 
 
 # --------------------------------------------------------------------------------------------------------------------------
@@ -451,6 +486,14 @@ def value_dominates(record: Record) -> Finding | None:
     )
 
 
+def advantages_left_raw(record: Record) -> Finding | None:
+    """Find advantages that are not normalised by the setting alone."""
+    if record.setting("normalize_advantage") is not False:
+        return None
+    evidence = evidence_of(record, "settings/normalize_advantage", "normalize_advantage is False (0), usual True (1)")
+    return find("advantages-not-normalized", 0.5, evidence, most=BY_ITSELF)
+
+
 def advantages_not_normalized(record: Record) -> Finding | None:
     """Find a policy loss larger than normalised advantages can give."""
     loss = float(np.median(np.abs(record.values("train/policy_gradient_loss"))))
@@ -681,17 +724,27 @@ def forgetting(record: Record) -> Finding | None:
 
 
 def poor_evaluation(record: Record) -> Finding | None:
-    """Find evaluations that stay far behind training: statistics that differ, or another environment."""
-    evaluated = record.values(EVALUATED, 0.6)
+    """Find evaluations that stay far behind training and do not follow it: other statistics, or another environment."""
+    evaluated = record.values(EVALUATED)
+    late = evaluated[-max(math.ceil(0.4 * len(evaluated)), 3) :]
     start, _, end, noise = progress(record)
     rise = end - start
-    if len(record.values(EVALUATED)) < 3 or rise <= max(0.3 * abs(start), 4 * noise):
+    if len(evaluated) < 4 or rise <= max(0.3 * abs(start), 4 * noise):
         return None
-    behind = (end - float(np.median(evaluated))) / rise
+    # The most certain action of a young policy can be far worse than its noisy ones. It becomes better as training goes on,
+    # which what is evaluated on something else does not: so it has to be behind now, and not to have risen either.
+    early = evaluated[: max(len(evaluated) // 3, 1)]
+    behind = (end - float(np.median(late))) / rise
+    left = 1.0 - (float(np.median(late)) - float(np.median(early))) / rise
+    # Few episodes scatter: a gap has to be large against the standard error of the evaluations' mean as well.
+    error = float(late.std(ddof=1)) / math.sqrt(len(late))
+    errors = (end - float(late.mean())) / max(error, 1e-3 * rise)
+    position = min(beyond(max(min(behind, left), 1e-9), 0.55, 1.2), beyond(max(errors, 1e-9), STANDARD_ERRORS, 12.0))
     text = (
-        f"median {show(float(np.median(evaluated)))} in the last evaluations; training went from {show(start)} to {show(end)}"
+        f"median {show(float(np.median(late)))} in the last evaluations, {show(float(np.median(early)))} in the first; "
+        f"training went from {show(start)} to {show(end)}, which is {show(errors)} standard errors away"
     )
-    return find("poor-evaluation", beyond(max(behind, 1e-9), 0.55, 1.2), evidence_of(record, EVALUATED, text), most=0.9)
+    return find("poor-evaluation", position, evidence_of(record, EVALUATED, text), most=0.9)
 
 
 def nan_coming(record: Record) -> Finding | None:
@@ -801,6 +854,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "nan-coming",
             *OUTCOME,
         ),
+        unusual=unusual("learning-rate-too-high", "learning_rate", 3e-3, 2e-2, "1e-5 to 1e-3"),
     ),
     Symptom(
         name="learning-rate-too-low",
@@ -816,6 +870,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         changes=(HIGHER_RATE,),
         bands=(KL_BAND, CLIP_BAND),
         explains=("reward-never-seen", "value-not-learning", "no-progress"),
+        unusual=unusual("learning-rate-too-low", "learning_rate", 1e-5, 1e-6, "1e-5 to 1e-3"),
     ),
     Symptom(
         name="clip-range-too-tight",
@@ -830,6 +885,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         changes=(Change("clip_range", 0.2),),
         bands=(CLIP_BAND, KL_BAND, Band("train/clip_range", 0.1, 0.3)),
         explains=("reward-never-seen", "learning-rate-too-low", "no-progress"),
+        unusual=unusual("clip-range-too-tight", "clip_range", 0.04, 0.01, "0.1 to 0.3"),
     ),
     Symptom(
         name="clip-range-too-loose",
@@ -851,6 +907,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "std-explodes",
             *OUTCOME,
         ),
+        unusual=unusual("clip-range-too-loose", "clip_range", 0.6, 1.5, "0.1 to 0.3"),
     ),
     Symptom(
         name="too-many-epochs",
@@ -872,6 +929,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "entropy-collapse",
             *OUTCOME,
         ),
+        unusual=unusual("too-many-epochs", "n_epochs", 30.0, 60.0, "3 to 20"),
     ),
     Symptom(
         name="target-kl-too-small",
@@ -886,6 +944,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         changes=(Change("target_kl", 0.03),),
         bands=(KL_BAND, Band("train/early_stop_epoch", 1, None)),
         explains=("reward-never-seen", "kl-stop-every-time", "learning-rate-too-low", "value-not-learning", "no-progress"),
+        unusual=unusual("target-kl-too-small", "target_kl", 3e-3, 3e-4, "0.01 to 0.05"),
     ),
     Symptom(
         name="kl-stop-every-time",
@@ -952,6 +1011,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "value-not-learning",
             "forgetting",
         ),
+        unusual=unusual("entropy-bonus-too-large", "ent_coef", 0.1, 0.5, "0 to 0.02"),
     ),
     Symptom(
         name="std-explodes",
@@ -1082,6 +1142,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         changes=(Change("normalize_advantage", "true"),),
         bands=(Band("train/policy_gradient_loss", -0.2, 0.2), Band("train/advantage_std", 0.1, 10.0, log=True)),
         explains=("gradients-always-clipped", "entropy-collapse", *OUTCOME),
+        unusual=advantages_left_raw,
     ),
     Symptom(
         name="reward-scale-too-large",
@@ -1305,15 +1366,17 @@ SYMPTOMS: tuple[Symptom, ...] = (
         name="poor-evaluation",
         title="Training is good and evaluation is poor",
         needs=(RETURN, EVALUATED),
-        healthy="evaluation at or above training",
-        source="lecture (scenario 3: 'Good training, poor evaluation'); the limits are calibration",
+        healthy="evaluation at or above training, or rising with it",
+        source="lecture (scenario 3: 'Good training, poor evaluation'); four standard errors: Student's t, 1 in 70; the other "
+        "limits are calibration",
         meaning="The policy is evaluated on something else than it was trained on: statistics of VecNormalize that are "
         "not those of "
         "training, another environment, or a policy that needs its noise.",
         remedy="Give the evaluation the training's statistics (sync_envs_normalization), compare the two environments, "
         "and evaluate "
         "with --stochastic.",
-        not_when="tasks in which only a random policy does well.",
+        not_when="tasks in which only a random policy does well; a young policy, whose evaluations are poor and rise with it; "
+        "fewer than four evaluations.",
         examine=poor_evaluation,
         bands=(RETURN_BAND, Band(EVALUATED, None, None)),
     ),
