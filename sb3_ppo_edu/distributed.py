@@ -215,6 +215,7 @@ def join(arrival: float = ARRIVAL_SECONDS, meeting: float = MEETING_SECONDS) -> 
         ) from error
     store = PrefixStore(f"sb3_ppo_edu/{restarts()}", store)
     store.set(f"process/{rank}", f"{socket.gethostname()} {os.getpid()}")
+    store.set(f"cpus/{rank}", f"{socket.gethostname()} {cpus()}")
     end = time.monotonic() + arrival
     while missing := [other for other in range(size) if not store.check([f"process/{other}"])]:
         if time.monotonic() > end:
@@ -227,13 +228,76 @@ def join(arrival: float = ARRIVAL_SECONDS, meeting: float = MEETING_SECONDS) -> 
     backend = "cpu:gloo,cuda:nccl" if th.cuda.is_available() else "gloo"
     limit = timedelta(seconds=meeting)
     dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=limit)
+    let_gloo_wait()
     where_all_are = [store.get(f"process/{other}").decode() for other in range(size)]
+    keep_apart([store.get(f"cpus/{other}").decode() for other in range(size)], rank)
     return Group(store, rank, size, meeting, where_all_are)
 
 
 def leave() -> None:
     """Part from the other processes."""
     dist.destroy_process_group()
+
+
+def threads() -> dict[int, str]:
+    """
+    List this process's threads, where the system tells (Linux).
+
+    :return: name by number
+    """
+    return {int(task.name): (task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")}
+
+
+def let_gloo_wait() -> None:
+    """
+    Keep gloo's network thread from interrupting those that it works for.
+
+    It takes what arrives; where another thread holds the connection's lock, it asks again and again instead of sleeping. Woken
+    while the holder is at work on the same core, it takes the core from it and turns in circles until its time slice is over,
+    for milliseconds at a meeting. Under ``SCHED_BATCH`` a thread that wakes up waits for its turn.
+    """
+    for number, name in threads().items():
+        if name.startswith("gloo"):
+            os.sched_setscheduler(number, os.SCHED_BATCH, os.sched_param(0))
+
+
+def cpus() -> list[int]:
+    """
+    List the processors that this process may use, where the system tells (Linux).
+
+    :return: their numbers
+    """
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def keep_apart(whose: Sequence[str], rank: int) -> None:
+    """
+    Give each process of a machine processors of its own.
+
+    Processes that wake each other all the time are drawn onto one processor by the system, while another stays idle.
+
+    :param whose: host and processors of each process
+    :param rank: which this one is
+    """
+    for number in threads():
+        os.sched_setaffinity(number, own_cpus(whose, rank, cpus()))
+
+
+def own_cpus(whose: Sequence[str], rank: int, able: Sequence[int]) -> Sequence[int]:
+    """
+    Share out processors.
+
+    :param whose: host and processors of each process
+    :param rank: which process
+    :param able: the processors that it may use
+    :return: those that it should use: all where there are fewer processors than processes, or where they have been shared out
+        before (``taskset``, torchrun's ``--numa-binding``)
+    """
+    alike = [other for other, one in enumerate(whose) if one == whose[rank]]
+    if len(alike) > len(able):
+        return able
+    place, size = alike.index(rank), len(alike)
+    return able[len(able) * place // size : len(able) * (place + 1) // size]
 
 
 # -- the update ----------------------------------------------------------------------------------------------------------
@@ -294,6 +358,7 @@ class AveragingEngine:
         self.engine, self.group = engine, group
         self.name, self.policy = engine.name, engine.policy
         self._of_rollout = (0.0, 1.0)
+        self._parameters = list(engine.policy.parameters())
 
     def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
@@ -354,21 +419,21 @@ class AveragingEngine:
 
     def _average(self, statistics: MinibatchStatistics, failure: str) -> MinibatchStatistics:
         """Average gradients and statistics, in one go; the largest ratio is that of all."""
-        gradients = [parameter.grad for parameter in self.policy.parameters() if parameter.grad is not None]
-        numbers = th.tensor(statistics, dtype=gradients[0].dtype, device=gradients[0].device)
-        ratios = numbers.new_zeros(self.group.size)
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        ratios = [0.0] * self.group.size
         ratios[self.group.rank] = float(statistics.ratio_max)
-        flat = self.group.sum(th.cat([numbers, ratios, *(gradient.flatten() for gradient in gradients)]))
-        mean = dict(zip(MinibatchStatistics._fields, (flat[: len(numbers)] / self.group.size).tolist(), strict=True))
-        ratios = flat[len(numbers) : len(numbers) + self.group.size]
-        if not all(np.isfinite(value) for value in mean.values()):
-            bad = [rank for rank, ratio in enumerate(ratios.tolist()) if not np.isfinite(ratio)]
+        own = [*(float(value) for value in statistics), *ratios]
+        numbers = th.tensor(own, dtype=gradients[0].dtype, device=gradients[0].device)
+        flat = self.group.sum(th.cat([numbers, *(gradient.reshape(-1) for gradient in gradients)]))
+        found, flat = flat[: len(numbers)].tolist(), flat[len(numbers) :].div_(self.group.size)
+        mean = {name: value / self.group.size for name, value in zip(MinibatchStatistics._fields, found, strict=False)}
+        ratios = found[len(mean) :]
+        if not all(map(math.isfinite, mean.values())):
+            bad = [rank for rank, ratio in enumerate(ratios) if not math.isfinite(ratio)]
             raise NonFiniteUpdateError(f"{named(bad) if bad else 'their sum'}: {failure or 'not finite there'}")
-        place = len(numbers) + self.group.size
-        for gradient in gradients:
-            th.div(flat[place : place + gradient.numel()].view_as(gradient), self.group.size, out=gradient)
-            place += gradient.numel()
-        return MinibatchStatistics(**{**mean, "approx_kl": np.float32(mean["approx_kl"]), "ratio_max": float(ratios.max())})
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return MinibatchStatistics(**{**mean, "approx_kl": np.float32(mean["approx_kl"]), "ratio_max": max(ratios)})
 
 
 def advantages_of(minibatch: Any) -> np.ndarray:

@@ -23,7 +23,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint.files import all_in
-from sb3_ppo_edu.distributed import Moments, added, launched, named
+from sb3_ppo_edu.distributed import Moments, added, launched, named, own_cpus
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.runs import EVALUATIONS_PER_RUN, RunSettings, share_of
 from tests.together import ENVS, SEED, STEPS, UPDATES, build, parameters
@@ -55,12 +55,12 @@ def processes(words: list[str], size: int = 2, started: int | None = None) -> li
     ]
 
 
-def run(name: str, folder: Path, **given: Any) -> list[dict[str, Any]]:
-    """Let two processes do something, and give what came of it in each."""
+def run(name: str, folder: Path, what: str = "found", **given: Any) -> list[dict[str, Any]]:
+    """Let two processes do something, and give what came of it in each, or what it was like as a "process"."""
     started = processes(["-m", "tests.together", name, json.dumps(given), str(folder)])
     outputs = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((folder / f"{rank}.json").read_text())[what] for rank in range(2)]
 
 
 # -- what is learned -----------------------------------------------------------------------------------------------------
@@ -105,10 +105,35 @@ def test_parameters_are_the_same_bits_after_every_update(tmp_path: Path, engine:
     assert first["moments"]["observation observation"][1] == pytest.approx(ENVS * STEPS * 20 + resets - ENVS + 1e-4, abs=ENVS)
 
 
-def test_nothing_of_gloo_stays_behind(tmp_path: Path) -> None:
-    """Its threads end with the training: such a thread that outlives the interpreter aborts the process (pytorch #190489)."""
-    for process in run("alike", tmp_path):
+def test_processes_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    """
+    Gloo's network thread waits for its turn, and each process has processors of its own, where there are enough.
+
+    Gloo's threads end with the training: one that outlives the interpreter aborts the process (pytorch #190489).
+    """
+    found = run("stopped", tmp_path, what="process")
+    for process in found:
+        assert process["policies"]["gloo_tcp_loop"] == os.SCHED_BATCH
+        assert process["policies"]["pt_gloo_runloop"] == os.SCHED_OTHER
         assert process["threads that stay"] == []
+    able = os.sched_getaffinity(0)
+    shares = [set(process["cpus"]) for process in found]
+    assert shares[0] | shares[1] == able
+    assert len(able) < 2 or not shares[0] & shares[1]
+
+
+@given(st.sets(st.integers(0, 200), min_size=1, max_size=64), st.integers(1, 70))
+def test_processors_are_shared_out(able: set[int], size: int) -> None:
+    """Each process of a machine gets as many, none twice; with too few, and where they differ already, nothing changes."""
+    own = sorted(able)
+    shares = [own_cpus([f"host {own}"] * size, rank, own) for rank in range(size)]
+    if size > len(own):
+        assert shares == [own] * size
+    else:
+        assert sorted(cpu for share in shares for cpu in share) == own
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert own_cpus([f"host {own}", "host [1000]"], 0, own) == own
+    assert own_cpus([f"host {own}", f"another {own}"], 1, own) == own
 
 
 def test_a_kl_stop_is_everyones(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.distributed import DataParallel, Group, join, leave, moments_of
+from sb3_ppo_edu.distributed import DataParallel, Group, cpus, join, leave, moments_of, threads
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 SEED, ENVS, STEPS, UPDATES = 3, 4, 16, 20
@@ -148,10 +149,13 @@ def main() -> None:
     th.set_num_threads(1)
     group = join(**given.pop("waits", {}))
     found = globals()[name](group, given)
+    process: dict[str, Any] = {
+        "policies": {name: os.sched_getscheduler(number) for number, name in threads().items()},
+        "cpus": cpus(),
+    }
     leave()
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    found["threads that stay"] = [thread for thread in threads if "gloo" in thread]
-    (folder / f"{group.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    process["threads that stay"] = [name for name in threads().values() if "gloo" in name]
+    (folder / f"{group.rank}.json").write_text(json.dumps({"found": found, "process": process}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ STEPPING, TRAINING, UPDATE, MEETING, EPISODES = "stepping", "training", "update"
 FILE = "scale.csv"
 
 STEPPED = ("CartPole-v1", "LunarLander-v3", "BipedalWalker-v3", "HalfCheetah-v5")
-TRAINED = ("CartPole-v1", "LunarLander-v3", "BipedalWalker-v3")
+TRAINED = ("CartPole-v1", "LunarLander-v3", "BipedalWalker-v3", "Humanoid-v5")
 NUMBERS = (1, 2, 4, 8, 16)
 MOST_PROCESSES = 8
 """Environments beyond which none gets a process of its own here."""
@@ -39,7 +39,7 @@ SIZES = (8, 16, 32, 64, 128, 256)
 BYTES = (1_000, 100_000, 10_000_000)
 """Sizes of what is averaged when the meetings of two processes are timed."""
 
-ENVS, N_STEPS, BATCH, EPOCHS = 8, 256, 256, 10
+ENVS, N_STEPS, BATCH, EPOCHS = 16, 128, 512, 10
 """Settings of the trainings, of all processes together."""
 ROLLOUTS = 6
 """Rollouts of a training that are timed, after one that is not."""
