@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -488,6 +489,33 @@ def test_comparison_names_luck_and_differences() -> None:
     assert not other.disagree
     assert other.differences == {"gamma": (0.99, 0.5)}
     assert "agree" in compare([good, make_record(settings={"seed": 7})]).summary
+    assert "agree" in compare([good, make_record(without=("gamma",))]).summary
     assert "cannot be compared" in compare([good, make_record(without=("rollout/ep_rew_mean",))]).summary
     with pytest.raises(ValueError, match=r"expected two"):
         compare([good])
+
+
+def test_comparison_calls_nothing_luck_whose_settings_it_does_not_know() -> None:
+    """Returns of 420 and 60, and a discount that is known of one run only, or no settings at all: no luck, no difference."""
+    good, poor = make_record(), {"rollout/ep_rew_mean": 20.0 + 40.0 * TIME}
+    for pair in (
+        [good, make_record(poor, without=("gamma",))],
+        [replace(good, settings={}), replace(make_record(poor), settings={})],
+    ):
+        comparison = compare(pair)
+        assert not comparison.disagree
+        assert comparison.differences == {}
+        assert "cannot be told whether that is luck" in comparison.summary
+    both = compare([good, make_record(poor, {"n_steps": 128}, without=("gamma", "target_kl"))])
+    assert both.differences == {"n_steps": (256, 128)}
+    assert "differ in n_steps. 2 other settings are not known" in both.summary
+
+
+def test_evidence_begins_with_what_is_beyond_its_range() -> None:
+    """At a healthy KL of 0.04 it is the rate of 0.02 that tells; where entropy has not fallen, the sign of its weight."""
+    for columns, key in (
+        ({"train/approx_kl": 0.04, "train/learning_rate": 0.02}, "train/learning_rate"),
+        ({"train/approx_kl": 0.3, "train/clip_fraction": 0.6, "train/learning_rate": 0.02}, "train/approx_kl"),
+        ({"train/ent_coef": -0.5}, "train/ent_coef"),
+    ):
+        assert diagnose(make_record(columns)).findings[0].evidence[0].key == key

@@ -190,7 +190,7 @@ class Comparison:
     :param diagnoses: of each run
     :param summary: in plain words
     :param disagree: whether runs of the same settings end so far apart that one of them says nothing: seed luck
-    :param differences: settings that differ: name -> value of each run
+    :param differences: settings that are known of every run and differ: name -> value of each run
     :param finals: return at the end of each run, NaN where it was not logged
     """
 
@@ -215,7 +215,10 @@ def compare(records: Sequence[Record]) -> Comparison:
     """
     if len(records) < 2:
         raise ValueError(f"{len(records)} run(s) to compare: expected two or more")
-    names = sorted({name for record in records for name in record.settings} - NOT_COMPARED)
+    listed = [record.settings.keys() - NOT_COMPARED for record in records]
+    names = sorted(set.intersection(*map(set, listed)))
+    # A setting that stands beside one of the logs only may be the same in both: SB3's models, for one, leave out what is None.
+    unknown = len(set.union(*map(set, listed))) - len(names)
     settings = {name: tuple(record.setting(name) for record in records) for name in names}
     differences = {name: values for name, values in settings.items() if len(set(map(repr, values))) > 1}
     ends = [record.values(RETURN, 0.9) for record in records]
@@ -224,12 +227,16 @@ def compare(records: Sequence[Record]) -> Comparison:
     known = [final for final in finals if np.isfinite(final)]
     risen = max((abs(final - start) for final, start in zip(known, starts, strict=True)), default=0.0)
     gap = max(known) - min(known) if len(known) > 1 else 0.0
-    disagree = not differences and len(known) > 1 and gap > 0.3 * max(risen, 1e-9) and gap > 0.1 * max(map(abs, known))
+    apart = len(known) > 1 and gap > 0.3 * max(risen, 1e-9) and gap > 0.1 * max(map(abs, known))
+    disagree = apart and bool(names) and not differences and not unknown
     shown = ", ".join(show(final) for final in finals)
     if len(known) < 2:
         summary = "Fewer than two of the runs have logged a return: they cannot be compared."
     elif differences:
-        summary = f"The runs end at {shown}. They differ in {', '.join(differences)}."
+        more = f" {unknown} other settings are not known of every run." if unknown else ""
+        summary = f"The runs end at {shown}. They differ in {', '.join(differences)}.{more}"
+    elif apart and not disagree:
+        summary = f"The runs end at {shown}. Not all settings are known of every run: it cannot be told whether that is luck."
     elif disagree:
         summary = (
             f"The runs end at {shown}, although their settings are the same: it is luck which one was seen. "

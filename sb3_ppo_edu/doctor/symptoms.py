@@ -177,7 +177,9 @@ def learning_rate_too_high(record: Record) -> Finding | None:
     ]
     position = max(min(beyond(kl, LECTURE_KL, 0.3), beyond(clip, LECTURE_CLIP, 0.55)), beyond(kl, 0.12, 1.0))
     if rate is not None and rate > 1e-3:
-        texts.append(evidence_of(record, "train/learning_rate", f"{show(rate)}, usual 1e-5 to 1e-3"))
+        # Where KL and clip fraction are healthy by themselves, it is the rate that tells.
+        place = 0 if position < 0 else len(texts)
+        texts.insert(place, evidence_of(record, "train/learning_rate", f"{show(rate)}, usual 1e-5 to 1e-3"))
         position = position if position < 0 else min(position + 0.3 * beyond(rate, 1e-3, 1e-2), 1.0)
         # An unusual rate needs less of a KL to be the cause.
         position = max(position, min(beyond(rate, 2e-3, 2e-2), beyond(kl, 0.025, 0.1)))
@@ -353,7 +355,7 @@ def entropy_collapse(record: Record) -> Finding | None:
     if coefficient is not None and coefficient < 0:
         # A sign that was mixed up is a fault before it has done its work.
         position = max(position, beyond(-coefficient, 0.05, 0.5))
-        texts.append(evidence_of(record, "train/ent_coef", f"{show(coefficient)}: it pays for certainty"))
+        texts.insert(0, evidence_of(record, "train/ent_coef", f"{show(coefficient)}: it pays for certainty"))
         return find("entropy-collapse", position, *texts)
     # A policy that has solved its task is certain too: it goes on to rise, or stands at its peak.
     if record.has(RETURN, 4):
