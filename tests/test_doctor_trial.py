@@ -17,7 +17,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
-from tests.doctor_records import gaussian, make_record
+from tests.doctor_records import ROWS, gaussian, make_record
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "doctor"
 
@@ -52,6 +52,35 @@ def test_every_fault_names_symptoms_that_exist(trial: ModuleType) -> None:
     for name, fault in trial.FAULTS.items():
         assert set(fault.symptoms) <= set(trial.BY_NAME)
         assert bool(fault.symptoms) is (name != "none")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("learning_rate", 1e-4, 1e-4),
+        ("normalize_advantage", "true", True),
+        ("clip_range_vf", "null", None),
+        ("log_std_bounds", "[-3, 0.5]", (-3.0, 0.5)),
+        ("policy_kwargs", "dict(log_std_init=-0.5)", {"net_arch": [8], "log_std_init": -0.5}),
+    ],
+)
+def test_advice_can_be_followed(trial: ModuleType, setting: str, value: Any, expected: Any) -> None:
+    """An advice as it stands in a command becomes the algorithm's argument; all other settings stay as they were."""
+    settings = {"learning_rate": 0.1, "clip_range_vf": 0.2, "policy_kwargs": {"net_arch": [8], "log_std_init": 2.0}}
+    case = replace(trial.plant("train", "Pendulum-v1", "none", 0), settings=settings)
+    assert case.changed(setting, value).settings == settings | {setting: expected}
+    assert case.changed("steps", 320_000) == replace(case, steps=320_000)
+
+
+def test_advice_to_use_one_thread_is_not_followed(trial: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case is trained with one thread already: where time was lost, there is nothing to try, and the row says so."""
+    record = make_record(
+        {"time/time_elapsed": np.cumsum(np.where(np.arange(ROWS) < 20, 1.0, 9.0)), "eval/mean_reward": np.nan}
+    )
+    diagnosis = trial.diagnose(record)
+    assert diagnosis.findings[0].name == "throughput-lost"
+    monkeypatch.setattr(trial, "diagnosed", lambda *arguments: diagnosis)
+    assert "changed" not in trial.run_case(trial.plant("train", "CartPole-v1", "none", 0), "eduppo", None, True)
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,11 @@ class Case:
             return replace(self, steps=int(value))
         if setting == "policy_kwargs":
             value = {**self.settings.get("policy_kwargs", {}), "log_std_init": -0.5}
-        if setting == "log_std_bounds":
+        elif setting == "log_std_bounds":
             value = (-3.0, 0.5)
-        return replace(self, settings={**self.settings, setting: {"true": True, "null": None}.get(value, value)})
+        else:
+            value = {"true": True, "null": None}.get(value, value)
+        return replace(self, settings={**self.settings, setting: value})
 
 
 class ScaledReward(gym.RewardWrapper):

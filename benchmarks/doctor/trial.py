@@ -211,9 +211,10 @@ def run_case(case: Case, algorithm: str, keep: Path | None, remedy: bool) -> dic
     began = time.perf_counter()
     diagnosis = diagnosed(case, algorithm, keep)
     row = row_of(case, algorithm, diagnosis) | {"seconds": f"{time.perf_counter() - began:.1f}"}
-    first = next(iter(diagnosis.findings), None)
-    if remedy and first is not None and BY_NAME[first.name].changes:
-        change = BY_NAME[first.name].changes[0]
+    changes = BY_NAME[diagnosis.findings[0].name].changes if remedy and diagnosis.findings else ()
+    # Cases are trained with one thread each: that advice is followed already.
+    if changes and changes[0].setting != "threads":
+        change = changes[0]
         value = change.new_value(diagnosis.record)
         after = diagnosed(case.changed(change.setting, value), algorithm, None)
         row |= {"changed": f"{change.setting}={value}", "remedied_return": f"{final_return(after.record):.2f}"}
