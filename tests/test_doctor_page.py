@@ -211,6 +211,16 @@ class Outline(HTMLParser):
             self.headings.append(data.strip())
 
 
+def test_what_hides_a_setting_is_drawn_with_its_own_band() -> None:
+    """A rate that is suspected beside huge rewards shows the returns in their healthy range of 0.1 to 300, and its own."""
+    record = make_record({"train/return_std": 2e4, "train/value_loss": 4e8, "train/learning_rate": 0.02})
+    finding = next(one for one in diagnose(record).findings if one.name == "learning-rate-too-high")
+    bands = {band.key: (band.low, band.high) for band in bands_of(finding)}
+    assert list(bands)[:2] == ["train/learning_rate", "train/return_std"]
+    assert bands["train/learning_rate"] == (1e-5, 1e-3)
+    assert bands["train/return_std"] == (0.1, 300.0)
+
+
 def test_page_has_the_order_of_a_report() -> None:
     """Verdict, what to try first, findings, what was logged, what was looked for; pictures inside, each with its words."""
     diagnosis = diagnose(make_record(HIGH | {"train/entropy_loss": -0.69 * np.exp(-30 * TIME)}, {"env": "CartPole-v1"}))

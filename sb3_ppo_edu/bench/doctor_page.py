@@ -195,7 +195,9 @@ def bands_of(finding: Finding) -> list[Band]:
     :param finding: the finding
     :return: what it names as evidence, in front, and what else its symptom shows; each once
     """
-    bands = {band.key: band for band in (*OVERVIEW, *BY_NAME[finding.name].bands)}
+    # A metric may be evidence for another symptom than the one it belongs to: it keeps its healthy range there.
+    others = [band for symptom in SYMPTOMS for band in symptom.bands]
+    bands = {band.key: band for band in (*others, *OVERVIEW, *BY_NAME[finding.name].bands)}
     keys = dict.fromkeys([*evidence_keys(finding), *(band.key for band in BY_NAME[finding.name].bands)])
     return [bands.get(key, Band(key, None, None)) for key in keys]
 

@@ -151,9 +151,9 @@ def unusual(name: str, key: str, limit: float, extreme: float, usual: str) -> Ca
             value = epochs_per_update(record)
         if value is None:
             return None
-        text = f"{key} is {show(value)}, usual {usual}"
         logged = f"train/{key}" if record.has(f"train/{key}") else f"settings/{key}"
-        return find(name, beyond(value, limit, extreme), evidence_of(record, logged, text), most=BY_ITSELF)
+        evidence = evidence_of(record, logged, f"{show(value)}, usual {usual}")
+        return find(name, beyond(value, limit, extreme), evidence, most=BY_ITSELF)
 
     return suspect
 
@@ -492,7 +492,7 @@ def advantages_left_raw(record: Record) -> Finding | None:
     """Find advantages that are not normalised by the setting alone."""
     if record.setting("normalize_advantage") is not False:
         return None
-    evidence = evidence_of(record, "settings/normalize_advantage", "normalize_advantage is False (0), usual True (1)")
+    evidence = evidence_of(record, "settings/normalize_advantage", "False, usual True")
     return find("advantages-not-normalized", 0.5, evidence, most=BY_ITSELF)
 
 
@@ -810,6 +810,7 @@ def slower_and_slower(record: Record) -> Finding | None:
 LOWER_RATE = Change("learning_rate", 1e-4, factor=1 / 3, low=1e-6, high=3e-4)
 HIGHER_RATE = Change("learning_rate", 3e-4, factor=10, low=3e-4, high=3e-3)
 NORMALIZE = Change("normalize", True)
+RATE_BAND = Band("train/learning_rate", 1e-5, 1e-3, log=True)
 KL_BAND, CLIP_BAND = Band(KL, 0.003, LECTURE_KL, log=True), Band(CLIP, 0.05, LECTURE_CLIP)
 RETURN_BAND = Band(RETURN, None, None)
 EXPLAINED_BAND = Band(EXPLAINED, 0.3, 1.0)
@@ -845,7 +846,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         not_when="a clip range above 0.4, or more than 20 epochs, can do the same: they are named first where they are seen.",
         examine=learning_rate_too_high,
         changes=(LOWER_RATE,),
-        bands=(KL_BAND, CLIP_BAND),
+        bands=(KL_BAND, CLIP_BAND, RATE_BAND),
         explains=(
             "kl-stop-every-time",
             "entropy-collapse",
@@ -870,7 +871,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         not_when="the end of a falling schedule, or a policy that has long solved its task, has small steps in good health.",
         examine=learning_rate_too_low,
         changes=(HIGHER_RATE,),
-        bands=(KL_BAND, CLIP_BAND),
+        bands=(KL_BAND, CLIP_BAND, RATE_BAND),
         explains=("reward-never-seen", "value-not-learning", "no-progress"),
         unusual=unusual("learning-rate-too-low", "learning_rate", 1e-5, 1e-6, "1e-5 to 1e-3"),
     ),
