@@ -14,7 +14,8 @@ what one would do with the same settings, only that each draws random numbers of
   from there with its own observations, as meeting at every step would cost more than the step.
 - **Episode statistics** are of all episodes; steps are counted over all environments.
 
-The first process writes logs and evaluations. Each writes the checkpoints of its own environments.
+The first process writes logs and evaluations. Each writes the checkpoints of its own environments. The processes of a machine
+share out its processors, see :func:`keep_apart`.
 """
 
 from __future__ import annotations

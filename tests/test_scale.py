@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ from sb3_ppo_edu.bench.scale.measure import (
 from sb3_ppo_edu.bench.scale.report import (
     BANDWIDTH,
     LATENCY,
-    PARAMETERS,
     interpolated,
     lead,
     medians,
     meeting_seconds,
     paired,
+    parameters,
     project,
     write_report,
 )
@@ -49,15 +50,18 @@ def row(kind: str, env: str = "", backend: str = "", number: int = 1, value: flo
 def made_up() -> list[ScaleRow]:
     """Rows with round numbers: 10,000 steps a second in one process, 18,000 in two; updates of 1 µs a transition."""
     rows = [
-        row("stepping", "A-v0", backend, count, rate)
+        row("stepping", "CartPole-v1", backend, count, rate)
         for backend, rate in (("dummy", 1e5), ("envpool", 3e5))
         for count in (4, 8)
     ]
-    rows += [row("training", "A-v0", number=1, value=10_000.0), row("training", "A-v0", number=2, value=18_000.0)]
+    rows += [
+        row("training", "CartPole-v1", number=1, value=10_000.0),
+        row("training", "CartPole-v1", number=2, value=18_000.0),
+    ]
     rows += [row("update", number=size, value=float(size)) for size in SIZES]
     rows += [row("meeting", number=size, value=100.0 + size / 1000) for size in (1_000, 100_000, 10_000_000)]
-    rows += [row("episodes", "A-v0", "dummy", 400, 20.0, spread=10.0, length=20.0)]
-    rows += [row("episodes", "A-v0", "envpool", 400, 22.0, spread=10.0, length=22.0)]
+    rows += [row("episodes", "CartPole-v1", "dummy", 400, 20.0, spread=10.0, length=20.0)]
+    rows += [row("episodes", "CartPole-v1", "envpool", 400, 22.0, spread=10.0, length=22.0)]
     return rows
 
 
@@ -65,15 +69,20 @@ def test_the_projection_by_hand() -> None:
     """Collecting is what the measured training takes beyond its updates; shared out, both shrink, and meetings come."""
     rows = made_up()
     steps, minibatches = ENVS * N_STEPS, ENVS * N_STEPS // BATCH * EPOCHS
-    collecting = steps / 10_000 - minibatches * 256e-6
-    assert project(rows, "A-v0", 1, weak=False) == pytest.approx(10_000)
-    meeting = (100 + 4 * PARAMETERS / 1000) * 1e-6
-    two = collecting / 2 + minibatches * (128e-6 + meeting)
-    assert project(rows, "A-v0", 2, weak=False) == pytest.approx(steps / two)
-    grown = collecting + minibatches * (256e-6 + meeting)
-    assert project(rows, "A-v0", 2, weak=True) == pytest.approx(2 * steps / grown)
-    gains = [project(rows, "A-v0", count, weak=True) for count in (1, 2, 4, 8, 16, 32, 64)]
+    collecting = steps / 10_000 - minibatches * 512e-6
+    assert project(rows, "CartPole-v1", 1, weak=False) == pytest.approx(10_000)
+    meeting = (100 + 4 * 9155 / 1000) * 1e-6
+    two = collecting / 2 + minibatches * (256e-6 + meeting)
+    assert project(rows, "CartPole-v1", 2, weak=False) == pytest.approx(steps / two)
+    grown = collecting + minibatches * (512e-6 + meeting)
+    assert project(rows, "CartPole-v1", 2, weak=True) == pytest.approx(2 * steps / grown)
+    gains = [project(rows, "CartPole-v1", count, weak=True) for count in (1, 2, 4, 8, 16, 32, 64)]
     assert gains == sorted(gains) and gains[-1] < 64 * gains[0]
+
+
+def test_parameters_by_hand() -> None:
+    """Two towers of 64 x 64 on four observations, two logits and a value."""
+    assert parameters("CartPole-v1") == 2 * (4 * 64 + 64 + 64 * 64 + 64) + (64 * 2 + 2) + (64 + 1) == 9155
 
 
 def test_meetings_by_hand() -> None:
@@ -93,13 +102,16 @@ def test_between_measured_points() -> None:
 
 def test_medians_and_pairs() -> None:
     """The median over repetitions; ratios of two processes to one within a repetition."""
-    rows = [row("training", "A-v0", number=1, value=value, repetition=index) for index, value in enumerate((10.0, 20.0, 90.0))]
-    rows += [
-        row("training", "A-v0", number=2, value=30.0, repetition=1),
-        row("training", "A-v0", number=2, value=9.0, repetition=9),
+    rows = [
+        row("training", "CartPole-v1", number=1, value=value, repetition=index)
+        for index, value in enumerate((10.0, 20.0, 90.0))
     ]
-    assert medians(rows, "training")["A-v0", "", 1] == 20.0
-    assert paired(rows, "A-v0") == [1.5]
+    rows += [
+        row("training", "CartPole-v1", number=2, value=30.0, repetition=1),
+        row("training", "CartPole-v1", number=2, value=9.0, repetition=9),
+    ]
+    assert medians(rows, "training")["CartPole-v1", "", 1] == 20.0
+    assert paired(rows, "CartPole-v1") == [1.5]
 
 
 def test_report_says_what_pays(tmp_path: Path) -> None:
@@ -107,9 +119,9 @@ def test_report_says_what_pays(tmp_path: Path) -> None:
     append_rows(tmp_path / "scale.csv", made_up())
     written = write_report(tmp_path, "sb3-edu bench scale")
     text = (tmp_path / "scale.md").read_text()
-    assert "A-v0 1.80.** At least 1.6, and so worth a core: A-v0." in text
+    assert "CartPole-v1 1.80.** At least 1.6, and so worth a core: CartPole-v1." in text
     assert (
-        "**A-v0**, 8 environments: `envpool` is 3.0 times as fast as `dummy`; of those that give SB3's episodes `dummy`"
+        "**CartPole-v1**, 8 environments: `envpool` is 3.0 times as fast as `dummy`; of those that give SB3's episodes `dummy`"
         in text
     )
     # 2.0 apart, with a 95 % interval of 1.96 * sqrt(2 * 100 / 400).
@@ -117,7 +129,7 @@ def test_report_says_what_pays(tmp_path: Path) -> None:
     assert {path.name for path in written} >= {"scale.md", "scale.html", "stepping.png"}
     assert "At least 1.6" in lead(made_up())[0]
     slow = [one for one in made_up() if not (one.kind == "training" and one.number == 2)]
-    assert "None reaches 1.6" in lead([*slow, row("training", "A-v0", number=2, value=9_000.0)])[0]
+    assert "None reaches 1.6" in lead([*slow, row("training", "CartPole-v1", number=2, value=9_000.0)])[0]
     with pytest.raises(ValueError, match=r"scale.csv: found no rows, expected those of `sb3-edu bench scale`"):
         write_report(tmp_path / "empty", "sb3-edu bench scale")
 
@@ -191,3 +203,21 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     append_rows(tmp_path / "scale.csv", made_up())
     assert main(["bench", "scale", "--report-only", "--folder", str(tmp_path)]) == 0
     assert str(tmp_path / "scale.md") in capsys.readouterr().out
+
+
+def test_published_page_is_of_its_rows(tmp_path: Path) -> None:
+    """What is published is what its rows make, and the README says the same."""
+    published = Path(__file__).parents[1] / "benchmarks" / "scale"
+    (tmp_path / "scale.csv").write_bytes((published / "scale.csv").read_bytes())
+    write_report(tmp_path, "sb3-edu bench scale")
+    text = (published / "scale.md").read_text(encoding="utf-8")
+    assert text == (tmp_path / "scale.md").read_text(encoding="utf-8")
+    rates = medians(read_rows(published / "scale.csv", ScaleRow), "training")
+    gains = {env: rates[env, "", 2] / rates[env, "", 1] for env, _, number in rates if number == 2}
+    assert max(gains.values()) >= 1.6
+    readme = " ".join((published.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    pattern = r"Humanoid-v5 ([\d.]+) .* BipedalWalker-v3 ([\d.]+), LunarLander-v3 ([\d.]+) and CartPole-v1 ([\d.]+)"
+    said = re.search(pattern, readme)
+    assert said is not None
+    for words, env in zip(said.groups(), ("Humanoid-v5", "BipedalWalker-v3", "LunarLander-v3", "CartPole-v1"), strict=True):
+        assert float(words) == round(gains[env], len(words.split(".")[1])), env

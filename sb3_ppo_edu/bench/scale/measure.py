@@ -34,10 +34,13 @@ TRAINED = ("CartPole-v1", "LunarLander-v3", "BipedalWalker-v3", "Humanoid-v5")
 NUMBERS = (1, 2, 4, 8, 16)
 MOST_PROCESSES = 8
 """Environments beyond which none gets a process of its own here."""
-SIZES = (8, 16, 32, 64, 128, 256)
+SIZES = (8, 16, 32, 64, 128, 256, 512)
 """Transitions of a minibatch whose update is timed."""
 BYTES = (1_000, 100_000, 10_000_000)
 """Sizes of what is averaged when the meetings of two processes are timed."""
+
+PLAYED = {"CartPole-v1": 4_000}
+"""Episodes with random actions, where they are short; else 400."""
 
 ENVS, N_STEPS, BATCH, EPOCHS = 16, 128, 512, 10
 """Settings of the trainings, of all processes together."""
@@ -120,7 +123,7 @@ def plan(repetitions: int, quick: bool = False) -> list[Job]:
         jobs += [Job(MEETING, "", "", size, repetition) for size in BYTES]
     for env in stepped:
         for backend in ("dummy", *(one for one in AS_A_WHOLE if one in able(env, 8))):
-            jobs.append(Job(EPISODES, env, backend, 40 if quick else 400, 0))
+            jobs.append(Job(EPISODES, env, backend, 40 if quick else PLAYED.get(env, 400), 0))
     return jobs
 
 
@@ -309,19 +312,20 @@ def meet(rank: int, port: int, size: int, queue: Any) -> None:
     :param size: bytes to average
     :param queue: where the first puts the microseconds
     """
-    import torch.distributed as dist
+    from sb3_ppo_edu.distributed import join, leave
 
     th.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    group = join()
     tensor = th.zeros(size // 4)
     durations = []
     for _ in range(200 if size < 10**6 else 20):
         start = time.perf_counter()
-        dist.all_reduce(tensor)
+        group.sum(tensor)
         durations.append(time.perf_counter() - start)
-    if rank == 0:
+    if group.leads:
         queue.put(statistics.median(durations) * 1e6)
-    dist.destroy_process_group()
+    leave()
 
 
 def episodes(job: Job) -> tuple[float, float, float]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+import gymnasium as gym
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table, save_page
 from sb3_ppo_edu.bench.plots import BLUE, GREEN, VERMILLION
 from sb3_ppo_edu.bench.rows import read_rows
@@ -306,14 +309,24 @@ def project(rows: Sequence[ScaleRow], env: str, processes: int, weak: bool) -> f
     # Of the measured training, what is not updates is stepping and acting.
     collecting = max(steps / rate - minibatches * interpolated(updates, BATCH), 0.0)
     share = 1.0 if weak else 1.0 / processes
-    size = 4.0 * PARAMETERS
+    size = 4.0 * parameters(env)
     meeting = meeting_seconds(processes, size, interpolated(meetings, size))
     seconds = collecting * share + minibatches * (interpolated(updates, BATCH * share) + meeting)
     return (steps * processes if weak else steps) / seconds
 
 
-PARAMETERS = 11_000
-"""Of the networks that were timed: two towers of 64 x 64 on BipedalWalker's observations."""
+@cache
+def parameters(env: str) -> int:
+    """
+    Count the parameters of the networks that were trained: two towers of 64 x 64, as SB3 builds them.
+
+    :param env: the environment
+    :return: how many
+    """
+    made = gym.make(env)
+    model = EduPPO("MlpPolicy", made, device="cpu")
+    made.close()
+    return sum(parameter.numel() for parameter in model.policy.parameters())
 
 
 def projection_section(rows: Sequence[ScaleRow]) -> Section:
@@ -341,8 +354,8 @@ def projection_section(rows: Sequence[ScaleRow]) -> Section:
         "message, averaged by recursive halving and doubling; within a machine as measured for two, times the logarithm of "
         "their number.",
         "Shared out, the same training is cut into ever smaller minibatches, whose updates and meetings soon take all the "
-        "time. What grows with the processes keeps 8 environments and minibatches of 256 in each: that is another training, "
-        "with rollouts and minibatches as many times as large.",
+        f"time. What grows with the processes keeps {ENVS} environments and minibatches of {BATCH} in each: that is another "
+        "training, with rollouts and minibatches as many times as large.",
     ]
     header = ["environment", "the training", *(str(count) for count in PROJECTED)]
     return Section("Projected to 64 processes", text, Table(header, cells, names=2))
