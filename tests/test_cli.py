@@ -406,6 +406,7 @@ BAD_INPUT = {
     "no environments": (["--n-envs", "0"], ["--n-envs: found '0', expected"]),
     "no episodes": (["--eval-episodes", "0"], ["--eval-episodes: found '0', expected"]),
     "misspelt flag": (["--learning-rat", "1e-3"], ["unknown argument '--learning-rat'", "did you mean '--learning-rate'?"]),
+    "flag of the zoo": (["--n-timesteps", "1000"], ["unknown argument '--n-timesteps'", "did you mean '--steps'?"]),
     "misspelt flag with value": (["--gama=1"], ["unknown argument '--gama=1'", "did you mean '--gamma'?"]),
     "name that is a path": (["--name", "a/b"], ["--name 'a/b'", "--folder"]),
     "run that exists": (["--name", "precious"], ["precious: it exists", "choose another --name"]),

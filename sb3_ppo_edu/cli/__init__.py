@@ -814,6 +814,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+ELSEWHERE = {"--n-timesteps": "--steps", "--total-timesteps": "--steps", "--timesteps": "--steps", "-n": "--steps"}
+"""What others call it, and what it would be taken for by its spelling."""
+
+
 def describe_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
     """
     Say which flag is unknown and which it may have been meant to be.
@@ -823,5 +827,7 @@ def describe_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) ->
     :return: the message
     """
     flags = [option for action in parser._actions for option in action.option_strings]
-    near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+    given = unknown[0].split("=")[0]
+    meant = ELSEWHERE.get(given, "")
+    near = [meant] if meant in flags else difflib.get_close_matches(given, flags, n=1)
     return f"unknown argument {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
