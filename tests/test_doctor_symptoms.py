@@ -137,6 +137,15 @@ def test_few_updates_are_not_judged() -> None:
     assert diagnosis.findings == ()
 
 
+@pytest.mark.parametrize("key", ["train/approx_kl", "train/clip_fraction", "train/explained_variance", "rollout/ep_rew_mean"])
+def test_nothing_is_called_healthy_without_its_main_metrics(key: str) -> None:
+    """Without KL, clip fraction, explained variance or return there is no verdict, and the summary says which is missing."""
+    diagnosis = diagnose(make_record(without=(key,)))
+    assert diagnosis.findings == ()
+    assert diagnosis.verdict == "unknown"
+    assert f"not recorded: {key}" in diagnosis.summary
+
+
 def test_nan_is_found_at_once() -> None:
     """NaN needs no history, and the step at which it came is named."""
     record = make_record({"train/loss": math.nan}, rows=2)

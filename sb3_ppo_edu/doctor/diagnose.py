@@ -15,7 +15,7 @@ from sb3_ppo_edu.doctor.symptoms import BY_NAME, OUTCOME, RETURN, SYMPTOMS, VALU
 Verdict = Literal["ill", "healthy", "unknown"]
 
 CORE = ("learning-rate-too-high", "learning-rate-too-low", "no-progress", "value-not-learning")
-"""Symptoms without which nothing is called healthy."""
+"""Symptoms without any one of which nothing is called healthy: how far the policy moves, and what comes of it."""
 
 SIGNS = (
     *OUTCOME,
@@ -27,9 +27,6 @@ SIGNS = (
     "throughput-lost",
 )
 """Symptoms that say that something is wrong, and not what: they hide nothing."""
-
-MIN_LOOK = 0.5
-"""Of the core symptoms, the share that must have been examined before a record is called healthy."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,10 @@ class Diagnosis:
     def summary(self) -> str:
         """The verdict in one sentence."""
         if self.verdict == "unknown":
+            reasons = dict.fromkeys(self.not_examined[name] for name in CORE if name in self.not_examined)
             return (
-                f"Too little was recorded to say anything: {self.record.updates} updates, {len(self.not_examined)} of "
-                f"{len(SYMPTOMS)} symptoms could not be examined."
+                f"Too little was recorded to say anything: {len(self.not_examined)} of {len(SYMPTOMS)} symptoms could not be "
+                f"examined ({'; '.join(reasons)})."
             )
         if self.verdict == "healthy":
             return f"Nothing is wrong: {len(SYMPTOMS) - len(self.not_examined)} symptoms were examined and none was found."
@@ -112,8 +110,7 @@ def diagnose(record: Record, symptoms: Sequence[Symptom] = SYMPTOMS) -> Diagnosi
         if suspect is not None:
             suspects.append(suspect)
     findings = rank([*found, *unseen(found, suspects)], [suspect.name for suspect in suspects])
-    examined = sum(name not in not_examined for name in CORE) / len(CORE)
-    verdict: Verdict = "ill" if findings else "healthy" if examined >= MIN_LOOK else "unknown"
+    verdict: Verdict = "ill" if findings else "unknown" if any(name in not_examined for name in CORE) else "healthy"
     return Diagnosis(record, findings, not_examined, verdict)
 
 
