@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.course import slicing
+from sb3_ppo_edu.course import building, slicing
 from sb3_ppo_edu.course.building import (
     SOLUTIONS,
     STUDENT,
@@ -147,7 +147,57 @@ def test_install_cell_pins_what_the_lock_pins() -> None:
     notebook = make_notebook(next(iter(LESSONS.values())), STUDENT, PINS)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert all(json.dumps(pin) in first.source for pin in pinned)
-    assert "colab-badge.svg" in notebook.cells[0].source
+
+
+def test_address_makes_badge_and_install_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With an address, students get a badge that leads to what they have, and a cell that installs from there.
+
+    Instructors' notebooks have no badge: what nbgrader hands out is made from them, and must not lead to the solutions.
+    """
+    monkeypatch.setattr(building, "REPOSITORY", "somebody/ppo")
+    assert building.without_address() == ""
+    title, install = make_notebook(LESSONS["02_advantages"], STUDENT, PINS).cells[:2]
+    colab = "https://colab.research.google.com/github"
+    assert f"]({colab}/somebody/ppo/blob/main/notebooks/student/02_advantages.ipynb)" in title.source
+    assert 'REPOSITORY = "somebody/ppo"' in install.source
+    assert "colab" not in make_notebook(LESSONS["02_advantages"], SOLUTIONS, PINS).cells[0].source
+
+
+def test_without_address_there_is_no_broken_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an address there is no badge, and an install cell that is needed says what is missing and where to put it."""
+    monkeypatch.setattr(building, "REPOSITORY", "")
+    assert "REPOSITORY in sb3_ppo_edu/course/building.py is not set" in building.without_address()
+    title, install = make_notebook(LESSONS["02_advantages"], STUDENT, PINS).cells[:2]
+    assert "colab" not in title.source
+    exec(install.source, {})  # nothing to do where the package is
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="owner/name, and put it after REPOSITORY"):
+        exec(install.source, {})
+
+
+@pytest.mark.parametrize("loaded", ["same", "older"])
+def test_install_cell_asks_for_a_restart_where_it_takes_one(loaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    First the pins are installed, then the package alone, from its address. A session with an older numpy is not gone on with.
+
+    As in Colab, whose session has loaded a numpy of its own before the first cell runs.
+    """
+    monkeypatch.setattr(building, "REPOSITORY", "somebody/ppo")
+    install = make_notebook(LESSONS["02_advantages"], STUDENT, PINS).cells[1]
+    commands: list[list[str]] = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command))
+    if loaded == "older":
+        monkeypatch.setattr("numpy.__version__", "1.26.4")
+        with pytest.raises(RuntimeError, match="Restart session"):
+            exec(install.source, {})
+    else:
+        exec(install.source, {})
+    assert [command[4:] for command in commands] == [
+        ["--quiet", *PINS],
+        ["--quiet", "--no-deps", "git+https://github.com/somebody/ppo"],
+    ]
 
 
 def test_stale_and_orphaned_files_are_found(tmp_path: Path) -> None:
@@ -223,16 +273,13 @@ def test_stubs_fail_and_solutions_pass(name: str) -> None:
 
 def test_broken_lessons_are_found(lesson: Lesson) -> None:
     """A student's notebook that fails elsewhere, a solution that is wrong, one that warns and one that raises are findings."""
-    assert list(fails_elsewhere(lesson, PINS)) == []
-    assert list(solution_fails(lesson, PINS)) == []
-
     wrong = Lesson("wrong", [nbformat.from_dict(cell) for cell in lesson.cells])
     for cell in wrong.cells:
         cell.source = cell.source.replace(".abs() > clip_range", " > clip_range")
     (finding,) = solution_fails(wrong, PINS)
     assert "check-clip_fraction: expected ✓" in str(finding)
 
-    warning = Lesson("warning", [*lesson.cells, nbformat.v4.new_code_cell("import warnings\nwarnings.warn('late')")])
+    warning = Lesson("warning", [lesson.cells[0], nbformat.v4.new_code_cell("import warnings\nwarnings.warn('late')")])
     (finding,) = solution_fails(warning, PINS)
     assert "UserWarning: late" in str(finding)
 
@@ -250,6 +297,30 @@ def test_run_notebook_runs_short_and_elsewhere() -> None:
     short, folder = execution.notebook.cells[-1].outputs[0].text.split()
     assert short == "1"
     assert not Path(folder).exists()
+
+
+def test_cell_that_hangs_is_named() -> None:
+    """A cell that takes too long, or a notebook whose cells together do, ends; it is said which cell it was, and its limit."""
+    text, slow = nbformat.v4.new_markdown_cell("Text."), [nbformat.v4.new_code_cell("import time\ntime.sleep(1.5)")]
+    hanging = nbformat.v4.new_code_cell("# The slow part\ntime.sleep(1000)")
+    execution = run_notebook(nbformat.v4.new_notebook(cells=[text, *slow, hanging]), cell_seconds=4.0)
+    assert (execution.error, execution.cell) == ("CellTimeoutError", 2)
+    assert "4 s a cell" in execution.message
+    assert "'# The slow part'" in execution.message
+
+    slow += [nbformat.v4.new_code_cell("time.sleep(1.5)") for _ in range(3)]
+    execution = run_notebook(nbformat.v4.new_notebook(cells=slow), notebook_seconds=4.0)
+    assert execution.error == "CellTimeoutError"
+    assert execution.cell > 0
+    assert "4 s a notebook" in execution.message
+
+
+def test_kernel_that_dies_is_a_finding(lesson: Lesson) -> None:
+    """A lesson that takes its kernel down is a finding with file and cell, and no exception."""
+    deadly = Lesson("deadly", [*lesson.cells, nbformat.v4.new_code_cell("import os\nos._exit(1)")])
+    (finding,) = solution_fails(deadly, PINS)
+    assert finding.where == "solutions/deadly, cell 7"
+    assert "Kernel died: 'import os'" in str(finding)
 
 
 # --------------------------------------------------------------------------------------------------------------------------
@@ -510,9 +581,11 @@ def test_command_builds_checks_and_grades(tmp_path: Path, capsys: pytest.Capture
     where = ["--notebooks", str(folder)]
     assert main(["course", "check", "--no-execute", *where]) == 1
     assert "run `sb3-edu course build`" in capsys.readouterr().out
-    assert main(["course", "build", *where]) == 0
-    assert main(["course", "check", "--no-execute", *where]) == 0
-    assert "Ready to be handed out" in capsys.readouterr().out
+    for verb, said in (("build", "01_small.ipynb"), ("check", "Ready to be handed out")):
+        assert main(["course", verb, *(["--no-execute"] if verb == "check" else []), *where]) == 0
+        printed = capsys.readouterr().out
+        assert said in printed
+        assert ("REPOSITORY in" in printed) is (building.REPOSITORY == "")
 
     submissions = tmp_path / "submissions"
     submissions.mkdir()

@@ -70,7 +70,7 @@ KNOWS = {
     "checkpoint": TRAINING,
     "ppo": TRAINING,
     "reinforce": TRAINING,
-    "teaching": TENSORS,
+    "teaching": (*TENSORS, "IPython.display"),
     "trust": TRAINING,
 }
 

@@ -9,12 +9,17 @@ import itertools
 import json
 import math
 import re
+import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+from IPython.core.formatters import DisplayFormatter
+from scipy import signal, special, stats  # type: ignore[import-untyped]
+from stable_baselines3.common.utils import explained_variance
 
 from sb3_ppo_edu import losses
 from sb3_ppo_edu.advantages import generalized_advantage_estimate, monte_carlo_returns
@@ -86,6 +91,7 @@ def library_weight_gradient(inputs: Any, upstream: Any) -> Any:
 
 
 LIBRARY: dict[str, Answer] = {
+    "explained_variance": explained_variance,
     "interquartile_mean": lambda s: aggregates.interquartile_mean(s[:, None]),
     "probability_of_improvement": lambda a, b: comparisons.probability_of_improvement(a[:, None], b[:, None]),
     "surrogate_gradient": library_surrogate_gradient,
@@ -263,6 +269,58 @@ def entropy_distribution(log_std: Any) -> Any:
     return normal.entropy().mean()
 
 
+def logits_gradient_loop(logits: Any, actions: Any, upstream: Any) -> Any:
+    """Entry by entry, with the probability of each action."""
+    gradient = np.zeros_like(logits)
+    for t, action in enumerate(actions):
+        for b in range(logits.shape[1]):
+            probability = 1 / np.exp(logits[t] - logits[t, b]).sum()
+            gradient[t, b] = upstream[t] * ((b == action) - probability)
+    return gradient
+
+
+def advice_from_sorted(approx_kl: Any, clip_fraction: Any) -> int:
+    """Medians by sorting lists: the middle one, since the number of updates is odd."""
+    middle = len(approx_kl) // 2
+    kl, clipped = sorted(approx_kl)[middle], sorted(clip_fraction.tolist())[middle]
+    if kl > 0.05:
+        return -1
+    if kl < 0.003:
+        return 0 if clipped >= 0.05 else 1
+    return 0
+
+
+def advice_by_votes(approx_kl: Any, clip_fraction: Any) -> float:
+    """More than half of the updates say it."""
+    far, near, free = (np.mean(x) > 0.5 for x in (approx_kl > 0.05, approx_kl < 0.003, clip_fraction < 0.05))
+    return float(near and free) - float(far)
+
+
+def first_difference_by_bytes(first: Any, second: Any) -> int:
+    """Row by row, as bytes; there is one NaN only."""
+    for number, (one, other) in enumerate(zip(first, second, strict=True)):
+        if one.tobytes() != other.tobytes():
+            return number
+    return -1
+
+
+def first_difference_argmax(first: Any, second: Any) -> Any:
+    """With argmax, and a row after the last that always differs."""
+    differs = [not np.array_equal(one, other, equal_nan=True) for one, other in zip(first, second, strict=True)]
+    row = np.argmax([*differs, True])
+    return -1 if row == len(differs) else row
+
+
+def score_loop(decisions: Any, scores: Any, budget: int, action_repeat: int = 1) -> Any:
+    """Go on until the budget is overdrawn."""
+    reached = None
+    for made, score in zip(decisions, scores, strict=True):
+        if made * action_repeat > budget:
+            break
+        reached = score
+    return reached
+
+
 STYLES: list[tuple[str, Answer]] = [
     ("compute_gae", gae_forward_sum),
     ("compute_gae", gae_matrix),
@@ -291,7 +349,64 @@ STYLES: list[tuple[str, Answer]] = [
     ).base_dist.log_prob(u).sum(-1) - (2 * (math.log(2) - u - th.nn.functional.softplus(-2 * u))).sum(-1)),
     ("bootstrap_time_limits", lambda r, te, tr, v, g: np.where((tr == 1) & (te == 0), r + g * v, r)),
     ("total_loss", lambda p, v, h, c, d: sum([p, c * v, -d * h])),
+    ("total_loss", lambda p, v, h, c, d: p - (d * h - c * v)),
+    ("total_loss", lambda p, v, h, c, d: th.dot(th.stack([p, v, h]), th.tensor([1.0, c, -d]))),
+    ("discounted_returns", lambda r, g: signal.lfilter([1.0], [1.0, -g], r[::-1])[::-1]),
+    ("probability_ratio", lambda new, old: th.expm1(new - old.detach()) + 1),
+    ("probability_ratio", lambda new, old: th.stack([(x - y.item()).exp() for x, y in zip(new, old, strict=True)])),
+    ("reinforce_loss", lambda lp, g: sum(-x * y for x, y in zip(lp, g, strict=True)) / g.numel()),
+    ("reinforce_loss", lambda lp, g: th.nn.functional.linear(lp, -g) / len(lp)),
+    ("actor_critic_loss", lambda lp, v, g, c: c * th.nn.functional.mse_loss(v.view(-1), g) + (
+        lp * (v.detach().view(-1) - g)).mean()),
+    ("approx_kl", lambda new, old: np.mean([math.exp(a - b) - 1 - (a - b) for a, b in zip(
+        new.tolist(), old.tolist(), strict=True)])),
+    ("clip_fraction", lambda r, e: np.mean(~np.isclose(np.clip(r.numpy(), 1 - e, 1 + e), r.numpy(), rtol=0, atol=1e-6))),
+    ("gaussian_log_prob", lambda a, m, s: th.distributions.MultivariateNormal(m, th.diag(s.mul(2).exp())).log_prob(a)),
+    ("squashed_log_prob", lambda u, m, s: th.distributions.Normal(m, s.exp()).log_prob(u).sum(-1) + 2 * (
+        u.abs() + th.log1p(th.exp(-2 * u.abs())) - math.log(2)).sum(-1)),
+    ("bootstrap_time_limits", lambda r, te, tr, v, g: r + g * v * tr * (1 - te)),
+    ("bootstrap_time_limits", lambda r, te, tr, v, g: th.as_tensor(r) + th.as_tensor(g * v) * th.as_tensor(tr > te)),
+    ("td_errors", lambda r, v, d, n, g: [r[t] + g * (1 - d[t]) * [*v[1:], n][t] - v[t] for t in range(len(r))]),
+    ("td_errors", lambda r, v, d, n, g: r - v + np.where(d == 1, 0, g * np.concatenate((v, np.asarray(n)[None]))[1:])),
+    ("clipped_objective", lambda r, a, e: th.where(a > 0, r.clamp(max=1 + e), r.clamp(min=1 - e)) * a),
+    ("clipped_objective", lambda r, a, e: th.stack((r * a, r.clamp(1 - e, 1 + e) * a)).amin(0)),
+    ("clipped_value_loss", lambda v, o, r, e: sum(max((x - z) ** 2, (y + (x - y).clamp(-e, e) - z) ** 2) for x, y, z in zip(
+        v, o, r, strict=True)) / len(v)),
+    ("clipped_value_loss", lambda v, o, r, e: th.stack(
+        [(v - r).abs(), (v.clamp(min=o - e).clamp(max=o + e) - r).abs()]).amax(0).square().mean()),
+    ("surrogate_gradient", lambda r, a, e: (r * a <= r.clip(1 - e, 1 + e) * a) * r * a / -len(r)),
+    ("surrogate_gradient", lambda r, a, e: [0 if (y > 0 and x > 1 + e) or (y < 0 and x < 1 - e) else -x * y / len(a)
+        for x, y in zip(r, a, strict=True)]),
+    ("logits_gradient", logits_gradient_loop),
+    ("logits_gradient", lambda x, a, g: ((np.arange(x.shape[1]) == a[:, None]) - special.softmax(x, 1)) * g[:, None]),
+    ("tanh_gradient", lambda y, g: g - g * y * y),
+    ("tanh_gradient", lambda y, g: np.einsum("...,...,...->...", 1 - y, 1 + y, g)),
+    ("weight_gradient", lambda x, g: np.einsum("bi,bo->oi", x, g)),
+    ("weight_gradient", lambda x, g: sum(np.outer(g[b], x[b]) for b in range(len(x)))),
+    ("interquartile_mean", lambda s: stats.trim_mean(s, 0.25)),
+    ("interquartile_mean", lambda s: (lambda k, o: sum(o[k : len(o) - k]) / (len(o) - 2 * k))(len(s) // 4, sorted(s))),
+    ("probability_of_improvement", lambda a, b: stats.mannwhitneyu(a, b).statistic / (len(a) * len(b))),
+    ("probability_of_improvement", lambda a, b: sum(1.0 if x > y else 0.5 if x == y else 0.0 for x in a for y in b) / a.size
+        / b.size),
+    ("explained_variance", lambda v, g: np.nan if np.ptp(g) == 0 else 1 - np.cov(g - v) / np.cov(g)),
+    ("explained_variance", lambda v, g: 1 - th.tensor(g - v).var() / th.tensor(g).var() if len(set(g)) > 1 else math.nan),
+    ("learning_rate_advice", advice_from_sorted),
+    ("learning_rate_advice", advice_by_votes),
+    ("learning_rate_advice", lambda k, c: np.select(
+        [np.median(k) > 0.05, np.median(k) < 0.003 and np.quantile(c, 0.5) < 0.05], [-1, 1], 0)),
+    ("first_difference", first_difference_by_bytes),
+    ("first_difference", first_difference_argmax),
+    ("first_difference", lambda a, b: min((i for i, j in np.argwhere(~((a == b) | np.isnan(a)))), default=-1)),
+    ("score_within_budget", score_loop),
+    ("score_within_budget", lambda d, s, b, k: s[np.searchsorted(d * k, b, side="right") - 1]),
+    ("score_within_budget", lambda d, s, b, k: th.as_tensor(s)[th.as_tensor(d) <= b // k].tolist()[-1]),
 ]  # fmt: skip
+
+
+def test_every_exercise_has_three_styles() -> None:
+    """Beside the solution that students will see, each exercise has three other right answers here."""
+    styles = Counter([*LIBRARY, *(name for name, _ in STYLES)])
+    assert {name: styles[name] for name in EXERCISES if styles[name] < 3} == {}
 
 
 @pytest.mark.parametrize("index", range(len(STYLES)))
@@ -454,6 +569,42 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("interquartile_mean", ("plain-mean",), lambda s: sum(s) / len(s)),
     ("probability_of_improvement", ("pair-by-pair",), lambda a, b: np.mean((a > b) + (a == b) / 2)),
     ("probability_of_improvement", ("ties-lost",), lambda a, b: np.mean([x > y for x in a for y in b])),
+    ("interquartile_mean", ("median-for-middle-half",), lambda s: np.quantile(s, 0.5)),
+    ("interquartile_mean", ("cut-at-one-end",), lambda s: sum(sorted(s)[len(s) // 4 :]) / (len(s) - len(s) // 4)),
+    ("probability_of_improvement", ("means-compared",), lambda a, b: 1.0 if sum(a) / len(a) > sum(b) / len(b) else 0.0),
+    ("probability_of_improvement", ("other-way-round",), lambda a, b: np.mean([(y > x) + (x == y) / 2 for x in a for y in b])),
+    ("explained_variance", ("unexplained-share",), lambda v, g: np.nan if g.std() == 0 else (np.std(g - v) / np.std(g)) ** 2),
+    ("explained_variance", ("error-squared-for-variance",), lambda v, g: np.nan if len(set(g)) == 1 else 1 - sum(
+        (g - v) ** 2) / sum((g - g.mean()) ** 2)),
+    ("explained_variance", ("std-ratio",), lambda v, g: 1 - np.std(v - g) / np.std(g) if np.ptp(g) else np.nan),
+    ("explained_variance", ("explained-of-nothing",), lambda v, g: 1 - np.var(v - g) / np.var(g)),
+    ("explained_variance", ("variance-of-predictions",), lambda v, g: 1 - np.var(v - g) / np.var(v) if np.ptp(g) else np.nan),
+    ("explained_variance", ("spread-of-predictions",), lambda v, g: np.var(v) / np.var(g) if np.ptp(g) else np.nan),
+    ("learning_rate_advice", ("knob-wrong-way",), lambda k, c: -advice_by_votes(k, c)),
+    ("learning_rate_advice", ("silenced-taken-for-slow",), lambda k, c: int(np.median(k) < 0.003) - int(np.median(k) > 0.05)),
+    ("learning_rate_advice", ("mean-for-median",), lambda k, c: -1 if sum(k) / len(k) > 0.05 else 1 if (
+        sum(k) / len(k) < 0.003 and sum(c) / len(c) < 0.05) else 0),
+    ("learning_rate_advice", ("peak-for-trend",), lambda k, c: -1 if any(k > 0.05) else int(all(k < 0.003) and all(c < 0.05))),
+    ("learning_rate_advice", ("last-update-only",), lambda k, c: advice_by_votes(k[-1:], c[-1:])),
+    ("learning_rate_advice", ("clip-fraction-alone",), lambda k, c: int(np.median(c) < 0.05) - int(np.median(c) > 0.3)),
+    ("first_difference", ("tolerance-for-bits",), lambda a, b: next((i for i in range(len(a)) if not np.allclose(
+        a[i], b[i], equal_nan=True)), -1)),
+    ("first_difference", ("nan-never-equal",), lambda a, b: next((i for i in range(len(a)) if (a[i] != b[i]).any()), -1)),
+    ("first_difference", ("zero-for-never",), lambda a, b: np.argmax([x.tobytes() != y.tobytes() for x, y in zip(
+        a, b, strict=True)])),
+    ("first_difference", ("sums-compared",), lambda a, b: next((i for i in range(len(a)) if sum(a[i]) != sum(b[i])
+        and not np.isnan(a[i]).any()), -1)),
+    ("first_difference", ("last-not-first",), lambda a, b: max((i for i in range(len(a)) if a[i].tobytes() != b[i].tobytes()),
+        default=-1)),
+    ("first_difference", ("counted-not-found",), lambda a, b: sum(x.tobytes() != y.tobytes() for x, y in zip(
+        a, b, strict=True))),
+    ("score_within_budget", ("best-not-final",), lambda d, s, b, k: max(y for x, y in zip(d, s, strict=True) if x * k <= b)),
+    ("score_within_budget", ("decisions-for-steps",), lambda d, s, b, k: s[d <= b][-1]),
+    ("score_within_budget", ("budget-ignored",), lambda d, s, b, k: s[-1]),
+    ("score_within_budget", ("budget-overdrawn",), lambda d, s, b, k: s[min(np.searchsorted(d * k, b), len(s) - 1)]),
+    ("score_within_budget", ("budget-boundary-lost",), lambda d, s, b, k: s[np.searchsorted(d * k, b) - 1]),
+    ("score_within_budget", ("mean-of-run",), lambda d, s, b, k: sum((d * k <= b) * s) / sum(d * k <= b)),
+    ("score_within_budget", ("best-not-final", "decisions-for-steps"), lambda d, s, b, k: s[d <= b].max()),
     ("weight_gradient", ("weights-transposed",), lambda x, g: np.einsum("bi,bo->io", x, g)),
     ("weight_gradient", ("averaged-again",), lambda x, g: (g[:, :, None] * x[:, None, :]).mean(0)),
     ("squashed_log_prob", ("jacobian-missing",), lambda u, m, s: th.distributions.Normal(m, s.exp()).log_prob(u).sum(-1)),
@@ -466,7 +617,7 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:std\\(\\)")
+@pytest.mark.filterwarnings("ignore:std\\(\\)", "ignore:divide by zero")
 @pytest.mark.parametrize("index", range(len(PLANTED)))
 def test_planted_mistakes_are_named(index: int) -> None:
     """Each wrong answer is recognised by the right name or pair of names, and told the idea that it misses."""
@@ -589,6 +740,29 @@ def test_under_nbgrader_a_wrong_answer_raises(monkeypatch: pytest.MonkeyPatch) -
     assert check("clip_fraction", losses.clip_fraction).passed
     with pytest.raises(AssertionError, match="found"):
         check("clip_fraction", lambda r, e: 0.5)
+
+
+def test_under_nbgrader_a_warning_costs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cell that writes to standard error has no points from nbgrader; a right answer may warn on its way, and be seen to."""
+
+    def right_with_a_warning(ratio: th.Tensor, clip_range: float) -> th.Tensor:
+        print("careful", file=sys.stderr)
+        return losses.clip_fraction(ratio, clip_range)
+
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    assert check("clip_fraction", right_with_a_warning).passed
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "careful" in printed.out
+
+
+def test_verdict_is_shown_beside_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict displays itself, as text and as HTML, and leaves the cell without a result that nbgrader took for points."""
+    shown: list[dict[str, str]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    verdict = check("clip_fraction", losses.clip_fraction)
+    assert DisplayFormatter().format(verdict) == ({}, {})
+    assert shown == [{"text/plain": str(verdict), "text/html": verdict._repr_html_()}]
 
 
 def test_observations_survive_json() -> None:

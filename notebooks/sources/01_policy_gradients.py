@@ -114,7 +114,7 @@ table(
 )
 
 # %% [markdown]
-# Right on average, and noisy: one batch of 20 pulls is off by half of the gradient's own size, in a game with one state and three
+# Right on average, and noisy: one batch of 20 pulls is off by more than half of the gradient's own size, in a game with one state and three
 # arms.
 #
 # ## The same game, paid 10 more

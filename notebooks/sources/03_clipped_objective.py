@@ -278,7 +278,7 @@ table(
 )
 
 # %% [markdown]
-# For small changes, the ones that PPO makes, k1's noise is many times the number that it estimates.
+# For small changes, the ones that PPO makes, k1's noise is larger than the number that it estimates, and many times larger where they are smallest.
 #
 # ## Clipping the critic
 #

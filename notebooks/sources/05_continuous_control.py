@@ -191,7 +191,7 @@ print(f"the action's entropy is largest at σ = {stds[of_action.argmax()]:.2f}")
 
 # %% [markdown]
 # An entropy bonus without the Jacobian pushes $\sigma$ up without end: the policy that it calls most curious throws full left or
-# full right. With it, the bonus stops near $\sigma = 0.9$, where actions are spread almost evenly.
+# full right. With it, the bonus stops at that $\sigma$, where actions are spread almost evenly.
 #
 # ## A bonus that does nothing
 #

@@ -202,7 +202,7 @@ table(
 )
 
 # %% [markdown]
-# Sixteen digits. A test without autograd, for the day when you write a layer that it does not know: change one weight a little and
+# Equal to the last digit or two of float64. A test without autograd, for the day when you write a layer that it does not know: change one weight a little and
 # look at the loss. Here is why "a little" has an optimum.
 
 
@@ -226,8 +226,8 @@ plt.show()
 print(f"best: {min(errors):.0e}, with a change of {changes[int(np.argmin(errors))]:.0e}")
 
 # %% [markdown]
-# Left of the optimum the subtraction eats the digits, right of it the curve is not straight. (Check in float64; in float32 there is no
-# optimum worth having.)
+# Left of the optimum the subtraction eats the digits, right of it the curve is not straight. (Check in float64: float32 begins with half
+# of the digits.)
 #
 # ## 5. What it buys
 #
@@ -248,7 +248,7 @@ by_hand, by_graph = microseconds(policy_gradients, REPEATS), microseconds(by_tor
 print(f"by hand {by_hand:.0f} µs, autograd {by_graph:.0f} µs: {by_graph / by_hand:.1f} times")
 
 # %% [markdown]
-# The arithmetic is the same. What is saved is the bookkeeping: a graph of some forty nodes, built and thrown away for each
+# The arithmetic is the same. What is saved is the bookkeeping: a graph of some thirty nodes, built and thrown away for each
 # minibatch. With matrices this small it costs more than the numbers do. The package's fused engine has the critic, the entropy, gradient
 # clipping and Adam as well, all over one flat array, and keeps SB3's random streams. The whole training:
 

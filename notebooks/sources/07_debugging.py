@@ -5,7 +5,7 @@
 # to blame. Most people start turning knobs. This lesson is about looking first: a handful of gauges tells most faults apart.
 #
 # Seven patients wait. Six have one fault each, planted; one is healthy. You look at their gauges, write down what you
-# think, and then ask the doctor.
+# think, write a rule for the most important knob, and then ask the doctor.
 
 # %%
 import base64
@@ -23,6 +23,7 @@ from sb3_ppo_edu.doctor.diagnose import diagnose
 from sb3_ppo_edu.doctor.record import read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.teaching import check
 
 begin()
 
@@ -40,6 +41,58 @@ begin()
 # Look at KL and clip fraction first: they say whether the policy moves too far, or not at all. Then ask whether the critic learns, and
 # last what the entropy does.
 #
+# ## One gauge, taken apart
+#
+# KL and clip fraction you wrote in lesson 03. The critic's gauge is a share of a variance: how much less do its errors $G - V$ vary than the
+# returns $G$ themselves?
+#
+# $$EV = 1 - \frac{\operatorname{Var}(G - V)}{\operatorname{Var}(G)}$$
+#
+# If all returns are equal there is nothing to explain, and the gauge says NaN.
+
+
+# %% exercise="explained_variance" todo="1 minus the variance of the errors over that of the returns; NaN if the returns do not vary"
+def explained_variance(values, returns):
+    """
+    Compute how much of the returns a critic explains.
+
+    :param values: what the critic predicted, array of shape (batch,)
+    :param returns: what came of it, shape (batch,)
+    :return: one number, at most 1; NaN where all returns are equal
+    """
+    ### BEGIN SOLUTION
+    if returns.var() == 0:
+        return np.nan
+    return 1 - (returns - values).var() / returns.var()
+    ### END SOLUTION
+
+
+# %% check="explained_variance"
+check("explained_variance", explained_variance)
+
+# %% [markdown]
+# Four critics, and the value loss of each beside its gauge:
+
+# %%
+returns = np.array([10.0, 20.0, 30.0, 40.0])
+critics = {
+    "nearly right": np.array([12.0, 19.0, 33.0, 38.0]),
+    "off by 100 everywhere": returns + 100.0,
+    "says 25 to everything": np.full(4, 25.0),
+    "has it upside down": returns[::-1],
+}
+table(
+    ["the critic", "explained variance", "value loss"],
+    [
+        [name, explained_variance(values, returns), ((returns - values) ** 2).mean()]
+        for name, values in critics.items()
+    ],
+)
+
+# %% [markdown]
+# The second critic makes every advantage 100 too small, and its gauge says that all is well. Its value loss does not. A gauge measures what it measures;
+# that is why there are several.
+#
 # ## The patients
 #
 # All learn CartPole (500 points at most) from the same settings; what is wrong with each is packed away so that you do not see it by accident.
@@ -52,7 +105,11 @@ HEALTHY = {
     "learning_rate": 1e-3,
     "gae_lambda": 0.95,
 }
-SEALED = "eyJBIjogeyJlbnRfY29lZiI6IDEuMH0sICJCIjoge30sICJDIjogeyJjbGlwX3JhbmdlIjogMC4wMDV9LCAiRCI6IHsibGVhcm5pbmdfcmF0ZSI6IDAuMDV9LCAiRSI6IHsidmZfY29lZiI6IDAuMH0sICJGIjogeyJsZWFybmluZ19yYXRlIjogMWUtMDZ9LCAiRyI6IHsibl9lcG9jaHMiOiAxMDB9fQ=="
+SEALED = (
+    "eyJBIjogeyJlbnRfY29lZiI6IDEuMH0sICJCIjoge30sICJDIjogeyJjbGlwX3JhbmdlIjogMC4wMDV9"
+    "LCAiRCI6IHsibGVhcm5pbmdfcmF0ZSI6IDAuMDV9LCAiRSI6IHsidmZfY29lZiI6IDAuMH0sICJGIjog"
+    "eyJsZWFybmluZ19yYXRlIjogMWUtMDZ9LCAiRyI6IHsibl9lcG9jaHMiOiAxMDB9fQ=="
+)
 patients = json.loads(base64.b64decode(SEALED))
 STEPS = quick(40_960, 6144)
 
@@ -103,7 +160,7 @@ def draw(names):
 draw(list(patients))
 
 # %% [markdown]
-# Green bands are where KL and clip fraction usually lie. Mind the scales: each panel has its own.
+# Green bands are where KL and clip fraction usually lie. Mind the scales: KL and clip fraction have their own in each row.
 #
 # **Your turn.** Before you go on, write down what you think each patient has. The possibilities: `healthy`, `learning rate too high`,
 # `learning rate too low`, `clip range too tight`, `too many epochs`, `entropy bonus too large`, `critic not trained`.
@@ -120,10 +177,54 @@ my_guess = {
 }
 
 # %% [markdown]
+# ## A rule for one knob
+#
+# The learning rate is the knob that most people turn first, and often the wrong one. Here is a rule for when to turn it, from the *medians* of two
+# gauges over all updates, since a single peak is no trend:
+#
+# - KL above 0.05: lower it, **−1**.
+# - KL below 0.003, *and* a clip fraction below 0.05: raise it, **1**.
+# - Otherwise leave it, **0**. If the policy hardly moves and much *is* clipped, it is not too slow. It is silenced.
+
+
+# %% exercise="learning_rate_advice" todo="the two medians, then the three cases"
+def learning_rate_advice(approx_kl, clip_fraction):
+    """
+    Say which way the learning rate should go.
+
+    :param approx_kl: of each update, array of shape (updates,)
+    :param clip_fraction: of each update, shape (updates,)
+    :return: -1 for a lower one, 1 for a higher one, 0 where it is not to blame
+    """
+    ### BEGIN SOLUTION
+    divergence = np.median(approx_kl)
+    if divergence > 0.05:
+        return -1
+    return int(divergence < 0.003 and np.median(clip_fraction) < 0.05)
+    ### END SOLUTION
+
+
+# %% check="learning_rate_advice"
+check("learning_rate_advice", learning_rate_advice)
+
+# %%
+ADVICE = {-1: "lower it", 0: "leave it", 1: "raise it"}
+rows = []
+for name, record in records.items():
+    divergence = record.series("train/approx_kl")[1]
+    clipped = record.series("train/clip_fraction")[1]
+    advice = ADVICE[learning_rate_advice(divergence, clipped)]
+    rows.append([name, np.median(divergence), np.median(clipped), advice])
+table(["patient", "median KL", "median clip fraction", "the learning rate"], rows)
+
+# %% [markdown]
+# C hardly moves, and the rule is not deceived: nearly half of its ratios are clipped. But it has been too quick with A. Look at A's *entropy* before you
+# follow the advice. A rule knows only the gauges that it reads.
+#
 # ## The doctor's opinion
 #
-# `sb3-edu doctor RUN` reads what a training has logged and looks for 37 symptoms, each with the source of its limits. Here is what it
-# says to the seven, and what it rests on.
+# `sb3-edu doctor RUN` reads what a training has logged, compares it with the symptoms that it knows, each with the source of its limits, and names one
+# change to try first. Here is what it says to the seven, and what it rests on.
 
 # %%
 rows = []
@@ -146,12 +247,13 @@ for name, changes in patients.items():
 # ## What tells them apart
 #
 # **D and F** are the two ends of one knob. Too high: the KL divergence has peaks of whole nats, each one a policy thrown away, and the
-# entropy falls to 0; it may *still* earn points for a while. Too low: KL and clip fraction are 0 to any number of digits, nothing moves.
+# entropy falls to 0; it may *still* earn points for a while. Too low: KL is 0 to seven digits, nothing is clipped, nothing moves.
 #
-# **C** looks like F from afar, a return that does not rise. But half of its ratios are *clipped*: the policy would like to move and is
-# silenced at once. With a small learning rate nobody would have been clipped.
+# **C** looks like F from afar, a return that hardly rises. But nearly half of its ratios are *clipped*: the policy would like to move and is
+# silenced at once. With a small learning rate none would have been.
 #
-# **A**: the entropy stays near $\log 2$. The bonus is worth more than the pole.
+# **A**: the entropy stays near $\log 2$. The bonus is worth more than the pole. The policy moves little because it is held where it is, and with ten times
+# the learning rate it is held there just the same (try it).
 #
 # **E** learns as well as the healthy one. Only the explained variance, 0 from the first update to the last, shows that its critic predicts
 # nothing; on a longer task the noise of its advantages would have told. **A return that rises is not a proof of health.**
@@ -165,18 +267,14 @@ for name, changes in patients.items():
 # Change *one* thing, with the same seed, and look at the same gauges again.
 
 # %%
-before = records["D"]
 records["D mended"] = train({"learning_rate": 1e-3})
 draw(["D", "D mended"])
 for name in ("D", "D mended"):
-    steps, returns = records[name].series("rollout/ep_rew_mean")
-    divergence = np.median(records[name].series("train/approx_kl")[1])
-    print(
-        f"{name}: return {returns[-1]:.0f}, median KL {divergence:.3f}: {diagnose(records[name]).summary}"
-    )
+    returns = records[name].series("rollout/ep_rew_mean")[1]
+    print(f"{name}: return {returns[-1]:.0f}. {diagnose(records[name]).summary}")
 
 # %% [markdown]
-# **Try**: break it in a way of your own. `train({"gamma": 0.3})`, `train({"max_grad_norm": 1e-6})`, `train({"batch_size": 1024, "n_epochs": 1})`;
+# **Try**: what the rule said about A, `train({"ent_coef": 1.0, "learning_rate": 1e-2})`. Or break it in a way of your own: `train({"gamma": 0.3})`, `train({"max_grad_norm": 1e-6})`, `train({"batch_size": 1024, "n_epochs": 1})`;
 # guess the gauges before you look.
 #
 # In your own trainings, the doctor can sit beside and warn: `model.learn(…, callback=TrainingDoctor("report"))`, from

@@ -265,6 +265,9 @@ class MyPPO(EduPPO):
     def entropy_bonus(self, observations):
         return compute_entropy_bonus(self.policy.log_std)
 
+    def actions_taken(self, batch):
+        return batch.actions
+
     def moved_too_far(self, log_probs, old_log_probs):
         return False
 
@@ -273,8 +276,9 @@ class MyPPO(EduPPO):
         for epoch in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size):
                 values, log_probs, _ = self.policy.evaluate_actions(
-                    batch.observations, batch.actions
+                    batch.observations, self.actions_taken(batch)
                 )
+                assert log_probs.shape == batch.old_log_prob.shape  # or torch would broadcast
                 advantages = normalize_advantages(batch.advantages)
                 policy_loss = compute_policy_loss(
                     log_probs, batch.old_log_prob, advantages, self.clip_range(1.0)
@@ -538,7 +542,8 @@ plt.show()
 #
 # $$\mathcal H = -\sum_a \pi(a|s) \log \pi(a|s),$$
 #
-# averaged over the batch. Let a policy that is sure ($\pi \approx 0$ for the other actions) not end in NaN.
+# averaged over the batch. (One more thing: the buffer keeps actions as a column of shape (n, 1), and a categorical distribution wants n whole numbers.
+# Given the column it returns n × n log-probabilities, without an error, and learns nothing.) Let a policy that is sure ($\pi \approx 0$ for the other actions) not end in NaN.
 
 
 # %% exercise="categorical_entropy" todo="log_softmax gives the log-probabilities; minus the sum of p log p over the actions, mean over the batch"
@@ -561,7 +566,10 @@ check("categorical_entropy", categorical_entropy)
 
 # %%
 class MyDiscretePPO(MyPPO):
-    """Your PPO for discrete actions: another entropy, and nothing else."""
+    """Your PPO for discrete actions: another entropy, and actions that are whole numbers."""
+
+    def actions_taken(self, batch):
+        return batch.actions.long().flatten()
 
     def entropy_bonus(self, observations):
         return categorical_entropy(self.policy.get_distribution(observations).distribution.logits)

@@ -89,7 +89,20 @@ def build_course(arguments: argparse.Namespace) -> int:
     with refusing_bad_input():
         for path in build(arguments.notebooks):
             console.print(str(path), soft_wrap=True)
+    warn_without_address(console)
     return DONE
+
+
+def warn_without_address(console: Console) -> None:
+    """
+    Say that notebooks do not know where the project lives, if so. It is no failure: they run wherever the package is.
+
+    :param console: to print on
+    """
+    from sb3_ppo_edu.course.building import without_address
+
+    if missing := without_address():
+        console.print(f"[yellow]Warning:[/yellow] {missing}.", soft_wrap=True)
 
 
 def check_course(arguments: argparse.Namespace) -> int:
@@ -109,6 +122,7 @@ def check_course(arguments: argparse.Namespace) -> int:
         )
     for finding in findings:
         console.print(str(finding), soft_wrap=True, markup=False)
+    warn_without_address(console)
     if not findings:
         console.print("Ready to be handed out.")
     return FAILED if findings else DONE

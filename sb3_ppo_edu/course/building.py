@@ -24,8 +24,11 @@ from packaging.requirements import Requirement
 from sb3_ppo_edu.runs import write_atomically
 from sb3_ppo_edu.teaching.exercises import EXERCISES
 
-REPOSITORY = "OWNER/sb3_ppo_edu"
-"""Where the project lives on GitHub. To be set once it has a public address: badges and install cells are made from it."""
+REPOSITORY = ""
+"""
+Where the project lives on GitHub, as owner/name: badges and install cells are made from it. Empty as long as there is no
+public address; notebooks then have no badge, and :func:`without_address` is what to tell whoever hands them out.
+"""
 
 SOURCES, STUDENT, SOLUTIONS = "sources", "student", "solutions"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -35,15 +38,28 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 INSTALL = """\
 # @title Install the package (in Colab, or where it is not there yet)
 # What `requirements.lock` pins, then the package itself.
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
 
 PINS = {pins}
+REPOSITORY = {repository}  # of the package on GitHub
 if importlib.util.find_spec("sb3_ppo_edu") is None:
+    if not REPOSITORY:
+        raise ModuleNotFoundError(
+            "sb3_ppo_edu is not installed, and this copy of the lesson does not know where to get it. "
+            "Ask whoever gave it to you for the address, as owner/name, and put it after REPOSITORY = above."
+        )
     install = [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run([*install, *PINS], check=True)
-    subprocess.run([*install, "--no-deps", "git+https://github.com/{repository}"], check=True)"""
+    subprocess.run([*install, "--no-deps", f"git+https://github.com/{{REPOSITORY}}"], check=True)
+    loaded = [name for name in ("matplotlib", "numpy", "pandas") if name in sys.modules]
+    if any(sys.modules[name].__version__ != importlib.metadata.version(name) for name in loaded):
+        raise RuntimeError(
+            "All is installed, but this session has loaded older versions before. "
+            "Choose Runtime > Restart session, then Runtime > Run all."
+        )"""
 
 
 class SourceError(ValueError):
@@ -128,6 +144,20 @@ def built_files(folder: Path) -> dict[Path, str]:
     return files
 
 
+def without_address() -> str:
+    """
+    Say what is missing as long as the project's address is not set.
+
+    :return: a sentence; empty if the address is set
+    """
+    if REPOSITORY:
+        return ""
+    return (
+        "REPOSITORY in sb3_ppo_edu/course/building.py is not set: the notebooks have no Colab badge, and their install cell "
+        "cannot install the package. Set it to owner/name, then run `sb3-edu course build`"
+    )
+
+
 def build(folder: Path) -> list[Path]:
     """
     Write all notebooks, and remove those whose source is gone.
@@ -189,14 +219,15 @@ def _to_do(cell: Any, kind: str) -> bool:
 
 
 def _with_install_cell(lesson: Lesson, kind: str, pins: list[str]) -> Iterator[Any]:
-    """Put badge and install cell behind the title, which is the first cell."""
+    """Put the student's badge and the install cell behind the title, which is the first cell."""
     first, *rest = lesson.cells
-    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{kind}/{lesson.name}.ipynb"
-    title = nbformat.v4.new_markdown_cell(f"{first.source}\n\n[![Open in Colab]({BADGE})]({address})")
-    yield title
+    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{STUDENT}/{lesson.name}.ipynb"
+    # None in the solutions: what nbgrader releases is made from these, and must not lead back to them.
+    badge = f"\n\n[![Open in Colab]({BADGE})]({address})" if REPOSITORY and kind == STUDENT else ""
+    yield nbformat.v4.new_markdown_cell(first.source + badge)
     lines = "".join(f"\n    {json.dumps(pin)}," for pin in pins)
     hidden = {"cellView": "form", "jupyter": {"source_hidden": True}}
-    yield nbformat.v4.new_code_cell(INSTALL.format(pins=f"[{lines}\n]", repository=REPOSITORY), metadata=hidden)
+    yield nbformat.v4.new_code_cell(INSTALL.format(pins=f"[{lines}\n]", repository=json.dumps(REPOSITORY)), metadata=hidden)
     yield from rest
 
 

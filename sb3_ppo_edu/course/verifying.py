@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 from sb3_ppo_edu.course.building import (
     SOLUTIONS,
@@ -34,7 +35,11 @@ from sb3_ppo_edu.course.building import (
 
 SHORT_VARIABLE = "SB3_EDU_SHORT"
 """Environment variable that makes lessons train for a moment only."""
-CELL_SECONDS = 300
+CELL_SECONDS = 120.0
+NOTEBOOK_SECONDS = 240.0
+"""In its short mode a lesson takes some ten seconds; a machine that has other things to do may take several times that."""
+OUTPUT_SECONDS = 30
+"""How long to wait for the outputs of a cell that has ended; nbclient's own 4 seconds lose them where the machine is busy."""
 LEAST_TELLING = 15
 """Characters from which on a line of a solution gives something away."""
 
@@ -68,9 +73,9 @@ class Execution:
     What came of running a notebook.
 
     :param notebook: with outputs
-    :param error: name of the exception that stopped it, or empty
+    :param error: name of the exception that stopped it, such as ``CellTimeoutError``, or empty
     :param message: the exception's message
-    :param cell: number of the cell that raised it, or -1
+    :param cell: number of the cell that raised it or was running, or -1
     """
 
     notebook: Any
@@ -153,32 +158,57 @@ def leaks(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
                     yield Finding(f"{STUDENT}/{lesson.name}", f"holds a line of {cell.metadata['exercise']}: {line}")
 
 
-def run_notebook(notebook: Any) -> Execution:
+def run_notebook(
+    notebook: Any, *, cell_seconds: float = CELL_SECONDS, notebook_seconds: float = NOTEBOOK_SECONDS
+) -> Execution:
     """
-    Run a notebook in its short mode, in an empty folder, until its end or its first error.
+    Run a notebook in its short mode, in an empty folder, until its end, its first error, or the end of its time.
 
     :param notebook: to run; it is changed
+    :param cell_seconds: that each cell may take
+    :param notebook_seconds: that all cells together may take
     :return: what came of it
     """
     notebook.cells.insert(0, nbformat.v4.new_code_cell(WATCH))
     environment = {**os.environ, SHORT_VARIABLE: "1", "MPLBACKEND": "agg"}
+    began: list[float] = []
+    running = -1
+
+    def started(cell: Any, cell_index: int) -> None:
+        nonlocal running
+        running = cell_index - 1  # without WATCH
+        began.append(time.monotonic())
+
+    def seconds_left(cell: Any) -> float:
+        left = notebook_seconds - (time.monotonic() - began[0])
+        return max(min(cell_seconds, left), 0.1)
+
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         client = NotebookClient(
             notebook,
-            timeout=CELL_SECONDS,
+            timeout_func=seconds_left,
+            iopub_timeout=OUTPUT_SECONDS,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             coalesce_streams=True,
+            on_cell_execute=started,
         )
         try:
             # The kernel complains there that TCP is not encrypted.
             client.execute(env=environment, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:
-            number = next(
-                i for i, cell in enumerate(notebook.cells) if any(o.output_type == "error" for o in cell.get("outputs", []))
-            )
-            return Execution(notebook, error.ename, error.evalue, number - 1)
+            return Execution(notebook, error.ename, error.evalue, running)
+        except CellTimeoutError as error:
+            limits = f"not done within its limits of {cell_seconds:g} s a cell and {notebook_seconds:g} s a notebook"
+            return Execution(notebook, type(error).__name__, f"{limits}: {_first_line(notebook, running)}", running)
+        except RuntimeError as error:  # the kernel died, or did not start
+            return Execution(notebook, type(error).__name__, f"{error}: {_first_line(notebook, running)}", running)
     return Execution(notebook)
+
+
+def _first_line(notebook: Any, cell: int) -> str:
+    """Quote the first line of a cell, by which it is found again."""
+    return repr(notebook.cells[cell + 1].source.partition("\n")[0])
 
 
 def fails_elsewhere(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:

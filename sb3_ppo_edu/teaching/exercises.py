@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_ppo_edu.teaching import advantages, backward, densities, objectives, scores
+from sb3_ppo_edu.teaching import advantages, backward, densities, experiments, gauges, objectives, scores
 from sb3_ppo_edu.teaching.observing import Answer, Case
 
 Faults = frozenset[str]
@@ -434,6 +434,69 @@ _ALL = (
         scores.probability_of_improvement,
         ("pair-by-pair", "ties-lost", "ties-won", "means-compared", "other-way-round"),
         scores.pair_cases,
+        points=2,
+    ),
+    Exercise(
+        "explained_variance",
+        "one number, at most 1",
+        gauges.explained_variance,
+        (
+            "unexplained-share",
+            "error-squared-for-variance",
+            "std-ratio",
+            "variance-of-predictions",
+            "spread-of-predictions",
+            "explained-of-nothing",
+        ),
+        gauges.explained_cases,
+        points=2,
+    ),
+    Exercise(
+        "learning_rate_advice",
+        "−1, 0 or 1",
+        gauges.learning_rate_advice,
+        (
+            "knob-wrong-way",
+            "silenced-taken-for-slow",
+            "clip-fraction-alone",
+            "peak-for-trend",
+            "mean-for-median",
+            "last-update-only",
+        ),
+        gauges.reading_cases,
+        points=2,
+    ),
+    Exercise(
+        "first_difference",
+        "the index of an update, or −1",
+        experiments.first_difference,
+        (
+            "tolerance-for-bits",
+            "nan-never-equal",
+            "zero-for-never",
+            "sums-compared",
+            "all-for-any",
+            "last-not-first",
+            "counted-not-found",
+            "numbered-from-one",
+        ),
+        experiments.run_pairs,
+        points=2,
+    ),
+    Exercise(
+        "score_within_budget",
+        "one number, the score of one evaluation",
+        experiments.score_within_budget,
+        (
+            "best-not-final",
+            "decisions-for-steps",
+            "budget-ignored",
+            "budget-overdrawn",
+            "budget-boundary-lost",
+            "repeat-divided",
+            "mean-of-run",
+        ),
+        experiments.budget_cases,
         points=2,
     ),
 )

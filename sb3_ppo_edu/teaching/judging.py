@@ -7,7 +7,9 @@ mistakes that have a name, one or two at once, and last what can be said of numb
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -40,8 +42,12 @@ def check(name: str, answer: Answer, seed: int = VISIBLE_SEED) -> Verdict:
     if not callable(answer):
         raise ValueError(f"check({name!r}, {answer!r}): expected the function itself: check({name!r}, {name})")
     cases = exercise.cases(seed)
-    verdict = judge(exercise, observe(answer, cases), seed)
-    if NBGRADER_VARIABLE in os.environ and not verdict.passed:
+    if NBGRADER_VARIABLE not in os.environ:
+        return judge(exercise, observe(answer, cases), seed)
+    # nbgrader takes all points off where anything is written there, be it a warning on the way to the right number.
+    with contextlib.redirect_stderr(sys.stdout):
+        verdict = judge(exercise, observe(answer, cases), seed)
+    if not verdict.passed:
         raise AssertionError(str(verdict))
     return verdict
 

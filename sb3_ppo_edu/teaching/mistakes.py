@@ -595,6 +595,126 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "The other way round",
         "The probability that the *first* is better.",
     ),
+    # -- reading gauges -----------------------------------------------------------------------------------------------
+    "unexplained-share": (
+        "The share that is *not* explained",
+        "Var(error)/Var(returns) is what the critic leaves over. What it explains is 1 minus that.",
+    ),
+    "error-squared-for-variance": (
+        "The mean squared error instead of the errors' variance",
+        "A critic that is off by the same constant everywhere explains all *differences* between returns: its errors have no "
+        "variance. Their mean square counts the constant, too.",
+    ),
+    "std-ratio": (
+        "Standard deviations instead of variances",
+        "It is variances that add up to a whole, explained and unexplained. Their roots do not.",
+    ),
+    "variance-of-predictions": (
+        "Divided by the variance of the predictions",
+        "The whole that is to be explained is the variance of the *returns*. A critic that says the same everywhere would "
+        "otherwise divide by 0.",
+    ),
+    "spread-of-predictions": (
+        "Only how much the predictions vary",
+        "Var(values)/Var(returns) rewards a critic for varying, right or wrong. What counts is the error: returns − values.",
+    ),
+    "explained-of-nothing": (
+        "Returns without variance are explained to minus infinity",
+        "If all returns are equal there is nothing to explain, and 1 − Var/0 is no number worth plotting. SB3 logs NaN there.",
+    ),
+    "knob-wrong-way": (
+        "The knob is turned the wrong way",
+        "A KL divergence that is too large means steps that are too long: a *lower* learning rate. One near 0 means a higher "
+        "one.",
+    ),
+    "silenced-taken-for-slow": (
+        "A silenced policy is taken for a slow one",
+        "Little KL has two causes. If many ratios are clipped, the policy wants to move and is not allowed to: it is the clip "
+        "range, not the learning rate. The learning rate is to blame only where nothing is clipped either.",
+    ),
+    "clip-fraction-alone": (
+        "The clip fraction alone decides",
+        "How far the policy moved is what the KL divergence says. The clip fraction says why it did not move.",
+    ),
+    "peak-for-trend": (
+        "One peak decides",
+        "Single updates leap in healthy trainings, too. Ask what a *typical* update does: the median.",
+    ),
+    "mean-for-median": (
+        "The mean, which one peak moves as far as it likes",
+        "KL divergences have long tails: one update of a whole nat outweighs hundreds of healthy ones. The median asks what a "
+        "typical update does.",
+    ),
+    "last-update-only": (
+        "Only the last update is looked at",
+        "One update is an anecdote, the last one too. Ask what a typical update does: the median of all.",
+    ),
+    # -- repeating runs -----------------------------------------------------------------------------------------------
+    "tolerance-for-bits": (
+        "Nearly equal is taken for equal",
+        "`isclose` and `allclose` forgive small differences. In a training a difference in the last bit grows until nothing "
+        "is alike: a run that was repeated exactly differs by *nothing*.",
+    ),
+    "nan-never-equal": (
+        "A NaN differs from itself",
+        "`nan == nan` is False. Where both runs have a NaN in the same place, they have not parted.",
+    ),
+    "zero-for-never": (
+        "0 where the runs never part",
+        "`argmax` of nothing but False is 0, which says that they part at once. Ask first whether there is a difference at "
+        "all.",
+    ),
+    "sums-compared": (
+        "Sums are compared instead of numbers",
+        "Two differences may add up to nothing. Compare number by number; one that differs is enough.",
+    ),
+    "all-for-any": (
+        "Every number has to differ",
+        "Two runs have parted as soon as *any* of their numbers differs.",
+    ),
+    "last-not-first": (
+        "The last difference instead of the first",
+        "What comes after the first difference is its consequence. The cause is where it began.",
+    ),
+    "counted-not-found": (
+        "A count instead of a place",
+        "The question is *where* the runs part, not in how many updates they differ.",
+    ),
+    "numbered-from-one": (
+        "Counted from 1",
+        "Indices begin at 0: the first update is number 0.",
+    ),
+    # -- equal budgets ------------------------------------------------------------------------------------------------
+    "best-not-final": (
+        "The best evaluation instead of the last",
+        "The best of many noisy evaluations is a lottery ticket, and whoever evaluates more often has more of them. What the "
+        "run is left with is its last policy.",
+    ),
+    "decisions-for-steps": (
+        "Decisions are taken for steps of the environment",
+        "If each action is held for four steps, a decision costs four of them. A budget in decisions would give that run four "
+        "times as much of the world.",
+    ),
+    "budget-ignored": (
+        "The budget is ignored",
+        "The last evaluation of the whole run may lie far beyond the budget: whoever trained longer wins.",
+    ),
+    "budget-overdrawn": (
+        "The budget is overdrawn",
+        "The first evaluation *after* the budget has been spent had more training. Take the last one within it.",
+    ),
+    "budget-boundary-lost": (
+        "An evaluation exactly at the budget is left out",
+        "A budget of 300 steps may be spent: 300 ≤ 300.",
+    ),
+    "repeat-divided": (
+        "Divided by the action repeat instead of multiplied",
+        "One decision takes action_repeat steps of the environment, so there are more steps than decisions.",
+    ),
+    "mean-of-run": (
+        "The mean of all evaluations",
+        "That is how the run was on its way. Asked for is what it had reached in the end.",
+    ),
 }
 
 MISTAKES = {name: Mistake(name, title, idea) for name, (title, idea) in _TEXTS.items()}

@@ -244,7 +244,7 @@ def _same(before: Any, after: Any) -> bool:
     """Tell whether an argument is as it was."""
     if isinstance(before, th.Tensor):
         return before.shape == after.shape and bool(th.equal(before, after.detach()))
-    return bool(np.array_equal(before, after)) if isinstance(before, np.ndarray) else True
+    return bool(np.array_equal(before, after, equal_nan=True)) if isinstance(before, np.ndarray) else True
 
 
 def _same_numbers(first: Sequence[float], second: Sequence[float]) -> bool:

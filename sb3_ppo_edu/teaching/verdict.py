@@ -69,6 +69,12 @@ class Verdict:
             parts.append("```\n" + "\n".join(f"{what}: {text}" for what, text in self.evidence) + "\n```")
         return "\n\n".join(parts)
 
+    def _ipython_display_(self) -> None:
+        """Show itself beside a cell's result, not as the result: nbgrader takes that for a number of points."""
+        from IPython.display import display  # where this is called, there is IPython
+
+        display({"text/plain": str(self), "text/html": self._repr_html_()}, raw=True)
+
     def _repr_html_(self) -> str:
         """Write as HTML; colours of text and ground are the page's own."""
         mark, colour = _MARKS[self.status]
