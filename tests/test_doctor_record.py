@@ -186,6 +186,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "one rollout": (write("progress.csv", "time/total_timesteps,rollout/ep_rew_mean\n64,20\n"), ("no update is in it",)),
     "SAC": (write("progress.csv", "time/total_timesteps,train/actor_loss\n64,20\n"), ("SAC", "expected one of a PPO")),
     "no steps": (write("progress.csv", "train/approx_kl\n0.1\n"), ("no row has time/total_timesteps",)),
+    "semicolons": (write("progress.csv", "time/total_timesteps;train/approx_kl\n64;0.1\n"), ("';'", "expected commas")),
+    "shares in per cent": (
+        write("progress.csv", "time/total_timesteps,train/clip_fraction\n64,0.1\n128,30\n"),
+        ("train/clip_fraction is 30 at step 128", "expected 0 to 1"),
+    ),
+    "more than all of the variance": (
+        write("progress.csv", "time/total_timesteps,train/approx_kl,train/explained_variance\n64,0.1,1.2\n"),
+        ("train/explained_variance is 1.2", "expected -inf to 1"),
+    ),
     "no events": (write("events.out.tfevents.1", b"garbage"), ("no scalars",)),
 }
 
@@ -199,6 +208,16 @@ def test_what_is_no_record_is_refused(tmp_path: Path, case: str) -> None:
         read_record(path)
     for word in (str(path if case != "folder of runs" else tmp_path), *words):
         assert word in str(raised.value)
+
+
+def test_numbers_at_the_ends_of_what_is_possible_are_read(tmp_path: Path) -> None:
+    """Everything clipped, everything explained (rounded up), no loss and no rate, or not a number: all of it can be."""
+    keys = ("clip_fraction", "explained_variance", "value_loss", "std", "learning_rate")
+    header = ",".join(["time/total_timesteps", *(f"train/{key}" for key in keys)])
+    (tmp_path / "progress.csv").write_text(
+        f"{header}\n64,1.0,1.0000001,0.0,0.0,0.0\n128,nan,-inf,inf,nan,\n", encoding="utf-8"
+    )
+    assert read_record(tmp_path).updates == 1
 
 
 def test_other_algorithms_are_refused(tmp_path: Path) -> None:

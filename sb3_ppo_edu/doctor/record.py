@@ -37,6 +37,15 @@ OTHER_ALGORITHMS = {
     "train/policy_objective": "TRPO",
     "train/kl_divergence_loss": "TRPO",
 }
+POSSIBLE: Mapping[str, tuple[float, float]] = {
+    "train/clip_fraction": (0.0, 1.0),
+    "train/explained_variance": (-math.inf, 1.0),
+    "train/value_loss": (0.0, math.inf),
+    "train/std": (0.0, math.inf),
+    "train/learning_rate": (0.0, math.inf),
+}
+"""What numbers can be by their definition, to rounding: others were not written by a PPO of SB3's, whatever their names."""
+
 LARGEST_FILE = 200 * 2**20
 """Bytes; a log beyond this is no training log of ours, and would not fit into memory as text."""
 
@@ -257,6 +266,7 @@ def read_record(path: Path) -> Record:
     record = record_of_rows(rows, str(path), settings, [*notes, *more_notes])
     if not len(record.steps):
         raise RecordError(f"{file}: no row has {STEPS_KEY}; expected one after each rollout, as SB3's logger writes them")
+    check_values(record, file)
     return record
 
 
@@ -304,6 +314,8 @@ def read_csv(file: Path) -> tuple[list[dict[str, str]], list[str]]:
         header, *lines = [line for line in csv.reader(text.splitlines()) if line]
     except csv.Error as error:
         raise RecordError(f"{file}: no CSV ({error}); expected a file as SB3's logger writes it") from error
+    if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        raise RecordError(f"{file}: cells are separated by {other!r}; expected commas, as SB3's logger writes them")
     notes = []
     if lines and not text.endswith(("\n", "\r")):
         # What was being written when the training was killed: its last number may lack digits.
@@ -371,6 +383,24 @@ def check_keys(keys: set[str], file: Path) -> None:
         f"{file}: not a training log of SB3: found {shown or 'no column'}; expected columns such as {STEPS_KEY} "
         f"and {PPO_KEYS[0]}"
     )
+
+
+def check_values(record: Record, file: Path) -> None:
+    """
+    Refuse logs that have a PPO's names and not its numbers, such as shares in per cent.
+
+    :param record: what was read
+    :param file: where it comes from
+    :raises RecordError: naming the first number that cannot be
+    """
+    for key, (low, high) in POSSIBLE.items():
+        steps, values = record.series(key)
+        odd = np.flatnonzero((values < low - 1e-6) | (values > high + 1e-6))
+        if len(odd):
+            raise RecordError(
+                f"{file}: {key} is {values[odd[0]]:g} at step {int(steps[odd[0]]):,}; expected {low:g} to {high:g}, as SB3's "
+                "PPO logs it: is it somebody else's?"
+            )
 
 
 # --------------------------------------------------------------------------------------------------------------------------
