@@ -4,6 +4,9 @@ The symptoms: each a pure function of a record, and one table, :data:`SYMPTOMS`,
 A symptom is looked for only in a record that has what it needs; otherwise it is *not examined*, which is not the same as
 healthy. Positions beyond a range are judged on a logarithmic scale, see :func:`~sb3_ppo_edu.doctor.findings.beyond`.
 
+Where one thing is wrong, metrics no longer show what another setting does. There a setting is judged by itself, from one and a
+half to five times beyond its usual range on (calibration, as below; the usual ranges have the sources of their symptoms).
+
 Sources: the *lecture* (KL below 0.05, clip fraction 0.1 to 0.3, gradient norm 0.1 to 10), the *activity* (its six problems),
 the PPO paper (https://arxiv.org/abs/1707.06347), Andrychowicz et al. 2020 (https://arxiv.org/abs/2006.05990), RL Baselines3
 Zoo's tuned settings, and *calibration*: trainings of ``benchmarks/doctor``, on seeds that its trial does not use.
