@@ -284,8 +284,8 @@ def locked_pins(project: Path) -> list[str]:
     except OSError as error:
         raise SourceError(f"{error.filename}: not found; lessons are built in a checkout of the project") from error
     declared = [line for line in parser["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
-    # Box2D comes with gymnasium[box2d], whose own name is enough for the lock.
-    names = {Requirement(line).name.lower() for line in declared} | {"box2d"}
+    # What gymnasium[box2d] adds to gymnasium; the lock names packages only.
+    names = {Requirement(line).name.lower() for line in declared} | {"box2d", "box2d-py", "pygame-ce", "swig"}
     pins = [line for line in lock.splitlines() if line and not line.startswith("#")]
     return [pin for pin in pins if Requirement(pin).name.lower() in names]
 
