@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -41,6 +42,7 @@ from sb3_ppo_edu.course.grading import (
     read_cells,
     write_results,
 )
+from sb3_ppo_edu.course.lesson import table
 from sb3_ppo_edu.course.verifying import fails_elsewhere, invalid, leaks, run_notebook, solution_fails, stale
 from sb3_ppo_edu.teaching.exercises import EXERCISES
 
@@ -99,6 +101,13 @@ def test_generated_files_are_current() -> None:
 def test_notebooks_are_valid_and_give_nothing_away(name: str) -> None:
     """Both notebooks hold to nbformat's schema, each exercise has one check, and students see no line of a solution."""
     assert [str(finding) for finding in (*invalid(LESSONS[name], PINS), *leaks(LESSONS[name], PINS))] == []
+
+
+@pytest.mark.parametrize("name", sorted(LESSONS))
+def test_code_fits_a_page(name: str) -> None:
+    """No line of code is longer than what a notebook shows without scrolling sideways, some 115 characters."""
+    lines = [line for cell in LESSONS[name].cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > 115] == []
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))
@@ -325,6 +334,17 @@ def test_kernel_that_dies_is_a_finding(lesson: Lesson) -> None:
     (finding,) = solution_fails(deadly, PINS)
     assert finding.where == "solutions/deadly, cell 7"
     assert "Kernel died: 'import os'" in str(finding)
+
+
+def test_table_sets_numbers_right() -> None:
+    """A column of numbers stands right; one of words stands left, also where one begins with a digit. Four digits stay."""
+    made = table(
+        ["what", "how much", "note"], [["10 more", 1234.567, ""], ["2 less", -1.5e-7, "page 1"], ["nothing", np.nan, ""]]
+    )
+    lines = made._repr_markdown_().splitlines()
+    assert lines[1] == "| --- | ---: | --- |"
+    assert lines[2:] == ["| 10 more | 1,235 |  |", "| 2 less | -1.5e-07 | page 1 |", "| nothing | nan |  |"]
+    assert repr(made).splitlines()[1].split() == ["10", "more", "1,235"]
 
 
 # --------------------------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class ActorCritic(nn.Module):
 
 # %%
 def collect(net, envs, observations, n_steps, gamma):
-    """Play n_steps in each environment; return the rollout as arrays of shape (n_steps, n_envs, ...), and where things stand."""
+    """Play; return the rollout in arrays of shape (n_steps, n_envs, ...), and where things stand."""
     rollout = {
         name: [] for name in ("observations", "actions", "log_probs", "values", "rewards", "dones")
     }
@@ -231,8 +231,8 @@ check("total_loss", total_loss)
 
 
 # %%
-def train(env_id, total_steps, n_envs=2, n_steps=128, batch_size=64, n_epochs=4, learning_rate=3e-4, gamma=0.99, lam=0.95,
-          clip_epsilon=0.2, vf_coef=0.5, ent_coef=0.01, max_grad_norm=0.5, seed=0):  # fmt: skip
+def train(env_id, total_steps, n_envs=2, n_steps=128, batch_size=64, n_epochs=4, learning_rate=3e-4, gamma=0.99,
+          lam=0.95, clip_epsilon=0.2, vf_coef=0.5, ent_coef=0.01, max_grad_norm=0.5, seed=0):  # fmt: skip
     """Train PPO; return the network and the returns of finished episodes."""
     envs = make_vec_env(env_id, n_envs, env_kwargs={"render_mode": None})
     set_random_seed(seed)
@@ -318,8 +318,8 @@ table([f"after {TOTAL:,} steps", "shape", "equal to the bit", "largest differenc
 
 # %%
 per_batch = EduPPO(
-    "MlpPolicy", make_vec_env("CartPole-v1", 2, env_kwargs={"render_mode": None}), seed=0, device="cpu", engine="autograd",
-    advantage_normalization="batch", **SETTINGS,
+    "MlpPolicy", make_vec_env("CartPole-v1", 2, env_kwargs={"render_mode": None}), seed=0, device="cpu",
+    engine="autograd", advantage_normalization="batch", **SETTINGS,
 ).learn(TOTAL)  # fmt: skip
 fused = theirs("fused")
 

@@ -248,7 +248,7 @@ table(["", "tanh(u)", "and back"], rows)
 # %% [markdown]
 # ## Three policies on Pendulum
 #
-# Swing up a pendulum; returns run from about −1500 (random) to −150. The torque is bounded, and good policies use the bounds.
+# Swing up a pendulum; returns run from about −1200 (random) to −150. The torque is bounded, and good policies use the bounds.
 
 # %%
 figure, axes = plt.subplots()

@@ -115,8 +115,8 @@ model.learn(STEPS, callback=finished_curve)
 finished_seconds = time.perf_counter() - began
 finished_play = play(model, settings, episodes=quick(50, 5))
 print(
-    f"{finished_seconds:.0f} seconds; the trained policy earns {np.mean(finished_play.returns):.0f} points, at random it was "
-    f"{np.mean(random_play.returns):.0f}"
+    f"{finished_seconds:.0f} seconds; the trained policy earns {np.mean(finished_play.returns):.0f} points, "
+    f"at random it was {np.mean(random_play.returns):.0f}"
 )
 
 # %%

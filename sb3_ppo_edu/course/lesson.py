@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +24,9 @@ SHORT = "SB3_EDU_SHORT" in os.environ
 """Whether lessons only try out that they run, as CI does: they train for a moment and draw what there is."""
 
 PALETTE = [BLUE, VERMILLION, GREEN, GREY]
+
+NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?|nan|inf")
+"""What a cell of a column that stands right looks like."""
 
 T = TypeVar("T")
 
@@ -170,7 +174,7 @@ class Table:
     def _holds_numbers(self, column: int) -> bool:
         """Whether a column is one of numbers, which stand right."""
         cells = [line[column] for line in self.lines[1:] if line[column]]
-        return bool(cells) and sum(cell[0] in "-0123456789" for cell in cells) * 2 > len(cells)
+        return sum(bool(NUMBER.fullmatch(cell)) for cell in cells) * 2 > len(cells)
 
     def __repr__(self) -> str:
         """Write as text."""
