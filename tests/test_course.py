@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,16 @@ def test_generated_files_are_current() -> None:
 def test_notebooks_are_valid_and_give_nothing_away(name: str) -> None:
     """Both notebooks hold to nbformat's schema, each exercise has one check, and students see no line of a solution."""
     assert [str(finding) for finding in (*invalid(LESSONS[name], PINS), *leaks(LESSONS[name], PINS))] == []
+
+
+def test_quoted_scores_are_the_benchmarks() -> None:
+    """The scores of LunarLander that lesson 08 quotes are those in the benchmark's rows, seed by seed."""
+    with (PROJECT / "benchmarks" / "lecture" / "runs.csv").open(encoding="utf-8", newline="") as file:
+        runs = [row for row in csv.DictReader(file) if row["env"] == "LunarLander-v3"]
+    source = (NOTEBOOKS / "sources" / "08_honest_benchmarks.py").read_text(encoding="utf-8")
+    for constant, algorithm in (("EDUPPO", "eduppo"), ("SB3", "ppo")):
+        scores = {int(row["seed"]): float(row["final_mean"]) for row in runs if row["algorithm"] == algorithm}
+        assert f"{constant} = np.array({[scores[seed] for seed in range(5)]})" in source
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))
@@ -361,6 +373,8 @@ GOOD = {
 }
 POINTS = {name: EXERCISES[name].points for name in GOOD}
 LIMITS = Limits(wall_seconds=6.0, cpu_seconds=4, memory=300 << 20, output=100_000)
+SHORTER = replace(LIMITS, wall_seconds=3.0, cpu_seconds=2)
+"""For answers that use up whatever they get."""
 
 
 @pytest.fixture(scope="module")
@@ -386,13 +400,22 @@ def test_good_submission_has_all_points(small: Lesson) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(name for name, lesson in LESSONS.items() if lesson.exercises))
-def test_solutions_have_all_points_and_stubs_none(name: str) -> None:
-    """Graded as submissions, a lesson's solutions have all points, and what is handed out has none."""
-    for kind, earned in ((SOLUTIONS, 1), (STUDENT, 0)):
-        cells = [cell.source for cell in make_notebook(LESSONS[name], kind, PINS).cells if cell.cell_type == "code"]
-        one = grade(name, cells, list(LESSONS.values()), 7, LIMITS, network_isolation())
-        assert one.lesson == name
-        assert one.points == {exercise: earned * EXERCISES[exercise].points for exercise in LESSONS[name].exercises}
+def test_solutions_have_all_points(name: str) -> None:
+    """Graded as a submission, a lesson's solutions have all points."""
+    assert graded_as(SOLUTIONS, name) == {exercise: EXERCISES[exercise].points for exercise in LESSONS[name].exercises}
+
+
+def test_stubs_have_no_points() -> None:
+    """Graded as a submission, what is handed out has none. (That each stub is "not written yet" is tested above.)"""
+    assert set(graded_as(STUDENT, "03_clipped_objective").values()) == {0}
+
+
+def graded_as(kind: str, name: str) -> Mapping[str, int]:
+    """Grade a lesson's own notebook."""
+    cells = [cell.source for cell in make_notebook(LESSONS[name], kind, PINS).cells if cell.cell_type == "code"]
+    one = grade(name, cells, list(LESSONS.values()), 7, LIMITS, network_isolation())
+    assert one.lesson == name
+    return one.points
 
 
 BAD = {
@@ -420,7 +443,7 @@ BAD = {
 @pytest.mark.parametrize("what", sorted(BAD))
 def test_bad_answer_costs_its_own_points_only(small: Lesson, what: str) -> None:
     """An answer that crashes, loops, prints, hoards or dies has no points; the other answer of the same submission has its."""
-    one = graded(small, BAD[what], GOOD["approx_kl"])
+    one = graded(small, BAD[what], GOOD["approx_kl"], limits=SHORTER)
     assert one.points == {"clip_fraction": 0, "approx_kl": POINTS["approx_kl"]}
     assert not one.verdicts["clip_fraction"].passed
 

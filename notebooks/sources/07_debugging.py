@@ -111,7 +111,7 @@ SEALED = (
     "eyJsZWFybmluZ19yYXRlIjogMWUtMDZ9LCAiRyI6IHsibl9lcG9jaHMiOiAxMDB9fQ=="
 )
 patients = json.loads(base64.b64decode(SEALED))
-STEPS = quick(40_960, 6144)
+STEPS = quick(40_960, 3072)
 
 
 def train(changes):

@@ -34,11 +34,13 @@ folder = Path(workshop.name)
 # Discrete or continuous is the policy's business. The losses, the loop and the logs are the same.
 
 # %%
+rows = []
 for env_id in ("CartPole-v1", "Pendulum-v1"):
-    model = EduPPO("MlpPolicy", env_id, seed=0, device="cpu").learn(quick(4096, 2048))
-    print(
-        f"{env_id}: {model.action_space}, policy head {model.policy.action_net}, engine {model.engine_reason}"
-    )
+    model = EduPPO("MlpPolicy", env_id, seed=0, device="cpu", n_steps=quick(2048, 128))
+    model.learn(quick(4096, 256))
+    head, reason = str(model.policy.action_net), model.engine_reason.split(":")[0]
+    rows.append([env_id, str(model.action_space), head, reason])
+table(["task", "actions", "policy head", "engine"], rows)
 
 # %% [markdown]
 # ## Same seed, same bits
@@ -256,7 +258,7 @@ class Exams(BaseCallback):
 
 
 SEEDS = quick(5, 2)
-BUDGET = quick(30_720, 1536)
+BUDGET = quick(30_720, 768)
 rows, finals = [], []
 figure, axes = plt.subplots()
 for seed in range(SEEDS):

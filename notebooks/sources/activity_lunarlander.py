@@ -542,8 +542,10 @@ plt.show()
 #
 # $$\mathcal H = -\sum_a \pi(a|s) \log \pi(a|s),$$
 #
-# averaged over the batch. (One more thing: the buffer keeps actions as a column of shape (n, 1), and a categorical distribution wants n whole numbers.
-# Given the column it returns n × n log-probabilities, without an error, and learns nothing.) Let a policy that is sure ($\pi \approx 0$ for the other actions) not end in NaN.
+# averaged over the batch. Let a policy that is sure ($\pi \approx 0$ for the other actions) not end in NaN.
+#
+# One trap is dealt with below: the buffer keeps actions as a column of shape (n, 1), and a categorical distribution wants n whole numbers. Given the column
+# it returns n × n log-probabilities, without an error, and the policy learns nothing.
 
 
 # %% exercise="categorical_entropy" todo="log_softmax gives the log-probabilities; minus the sum of p log p over the actions, mean over the batch"
