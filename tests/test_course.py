@@ -406,7 +406,7 @@ def test_solutions_have_all_points(name: str) -> None:
 
 
 def test_stubs_have_no_points() -> None:
-    """Graded as a submission, what is handed out has none. (That each stub is "not written yet" is tested above.)"""
+    """Graded as a submission, what is handed out has none; that each stub is "not written yet" is tested above."""
     assert set(graded_as(STUDENT, "03_clipped_objective").values()) == {0}
 
 
