@@ -118,8 +118,9 @@ def test_quoted_scores_are_the_benchmarks() -> None:
 @pytest.mark.parametrize("name", sorted(LESSONS))
 def test_code_fits_a_page(name: str) -> None:
     """No line of code is longer than what a notebook shows without scrolling sideways, some 115 characters."""
-    lines = [line for cell in LESSONS[name].cells if cell.cell_type == "code" for line in cell.source.splitlines()]
-    assert [line for line in lines if len(line) > 115] == []
+    for kind in (STUDENT, SOLUTIONS):
+        cells = [cell for cell in make_notebook(LESSONS[name], kind, PINS).cells if cell.cell_type == "code"]
+        assert [line for cell in cells for line in cell.source.splitlines() if len(line) > 115] == []
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))
@@ -149,6 +150,8 @@ def test_student_gets_a_stub_in_the_solutions_place(lesson: Lesson) -> None:
         '    raise NotImplementedError("TODO: count on both sides")'
     )
     assert strip_solution(cell.source, "count on both sides") == expected
+    long = "count " * 12 + "on both sides"
+    assert strip_solution(cell.source, long).endswith(f'    raise NotImplementedError(\n        "TODO: {long}"\n    )')
     assert solution_lines(cell.source) == ["outside = (ratio - 1.0).abs() > clip_range", "return outside.float().mean()"]
 
 

@@ -548,7 +548,7 @@ plt.show()
 # it returns n × n log-probabilities, without an error, and the policy learns nothing.
 
 
-# %% exercise="categorical_entropy" todo="log_softmax gives the log-probabilities; minus the sum of p log p over the actions, mean over the batch"
+# %% exercise="categorical_entropy" todo="with log_softmax: minus the sum of p log p over the actions; the mean over the batch"
 def categorical_entropy(logits):
     """
     Compute the mean entropy of categorical policies.

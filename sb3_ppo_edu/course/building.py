@@ -33,6 +33,8 @@ public address; notebooks then have no badge, and :func:`without_address` is wha
 SOURCES, STUDENT, SOLUTIONS = "sources", "student", "solutions"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 NOTEBOOK_FORMAT = (4, 5)
+CELL_WIDTH = 100
+"""Characters in a line of code that every front end shows without scrolling sideways; notebooks/ruff.toml has it too."""
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 INSTALL = """\
@@ -240,9 +242,14 @@ def strip_solution(source: str, todo: str) -> str:
     :return: the student's version
     """
     pattern = re.compile(rf"^(?P<indent>[ ]*){BEGIN}.*?{END}[ ]*$", re.DOTALL | re.MULTILINE)
-    return pattern.sub(
-        lambda found: f"{found['indent']}raise NotImplementedError({json.dumps('TODO: ' + todo, ensure_ascii=False)})", source
-    )
+    return pattern.sub(lambda found: _stub(found["indent"], todo), source)
+
+
+def _stub(indent: str, todo: str) -> str:
+    """Write what stands in a solution's place, in one line if that is as wide as a cell's lines may be."""
+    hint = json.dumps(f"TODO: {todo}", ensure_ascii=False)
+    line = f"{indent}raise NotImplementedError({hint})"
+    return line if len(line) <= CELL_WIDTH else f"{indent}raise NotImplementedError(\n{indent}    {hint}\n{indent})"
 
 
 def solution_lines(source: str) -> list[str]:
