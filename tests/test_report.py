@@ -57,13 +57,13 @@ def test_summary_by_hand() -> None:
     """
     Finals 500 and 400: mean 450, standard deviation 50·√2; one of two reaches 450, at 50 steps, and one is half of them.
 
-    Of the two curves one rises and one falls; 0 and 10 are forgotten. Training took 1.5 s in the median.
+    Of the two curves one rises and one falls; 0 and 10 are forgotten. Training took 1.5 s in the median, the processor 1 s.
     """
     found = summarise(ROWS, POINTS, TASK, "eduppo")
     assert (found.seeds, found.mean, found.reached, found.steps_to_target) == (2, 450.0, 1, 50)
     assert found.std == pytest.approx(50 * np.sqrt(2))
     assert found.variation == pytest.approx(50 * np.sqrt(2) / 450)
-    assert (found.early, found.forgetting, found.seconds) == (0.5, 5.0, 1.5)
+    assert (found.early, found.forgetting, found.seconds, found.processor) == (0.5, 5.0, 1.5, 1.0)
     without = summarise(ROWS, [], TASK, "ppo")
     assert (without.steps_to_target, without.early, without.forgetting) == (None, None, None)
 

@@ -251,10 +251,14 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     looks = zip(CURVE_COLOURS, CURVE_MARKERS, CURVE_STYLES, strict=True)
-    for (name, band), (colour, marker, style) in zip(bands.items(), looks, strict=False):
+    for index, ((name, band), (colour, marker, style)) in enumerate(zip(bands.items(), looks, strict=False)):
         axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         label = f"{name} ({band.seeds} seed{'s' if band.seeds > 1 else ''})"
-        axes.plot(band.steps, band.mean, color=colour, linestyle=style, marker=marker, markersize=4, linewidth=2, label=label)
+        # The first one is wider, and seen where another lies on it: EduPPO and SB3's PPO often have the same bits.
+        width, size = (2.0, 4) if index else (5.0, 7)
+        axes.plot(
+            band.steps, band.mean, color=colour, linestyle=style, marker=marker, markersize=size, linewidth=width, label=label
+        )
     if target is not None:
         axes.axhline(target, color=GREY, linewidth=1.2, label=f"target, {target:,.0f}".replace("-", MINUS))
     if random is not None:

@@ -161,6 +161,7 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
         "early rises",
         "forgotten",
         "training",
+        "processor",
     ]
     names = algorithms_of(rows, task)
     lines = []
@@ -178,7 +179,7 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
                 number(found.variation, 2),
                 NOTHING if found.early is None else f"{found.early:.0%}",
                 number(found.forgetting),
-                NOTHING if name == RANDOM else f"{number(found.seconds)} s",
+                *(NOTHING if name == RANDOM else f"{number(seconds)} s" for seconds in (found.seconds, found.processor)),
             ]
         )
     bands = {ALGORITHMS[name].title: curve for name in names if (curve := band(rows, points, task, name)) is not None}
@@ -332,8 +333,9 @@ def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
         [
             f"{settings_in_words(rows, tasks)} Each run has a process of its own with one thread. "
             f"The final policy, not the best one seen, plays {' or '.join(map(str, episodes))} episodes deterministically, "
-            "the same ones for every run. Training time leaves out the evaluations; runs share the machine, so it is no "
-            "measurement of speed (that is `sb3-edu bench speed`).",
+            "the same ones for every run. **Training** is wall-clock without the evaluations, medians; runs share the machine "
+            "and wait for each other, so it is no measurement of speed (that is `sb3-edu bench speed`). **Processor** is what "
+            "a run took of one, evaluations included.",
             "**Steps to it**: environment steps until an evaluation first reaches the target, median over the seeds. "
             "**Variation**: standard deviation over the seeds divided by the mean. **Early rises**: share of the evaluations "
             "in the first quarter that are not below the one before. **Forgotten**: best minus final evaluation. IQM is the "

@@ -30,6 +30,7 @@ class Summary(NamedTuple):
     :param early: mean share of early evaluations that are not worse than the one before, or None without a curve
     :param forgetting: mean of best minus final evaluation, or None without a curve
     :param seconds: median wall clock of training
+    :param processor: seconds of a processor that a run takes, evaluations included, median
     """
 
     algorithm: str
@@ -43,6 +44,7 @@ class Summary(NamedTuple):
     early: float | None
     forgetting: float | None
     seconds: float
+    processor: float
 
 
 class Comparison(NamedTuple):
@@ -130,6 +132,7 @@ def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, al
         float(np.mean([curves.early_improvement(*curve) for curve in learned if len(curve[0]) > 1])) if learned else None,
         float(np.mean([curves.forgetting(*curve) for curve in learned])) if learned else None,
         float(np.median([row.train_seconds for row in own])),
+        float(np.median([row.cpu_seconds for row in own])),
     )
 
 
