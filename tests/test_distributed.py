@@ -185,7 +185,7 @@ def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
 
 def settings_file(folder: Path) -> Path:
     """Write settings of a short training."""
-    block = {"n_timesteps": 40_000, "normalize": True, "n_envs": 4, "n_steps": 32, "batch_size": 64, "n_epochs": 2}
+    block = {"n_timesteps": 16_000, "normalize": True, "n_envs": 4, "n_steps": 32, "batch_size": 64, "n_epochs": 2}
     path = folder / "settings.yml"
     path.write_text(yaml.safe_dump({"Pendulum-v1": block}), encoding="utf-8")
     return path

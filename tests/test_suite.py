@@ -33,6 +33,7 @@ from sb3_ppo_edu.bench.suite import (
     on_ray,
     run_suite,
 )
+from sb3_ppo_edu.cli.bench import run_with_bar
 
 TINY = json.dumps({"n_steps": 16, "batch_size": 16, "n_epochs": 1, "n_envs": 2})
 """Settings under which a run takes a fraction of a second."""
@@ -237,6 +238,16 @@ from sb3_ppo_edu.bench.suite import in_processes, run_suite
 if __name__ == "__main__":
     run_suite(Path(sys.argv[1]), four_runs(), in_processes(2))
 """
+
+
+def test_the_bar_begins_with_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs of before count from the start, and not as if they had just been done."""
+    runs = [tiny("random", seed) for seed in range(3)]
+    assert run_with_bar(tmp_path, runs[:2], here, runs) == []
+    capsys.readouterr()
+    assert run_with_bar(tmp_path, runs, here, runs) == []
+    shown = capsys.readouterr().err
+    assert "0/3" not in shown and "1/3" not in shown and "2/3 runs" in shown and "3/3 runs" in shown
 
 
 def four_runs() -> list[Run]:

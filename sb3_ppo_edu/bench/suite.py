@@ -141,6 +141,22 @@ def read_tables(folder: Path, runs: Sequence[Run]) -> dict[Run, Rows]:
     return found
 
 
+def kept_rows(folder: Path, runs: Sequence[Run]) -> dict[Run, Rows]:
+    """
+    Find the runs that are done: those that the tables have rows of, and those that have left their own results.
+
+    :param folder: the suite's folder
+    :param runs: all runs
+    :return: their rows
+    """
+    rows = read_tables(folder, runs)
+    for run in runs:
+        result = read_result(folder, run)
+        if result is not None:
+            rows[run] = result.row, result.curve()
+    return rows
+
+
 def is_of(row: RunRow, run: Run) -> bool:
     """
     Tell whether a row is what a run would give, and not one with other settings or a shorter one.
@@ -201,11 +217,7 @@ def run_suite(
         check(run)
     check_names(everything)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = read_tables(folder, everything)
-    for run in everything:
-        result = read_result(folder, run)
-        if result is not None:
-            rows[run] = result.row, result.curve()
+    rows = kept_rows(folder, everything)
     failures: dict[Run, str] = {}
     for done in backend([run for run in runs if run not in rows]):
         if done.result is None:

@@ -19,7 +19,7 @@ from sb3_ppo_edu.bench.experiments import SUITES
 from sb3_ppo_edu.bench.runs import Run
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
-from sb3_ppo_edu.bench.suite import Backend, Done, in_processes, on_ray, run_suite
+from sb3_ppo_edu.bench.suite import Backend, Done, in_processes, kept_rows, on_ray, run_suite
 from sb3_ppo_edu.cli.common import DONE, FAILED, positive, refusing_bad_input
 
 SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
@@ -306,7 +306,9 @@ def run_with_bar(folder: Path, runs: Sequence[Run], backend: Backend, among: Seq
     """
     columns, lines = shutil.get_terminal_size()
     failures: list[Done] = []
-    with tqdm(total=len(runs), unit=" runs", ncols=min(columns, 120), nrows=lines, bar_format=RUNS_BAR) as bar:
+    # What is done already says nothing of how long the rest takes.
+    there = len(kept_rows(folder, runs))
+    with tqdm(total=len(runs), initial=there, unit=" runs", ncols=min(columns, 120), nrows=lines, bar_format=RUNS_BAR) as bar:
 
         def note(done: Done, count: int, _: int) -> None:
             bar.update(count - bar.n)
