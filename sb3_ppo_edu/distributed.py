@@ -26,6 +26,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
@@ -246,7 +247,11 @@ def threads() -> dict[int, str]:
 
     :return: name by number
     """
-    return {int(task.name): (task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")}
+    found = {}
+    for task in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):  # it may just have ended
+            found[int(task.name)] = (task / "comm").read_text().strip()
+    return found
 
 
 def let_gloo_wait() -> None:
@@ -259,7 +264,8 @@ def let_gloo_wait() -> None:
     """
     for number, name in threads().items():
         if name.startswith("gloo"):
-            os.sched_setscheduler(number, os.SCHED_BATCH, os.sched_param(0))
+            with suppress(OSError):  # some sandboxes refuse; then meetings are only slower
+                os.sched_setscheduler(number, os.SCHED_BATCH, os.sched_param(0))
 
 
 def cpus() -> list[int]:
@@ -280,8 +286,10 @@ def keep_apart(whose: Sequence[str], rank: int) -> None:
     :param whose: host and processors of each process
     :param rank: which this one is
     """
+    own = own_cpus(whose, rank, cpus())
     for number in threads():
-        os.sched_setaffinity(number, own_cpus(whose, rank, cpus()))
+        with suppress(OSError):
+            os.sched_setaffinity(number, own)
 
 
 def own_cpus(whose: Sequence[str], rank: int, able: Sequence[int]) -> Sequence[int]:

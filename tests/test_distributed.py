@@ -23,7 +23,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint.files import all_in
-from sb3_ppo_edu.distributed import Moments, added, launched, named, own_cpus
+from sb3_ppo_edu.distributed import Moments, added, cpus, keep_apart, launched, let_gloo_wait, named, own_cpus
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.runs import EVALUATIONS_PER_RUN, RunSettings, share_of
 from tests.together import ENVS, SEED, STEPS, UPDATES, build, parameters
@@ -120,6 +120,19 @@ def test_processes_keep_out_of_each_others_way(tmp_path: Path) -> None:
     shares = [set(process["cpus"]) for process in found]
     assert shares[0] | shares[1] == able
     assert len(able) < 2 or not shares[0] & shares[1]
+
+
+def test_a_sandbox_may_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system lets no process set its scheduling, or tells of no threads, training goes on as it is."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    monkeypatch.setattr("sb3_ppo_edu.distributed.threads", lambda: {0: "gloo_tcp_loop"})
+    let_gloo_wait()
+    keep_apart([f"host {cpus()}"], 0)
 
 
 @given(st.sets(st.integers(0, 200), min_size=1, max_size=64), st.integers(1, 70))
