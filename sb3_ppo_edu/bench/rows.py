@@ -42,6 +42,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     if not path.is_file():
         return []
     names = columns(kind)
+    # The keys are classes of rows, which are dataclasses; their common type does not say so.
     types = {one.name: _TYPES[str(one.type)] for one in fields(kind)}  # type: ignore[arg-type]
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

@@ -229,6 +229,7 @@ class Result:
             "results": np.array(self.results),
             "ep_lengths": np.array(self.ep_lengths),
         }
+        # numpy's type takes the last of its own keywords, a bool, for the type of all arrays.
         np.savez(folder / EVALUATIONS_FILE, **arrays)  # type: ignore[arg-type]
 
 

@@ -121,6 +121,7 @@ class ExactCheckpoint(BaseCallback):
         :return: its file, or None if it could not be written and ``on_save_error`` is "warn"
         :raises CheckpointError: if it could not be written and ``on_save_error`` is "raise"
         """
+        # A callback of SB3 knows any algorithm; _on_training_start has refused all others.
         model: EduPPO = self.model  # type: ignore[assignment]
         self.due, self.last_saved = False, model.num_timesteps
         assert self._constructor is not None

@@ -207,6 +207,7 @@ def capture_single(env: gym.Env) -> dict[str, Any]:
     random = bare.np_random.bit_generator.state
     state: dict[str, Any] = {"wrappers": wrappers, "random": random, "record": None, "offered": None}
     if recorder is not None and recorder._offers_state:
+        # _offers_state says that it has both methods, which gymnasium's type does not know.
         state["offered"] = bare.get_state()  # type: ignore[attr-defined]
         check_plain(state["offered"], f"{bare}.get_state()")
         state["record"] = {"observation": recorder._observation}

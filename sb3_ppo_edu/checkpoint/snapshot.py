@@ -130,6 +130,7 @@ def restart_episodes(model: EduPPO, environments: list[str]) -> None:
     """
     if any(how.startswith(RESET) for how in environments):
         assert model.env is not None
+        # SB3's own type leaves out what VecEnv.reset may give.
         model._last_obs = model.env.reset()  # type: ignore[assignment]
         model._last_episode_starts = np.ones((model.n_envs,), dtype=bool)
 

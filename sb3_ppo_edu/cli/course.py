@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,9 @@ def need_course() -> None:
 
     :raises RefusedError: if one is missing
     """
-    try:
-        import jupytext  # type: ignore[import-untyped]  # noqa: F401
-        import nbclient  # noqa: F401
-        import nbformat  # noqa: F401
-    except ImportError as error:
-        raise RefusedError(f"{NEEDS}; {error}") from error
+    lacking = [name for name in ("jupytext", "nbclient", "nbformat") if find_spec(name) is None]
+    if lacking:
+        raise RefusedError(f"{NEEDS}; found no {', '.join(lacking)}")
 
 
 def build_course(arguments: argparse.Namespace) -> int:

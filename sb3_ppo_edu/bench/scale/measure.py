@@ -251,6 +251,7 @@ def train_here(env_id: str, seed: int) -> float:
         train()
         times.append(time.perf_counter())
 
+    # On this model only: when its updates end is all that is asked.
     model.train = timed  # type: ignore[method-assign]
     model.learn(ENVS * N_STEPS * (ROLLOUTS + 1), callback=None if group is None else DataParallel(group))
     if group is not None:

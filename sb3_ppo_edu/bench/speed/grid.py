@@ -66,6 +66,7 @@ def make_model(engine: str, width: int, depth: int, batch_size: int) -> Any:
     env = DummyVecEnv([Spaces])
     model: Any = PPO("MlpPolicy", env, **arguments)
     if engine != "sb3":
+        # A name from a table, whose type does not say that it is an engine's.
         model = EduPPO("MlpPolicy", env, engine=engine, **arguments)  # type: ignore[arg-type]
     model.set_logger(configure(None, []))
     fill(model)
@@ -115,7 +116,8 @@ def acting(model: Any) -> Callable[[th.Tensor], Any]:
     if isinstance(model, EduPPO):
         return model._current_engine().act
     model.policy.set_training_mode(False)
-    return th.no_grad()(model.policy.forward)  # type: ignore[no-any-return]
+    forward: Callable[[th.Tensor], Any] = th.no_grad()(model.policy.forward)
+    return forward
 
 
 def repeatedly(function: Callable[[], Any], times: int) -> None:

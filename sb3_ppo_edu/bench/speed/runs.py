@@ -64,6 +64,7 @@ def make_model(case: Case, algorithm: Algorithm, seed: int) -> Any:
         if name in arguments:
             arguments[name] = parse_schedule(name, arguments[name])
     if algorithm.engine is not None:
+        # A name from a table, whose type does not say that it is an engine's.
         return EduPPO("MlpPolicy", env, engine=algorithm.engine, **arguments)  # type: ignore[arg-type]
     if algorithm is ALGORITHMS["sbx"]:
         return importlib.import_module("sbx").PPO("MlpPolicy", env, **arguments)
