@@ -176,6 +176,22 @@ def test_the_page_is_one_file_with_the_numbers_of_the_rows() -> None:
     assert "Not all of it is run yet" in outline.text  # Pendulum has no rows
 
 
+def test_a_page_without_the_autograd_engine_says_whose_rows_stand_for_it() -> None:
+    """Where only the fused engine was run, the other's returns are those of SB3's PPO; where both were, nothing is said."""
+    others = [entry for entry in ROWS if entry.algorithm != "eduppo-autograd"]
+    sentence = 'With `engine="autograd"` EduPPO has no rows of its own here'
+    assert sentence in pages.to_markdown(report.make_page(others, POINTS, "lecture"))
+    assert sentence not in pages.to_markdown(report.make_page(ROWS, POINTS, "parity-quick"))
+
+
+def test_a_page_says_for_how_many_steps_the_zoo_made_its_settings() -> None:
+    """PPO's for LunarLander are for a million steps, DQN's for as many as the comparison has: only the first needs saying."""
+    rows = [replace(row(name, 0, 0.0, env="LunarLander-v3"), settings="zoo") for name in ("ppo", "dqn")]
+    text = pages.to_markdown(report.make_page(rows, [], "peers"))
+    assert "other numbers of steps: on LunarLander-v3 (100,000 here) 1,000,000 for SB3's PPO. Each" in text
+    assert "other numbers of steps" not in pages.to_markdown(report.make_page(ROWS, POINTS, "parity-quick"))
+
+
 def test_what_is_no_markup_is_text() -> None:
     """Names with angle brackets or scripts are shown, not run."""
     assert str(pages.marked("<script>alert(1)</script>")) == "&lt;script&gt;alert(1)&lt;/script&gt;"

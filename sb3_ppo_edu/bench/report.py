@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM
+from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM, load_settings
 from sb3_ppo_edu.bench.experiments import SUITES, Suite
 from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
@@ -19,7 +19,7 @@ from sb3_ppo_edu.bench.sensitivity_report import sensitivity_lead, sensitivity_s
 from sb3_ppo_edu.bench.statistics import aggregates
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
 from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
-from sb3_ppo_edu.bench.words import NOTHING, interval, number
+from sb3_ppo_edu.bench.words import NOTHING, in_words, interval, number
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.hyperparameters import load_hyperparameters
 
@@ -98,8 +98,8 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
         rest = "" if len(equal) == len(tested) else "; in the others the seeds differ too much among themselves to tell"
         found.append(
             f'EduPPO as it comes (`engine="auto"`) is shown to learn **equally well** within the stated margins in '
-            f"{len(equal)} of {len(tested)} environments{listed}{rest}. It trains {min(speeds):.1f} to "
-            f"{max(speeds):.1f} times as fast as SB3's PPO."
+            f"{len(equal)} of {len(tested)} environments{listed}{rest}. It trained {min(speeds):.1f} to "
+            f"{max(speeds):.1f} times as fast as SB3's PPO here (wall-clock)."
         )
     return found + what_is_missing(rows, tasks, suite)
 
@@ -222,6 +222,11 @@ def comparison_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section
         "margin (two one-sided tests at 5%). **P(EduPPO better)**: probability that a run of EduPPO ends higher than one of "
         "SB3's; 0.5 is a draw."
     ]
+    if all(row.algorithm != REFERENCE_ENGINE for row in rows):
+        text.append(
+            'With `engine="autograd"` EduPPO has no rows of its own here: it ends with the bits of SB3\'s PPO '
+            "(`sb3-edu bench parity`), whose returns are its returns."
+        )
     return Section("EduPPO and SB3's PPO", text, Table(header, lines, names=2))
 
 
@@ -316,7 +321,31 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
                     f" On {task.env} an action is held for {repeats} steps of the environment: {number(task.steps)} "
                     f"decisions, which are what is counted here, are at most {number(repeats * task.steps)} of its steps."
                 )
-    return found
+    return found + other_budgets(rows, [task for task in tasks if task.env in envs.get("zoo", ())])
+
+
+def other_budgets(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
+    """
+    Say for how many steps the zoo has made its settings, where that is not what was run.
+
+    :param rows: all rows
+    :param tasks: environments with the zoo's settings
+    :return: a sentence, or nothing
+    """
+    found = []
+    for task in tasks:
+        titles: dict[int, list[str]] = {}
+        for name in algorithms_of(rows, task):
+            if ALGORITHMS[name].settings:
+                made_for = int(load_settings(name, "zoo", task.env, {}).get("n_timesteps", task.steps))
+                titles.setdefault(made_for, []).append(ALGORITHMS[name].title)
+        titles.pop(task.steps, None)
+        if titles:
+            listed = ", ".join(f"{number(steps)} for {in_words(names)}" for steps, names in titles.items())
+            found.append(f"on {task.env} ({number(task.steps)} here) {listed}")
+    if not found:
+        return ""
+    return f" The zoo has made its settings for other numbers of steps: {'; '.join(found)}."
 
 
 def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:

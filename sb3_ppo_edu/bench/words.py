@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from sb3_ppo_edu.bench.plots import MINUS
 from sb3_ppo_edu.bench.statistics.aggregates import Interval
@@ -34,3 +35,13 @@ def interval(found: Interval | None, digits: int = 2) -> str:
     if found is None:
         return NOTHING
     return f"{number(found.value, digits)} [{number(found.low, digits)}, {number(found.high, digits)}]"
+
+
+def in_words(names: Sequence[str]) -> str:
+    """
+    List names in a sentence.
+
+    :param names: at least one
+    :return: such as "A2C, TRPO and DQN"
+    """
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
