@@ -28,7 +28,7 @@ PUBLISHED = Path(__file__).parent.parent / "benchmarks"
 def row(algorithm: str, seed: int, mean: float, bits: str = "", seconds: float = 10.0, env: str = "CartPole-v1") -> RunRow:
     """A row of a run that ended with this mean return."""
     return RunRow(
-        algorithm, env, "own", "", seed, 100, mean, 1.0, mean - 2, 50, bits, seconds, 1.0, 1, "{}", "a machine", "v 1"
+        algorithm, env, "own", "", seed, 100, mean, 1.0, mean - 2, 50, bits, seconds, seconds + 2, 1, "{}", "a machine", "v 1"
     )
 
 
@@ -57,13 +57,13 @@ def test_summary_by_hand() -> None:
     """
     Finals 500 and 400: mean 450, standard deviation 50·√2; one of two reaches 450, at 50 steps, and one is half of them.
 
-    Of the two curves one rises and one falls; 0 and 10 are forgotten. Training took 1.5 s in the median, the processor 1 s.
+    Of the two curves one rises and one falls; 0 and 10 are forgotten. Training took 1.5 s in the median, the processor 3.5 s.
     """
     found = summarise(ROWS, POINTS, TASK, "eduppo")
     assert (found.seeds, found.mean, found.reached, found.steps_to_target) == (2, 450.0, 1, 50)
     assert found.std == pytest.approx(50 * np.sqrt(2))
     assert found.variation == pytest.approx(50 * np.sqrt(2) / 450)
-    assert (found.early, found.forgetting, found.seconds, found.processor) == (0.5, 5.0, 1.5, 1.0)
+    assert (found.early, found.forgetting, found.seconds, found.processor) == (0.5, 5.0, 1.5, 3.5)
     without = summarise(ROWS, [], TASK, "ppo")
     assert (without.steps_to_target, without.early, without.forgetting) == (None, None, None)
 
@@ -79,6 +79,15 @@ def test_comparison_by_hand() -> None:
     # 500 beats both, 400 beats neither.
     assert other.improvement.value == 0.5
     assert compare(ROWS, TASK, "eduppo", "a2c") is None
+
+
+def test_a_run_that_waited_did_not_train_meanwhile() -> None:
+    """Ten seconds of wall clock and four of the processor, evaluations included: it trained for at most four of them."""
+    waited = replace(row("eduppo", 0, 500.0, seconds=10.0), cpu_seconds=4.0)
+    assert summarise([waited], [], TASK, "eduppo").seconds == 4.0
+    compared = compare([waited, row("ppo", 0, 500.0, seconds=8.0)], TASK, "eduppo", "ppo")
+    assert compared is not None
+    assert compared.speed == 2.0
 
 
 def test_a_band_is_the_mean_over_seeds_at_common_steps() -> None:

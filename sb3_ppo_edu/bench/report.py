@@ -99,7 +99,7 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
         found.append(
             f'EduPPO as it comes (`engine="auto"`) is shown to learn **equally well** within the stated margins in '
             f"{len(equal)} of {len(tested)} environments{listed}{rest}. It trained {min(speeds):.1f} to "
-            f"{max(speeds):.1f} times as fast as SB3's PPO here (wall-clock)."
+            f"{max(speeds):.1f} times as fast as SB3's PPO here."
         )
     return found + what_is_missing(rows, tasks, suite)
 
@@ -220,7 +220,8 @@ def comparison_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section
         "Against SB3's PPO with the same settings, environments and seeds. **Bits equal**: seeds of which both end with the "
         "very same parameters. **Equivalent**: the 90% interval of the difference of the mean final returns lies within the "
         "margin (two one-sided tests at 5%). **P(EduPPO better)**: probability that a run of EduPPO ends higher than one of "
-        "SB3's; 0.5 is a draw."
+        "SB3's; 0.5 is a draw. As it comes, EduPPO trains with the fused engine where that supports the settings, else with "
+        "autograd, which is why its bits may be SB3's."
     ]
     if all(row.algorithm != REFERENCE_ENGINE for row in rows):
         text.append(
@@ -362,9 +363,9 @@ def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
         [
             f"{settings_in_words(rows, tasks)} Each run has a process of its own with one thread. "
             f"The final policy, not the best one seen, plays {' or '.join(map(str, episodes))} episodes deterministically, "
-            "the same ones for every run. **Training** is wall-clock without the evaluations, medians; runs share the machine "
-            "and wait for each other, so it is no measurement of speed (that is `sb3-edu bench speed`). **Processor** is what "
-            "a run took of one, evaluations included.",
+            "the same ones for every run. **Training** is wall-clock without the evaluations, or the processor time of the "
+            "run where that is less: it has then waited for others on the machine. **Processor** is what a run took of one, "
+            "evaluations included. Both are medians, and rough; speed is measured by `sb3-edu bench speed`.",
             "**Steps to it**: environment steps until an evaluation first reaches the target, median over the seeds. "
             "**Variation**: standard deviation over the seeds divided by the mean. **Early rises**: share of the evaluations "
             "in the first quarter that are not below the one before. **Forgotten**: best minus final evaluation. IQM is the "

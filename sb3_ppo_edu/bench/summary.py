@@ -29,7 +29,7 @@ class Summary(NamedTuple):
     :param variation: coefficient of variation over the runs, or None for a single one
     :param early: mean share of early evaluations that are not worse than the one before, or None without a curve
     :param forgetting: mean of best minus final evaluation, or None without a curve
-    :param seconds: median wall clock of training
+    :param seconds: median of :func:`training_time`
     :param processor: seconds of a processor that a run takes, evaluations included, median
     """
 
@@ -55,7 +55,7 @@ class Comparison(NamedTuple):
     :param improvement: probability that a run of the first is better than one of the second
     :param same_bits: seeds of which both end with the same parameters to the bit
     :param seeds: seeds that both have
-    :param speed: median over seeds of the second's training time over the first's
+    :param speed: median over seeds of the second's :func:`training_time` over the first's
     """
 
     test: comparisons.Equivalence | None
@@ -63,6 +63,18 @@ class Comparison(NamedTuple):
     same_bits: int
     seeds: int
     speed: float
+
+
+def training_time(row: RunRow) -> float:
+    """
+    Say how long a run trained, also where it shared the machine.
+
+    A run has one thread: what exceeds the processor time of all that it did, evaluations included, it has spent waiting.
+
+    :param row: the run
+    :return: seconds of wall clock without the evaluations, at most what the run took of a processor
+    """
+    return min(row.train_seconds, row.cpu_seconds)
 
 
 def of_task(rows: Sequence[RunRow], task: Task, algorithm: str | None = None) -> list[RunRow]:
@@ -131,7 +143,7 @@ def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, al
         curves.coefficient_of_variation(finals) if len(own) > 1 else None,
         float(np.mean([curves.early_improvement(*curve) for curve in learned if len(curve[0]) > 1])) if learned else None,
         float(np.mean([curves.forgetting(*curve) for curve in learned])) if learned else None,
-        float(np.median([row.train_seconds for row in own])),
+        float(np.median([training_time(row) for row in own])),
         float(np.median([row.cpu_seconds for row in own])),
     )
 
@@ -161,7 +173,7 @@ def compare(rows: Sequence[RunRow], task: Task, first: str, second: str) -> Comp
         comparisons.improvement_interval(*finals),
         same_bits,
         len(pairs),
-        float(np.median([other.train_seconds / one.train_seconds for one, other in pairs if one.train_seconds > 0])),
+        float(np.median([training_time(other) / training_time(one) for one, other in pairs if training_time(one) > 0])),
     )
 
 
