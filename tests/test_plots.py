@@ -16,7 +16,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.bench import replay
 from sb3_ppo_edu.bench.plots import (
+    Band,
     LearningCurve,
+    draw_bands,
     draw_learning_curve,
     read_learning_curve,
     read_training_episodes,
@@ -224,6 +226,16 @@ def test_axes_are_labelled_and_colours_can_be_told_apart() -> None:
     colours = {str(line.get_color()).lower() for line in axes.lines}
     assert len(colours) == 4
     assert colours <= OKABE_ITO
+
+
+def test_returns_are_written_as_in_the_tables() -> None:
+    """Thousands have a comma, negative numbers a minus sign, fractions keep their digits and no more."""
+    points = np.array([0.0, 7000.0])
+    a_band = Band(steps=points, mean=points, low=points, high=points, seeds=1)
+    figures = draw_learning_curve(a_curve()), draw_bands("An environment", {"EduPPO": a_band}, None, None)
+    for figure in figures:
+        write = figure.axes[0].yaxis.get_major_formatter()
+        assert [write(value) for value in (7000.0, -1234567.0, 0.1 + 0.2)] == ["7,000", "\N{MINUS SIGN}1,234,567", "0.3"]
 
 
 def test_one_disaster_does_not_flatten_the_picture() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from sb3_ppo_edu.runs import EVALUATION_FILE, EVALUATIONS_FILE, MONITOR_FOLDER, write_atomically
 
@@ -25,6 +25,9 @@ from sb3_ppo_edu.runs import EVALUATION_FILE, EVALUATIONS_FILE, MONITOR_FOLDER, 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 MINUS = "\N{MINUS SIGN}"
+
+THOUSANDS = "{x:,.12g}"
+"""How an axis writes returns: 7,000 and 0.25."""
 
 ROLLING_EPISODES = 20
 """Episodes in the running mean of the training returns."""
@@ -133,6 +136,7 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(StrMethodFormatter(THOUSANDS))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     if len(curve.train_returns):
         axes.scatter(
@@ -249,6 +253,7 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(StrMethodFormatter(THOUSANDS))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     looks = zip(CURVE_COLOURS, CURVE_MARKERS, CURVE_STYLES, strict=True)
     for index, ((name, band), (colour, marker, style)) in enumerate(zip(bands.items(), looks, strict=False)):
