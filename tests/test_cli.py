@@ -33,7 +33,7 @@ from sb3_ppo_edu.cli import (
     draw_into_memory,
     flag_of,
     main,
-    stopping_on_interrupt,
+    stopping_on_signals,
     typed,
     yaml_value,
 )
@@ -570,8 +570,9 @@ def test_run_of_a_blind_environment_cannot_be_filmed(tmp_path: Path, capsys: pyt
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------------
 
 
-def test_interrupted_training_is_saved(tmp_path: Path) -> None:
-    """Ctrl-C ends training with exit code 130, says where the model is, and the model goes on to act."""
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_training_is_saved(number: int, exit_code: int, tmp_path: Path) -> None:
+    """Ctrl-C and SIGTERM end training with a shell's exit codes, say where the model is, and the model goes on to act."""
     command = [sys.executable, "-m", "sb3_ppo_edu", "train", "--env", "CartPole-v1", "--steps", "100000000"]
     command += ["--folder", str(tmp_path), "--name", "run", "--eval-freq", "100000000", *TINY]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -581,9 +582,9 @@ def test_interrupted_training_is_saved(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < give_up, "training did not start"
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == exit_code
     assert "Traceback" not in errors
     assert "Stopping at the next step" in errors
     assert f"The model is saved in {tmp_path / 'run'}" in printed
@@ -591,18 +592,19 @@ def test_interrupted_training_is_saved(tmp_path: Path) -> None:
     assert main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
 
 
-def test_first_interrupt_asks_and_the_second_insists() -> None:
-    """The first SIGINT lets the step end, the second raises at once, and afterwards the handler is the one before."""
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_asks_and_the_second_insists(number: signal.Signals) -> None:
+    """The first signal lets the step end, the second raises at once, and afterwards the handler is the one before."""
+    before = signal.getsignal(number)
     stop = StopOnRequest()
-    with stopping_on_interrupt(stop):
+    with stopping_on_signals(stop):
         assert stop._on_step()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested and stop.signal == number
         assert not stop._on_step()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
 
 
 def test_interrupt_after_training_keeps_the_model(

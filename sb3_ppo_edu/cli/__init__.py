@@ -101,7 +101,8 @@ examples:
   sb3-edu train --env CartPole-v1 --policy-kwargs "dict(net_arch=[32, 32], activation_fn=nn.ReLU)" --no-normalize
   sb3-edu train --env Acrobot-v1 --config my_settings.yml
 
-exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted (the model is saved)
+exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted or
+143 ended by SIGTERM (the model is saved)
 """
 
 
@@ -430,7 +431,7 @@ def run_folder(arguments: argparse.Namespace) -> Path:
 
 def train_until_stopped(run: Run, console: Console, group: Group | None = None) -> int:
     """
-    Train to the end or until Ctrl-C, and save the model in either case.
+    Train to the end or until Ctrl-C or SIGTERM, and save the model in each case.
 
     :param run: the run
     :param console: where to print
@@ -441,7 +442,7 @@ def train_until_stopped(run: Run, console: Console, group: Group | None = None) 
     progress = [] if console.quiet else [Progress(run.settings.steps)]
     exit_code = DONE
     try:
-        with stopping_on_interrupt(stop):
+        with stopping_on_signals(stop):
             learn(run, [stop, *progress], group)
     except KeyboardInterrupt:
         stop.requested = True
@@ -454,7 +455,7 @@ def train_until_stopped(run: Run, console: Console, group: Group | None = None) 
         if not console.quiet:
             save_model(run)
     if stop.requested:
-        exit_code = INTERRUPTED
+        exit_code = 128 + stop.signal
     if exit_code != DONE:
         steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
         console.print(f"Stopped after {steps}. The model is saved in [bold]{run.folder}[/bold].", soft_wrap=True)
@@ -481,11 +482,12 @@ def last_checkpoint(run: Run) -> Path | None:
 
 
 class StopOnRequest(BaseCallback):
-    """Ends training at the next step once :attr:`requested` is set, so that no update is cut in half."""
+    """Ends training at the next step once :attr:`requested` is set, so that no update is cut in half; :attr:`signal` asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.requested = False
+        self.signal = signal.SIGINT
 
     def _on_step(self) -> bool:
         """Go on unless asked to stop."""
@@ -493,25 +495,27 @@ class StopOnRequest(BaseCallback):
 
 
 @contextmanager
-def stopping_on_interrupt(stop: StopOnRequest) -> Iterator[None]:
+def stopping_on_signals(stop: StopOnRequest) -> Iterator[None]:
     """
-    Let the first Ctrl-C end training at the next step, and the second at once.
+    Let the first Ctrl-C or SIGTERM, which is how a cluster asks, end training at the next step, and the second at once.
 
     :param stop: the callback to ask
     """
 
-    def handle(_: int, __: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         if stop.requested:
             raise KeyboardInterrupt
-        stop.requested = True
+        stop.requested, stop.signal = True, signal.Signals(number)
+        again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         # Not print(): it may be interrupted print() that this signal interrupted.
-        os.write(2, b"\nStopping at the next step; Ctrl-C again stops at once.\n")
+        os.write(2, f"\nStopping at the next step; {again} again stops at once.\n".encode())
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Progress(BaseCallback):
@@ -794,7 +798,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run a command.
 
     :param argv: the arguments; ``None`` for those of the process
-    :return: exit code: 0 done, 1 a step or the update failed, 2 bad input, 130 interrupted
+    :return: exit code: 0 done, 1 a step or the update failed, 2 bad input, 130 interrupted,
+        143 ended by SIGTERM
     :raises SystemExit: for ``--help``, ``--version`` and flags that do not parse
     """
     # What pygame prints when it is imported.
