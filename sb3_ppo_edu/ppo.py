@@ -65,8 +65,29 @@ ActionDistribution = Literal["gaussian", "tanh_gaussian", "beta"]
 KL_STOP_FACTOR = 1.5
 """The slack that OpenAI Spinning Up's PPO gives ``target_kl`` before it stops, and SB3 after it."""
 
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "learning_rate": {},
+    "clip_range": {"open_low": True},
+    "clip_range_vf": {"open_low": True},
+    "ent_coef": {"low": -np.inf},
+    "vf_coef": {},
+}
+"""Arguments that may be schedules, and the range of their values, as :func:`~sb3_ppo_edu.arguments.parse_schedule` has it."""
+
 SHORT_UPDATE, SAMPLED_UPDATES = 100, 4
 """Of updates with fewer minibatches than the first number, one of as many as the second is measured for the doctor."""
+
+
+def _schedule(name: str, value: Any) -> float | Schedule:
+    """
+    Check one of :data:`SCHEDULES`, and read it if it is a string.
+
+    :param name: of the argument
+    :param value: a number, a function or a string
+    :return: the number or function
+    :raises ValueError: if it is neither, or out of its range
+    """
+    return parse_schedule(name, value, **SCHEDULES[name])
 
 
 @dataclass
@@ -316,8 +337,8 @@ class EduPPO(OnPolicyAlgorithm):
         self.n_steps = n_steps
         self.gamma = gamma
         self.gae_lambda = gae_lambda
-        self.clip_range = parse_schedule("clip_range", clip_range, open_low=True)
-        self.clip_range_vf = None if clip_range_vf is None else parse_schedule("clip_range_vf", clip_range_vf, open_low=True)
+        self.clip_range = _schedule("clip_range", clip_range)
+        self.clip_range_vf = None if clip_range_vf is None else _schedule("clip_range_vf", clip_range_vf)
         self.normalize_advantage = normalize_advantage
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
@@ -346,12 +367,12 @@ class EduPPO(OnPolicyAlgorithm):
             super().__init__(
                 policy,
                 env,
-                learning_rate=parse_schedule("learning_rate", learning_rate),
+                learning_rate=_schedule("learning_rate", learning_rate),
                 n_steps=n_steps,
                 gamma=gamma,
                 gae_lambda=gae_lambda,
-                ent_coef=cast(float, parse_schedule("ent_coef", ent_coef, low=-np.inf)),
-                vf_coef=cast(float, parse_schedule("vf_coef", vf_coef)),
+                ent_coef=cast(float, _schedule("ent_coef", ent_coef)),
+                vf_coef=cast(float, _schedule("vf_coef", vf_coef)),
                 max_grad_norm=max_grad_norm,
                 use_sde=use_sde,
                 sde_sample_freq=sde_sample_freq,
@@ -484,6 +505,10 @@ class EduPPO(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         """Build policy, buffer, schedules and engine. ``load`` calls it again after restoring the attributes."""
+        for name in SCHEDULES:
+            # What load was given in place of the saved schedule; the constructor has read its own.
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, _schedule(name, getattr(self, name)))
         super()._setup_model()
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
@@ -585,7 +610,7 @@ class EduPPO(OnPolicyAlgorithm):
         :param force_reset: reset ``env`` before training goes on
         :param trusted: run whatever the file's pickles say, as SB3 does. With False, for a file that someone else made, only
             types that are known to be harmless are read (see :mod:`sb3_ppo_edu.trust`)
-        :param kwargs: further attributes to change
+        :param kwargs: further attributes to change; schedules may be strings such as "lin_3e-4"
         :return: the model
         :raises FileNotFoundError: if there is no such file
         :raises ValueError: with ``trusted=False``, if the file is damaged, is no PPO's, or wants a type that is not on the

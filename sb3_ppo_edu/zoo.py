@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_ppo_edu.arguments import parse_schedule
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
 from sb3_ppo_edu.hyperparameters import bundled_file, check_keys
-from sb3_ppo_edu.ppo import EduPPO
+from sb3_ppo_edu.ppo import SCHEDULES, EduPPO
 
 if TYPE_CHECKING:
     from rl_zoo3.exp_manager import ExperimentManager
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 #: The zoo's name for ``EduPPO``: its lower-cased class name, from which the zoo derives folders and file names.
 KEY = "eduppo"
-#: Arguments of ``EduPPO`` that may be schedules. The zoo reads ``lin_…`` in the first three only.
-SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef", "vf_coef")
 
 
 @dataclass(frozen=True)
@@ -272,6 +270,7 @@ def _experiment_manager() -> type[ExperimentManager]:
             """Read schedules as EduPPO does: two more of them, ``null`` allowed, and no zoo class in the saved model."""
             if self.algo != KEY:
                 return super()._preprocess_hyperparams(hyperparams)
+            # The zoo reads "lin_…" in the first three only.
             given = {name: hyperparams.pop(name) for name in SCHEDULES if name in hyperparams}
             backend = hyperparams.pop("vec_env", None)
             if backend is not None:

@@ -528,6 +528,17 @@ def test_save_and_load_keep_every_extra(tmp_path: Path) -> None:
     assert largest_difference(parameters_of(loaded), parameters_of(model)) > 0.0
 
 
+def test_load_reads_schedules_as_the_constructor_does(tmp_path: Path) -> None:
+    """A string given to ``load`` replaces the saved value, and is refused where the constructor refuses it."""
+    make_model().save(tmp_path / "model")
+    strings: dict[str, Any] = dict.fromkeys(("learning_rate", "clip_range", "clip_range_vf", "ent_coef", "vf_coef"), "lin_0.4")
+    loaded = EduPPO.load(tmp_path / "model", **strings)
+    schedules: list[Any] = [getattr(loaded, name) for name in ("lr_schedule", *list(strings)[1:])]
+    assert [schedule(0.25) for schedule in schedules] == [pytest.approx(0.1)] * 5
+    with pytest.raises(ValueError, match=r"clip_range='lin_0'.*> 0"):
+        EduPPO.load(tmp_path / "model", clip_range="lin_0")
+
+
 def test_load_without_an_environment_and_set_env(tmp_path: Path) -> None:
     """A model loaded without an environment predicts at once, and trains after ``set_env``."""
     model = make_model(action="discrete")
