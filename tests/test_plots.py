@@ -238,6 +238,24 @@ def test_returns_are_written_as_in_the_tables() -> None:
         assert [write(value) for value in (7000.0, -1234567.0, 0.1 + 0.2)] == ["7,000", "\N{MINUS SIGN}1,234,567", "0.3"]
 
 
+def test_curves_keep_their_colours_and_stay_in_the_picture() -> None:
+    """A name has one colour whoever is beside it; what falls far below random actions is cut off, and the legend says so."""
+    steps = np.array([1.0, 2.0])
+    good, bad = (
+        Band(steps, mean, mean - 1.0, mean + 1.0, seeds=3) for mean in (np.array([0.0, 200.0]), np.array([-9e3, 0.0]))
+    )
+    alone = draw_bands("An environment", {"B": good}, 200.0, -100.0, known=["A", "B"]).axes[0]
+    both = draw_bands("An environment", {"A": bad, "B": good}, 200.0, -100.0, known=["A", "B"]).axes[0]
+    assert alone.lines[0].get_color() == both.lines[1].get_color() != both.lines[0].get_color()
+    assert both.get_ylim()[0] == -100.0 - 0.75 * 300.0
+    assert both.get_ylim()[1] > 201.0
+    legend = both.get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert {"A (3 seeds) ↓", "B (3 seeds)", "↓ goes below the picture"} <= set(texts)
+    assert "↓" not in "".join(text.get_text() for text in alone.get_legend().get_texts())  # type: ignore[union-attr]
+
+
 def test_one_disaster_does_not_flatten_the_picture() -> None:
     """One training episode in two hundred that is far below all others is not what the axis is made for."""
     returns = np.append(np.linspace(0, 10, 199), -10_000.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -27,9 +28,8 @@ PUBLISHED = Path(__file__).parent.parent / "benchmarks"
 
 def row(algorithm: str, seed: int, mean: float, bits: str = "", seconds: float = 10.0, env: str = "CartPole-v1") -> RunRow:
     """A row of a run that ended with this mean return."""
-    return RunRow(
-        algorithm, env, "own", "", seed, 100, mean, 1.0, mean - 2, 50, bits, seconds, seconds + 2, 1, "{}", "a machine", "v 1"
-    )
+    cpu = seconds, seconds + 2
+    return RunRow(algorithm, env, "own", "", seed, 100, mean, 1.0, mean - 2, 50, bits, 99.0, *cpu, 1, "{}", "a machine", "v 1")
 
 
 def point(algorithm: str, seed: int, step: int, mean: float, env: str = "CartPole-v1") -> CurveRow:
@@ -69,10 +69,11 @@ def test_summary_by_hand() -> None:
 
 
 def test_comparison_by_hand() -> None:
-    """The same parameters are equivalent without a test; speed is the median over seeds of 10/1 and 10/2."""
+    """The same parameters are equivalent and a draw, without a test; speed is the median over seeds of 10/1 and 10/2."""
     same = compare(ROWS, TASK, "eduppo-autograd", "ppo")
     assert same is not None and same.test is not None
     assert (same.same_bits, same.seeds, same.test.equivalent, same.speed) == (2, 2, True, 1.0)
+    assert same.improvement == (0.5, 0.5, 0.5)
     other = compare(ROWS, TASK, "eduppo", "ppo")
     assert other is not None and other.test is not None
     assert (other.same_bits, other.test.difference, other.test.equivalent, other.speed) == (0, -35.0, False, 7.5)
@@ -81,13 +82,50 @@ def test_comparison_by_hand() -> None:
     assert compare(ROWS, TASK, "eduppo", "a2c") is None
 
 
-def test_a_run_that_waited_did_not_train_meanwhile() -> None:
-    """Ten seconds of wall clock and four of the processor, evaluations included: it trained for at most four of them."""
-    waited = replace(row("eduppo", 0, 500.0, seconds=10.0), cpu_seconds=4.0)
-    assert summarise([waited], [], TASK, "eduppo").seconds == 4.0
-    compared = compare([waited, row("ppo", 0, 500.0, seconds=8.0)], TASK, "eduppo", "ppo")
-    assert compared is not None
-    assert compared.speed == 2.0
+def test_training_time_is_the_processors() -> None:
+    """
+    Of older rows, which lack it, the wall clock, unless the run has waited.
+
+    Ten seconds of wall clock and four of the processor, evaluations included: nobody knows how long that run trained, and no
+    ratio is made of it.
+    """
+    old = replace(row("eduppo", 0, 500.0), train_cpu_seconds=math.nan, train_seconds=3.0, cpu_seconds=4.0)
+    waited = replace(old, seed=1, train_seconds=10.0)
+    assert summarise([old], [], TASK, "eduppo").seconds == 3.0
+    assert summarise([old, waited], [], TASK, "eduppo").seconds == 3.0
+    assert summarise([waited], [], TASK, "eduppo").seconds is None
+    theirs = [row("ppo", 0, 500.0, seconds=6.0), row("ppo", 1, 500.0, seconds=60.0)]
+    compared, unknown = (
+        compare([old, waited, *theirs], TASK, "eduppo", "ppo"),
+        compare([waited, *theirs], TASK, "eduppo", "ppo"),
+    )
+    assert compared is not None and compared.speed == 2.0
+    assert unknown is not None and unknown.speed is None
+
+
+def test_lead_names_all_algorithms_where_there_are_others() -> None:
+    """The best first, EduPPO wherever it is; with EduPPO and SB3's PPO alone there is no such list."""
+    rows = [row(name, 0, final) for name, final in (("eduppo", -146.0), ("ppo", 21.0), ("random", -180.0), ("a2c", 30.0))]
+    text = pages.to_markdown(report.make_page([*rows, row("dqn", 0, 152.0)], [], "peers"))
+    expected = "DQN 152, A2C 30, SB3's PPO 21, EduPPO −146, random actions −180."
+    assert f"**CartPole-v1**, mean final return after 50,000 steps: {expected}" in " ".join(text.split())
+    assert "mean final return after" not in pages.to_markdown(report.make_page(rows[:3], [], "lecture"))
+
+
+def test_lead_says_where_there_was_nothing_to_tell_apart() -> None:
+    """Where every run of both ended at one return, or with the same bits, equivalence says little, and so does the page."""
+    rows = [row(name, seed, 500.0, name) for name in ("eduppo", "ppo") for seed in range(3)]
+    rows += [row(name, seed, -150.0 - seed, str(seed), env="Pendulum-v1") for name in ("eduppo", "ppo") for seed in range(3)]
+    text = " ".join(pages.to_markdown(report.make_page(rows, [], "lecture")).split())
+    listed = "(CartPole-v1 with one return in all runs, Pendulum-v1 with the same bits)"
+    assert f"in 2 of 2 environments {listed}. It trained 1.0 times as fast here." in text
+
+
+def test_longer_trainings_are_said() -> None:
+    """A last rollout that makes 114,688 of 100,000 steps is said, one that makes 100,096 of them is not."""
+    long = [replace(row("ppo", 0, 500.0), env="LunarLander-v3", steps=114_688, settings="zoo"), row("a2c", 0, 9.0)]
+    text = " ".join(pages.to_markdown(report.make_page(long, [], "peers")).split())
+    assert "The last rollout is completed, which makes the steps on LunarLander-v3 114,688 by SB3's PPO." in text
 
 
 def test_a_band_is_the_mean_over_seeds_at_common_steps() -> None:
@@ -104,7 +142,7 @@ def test_scores_of_several_environments() -> None:
     """
     CartPole from random 50 to 450, LunarLander from −150 to 200: final returns of 250 and 25 are a half in both.
 
-    As many runs count as each environment has; an environment without random actions does not count.
+    An environment does not count that lacks random actions, or some of the algorithm's runs.
     """
     tasks = [TASK, Task("LunarLander-v3", 100, 200.0, 20.0), Task("Pendulum-v1", 100, -200.0, 20.0)]
     rows = [
@@ -115,15 +153,19 @@ def test_scores_of_several_environments() -> None:
         row("eduppo", 0, 25.0, env="LunarLander-v3"),
         row("eduppo", 0, -150.0, env="Pendulum-v1"),
     ]
+    partial = score_table(rows, tasks, "eduppo")
+    assert partial is not None
+    np.testing.assert_allclose(partial, [[0.5], [1.0]])
+    rows.append(row("eduppo", 1, 200.0, env="LunarLander-v3"))
     scores = score_table(rows, tasks, "eduppo")
     assert scores is not None
-    np.testing.assert_allclose(scores, [[0.5, 0.5]])
+    np.testing.assert_allclose(scores, [[0.5, 0.5], [1.0, 1.0]])
     assert score_table(rows, tasks, "a2c") is None
     page = report.make_page(rows, [], "lecture")
     (together,) = [section for section in page.sections if section.title == "All environments together"]
     assert together.table is not None
-    assert together.table.rows[0][:4] == ["EduPPO", "2", "1", "0.50 [0.50, 0.50]"]
-    assert together.table.rows[0][-1] == "0.50 [0.50, 0.50]"
+    assert together.table.rows[0][:4] == ["EduPPO", "2", "2", "0.75 [0.50, 1.00]"]
+    assert together.table.rows[0][-1] == "0.25 [0.00, 0.50]"
 
 
 def test_settings_and_held_actions_are_said() -> None:

@@ -67,7 +67,7 @@ def made_up() -> list[ScaleRow]:
 
 def test_the_projection_by_hand() -> None:
     """Collecting is what the measured training takes beyond its updates; shared out, both shrink, and meetings come."""
-    rows = made_up()
+    rows = [one for one in made_up() if (one.kind, one.number) != ("training", 2)]
     steps, minibatches = ENVS * N_STEPS, ENVS * N_STEPS // BATCH * EPOCHS
     collecting = steps / 10_000 - minibatches * 512e-6
     assert project(rows, "CartPole-v1", 1, weak=False) == pytest.approx(10_000)
@@ -78,6 +78,20 @@ def test_the_projection_by_hand() -> None:
     assert project(rows, "CartPole-v1", 2, weak=True) == pytest.approx(2 * steps / grown)
     gains = [project(rows, "CartPole-v1", count, weak=True) for count in (1, 2, 4, 8, 16, 32, 64)]
     assert gains == sorted(gains) and gains[-1] < 64 * gains[0]
+
+
+def test_the_projection_begins_with_what_was_measured() -> None:
+    """What two processes took beyond the model comes again with each doubling; less than the model has they do not take."""
+    rows = made_up()
+    model = [one for one in rows if (one.kind, one.number) != ("training", 2)]
+    steps = ENVS * N_STEPS
+    assert project(rows, "CartPole-v1", 2, weak=False) == pytest.approx(18_000)
+    missing = steps / 18_000 - steps / project(model, "CartPole-v1", 2, weak=False)
+    expected = steps / project(model, "CartPole-v1", 8, weak=False) + 3 * missing
+    assert project(rows, "CartPole-v1", 8, weak=False) == pytest.approx(steps / expected)
+    assert project(rows, "CartPole-v1", 1, weak=False) == pytest.approx(10_000)
+    lucky = [*model, row("training", "CartPole-v1", number=2, value=1e9)]
+    assert project(lucky, "CartPole-v1", 2, weak=False) == project(model, "CartPole-v1", 2, weak=False)
 
 
 def test_parameters_by_hand() -> None:

@@ -30,7 +30,7 @@ def stages(*names: str) -> list[Stage]:
 def row(run: Run, final: float) -> RunRow:
     """A row of a run that ended with this mean return."""
     return RunRow(
-        run.algorithm, run.env, run.settings, run.variant, run.seed, run.steps, final, 1.0, 0.0, 30, "", 1.0, 1.0, 1,
+        run.algorithm, run.env, run.settings, run.variant, run.seed, run.steps, final, 1.0, 0.0, 30, "", 1.0, 1.0, 1.0, 1,
         run.overrides, "a machine", "v 1",
     )  # fmt: skip
 

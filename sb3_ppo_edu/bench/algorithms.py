@@ -54,7 +54,7 @@ ALGORITHMS = {
     "dqn": Algorithm("DQN", "stable_baselines3.DQN", "dqn", actions=("Discrete",)),
     "sac": Algorithm("SAC", "stable_baselines3.SAC", "sac", actions=("Box",)),
     "td3": Algorithm("TD3", "stable_baselines3.TD3", "td3", actions=("Box",)),
-    RANDOM: Algorithm("random actions", ""),
+    RANDOM: Algorithm("random actions", "", own=True),
 }
 
 
@@ -75,7 +75,7 @@ def load_settings(algorithm: str, settings: str, env_id: str, overrides: Mapping
     check_actions(algorithm, env_id)
     if settings == "own":
         if not known.own:
-            raise ValueError(f"settings 'own' with algorithm {algorithm!r}: they are for EduPPO and SB3's PPO; use 'zoo'")
+            raise ValueError(f"settings 'own' with algorithm {algorithm!r}: they are for PPO; use 'zoo'")
         return load_hyperparameters(env_id, overrides=overrides)
     if settings == "zoo" and known.settings:
         try:

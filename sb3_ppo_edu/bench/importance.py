@@ -18,11 +18,11 @@ from sb3_ppo_edu.bench.runs import RunRow
 from sb3_ppo_edu.bench.sensitivity import FACTORS, JOINT, LECTURE_ORDER, Factor, settings_in, variant_of
 from sb3_ppo_edu.bench.statistics.aggregates import RESAMPLES, Interval, bootstrap, mean, normalize, percentile_interval
 
-TREES = 16
+TREES = 64
 """Trees of a fANOVA's forest."""
 
-FORESTS = 12
-"""Resamples of the joint design, each with a forest of its own."""
+RESAMPLED_FORESTS, RESAMPLED_TREES = 100, 16
+"""Resamples of the joint design, each with a smaller forest of its own."""
 
 ENOUGH = 16
 """Points of the joint design below which no forest is grown."""
@@ -192,7 +192,9 @@ def joint_importance(rows: Sequence[RunRow], task: Task, *, seed: int = 0) -> di
     Estimate by fANOVA which share of the score's variance each factor explains when all of them vary.
 
     Hutter, Hoos and Leyton-Brown 2014, An Efficient Approach for Assessing Hyperparameter Importance; Optuna's implementation
-    and its forest. The intervals come from forests of resampled runs.
+    and its forest. The variance is that over the joint design's own distribution: settings that it draws on a logarithmic
+    scale are handed over as logarithms, as Optuna's evaluator weighs a range evenly whatever its distribution says. The
+    intervals come from forests of resampled runs.
 
     :param rows: all rows
     :param task: the environment
@@ -205,22 +207,27 @@ def joint_importance(rows: Sequence[RunRow], task: Task, *, seed: int = 0) -> di
     points = [settings_in(row.overrides) for row in own]
     scores = scores_of(rows, task, [row.final_mean for row in own])
     generator = np.random.default_rng(seed)
-    draws = [np.arange(len(own)), *generator.integers(len(own), size=(FORESTS, len(own)))]
-    shares = [forest_shares([points[i] for i in drawn], scores[drawn], seed + index) for index, drawn in enumerate(draws)]
+    draws = generator.integers(len(own), size=(RESAMPLED_FORESTS, len(own)))
+    resampled = [
+        forest_shares([points[i] for i in drawn], scores[drawn], seed + index, RESAMPLED_TREES)
+        for index, drawn in enumerate(draws, start=1)
+    ]
+    shares = forest_shares(points, scores, seed, TREES)
     found = {}
     for factor in FACTORS:
-        low, high = percentile_interval(np.array([share[factor.name] for share in shares[1:]]), 0.95)
-        found[factor.name] = Interval(shares[0][factor.name], float(low), float(high))
+        low, high = percentile_interval(np.array([share[factor.name] for share in resampled]), 0.95)
+        found[factor.name] = Interval(shares[factor.name], float(low), float(high))
     return found
 
 
-def forest_shares(points: Sequence[dict[str, float]], scores: np.ndarray, seed: int) -> dict[str, float]:
+def forest_shares(points: Sequence[dict[str, float]], scores: np.ndarray, seed: int, trees: int) -> dict[str, float]:
     """
     Grow a forest on runs, and let fANOVA take it apart.
 
     :param points: value by factor of each run
     :param scores: of the runs, shape ``(n,)``
     :param seed: of the forest
+    :param trees: of the forest
     :return: share of the variance by factor
     """
     need("sklearn", "lab", "the sensitivity study's fANOVA")
@@ -228,9 +235,11 @@ def forest_shares(points: Sequence[dict[str, float]], scores: np.ndarray, seed: 
     import optuna
     from optuna.distributions import BaseDistribution, FloatDistribution
 
-    logged = {factor.name: factor.scale != "linear" for factor in FACTORS}
+    def scaled(factor: Factor, value: float) -> float:
+        return value if factor.scale == "linear" else float(np.log(value))
+
     distributions: dict[str, BaseDistribution] = {
-        factor.name: FloatDistribution(factor.low, factor.high, log=logged[factor.name]) for factor in FACTORS
+        factor.name: FloatDistribution(scaled(factor, factor.low), scaled(factor, factor.high)) for factor in FACTORS
     }
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -239,9 +248,13 @@ def forest_shares(points: Sequence[dict[str, float]], scores: np.ndarray, seed: 
     finally:
         optuna.logging.set_verbosity(verbosity)
     trials = [
-        optuna.trial.create_trial(params=dict(point), distributions=distributions, value=float(score))
+        optuna.trial.create_trial(
+            params={factor.name: scaled(factor, point[factor.name]) for factor in FACTORS},
+            distributions=distributions,
+            value=float(score),
+        )
         for point, score in zip(points, scores, strict=True)
     ]
     study.add_trials(trials)
-    shares = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed).evaluate(study)
+    shares = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=seed).evaluate(study)
     return {name: float(share) for name, share in shares.items()}

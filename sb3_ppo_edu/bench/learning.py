@@ -38,7 +38,8 @@ LECTURE = (
     Task("HalfCheetah-v5", 2_000_000, 2000.0, 200.0),
 )
 """The lecture's benchmark: its environments in their present versions, its numbers of steps and its targets. The margin is a
-tenth of the target. Our own settings for LunarLander are made for a tenth of these steps; here it has the zoo's."""
+tenth of the target, or rather of 500 on CartPole. Our own settings for LunarLander are made for a tenth of these steps; here
+it has the zoo's."""
 
 LANDER = (
     Task("LunarLander-v3", 16_640, 200.0, 20.0),
@@ -58,7 +59,8 @@ PARITY = (
     Task("Pendulum-v1", 98_304, -200.0, 20.0),
     Task("LunarLander-v3", 16_640, 200.0, 50.0),
 )
-"""The comparison of both engines with SB3's PPO."""
+"""The comparison of both engines with SB3's PPO. LunarLander's margin is wider than elsewhere: after these few steps single
+runs differ by that much."""
 
 QUICK = (Task("CartPole-v1", 51_200, 450.0, 50.0), Task("Pendulum-v1", 20_480, -200.0, 200.0))
 """Small enough for a first look. After so few steps runs differ much from seed to seed, hence the wide margins."""
@@ -81,13 +83,17 @@ def lecture_runs(seeds: Sequence[int]) -> list[Run]:
 
 def lander_runs(seeds: Sequence[int]) -> list[Run]:
     """
-    List EduPPO's short trainings on LunarLander, beside random actions.
+    List EduPPO's short trainings on LunarLander, beside random actions, which are held as long.
 
     :param seeds: of the runs
-    :return: the runs; random actions have one seed
+    :return: the runs; random actions have five seeds at most
     """
-    runs = [Run(OURS, task.env, seed, task.steps, settings="own", evaluations=10) for task in LANDER for seed in seeds]
-    return [*runs, *(Run(RANDOM, task.env, 0, task.steps) for task in LANDER)]
+    return [
+        Run(algorithm, task.env, seed, task.steps, settings="own", evaluations=10)
+        for algorithm, chosen in ((OURS, seeds), (RANDOM, seeds[:5]))
+        for task in LANDER
+        for seed in chosen
+    ]
 
 
 def peer_runs(seeds: Sequence[int]) -> list[Run]:

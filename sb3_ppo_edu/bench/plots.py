@@ -204,12 +204,15 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary))
 
 
-CURVE_COLOURS = (BLUE, VERMILLION, GREEN, "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999933")
-"""Okabe and Ito's palette, and an olive where it ends."""
+CURVE_COLOURS = (BLUE, GREEN, VERMILLION, "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999933", "#882255")
+"""Okabe and Ito's palette, and an olive and a wine red where it ends."""
 
-CURVE_MARKERS = "osD^vPX*"
-CURVE_STYLES: tuple[Any, ...] = ("-", "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)), "-")
+CURVE_MARKERS = "oDs^vPX*h"
+CURVE_STYLES: tuple[Any, ...] = ("-", (0, (5, 4)), "-", "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)))
 """Some are broken, so that of two equal curves both are seen."""
+
+BELOW_RANDOM = 0.75
+"""How far below random actions a picture goes, in parts of the way from them to the target."""
 
 
 @dataclass(frozen=True)
@@ -231,18 +234,24 @@ class Band:
     seeds: int
 
 
-def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, random: float | None) -> Figure:
+def draw_bands(
+    title: str, bands: Mapping[str, Band], target: float | None, random: float | None, known: Sequence[str] = ()
+) -> Figure:
     """
     Draw learning curves of several algorithms, each with the interval of its mean over seeds.
 
-    Curves differ in colour and in marker, for readers who don't see all colours.
+    Curves differ in colour and in marker, for readers who don't see all colours. What falls far below random actions is cut
+    off, and the legend says whose.
 
     :param title: what the picture is of
     :param bands: curve by name of the algorithm
     :param target: return that counts as reached, or None
     :param random: mean return of random actions, or None
+    :param known: names in the order of the palette, so that one has the same colour in all pictures; else they have it in
+        the order of ``bands``
     :return: the figure
     """
+    floor = random - BELOW_RANDOM * (target - random) if target is not None and random is not None else -np.inf
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -255,10 +264,11 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(StrMethodFormatter(THOUSANDS))
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    looks = zip(CURVE_COLOURS, CURVE_MARKERS, CURVE_STYLES, strict=True)
-    for index, ((name, band), (colour, marker, style)) in enumerate(zip(bands.items(), looks, strict=False)):
+    looks = list(zip(CURVE_COLOURS, CURVE_MARKERS, CURVE_STYLES, strict=True))
+    for index, (name, band) in enumerate(bands.items()):
+        colour, marker, style = looks[known.index(name) if name in known else index]
         axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
-        label = f"{name} ({band.seeds} seed{'s' if band.seeds > 1 else ''})"
+        label = f"{name} ({band.seeds} seed{'s' if band.seeds > 1 else ''}){' ↓' if band.mean.min() < floor else ''}"
         # The first one is wider, and seen where another lies on it: EduPPO and SB3's PPO often have the same bits.
         width, size = (2.0, 4) if index else (5.0, 7)
         axes.plot(
@@ -270,16 +280,22 @@ def draw_bands(title: str, bands: Mapping[str, Band], target: float | None, rand
         label = f"random actions, {random:,.0f}".replace("-", MINUS)
         axes.axhline(random, color=GREY, linewidth=1.2, linestyle=(0, (1, 2)), label=label)
     axes.set_xlim(left=0)
+    if any(band.low.min() < floor for band in bands.values()):
+        highest = max(target or 0.0, *(float(band.high.max()) for band in bands.values()))
+        axes.set_ylim(floor, highest + 0.05 * (highest - floor))
+    if any(band.mean.min() < floor for band in bands.values()):
+        axes.plot([], [], " ", label="↓ goes below the picture")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
     return figure
 
 
-def draw_profiles(title: str, profiles: Mapping[str, Band]) -> Figure:
+def draw_profiles(title: str, profiles: Mapping[str, Band], known: Sequence[str] = ()) -> Figure:
     """
     Draw performance profiles: the share of runs whose score is above each threshold.
 
     :param title: what the picture is of
     :param profiles: by name of the algorithm; the steps of a band are its thresholds
+    :param known: as :func:`draw_bands` has it
     :return: the figure
     """
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
@@ -288,8 +304,9 @@ def draw_profiles(title: str, profiles: Mapping[str, Band]) -> Figure:
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
     axes.set_xlabel("score (0 random actions, 1 the target)")
     axes.set_ylabel("share of runs above it")
-    looks = zip(CURVE_COLOURS, CURVE_STYLES, strict=True)
-    for (name, band), (colour, style) in zip(profiles.items(), looks, strict=False):
+    looks = list(zip(CURVE_COLOURS, CURVE_STYLES, strict=True))
+    for index, (name, band) in enumerate(profiles.items()):
+        colour, style = looks[known.index(name) if name in known else index]
         axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(band.steps, band.mean, color=colour, linestyle=style, linewidth=2, label=name)
     axes.axvline(1.0, color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="the target")

@@ -23,6 +23,9 @@ from sb3_ppo_edu.bench.words import NOTHING, in_words, interval, number
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.hyperparameters import load_hyperparameters
 
+TITLES = [algorithm.title for algorithm in ALGORITHMS.values()]
+"""All algorithms, in the order of the pictures' palette."""
+
 
 def read_page(folder: Path, name: str) -> Page:
     """
@@ -90,18 +93,61 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
         found.append(
             f'With `engine="autograd"` EduPPO ended with **the same bits** as SB3\'s PPO in {same} of {all_of_them} runs.'
         )
-    tested = [(task, comparison.test) for task, comparison in pairs if comparison.test is not None]
+    if any(len(algorithms_of(rows, task)) > len((OURS, REFERENCE_ENGINE, THEIRS, RANDOM)) for task in tasks):
+        found += [ranked(rows, task) for task in tasks]
+    tested = [task for task, comparison in pairs if comparison.test is not None]
     if tested:
-        equal = [task.env for task, test in tested if test.equivalent]
+        equal = [task.env + why_equal(found) for task, found in pairs if found.test is not None and found.test.equivalent]
         listed = f" ({', '.join(equal)})" if equal else ""
-        speeds = [comparison.speed for _, comparison in pairs]
         rest = "" if len(equal) == len(tested) else "; in the others the seeds differ too much among themselves to tell"
         found.append(
-            f'EduPPO as it comes (`engine="auto"`) is shown to learn **equally well** within the stated margins in '
-            f"{len(equal)} of {len(tested)} environments{listed}{rest}. It trained {min(speeds):.1f} to "
-            f"{max(speeds):.1f} times as fast as SB3's PPO here."
+            f'EduPPO as it comes (`engine="auto"`) is shown to learn **as well as SB3\'s PPO** within the stated margins in '
+            f"{len(equal)} of {len(tested)} environments{listed}{rest}.{in_less_time([one for _, one in pairs])}"
         )
     return found + what_is_missing(rows, tasks, suite)
+
+
+def ranked(rows: Sequence[RunRow], task: Task) -> str:
+    """
+    Name all algorithms of an environment, the best first.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: a sentence
+    """
+    means = {name: float(np.mean([row.final_mean for row in of_task(rows, task, name)])) for name in algorithms_of(rows, task)}
+    best_first = sorted(means, key=lambda name: -means[name])
+    listed = ", ".join(f"{ALGORITHMS[name].title} {number(means[name])}" for name in best_first)
+    return f"**{task.env}**, mean final return after {number(task.steps)} steps: {listed}."
+
+
+def why_equal(found: Comparison) -> str:
+    """
+    Say which equivalence is not one of statistics.
+
+    :param found: the comparison, with its test
+    :return: a few words, or nothing
+    """
+    assert found.test is not None
+    if found.test.low < found.test.high:
+        return ""
+    return " with the same bits" if found.same_bits == found.seeds else " with one return in all runs"
+
+
+def in_less_time(comparisons: Sequence[Comparison]) -> str:
+    """
+    Say how much faster EduPPO trained.
+
+    :param comparisons: with SB3's PPO
+    :return: a sentence, or nothing if no run's time is known
+    """
+    speeds = [f"{one.speed:.1f}" for one in comparisons if one.speed is not None]
+    if not speeds:
+        return ""
+    ordered = sorted(speeds, key=float)
+    span = ordered[0] if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
+    where = "" if len(speeds) == len(comparisons) else f", where both times are known ({len(speeds)} of {len(comparisons)})"
+    return f" It trained {span} times as fast here{where}."
 
 
 def what_is_missing(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[str]:
@@ -186,7 +232,7 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
     picture = None
     if bands:
         random = [row.final_mean for row in of_task(rows, task, RANDOM)]
-        figure = draw_bands(task.env, bands, task.target, sum(random) / len(random) if random else None)
+        figure = draw_bands(task.env, bands, task.target, sum(random) / len(random) if random else None, TITLES)
         caption = f"{task.env}: mean evaluation return over the seeds, with its 95% interval"
         picture = Picture(f"{task.env}.png", figure, caption)
     return Section(task.env, (), Table(header, lines), picture)
@@ -253,7 +299,7 @@ def comparison_line(task: Task, name: str, found: Comparison) -> list[str]:
         f"±{number(task.margin)}",
         NOTHING if test is None else "yes" if test.equivalent else "not shown",
         interval(better),
-        f"{found.speed:.1f}",
+        number(found.speed, 1),
     ]
 
 
@@ -283,13 +329,14 @@ def together_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
             profiles[ALGORITHMS[name].title] = Band(thresholds, shares, low, high, len(scores))
     text = [
         "Scores: 0 is the mean return of random actions, 1 the target. Intervals are stratified bootstraps over seeds (95%; "
-        "with few seeds too narrow). **Optimality gap**: how far runs fall short of 1 on average; less is better.",
+        "with few seeds too narrow). **Median**: of the environments' means. **Optimality gap**: how far runs fall short of 1 "
+        "on average; less is better. Algorithms with fewer environments are not to be compared with the others.",
     ]
     header = ["algorithm", "environments", "seeds", "IQM", "median", "mean", "optimality gap"]
     picture = None
     if profiles:
         caption = "Performance profiles: share of all runs whose score is above a threshold, with 95% bands"
-        picture = Picture("profiles.png", draw_profiles("All environments together", profiles), caption)
+        picture = Picture("profiles.png", draw_profiles("All environments together", profiles, TITLES), caption)
     return Section("All environments together", text, Table(header, lines), picture)
 
 
@@ -349,6 +396,27 @@ def other_budgets(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     return f" The zoo has made its settings for other numbers of steps: {'; '.join(found)}."
 
 
+def last_rollouts(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
+    """
+    Say where runs trained for more steps than asked for, to complete their last rollout.
+
+    :param rows: all rows
+    :param tasks: environments that have rows
+    :return: a sentence, or nothing
+    """
+    found = []
+    for task in tasks:
+        titles: dict[int, list[str]] = {}
+        for name in algorithms_of(rows, task):
+            most = max(row.steps for row in of_task(rows, task, name))
+            if most > 1.01 * task.steps:
+                titles.setdefault(most, []).append(ALGORITHMS[name].title)
+        if titles:
+            listed = ", ".join(f"{number(steps)} by {in_words(names)}" for steps, names in titles.items())
+            found.append(f"on {task.env} {listed}")
+    return f" The last rollout is completed, which makes the steps {'; '.join(found)}." if found else ""
+
+
 def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
     """
     Say how the numbers came about.
@@ -361,15 +429,19 @@ def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
     return Section(
         "How it was measured",
         [
-            f"{settings_in_words(rows, tasks)} Each run has a process of its own with one thread. "
+            f"{settings_in_words(rows, tasks)}{last_rollouts(rows, tasks)} Each run has a process of its own with one thread. "
             f"The final policy, not the best one seen, plays {' or '.join(map(str, episodes))} episodes deterministically, "
-            "the same ones for every run. **Training** is wall-clock without the evaluations, or the processor time of the "
-            "run where that is less: it has then waited for others on the machine. **Processor** is what a run took of one, "
-            "evaluations included. Both are medians, and rough; speed is measured by `sb3-edu bench speed`.",
-            "**Steps to it**: environment steps until an evaluation first reaches the target, median over the seeds. "
-            "**Variation**: standard deviation over the seeds divided by the mean. **Early rises**: share of the evaluations "
-            "in the first quarter that are not below the one before. **Forgotten**: best minus final evaluation. IQM is the "
-            "mean of the middle half of the seeds, its interval a bootstrap over seeds, which with few of them is too narrow.",
+            "the same ones for every run. **Training** is processor time without the evaluations; of older runs it is "
+            "wall-clock, or – where that was longer than all of the run took of a processor: it has then waited for others. "
+            "**Processor** is what a run took of one, evaluations included. Both are medians, and rough; speed is measured by "
+            "`sb3-edu bench speed`.",
+            "**Steps to it**: steps, counted as the table does, until an evaluation first reaches the target, median over the "
+            "seeds. **Variation**: standard deviation over the seeds divided by the mean. **Early rises**: share of the "
+            "evaluations in the first quarter, and at least of the first two, that are not below the one before. "
+            "**Forgotten**: best minus final evaluation. An evaluation's episodes are the same for all runs but others than "
+            "those of the evaluation before, so that a part of what seems forgotten, and of steps to it, is their luck. "
+            "**IQM** is the mean of the middle half of the seeds, of all if they are three or fewer; its interval is a "
+            "bootstrap over seeds, which with few of them is too narrow.",
             f"Rows: [{RUNS_FILE}]({RUNS_FILE}), [{CURVES_FILE}]({CURVES_FILE}).",
         ],
     )

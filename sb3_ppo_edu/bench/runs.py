@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -104,6 +104,7 @@ class RunRow:
     :param final_episodes: their number
     :param fingerprint: of the final parameters' bits
     :param train_seconds: wall clock of training without the evaluations
+    :param train_cpu_seconds: processor time of the same; nan in rows from before it was measured
     :param cpu_seconds: processor time of the process, training and evaluations
     :param threads: torch threads
     :param overrides: settings that replaced others, as JSON
@@ -123,6 +124,7 @@ class RunRow:
     final_episodes: int
     fingerprint: str
     train_seconds: float
+    train_cpu_seconds: float
     cpu_seconds: float
     threads: int
     overrides: str
@@ -233,15 +235,42 @@ class Result:
         np.savez(folder / EVALUATIONS_FILE, **arrays)  # type: ignore[arg-type]
 
 
+class Clocks(NamedTuple):
+    """
+    Two readings, in seconds.
+
+    :param wall: wall clock
+    :param cpu: processor time of the process
+    """
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Clocks:
+        """Read both."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def plus(self, other: Clocks) -> Clocks:
+        """Add both."""
+        return Clocks(self.wall + other.wall, self.cpu + other.cpu)
+
+    def minus(self, other: Clocks) -> Clocks:
+        """Subtract both."""
+        return Clocks(self.wall - other.wall, self.cpu - other.cpu)
+
+
 class TimedEvalCallback(EvalCallback):
     """SB3's ``EvalCallback``, which also adds up how long it takes."""
 
-    seconds = 0.0
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.spent = Clocks(0.0, 0.0)
 
     def _on_step(self) -> bool:
-        start = time.perf_counter()
+        start = Clocks.now()
         going_on = super()._on_step()
-        self.seconds += time.perf_counter() - start
+        self.spent = self.spent.plus(Clocks.now().minus(start))
         return going_on
 
 
@@ -271,7 +300,7 @@ def execute(run: Run) -> Result:
     settings = settings_from_hyperparameters(run.env, hyperparameters, steps=run.steps, seed=run.seed, device="cpu")
     cpu = time.process_time()
     if run.algorithm == RANDOM:
-        return result_of(run, 0, judge_random(run, settings.environment), hashlib.sha256(), 0.0, cpu, {})
+        return result_of(run, 0, judge_random(run, settings.environment), hashlib.sha256(), Clocks(0.0, 0.0), cpu, {})
     env = make_training_env(settings.environment, settings.n_envs, run.seed)
     model = build(run.algorithm, env, settings.policy, settings.algorithm, run.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -280,15 +309,15 @@ def execute(run: Run) -> Result:
         callback = TimedEvalCallback(
             judge_env, n_eval_episodes=run.eval_episodes, eval_freq=frequency, log_path=folder, verbose=0
         )
-        start = time.perf_counter()
+        start = Clocks.now()
         model.learn(run.steps, callback=callback)
-        seconds = time.perf_counter() - start - callback.seconds
+        training = Clocks.now().minus(start).minus(callback.spent)
         judge_env.close()
         file = Path(folder, EVALUATIONS_FILE)
         record = {name: array.tolist() for name, array in np.load(file).items()} if file.is_file() else {}
     final = judge(model, env, settings.environment, run.final_episodes)
     env.close()
-    return result_of(run, model.num_timesteps, final, fingerprint(model), seconds, cpu, record)
+    return result_of(run, model.num_timesteps, final, fingerprint(model), training, cpu, record)
 
 
 def envs_for(episodes: int) -> int:
@@ -350,7 +379,7 @@ def fingerprint(model: BaseAlgorithm) -> Any:
 
 
 def result_of(
-    run: Run, steps: int, final: Evaluation, digest: Any, seconds: float, cpu: float, record: dict[str, Any]
+    run: Run, steps: int, final: Evaluation, digest: Any, training: Clocks, cpu: float, record: dict[str, Any]
 ) -> Result:
     """
     Put a result together.
@@ -359,7 +388,7 @@ def result_of(
     :param steps: environment steps that were trained
     :param final: evaluation of the final policy
     :param digest: of its parameters
-    :param seconds: wall clock of training
+    :param training: what training took
     :param cpu: processor time at the start
     :param record: evaluations during training, as ``EvalCallback`` keeps them
     :return: the result
@@ -377,7 +406,8 @@ def result_of(
         round(float(returns.min()), 2),
         len(returns),
         digest.hexdigest()[:16],
-        round(seconds, 2),
+        round(training.wall, 2),
+        round(training.cpu, 2),
         round(time.process_time() - cpu, 2),
         th.get_num_threads(),
         run.overrides,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sb3_ppo_edu.bench.importance import Effect, effects_of, lecture_order_holds, levels_of
+import numpy as np
+
+from sb3_ppo_edu.bench.algorithms import RANDOM
+from sb3_ppo_edu.bench.importance import Effect, effects_of, lecture_order_holds, levels_of, reaches
 from sb3_ppo_edu.bench.learning import OURS, Task
 from sb3_ppo_edu.bench.page import Picture, Section, Table
 from sb3_ppo_edu.bench.plots import Panel, draw_bands, draw_one_setting, draw_panels
@@ -51,13 +54,13 @@ def sensitivity_lead(rows: Sequence[RunRow], tasks: Sequence[Task]) -> list[str]
         holds = lecture_order_holds(rows, task)
         if holds is None:
             continue
-        reach = {effect.factor.name: effect.reach for effect in effects_of(rows, task)}
-        order = sorted(LECTURE_ORDER, key=lambda name: -reach[name].value)
+        reach = {name: float(found[0]) for name, found in reaches(rows, task).items()}
+        order = sorted(LECTURE_ORDER, key=lambda name: -reach[name])
         titles = {factor.name: factor.title for factor in FACTORS}
-        listed = ", ".join(f"{titles[name]} ({reach[name].value:.2f})" for name in order)
+        listed = ", ".join(f"{titles[name]} ({reach[name]:.2f})" for name in order)
         paragraphs.append(
             f"**{task.env}**: the lecture ranks learning rate, clip range, rollout. Over its own ranges we find {listed}: "
-            f"{verdict([reach[name].value for name in order], holds)}"
+            f"{verdict([reach[name] for name in order], holds)}"
         )
     return paragraphs
 
@@ -103,7 +106,8 @@ def ranking_section(found: dict[Task, list[Effect]]) -> Section:
         "The most sensitive first. **Reach**: best minus worst mean score when this setting alone goes through its range. "
         "Best minus worst is above 0 by chance alone: **p** is the probability of such differences if the setting did "
         "nothing (Kruskal and Wallis). **Importance, jointly**: share of the variance that the setting explains by itself "
-        "when all of them vary at once (fANOVA); what is missing from 1 is due to combinations and to the seed.",
+        "when all of them vary at once, each over its range as drawn, which for most is by powers (fANOVA); what is missing "
+        "from 1 is due to combinations and to the seed.",
     ]
     return Section("Ranking", text, Table(header, lines, names=2))
 
@@ -183,12 +187,17 @@ def collapse_section(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: 
         found = band(own, points, task, OURS)
         if found is not None:
             bands[f"learning rate {value:g}"] = found
-    text = [
-        f"With a learning rate of {COLLAPSE:g} one update moves the policy so far that the data it was made from says nothing "
-        "about the new policy. Clipping does not prevent this: it removes the gradient of a ratio that has left the "
-        "interval, and Adam's step is long before that."
+    random = [row.final_mean for row in rows if (row.env, row.algorithm) == (task.env, RANDOM)]
+    first = [
+        f"{name}: {number(curve.mean[0])} after {number(curve.steps[0])} steps and {number(curve.mean[-1])} at the end"
+        for name, curve in bands.items()
     ]
-    figure = draw_bands(f"{task.env}: a policy that collapses", bands, task.target, None)
+    text = [
+        f"Mean returns in {task.env} with a {'; with a '.join(first)}; of random actions: {number(float(np.mean(random)))}.",
+        f"Clipping does not prevent the collapse at {COLLAPSE:g}: it removes the gradient of a ratio that has left the "
+        "interval, which Adam's steps of that size leave at once; the data says nothing about a policy so far off.",
+    ]
+    figure = draw_bands(f"{task.env}: a policy that collapses", bands, task.target, float(np.mean(random)))
     return Section("Collapse", text, None, Picture("collapse.png", figure, f"{task.env}: learning with two learning rates"))
 
 
@@ -199,14 +208,17 @@ def method_section(rows: Sequence[RunRow]) -> Section:
     :param rows: all rows
     :return: the section
     """
-    joint = len([row for row in rows if row.variant == JOINT])
+    envs = {row.env for row in rows}
+    joint = sorted({len([row for row in rows if (row.env, row.variant) == (env, JOINT)]) for env in envs})
     return Section(
         "How it was measured",
         [
             "EduPPO with SB3's default settings, no normalisation; the network is SB3's too. One setting at a time takes "
             "each of its values while the others stay. The joint design is a scrambled Sobol sequence over the ranges of the "
-            f"ranking ({joint} runs, each with a seed of its own). Returns are those of the final policy, deterministic, over "
-            "30 episodes; scores put random actions at 0 and the target at 1, and worse than random counts as 0.",
-            "With few seeds the intervals, a bootstrap over seeds, are too narrow.",
+            f"ranking ({' or '.join(map(str, joint))} runs in each environment, with different seeds). Returns are those of "
+            "the final policy, deterministic, over 30 episodes; scores put random actions at 0 and the target at 1, and worse "
+            "than random counts as 0.",
+            "With few seeds the intervals, a bootstrap over seeds, are too narrow. Those of the importances come from forests "
+            "grown on resampled runs.",
         ],
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ class Summary(NamedTuple):
     :param variation: coefficient of variation over the runs, or None for a single one
     :param early: mean share of early evaluations that are not worse than the one before, or None without a curve
     :param forgetting: mean of best minus final evaluation, or None without a curve
-    :param seconds: median of :func:`training_time`
+    :param seconds: median of :func:`training_time`, or None if no run's is known
     :param processor: seconds of a processor that a run takes, evaluations included, median
     """
 
@@ -43,7 +44,7 @@ class Summary(NamedTuple):
     variation: float | None
     early: float | None
     forgetting: float | None
-    seconds: float
+    seconds: float | None
     processor: float
 
 
@@ -55,26 +56,50 @@ class Comparison(NamedTuple):
     :param improvement: probability that a run of the first is better than one of the second
     :param same_bits: seeds of which both end with the same parameters to the bit
     :param seeds: seeds that both have
-    :param speed: median over seeds of the second's :func:`training_time` over the first's
+    :param speed: median over seeds of the second's :func:`training_time` over the first's, or None if unknown
     """
 
     test: comparisons.Equivalence | None
     improvement: Interval
     same_bits: int
     seeds: int
-    speed: float
+    speed: float | None
 
 
-def training_time(row: RunRow) -> float:
+def training_time(row: RunRow) -> float | None:
     """
-    Say how long a run trained, also where it shared the machine.
-
-    A run has one thread: what exceeds the processor time of all that it did, evaluations included, it has spent waiting.
+    Say how long a run trained, also where it shared the machine: with one thread, that is its processor time.
 
     :param row: the run
-    :return: seconds of wall clock without the evaluations, at most what the run took of a processor
+    :return: seconds of a processor, without the evaluations; in rows that lack them the wall clock, or None if even training
+        and evaluations together took less of the processor than that: the run has waited, nobody knows how long
     """
-    return min(row.train_seconds, row.cpu_seconds)
+    if not math.isnan(row.train_cpu_seconds):
+        return row.train_cpu_seconds
+    return row.train_seconds if row.train_seconds <= row.cpu_seconds else None
+
+
+def median_or_none(values: Iterable[float | None]) -> float | None:
+    """
+    Take the median of what is known.
+
+    :param values: numbers, None where unknown
+    :return: the median, or None if none is known
+    """
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def speed_ratio(ours: RunRow, theirs: RunRow) -> float | None:
+    """
+    Compare the training times of two runs.
+
+    :param ours: a run
+    :param theirs: another
+    :return: the second's over the first's, or None if either is unknown or nothing
+    """
+    one, other = training_time(ours), training_time(theirs)
+    return other / one if one and other else None
 
 
 def of_task(rows: Sequence[RunRow], task: Task, algorithm: str | None = None) -> list[RunRow]:
@@ -143,7 +168,7 @@ def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, al
         curves.coefficient_of_variation(finals) if len(own) > 1 else None,
         float(np.mean([curves.early_improvement(*curve) for curve in learned if len(curve[0]) > 1])) if learned else None,
         float(np.mean([curves.forgetting(*curve) for curve in learned])) if learned else None,
-        float(np.median([training_time(row) for row in own])),
+        median_or_none(training_time(row) for row in own),
         float(np.median([row.cpu_seconds for row in own])),
     )
 
@@ -166,14 +191,16 @@ def compare(rows: Sequence[RunRow], task: Task, first: str, second: str) -> Comp
     pairs = [(row, by_seed[row.seed]) for row in ours if row.seed in by_seed]
     same_bits = sum(one.fingerprint == other.fingerprint for one, other in pairs)
     test = comparisons.equivalence(*finals, margin=task.margin) if min(map(len, finals)) > 1 else None
-    if same_bits == len(ours) == len(theirs):
-        test = comparisons.Equivalence(0.0, 0.0, 0.0, 0.0, task.margin, True)  # the same policies: nothing to estimate
+    improvement = comparisons.improvement_interval(*finals)
+    if same_bits == len(ours) == len(theirs):  # the same policies: nothing to estimate
+        test = comparisons.Equivalence(0.0, 0.0, 0.0, 0.0, task.margin, True)
+        improvement = Interval(0.5, 0.5, 0.5)
     return Comparison(
         test,
-        comparisons.improvement_interval(*finals),
+        improvement,
         same_bits,
         len(pairs),
-        float(np.median([training_time(other) / training_time(one) for one, other in pairs if training_time(one) > 0])),
+        median_or_none(speed_ratio(one, other) for one, other in pairs),
     )
 
 
@@ -184,20 +211,20 @@ def score_table(rows: Sequence[RunRow], tasks: Sequence[Task], algorithm: str) -
     :param rows: all rows
     :param tasks: environments
     :param algorithm: key of the algorithm
-    :return: scores of shape ``(runs, tasks)``: the environments that it and random actions have rows of, and as many runs as
-        each of those has; None if there are none
+    :return: scores of shape ``(runs, tasks)``: the environments that random actions have rows of, and it has all of its runs;
+        None if there are none
     """
+    runs = max((len(of_task(rows, task, algorithm)) for task in tasks), default=0)
     columns, low, high = [], [], []
     for task in tasks:
         own, random = of_task(rows, task, algorithm), of_task(rows, task, RANDOM)
-        if own and random:
+        if own and random and len(own) == runs:
             columns.append([row.final_mean for row in own])
             low.append(float(np.mean([row.final_mean for row in random])))
             high.append(task.target)
     if not columns:
         return None
-    runs = min(map(len, columns))
-    return aggregates.normalize(np.array([column[:runs] for column in columns]).T, low, high)
+    return aggregates.normalize(np.array(columns).T, low, high)
 
 
 def band(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, algorithm: str) -> Band | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import gymnasium as gym
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table, save_page
@@ -203,6 +203,8 @@ def draw_stepping(rates: Mapping[tuple[str, str, int], float], envs: Sequence[st
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter(EngFormatter())
+        # 2k and 5k too: most panels span less than a decade.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.yaxis.set_minor_formatter("")
         axes.set_xlabel("environments")
@@ -250,6 +252,12 @@ def paired(rows: Sequence[ScaleRow], env: str) -> list[float]:
 
 # -- the projection ------------------------------------------------------------------------------------------------------
 
+STEPS = ENVS * N_STEPS
+"""Environment steps of a rollout."""
+
+MINIBATCHES = STEPS // BATCH * EPOCHS
+"""Minibatches of its update."""
+
 
 def meeting_seconds(processes: int, size: float, here: float) -> float:
     """
@@ -291,9 +299,44 @@ def interpolated(points: Mapping[int, float], at: float) -> float:
     return points[low] + share * (points[high] - points[low])
 
 
+def modelled_seconds(rows: Sequence[ScaleRow], env: str, processes: int, weak: bool) -> float:
+    """
+    Estimate from its parts how long a rollout and its update take.
+
+    :param rows: all rows
+    :param env: the environment
+    :param processes: how many
+    :param weak: as :func:`project` has it
+    :return: seconds
+    """
+    updates = {count: value * 1e-6 for (_, _, count), value in medians(rows, UPDATE).items()}
+    meetings = {count: value * 1e-6 for (_, _, count), value in medians(rows, MEETING).items()}
+    rate = medians(rows, TRAINING)[env, "", 1]
+    # Of the measured training, what is not updates is stepping and acting.
+    collecting = max(STEPS / rate - MINIBATCHES * interpolated(updates, BATCH), 0.0)
+    share = 1.0 if weak else 1.0 / processes
+    size = 4.0 * parameters(env)
+    meeting = meeting_seconds(processes, size, interpolated(meetings, size))
+    return collecting * share + MINIBATCHES * (interpolated(updates, BATCH * share) + meeting)
+
+
+def unexplained_seconds(rows: Sequence[ScaleRow], env: str) -> float:
+    """
+    Measure what two processes take beyond the model: waiting for the slower one, and what both of them do.
+
+    :param rows: all rows
+    :param env: the environment
+    :return: seconds for a rollout and its update; 0 if two were not measured, or were faster than the model
+    """
+    rate = medians(rows, TRAINING).get((env, "", 2))
+    return 0.0 if rate is None else max(STEPS / rate - modelled_seconds(rows, env, 2, weak=False), 0.0)
+
+
 def project(rows: Sequence[ScaleRow], env: str, processes: int, weak: bool) -> float:
     """
     Estimate steps a second of many processes.
+
+    What two processes were measured to take beyond the model grows with the logarithm of their number, as the meetings do.
 
     :param rows: all rows
     :param env: the environment
@@ -302,17 +345,8 @@ def project(rows: Sequence[ScaleRow], env: str, processes: int, weak: bool) -> f
         training shared out
     :return: environment steps a second, of all together
     """
-    updates = {count: value * 1e-6 for (_, _, count), value in medians(rows, UPDATE).items()}
-    meetings = {count: value * 1e-6 for (_, _, count), value in medians(rows, MEETING).items()}
-    rate = medians(rows, TRAINING)[env, "", 1]
-    steps, minibatches = ENVS * N_STEPS, ENVS * N_STEPS // BATCH * EPOCHS
-    # Of the measured training, what is not updates is stepping and acting.
-    collecting = max(steps / rate - minibatches * interpolated(updates, BATCH), 0.0)
-    share = 1.0 if weak else 1.0 / processes
-    size = 4.0 * parameters(env)
-    meeting = meeting_seconds(processes, size, interpolated(meetings, size))
-    seconds = collecting * share + minibatches * (interpolated(updates, BATCH * share) + meeting)
-    return (steps * processes if weak else steps) / seconds
+    seconds = modelled_seconds(rows, env, processes, weak) + math.log2(processes) * unexplained_seconds(rows, env)
+    return (STEPS * processes if weak else STEPS) / seconds
 
 
 @cache
@@ -352,7 +386,8 @@ def projection_section(rows: Sequence[ScaleRow]) -> Section:
         f"Measured here: an update of so many transitions, µs ({measured}); an average over two processes of one machine, µs "
         f"({met}). Assumed: each process has a core of its own; between machines 10 Gbit/s and {LATENCY * 1e6:.0f} µs a "
         "message, averaged by recursive halving and doubling; within a machine as measured for two, times the logarithm of "
-        "their number.",
+        "their number. What two processes were measured to take beyond these parts, such as waiting for the slower one, is "
+        "added, times that logarithm: shared out to two, the table is the measurement above.",
         "Shared out, the same training is cut into ever smaller minibatches, whose updates and meetings soon take all the "
         f"time. What grows with the processes keeps {ENVS} environments and minibatches of {BATCH} in each: that is another "
         "training, with rollouts and minibatches as many times as large.",

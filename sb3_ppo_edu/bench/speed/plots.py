@@ -130,7 +130,7 @@ def draw_end_to_end(rows: Sequence[EndToEndRow]) -> Figure:
         axes.plot([1, 1], [min(ends) - 0.5, max(ends) + 0.5], color=VERMILLION, linewidth=2)
     axes.set_xlim(0, 1.12 * max([1.0, *(summary.high for summary in found.values())]))
     axes.set_xlabel("times as fast as SB3's PPO (the red line), wall clock, median and 95% interval")
-    figure.suptitle("Whole trainings", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.suptitle("Trainings of a few rollouts", x=0.01, ha="left", fontsize=13, fontweight="bold")
     return figure
 
 

@@ -194,17 +194,20 @@ def heading(tables: Tables) -> str:
 
 def trainings(rows: Sequence[EndToEndRow]) -> str:
     """
-    Write how much faster whole trainings are.
+    Write how much faster trainings are.
 
     :param rows: of the trainings
     :return: Markdown
     """
     others = [name for name in algorithms_in(rows) if name != REFERENCE]
+    steps = sorted({row.steps for row in rows})
+    span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     paragraphs = [
-        "## Whole trainings",
+        "## Trainings",
         prose(
-            "How many times as fast as SB3's PPO: 2.00 means the same training in half the time. Wall clock of `learn`, "
-            f"median of {repetitions_of(rows)} repetitions, in parentheses its 95% bootstrap interval."
+            "How many times as fast as SB3's PPO: 2.00 means the same training in half the time. Wall clock of `learn` "
+            f"over a few rollouts, {span} steps, median of {repetitions_of(rows)} repetitions, in parentheses its 95% "
+            "bootstrap interval."
         ),
         speedup_table(rows, others, "wall_seconds"),
         f"![How many times as fast as SB3's PPO]({END_TO_END_PICTURE})",
