@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import time
@@ -62,6 +63,7 @@ def seconds_of_update(model: EduPPO) -> float:
 
 def main() -> None:
     """Measure all widths and write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     lines = []
     for width in WIDTHS:
         models = [make_model(width, compiled=compiled) for compiled in (False, True)]

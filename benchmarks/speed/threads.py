@@ -6,6 +6,7 @@ with the libraries' own numbers of threads or with one.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sb3_ppo_edu.bench.speed.suite import ONE_THREAD
 CASE = "cartpole-zoo"
 ROLLOUTS = 20
 REPEATS = 3
+NAMES = ("sb3", "autograd", "fused")
 
 
 def train(algorithm: str) -> float:
@@ -54,11 +56,14 @@ def seconds_beside(algorithm: str, processes: int, *, one_thread: bool) -> float
 
 def main() -> None:
     """Measure all and write the table; with the name of an algorithm, train it and print the seconds."""
-    if len(sys.argv) > 1:
-        print(train(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("algorithm", nargs="?", choices=NAMES, help="train it once, and print the seconds")
+    given = parser.parse_args()
+    if given.algorithm is not None:
+        print(train(given.algorithm))
         return
     lines = []
-    for algorithm in ("sb3", "autograd", "fused"):
+    for algorithm in NAMES:
         cells = []
         for processes in (1, 2):
             for one_thread in (True, False):
