@@ -6,9 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env
-from sb3_ppo_edu.envs.wrappers import ActionRepeat, LanderSymmetry, RewardScale
-from sb3_ppo_edu.runs import RandomPolicy, evaluate
+from sb3_ppo_edu.envs.wrappers import ActionRepeat, LanderSymmetry
 
 
 @pytest.mark.parametrize("repeat", [1, 3, 7])
@@ -35,36 +33,6 @@ def test_no_repeat_is_refused() -> None:
     """An action that is never taken is none."""
     with pytest.raises(ValueError, match="repeat=0: expected an integer ≥ 1"):
         ActionRepeat(gym.make("CartPole-v1"), 0)
-
-
-def test_rewards_are_scaled_and_nothing_else() -> None:
-    """Observations and ends are the bare environment's, rewards a sixtieth of its own; a scale that undoes them is refused."""
-    wrapped, bare = RewardScale(gym.make("LunarLander-v3"), 1 / 60), gym.make("LunarLander-v3")
-    assert wrapped.reset(seed=3)[0].tolist() == bare.reset(seed=3)[0].tolist()
-    ended = False
-    while not ended:
-        observation, reward, *ends, _ = wrapped.step(2)
-        expected, own, *bare_ends, _ = bare.step(2)
-        assert (observation.tolist(), ends) == (expected.tolist(), bare_ends)
-        assert reward == pytest.approx(float(own) / 60, rel=1e-12)
-        ended = any(ends)
-    for scale in (0.0, -1.0, np.inf, np.nan):
-        with pytest.raises(ValueError, match="expected a number > 0"):
-            RewardScale(bare, scale)
-
-
-def test_monitored_returns_are_the_environments_own() -> None:
-    """An evaluation under scaled rewards has the returns that it has without."""
-    settings = [
-        EnvironmentSettings("LunarLander-v3", wrapper=wrapper)
-        for wrapper in (None, [{"sb3_ppo_edu.envs.wrappers.RewardScale": {"scale": 0.01}}])
-    ]
-    returns = []
-    for one in settings:
-        env = make_evaluation_env(one, 2, 10_000)
-        returns.append(evaluate(RandomPolicy(env.action_space, 2, 0), env, 4).returns)
-        env.close()
-    assert returns[0] == returns[1]
 
 
 @pytest.mark.parametrize("env_id", ["LunarLander-v3", "LunarLanderContinuous-v3"])

@@ -1,9 +1,8 @@
-"""Compare changes of LunarLander's settings, one at a time, on seeds that neither the search nor a report uses.
+"""Compare changes of the settings that a search has found, one at a time, on seeds that neither it nor a report uses.
 
-``python benchmarks/lunarlander/refine.py --env LunarLander-v3 none ent_coef=0.018 reward_scale=null`` trains EduPPO with the
-settings of ``hyperparams/eduppo.yml`` as they are and with each change of them, and writes the mean returns of the final
-policies to ``refine-LunarLander-v3.csv`` beside this file. What is in that file already is not trained again.
-``reward_scale=0.02`` multiplies rewards by that number; with ``null`` they are divided by the running spread of the returns.
+``python benchmarks/lunarlander/refine.py --env LunarLander-v3 ent_coef=0.018 ent_coef=lin_0.025`` trains EduPPO with the
+settings of ``hyperparams/eduppo.yml`` and each change of them, and writes the mean returns of the final policies to
+``refine-LunarLander-v3.csv`` beside this file. What is in that file already is not trained again.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 # Read when numpy is imported: on small matrices several threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,35 +22,10 @@ import yaml
 
 from sb3_ppo_edu.bench.learning import LANDER
 from sb3_ppo_edu.bench.runs import Run, execute
-from sb3_ppo_edu.hyperparameters import load_hyperparameters
 
 FIRST_SEED, SEEDS = 2000, 32
 EPISODES = 50
 TARGET = 200.0
-REWARD_SCALE = "sb3_ppo_edu.envs.wrappers.RewardScale"
-
-
-def overrides_of(env_id: str, change: str) -> dict[str, Any]:
-    """
-    Read a change.
-
-    :param env_id: environment id
-    :param change: such as "ent_coef=0.018", or "none"
-    :return: settings that replace those of the file
-    """
-    name, _, text = change.partition("=")
-    value = yaml.safe_load(text) if text else None
-    if name == "none":
-        return {}
-    if name != "reward_scale":
-        return {name: value}
-    wrappers = [one for one in load_hyperparameters(env_id)["env_wrapper"] if REWARD_SCALE not in one]
-    if value is None:
-        return {"env_wrapper": wrappers, "normalize": True}
-    return {
-        "env_wrapper": [*wrappers, {REWARD_SCALE: {"scale": value}}],
-        "normalize": {"norm_obs": True, "norm_reward": False},
-    }
 
 
 def train(env_id: str, steps: int, change: str, seed: int) -> float:
@@ -61,11 +34,12 @@ def train(env_id: str, steps: int, change: str, seed: int) -> float:
 
     :param env_id: environment id
     :param steps: decisions
-    :param change: such as "ent_coef=0.018", or "none"
+    :param change: such as "ent_coef=0.018", or nothing
     :param seed: of the run
     :return: mean return of the final policy, deterministic
     """
-    overrides = json.dumps(overrides_of(env_id, change))
+    name, _, value = change.partition("=")
+    overrides = json.dumps({name: yaml.safe_load(value)} if name else {})
     run = Run("eduppo", env_id, seed, steps, "own", change, overrides, evaluations=1, eval_episodes=1, final_episodes=EPISODES)
     return execute(run).row.final_mean
 

@@ -33,13 +33,13 @@ class Task(NamedTuple):
 LECTURE = (
     Task("CartPole-v1", 100_000, 450.0, 50.0),
     Task("Pendulum-v1", 200_000, -200.0, 20.0),
-    Task("LunarLander-v3", 500_000, 200.0, 20.0, "zoo"),
+    Task("LunarLander-v3", 166_656, 200.0, 20.0),
     Task("BipedalWalker-v3", 2_000_000, 300.0, 30.0),
     Task("HalfCheetah-v5", 2_000_000, 2000.0, 200.0),
 )
 """The lecture's benchmark: its environments in their present versions, its numbers of steps and its targets. The margin is a
-tenth of the target, or rather of 500 on CartPole. Our own settings for LunarLander are made for a tenth of these steps; here
-it has the zoo's."""
+tenth of the target, or rather of 500 on CartPole. On LunarLander an action is held for three steps: 166,656 decisions are half
+a million steps. The zoo's settings, made for a million, fall short of the target there in two of five seeds."""
 
 LANDER = (
     Task("LunarLander-v3", 16_640, 200.0, 20.0),
@@ -74,7 +74,7 @@ def lecture_runs(seeds: Sequence[int]) -> list[Run]:
     :return: the runs
     """
     return [
-        Run(algorithm, task.env, seed, task.steps, settings="zoo" if algorithm == RANDOM else task.settings)
+        Run(algorithm, task.env, seed, task.steps, settings=task.settings)
         for task in LECTURE
         for seed in seeds
         for algorithm in (OURS, THEIRS, RANDOM)

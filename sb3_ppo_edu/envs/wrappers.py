@@ -45,35 +45,6 @@ class ActionRepeat(gym.Wrapper):
         return observation, total, terminated, truncated, info
 
 
-class RewardScale(gym.RewardWrapper):
-    """
-    Multiply every reward by a constant, so that returns are of order one.
-
-    ``VecNormalize`` divides rewards by a spread of the returns that it estimates as it goes: the scale that values are learned
-    on then drifts, most of all in the first rollouts. A constant does not. Returns in logs and evaluations come from
-    ``Monitor`` inside this wrapper and are the environment's own.
-
-    :param env: the environment
-    :param scale: the constant, > 0
-    :raises ValueError: if it is not positive
-    """
-
-    def __init__(self, env: gym.Env, scale: float) -> None:
-        super().__init__(env)
-        if not (scale > 0.0 and np.isfinite(scale)):
-            raise ValueError(f"scale={scale}: expected a number > 0 (what rewards are multiplied by)")
-        self.scale = scale
-
-    def reward(self, reward: SupportsFloat) -> SupportsFloat:
-        """
-        Scale a reward.
-
-        :param reward: the environment's
-        :return: the agent's
-        """
-        return float(reward) * self.scale
-
-
 class LanderSymmetry(gym.Wrapper):
     """
     Show LunarLander always from the same side: where the lander is left of the pad, everything is mirrored.
