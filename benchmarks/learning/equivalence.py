@@ -12,10 +12,9 @@ degrees of freedom).
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 # Read when numpy is imported: on small matrices several threads only wait for each other.
@@ -24,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from sb3_ppo_edu.bench.rows import append_rows, read_rows
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES
 from sb3_ppo_edu.bench.speed.rows import conditions
 from sb3_ppo_edu.bench.speed.runs import make_env, make_model
@@ -101,35 +101,6 @@ def run_one(env_id: str, engine: str, seed: int) -> Row:
     return Row(env_id, engine, seed, model.num_timesteps, mean, std, round(seconds, 1))
 
 
-def read_rows() -> list[Row]:
-    """
-    Read the rows that are there.
-
-    :return: the rows
-    """
-    if not ROWS.is_file():
-        return []
-    types = {"str": str, "int": int, "float": float}
-    with ROWS.open(newline="", encoding="utf-8") as file:
-        return [
-            Row(**{one.name: types[str(one.type)](line[one.name]) for one in fields(Row)}) for line in csv.DictReader(file)
-        ]
-
-
-def append_row(row: Row) -> None:
-    """
-    Keep a row.
-
-    :param row: the row
-    """
-    new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [one.name for one in fields(Row)], lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(row))
-
-
 def report(rows: list[Row]) -> str:
     """
     Test and describe.
@@ -170,14 +141,14 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     given = parser.parse_args()
-    rows = read_rows()
+    rows = read_rows(ROWS, Row)
     if not given.report_only:
         for env_id in given.envs:
             for seed in SEEDS:
                 for engine in ENGINES:
                     if all((row.env, row.engine, row.seed) != (env_id, engine, seed) for row in rows):
                         rows.append(run_one(env_id, engine, seed))
-                        append_row(rows[-1])
+                        append_rows(ROWS, rows[-1:])
                         print(rows[-1], flush=True)
     ROWS.with_suffix(".md").write_text(report(rows), encoding="utf-8")
     print(report(rows))

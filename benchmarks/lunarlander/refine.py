@@ -1,8 +1,8 @@
-"""Compare changes of the settings that a search has found, one at a time, on seeds that neither it nor a report uses.
+"""Compare changes of LunarLander's settings on seeds that neither the search nor a report uses.
 
-``python benchmarks/lunarlander/refine.py --env LunarLander-v3 ent_coef=0.018 ent_coef=lin_0.025`` trains EduPPO with the
-settings of ``hyperparams/eduppo.yml`` and each change of them, and writes the mean returns of the final policies to
-``refine-LunarLander-v3.csv`` beside this file. What is in that file already is not trained again.
+``python benchmarks/lunarlander/refine.py --env LunarLander-v3 n_steps=16 n_epochs=27,clip_range=0.2`` trains EduPPO with the
+settings of ``hyperparams/eduppo.yml`` and each change of them, of one setting or of several, and writes the mean returns of
+the final policies to ``refine-LunarLander-v3.csv`` beside this file. What is in that file already is not trained again.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def train(env_id: str, steps: int, change: str, seed: int) -> float:
 
     :param env_id: environment id
     :param steps: decisions
-    :param change: such as "ent_coef=0.018", or nothing
+    :param change: such as "ent_coef=0.018"
     :param seed: of the run
     :return: mean return of the final policy, deterministic
     """
-    name, _, value = change.partition("=")
-    overrides = json.dumps({name: yaml.safe_load(value)} if name else {})
+    parts = [part.partition("=") for part in change.split(",")]
+    overrides = json.dumps({name: yaml.safe_load(value) for name, _, value in parts})
     run = Run("eduppo", env_id, seed, steps, "own", change, overrides, evaluations=1, eval_episodes=1, final_episodes=EPISODES)
     return execute(run).row.final_mean
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", required=True, choices=[task.env for task in LANDER])
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"seeds of each, from {FIRST_SEED} on")
-    parser.add_argument("changes", nargs="*", metavar="NAME=VALUE", help="one change of one setting each")
+    parser.add_argument("changes", nargs="*", metavar="NAME=VALUE", help="changes")
     given = parser.parse_args()
     th.set_num_threads(1)
     (steps,) = (task.steps for task in LANDER if task.env == given.env)
