@@ -208,8 +208,8 @@ CURVE_COLOURS = (BLUE, GREEN, VERMILLION, "#E69F00", "#CC79A7", "#56B4E9", "#000
 """Okabe and Ito's palette, and an olive and a wine red where it ends."""
 
 CURVE_MARKERS = "oDs^vPX*h"
-CURVE_STYLES: tuple[Any, ...] = ("-", (0, (5, 4)), "-", "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)))
-"""Some are broken, so that of two equal curves both are seen."""
+CURVE_STYLES: tuple[Any, ...] = ("-", "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)))
+"""Some are broken, the third one of all, SB3's PPO, so that of two equal curves both are seen."""
 
 BELOW_RANDOM = 0.75
 """How far below random actions a picture goes, in parts of the way from them to the target."""
