@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
@@ -164,13 +163,6 @@ def test_rows_are_counted(trial: ModuleType) -> None:
     assert trial.is_right(both, 1)
     assert trial.is_right(both, 3)
     assert not trial.is_right(row("lr-high+lr-low", "learning-rate-too-low"), 3)
-
-
-@pytest.mark.parametrize(("hits", "cases"), [(0, 5), (1, 3), (95, 100), (7, 7)])
-def test_intervals_are_wilsons(trial: ModuleType, hits: int, cases: int) -> None:
-    """The ends are those of scipy."""
-    expected = stats.binomtest(hits, cases).proportion_ci(method="wilson")
-    assert trial.wilson(hits, cases) == (pytest.approx(expected.low, abs=1e-6), pytest.approx(expected.high, abs=1e-6))
 
 
 @pytest.mark.parametrize(("kind", "limited"), [("terminal", False), ("limit", True)])

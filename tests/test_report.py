@@ -121,6 +121,13 @@ def test_lead_says_where_there_was_nothing_to_tell_apart() -> None:
     assert f"in 2 of 2 environments {listed}. It trained 1.0 times as fast here." in text
 
 
+@pytest.mark.parametrize(("seeds", "text"), [(9, "9 of 9"), (20, "20 of 20 [84%, 100%]")])
+def test_shares_of_many_seeds_have_an_interval(seeds: int, text: str) -> None:
+    """Wilson's: all of 20 may be 84% of all seeds."""
+    (line,) = report.task_section([row("eduppo", seed, 500.0) for seed in range(seeds)], [], TASK).table.rows  # type: ignore[union-attr]
+    assert line[4] == text
+
+
 def test_longer_trainings_are_said() -> None:
     """A last rollout that makes 114,688 of 100,000 steps is said, one that makes 100,096 of them is not."""
     long = [replace(row("ppo", 0, 500.0), env="LunarLander-v3", steps=114_688, settings="zoo"), row("a2c", 0, 9.0)]

@@ -78,6 +78,15 @@ def test_scores_that_are_none_are_refused(scores: list) -> None:
         aggregates.bootstrap(scores, aggregates.mean)
 
 
+@pytest.mark.parametrize(("hits", "cases"), [(0, 5), (1, 3), (95, 100), (7, 7)])
+def test_intervals_of_shares_are_wilsons(hits: int, cases: int) -> None:
+    """The ends are those of scipy."""
+    expected = stats.binomtest(hits, cases).proportion_ci(method="wilson")
+    found = aggregates.wilson(hits, cases)
+    assert found.value == hits / cases
+    assert list(found[1:]) == pytest.approx([expected.low, expected.high], abs=1e-6)
+
+
 # -- bootstrap -----------------------------------------------------------------------------------------------------------
 
 

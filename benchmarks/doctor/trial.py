@@ -36,6 +36,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.bench.statistics.aggregates import wilson
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
 from sb3_ppo_edu.doctor.record import Record, read_record
@@ -431,22 +432,8 @@ def share(what: str, hits: Sequence[bool]) -> str:
     """
     if not hits:
         return f"| {what} | – | – | |"
-    low, high = wilson(sum(hits), len(hits))
-    return f"| {what} | {sum(hits)} of {len(hits)} | {sum(hits) / len(hits):.0%} | [{low:.0%}, {high:.0%}] |"
-
-
-def wilson(hits: int, cases: int) -> tuple[float, float]:
-    """
-    Give the 95 % interval of a share (E. B. Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953).
-
-    :param hits: how many
-    :param cases: of how many, ≥ 1
-    :return: its ends, in [0, 1]
-    """
-    z, p = 1.959964, hits / cases
-    middle = p + z * z / (2 * cases)
-    half = z * math.sqrt(p * (1 - p) / cases + (z / (2 * cases)) ** 2)
-    return max((middle - half) / (1 + z * z / cases), 0.0), min((middle + half) / (1 + z * z / cases), 1.0)
+    share, low, high = wilson(sum(hits), len(hits))
+    return f"| {what} | {sum(hits)} of {len(hits)} | {share:.0%} | [{low:.0%}, {high:.0%}] |"
 
 
 def confusion(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:

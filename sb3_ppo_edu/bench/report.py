@@ -26,6 +26,9 @@ from sb3_ppo_edu.hyperparameters import load_hyperparameters
 TITLES = [algorithm.title for algorithm in ALGORITHMS.values()]
 """All algorithms, in the order of the pictures' palette."""
 
+ENOUGH_FOR_SHARES = 10
+"""Seeds below which the interval of a share of them says nothing."""
+
 
 def read_page(folder: Path, name: str) -> Page:
     """
@@ -74,6 +77,20 @@ def plus_minus(summary: Summary) -> str:
     """
     digits = 1 if abs(summary.mean) < 10 else 0
     return f"{number(summary.mean, digits)} ± {number(summary.std, digits)}"
+
+
+def reaching(summary: Summary) -> str:
+    """
+    Write how many seeds have reached the target.
+
+    :param summary: of an algorithm
+    :return: such as "17 of 20 [64%, 95%]"; without the interval where so few seeds make it meaningless
+    """
+    text = f"{summary.reached} of {summary.seeds}"
+    if summary.seeds < ENOUGH_FOR_SHARES:
+        return text
+    share = aggregates.wilson(summary.reached, summary.seeds)
+    return f"{text} [{share.low:.0%}, {share.high:.0%}]"
 
 
 def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[str]:
@@ -220,7 +237,7 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
                 str(found.seeds),
                 plus_minus(found),
                 iqm,
-                f"{found.reached} of {found.seeds}",
+                reaching(found),
                 number(found.steps_to_target),
                 number(found.variation, 2),
                 NOTHING if found.early is None else f"{found.early:.0%}",
@@ -441,7 +458,8 @@ def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
             "**Forgotten**: best minus final evaluation. An evaluation's episodes are the same for all runs but others than "
             "those of the evaluation before, so that a part of what seems forgotten, and of steps to it, is their luck. "
             "**IQM** is the mean of the middle half of the seeds, of all if they are three or fewer; its interval is a "
-            "bootstrap over seeds, which with few of them is too narrow.",
+            "bootstrap over seeds, which with few of them is too narrow. The interval of the share that reaches the target is "
+            "Wilson's, 95%.",
             f"Rows: [{RUNS_FILE}]({RUNS_FILE}), [{CURVES_FILE}]({CURVES_FILE}).",
         ],
     )

@@ -11,6 +11,7 @@ interval can't reach beyond the best and the worst of them. Report the number of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -189,6 +190,21 @@ def median_interval(
     drawn = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
     low, high = percentile_interval(np.median(sample[drawn], axis=1), confidence)
     return float(low), float(high)
+
+
+def wilson(hits: int, cases: int) -> Interval:
+    """
+    Give a share and its 95% interval (E. B. Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953).
+
+    :param hits: how many
+    :param cases: of how many, ≥ 1
+    :return: the share and the ends, in [0, 1]
+    """
+    z, share = 1.959964, hits / cases
+    middle = share + z * z / (2 * cases)
+    half = z * math.sqrt(share * (1 - share) / cases + (z / (2 * cases)) ** 2)
+    whole = 1 + z * z / cases
+    return Interval(share, max((middle - half) / whole, 0.0), min((middle + half) / whole, 1.0))
 
 
 def performance_profile(scores: Scores, thresholds: ArrayLike) -> NDArray[np.float64]:
