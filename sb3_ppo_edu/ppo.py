@@ -507,7 +507,7 @@ class EduPPO(OnPolicyAlgorithm):
         """Build policy, buffer, schedules and engine. ``load`` calls it again after restoring the attributes."""
         for name in SCHEDULES:
             # What load was given in place of the saved schedule; the constructor has read its own.
-            if isinstance(getattr(self, name), str):
+            if getattr(self, name) is not None:
                 setattr(self, name, _schedule(name, getattr(self, name)))
         super()._setup_model()
         self.clip_range = FloatSchedule(self.clip_range)

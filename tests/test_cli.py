@@ -570,24 +570,37 @@ def test_run_of_a_blind_environment_cannot_be_filmed(tmp_path: Path, capsys: pyt
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_training_is_saved(number: int, exit_code: int, tmp_path: Path) -> None:
-    """Ctrl-C and SIGTERM end training with a shell's exit codes, say where the model is, and the model goes on to act."""
+@pytest.mark.parametrize(
+    ("number", "exit_code", "flags"),
+    [
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, []),
+        (signal.SIGTERM, 143, ["--checkpoint-freq", "100000000"]),
+        (signal.SIGTERM, 143, ["--vec-env", "subproc"]),
+    ],
+)
+def test_interrupted_training_is_saved(number: int, exit_code: int, flags: list[str], tmp_path: Path) -> None:
+    """
+    Ctrl-C and SIGTERM end training with a shell's exit codes, say where the model is, and the model goes on to act.
+
+    The signal goes to the whole process group, as from a terminal or a cluster.
+    """
     command = [sys.executable, "-m", "sb3_ppo_edu", "train", "--env", "CartPole-v1", "--steps", "100000000"]
-    command += ["--folder", str(tmp_path), "--name", "run", "--eval-freq", "100000000", *TINY]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += ["--folder", str(tmp_path), "--name", "run", "--eval-freq", "100000000", *TINY, *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     progress = tmp_path / "run" / "progress.csv"
     give_up = time.monotonic() + 120
     while not (progress.exists() and progress.read_text().count("\n") > 2):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < give_up, "training did not start"
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == exit_code
     assert "Traceback" not in errors
-    assert "Stopping at the next step" in errors
+    assert ("Stopping at the next step" in errors) == ("--checkpoint-freq" not in flags)
     assert f"The model is saved in {tmp_path / 'run'}" in printed
+    assert ("To go on:" in printed) == ("--checkpoint-freq" in flags)
     assert {"model.zip", "settings.yml"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
 

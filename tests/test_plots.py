@@ -253,6 +253,9 @@ def test_curves_keep_their_colours_and_stay_in_the_picture() -> None:
     assert legend is not None
     texts = [text.get_text() for text in legend.get_texts()]
     assert {"A (3 seeds) ↓", "B (3 seeds)", "↓ goes below the picture"} <= set(texts)
+    # A target below random actions is no reason to cut anything.
+    upside_down = draw_bands("An environment", {"A": bad}, -200.0, -100.0).axes[0]
+    assert upside_down.get_ylim()[0] < -9e3
     assert "↓" not in "".join(text.get_text() for text in alone.get_legend().get_texts())  # type: ignore[union-attr]
 
 

@@ -535,8 +535,10 @@ def test_load_reads_schedules_as_the_constructor_does(tmp_path: Path) -> None:
     loaded = EduPPO.load(tmp_path / "model", **strings)
     schedules: list[Any] = [getattr(loaded, name) for name in ("lr_schedule", *list(strings)[1:])]
     assert [schedule(0.25) for schedule in schedules] == [pytest.approx(0.1)] * 5
-    with pytest.raises(ValueError, match=r"clip_range='lin_0'.*> 0"):
-        EduPPO.load(tmp_path / "model", clip_range="lin_0")
+    refused: list[dict[str, Any]] = [{"clip_range": "lin_0"}, {"clip_range": -0.1}, {"vf_coef": -2.0}]
+    for arguments in refused:
+        with pytest.raises(ValueError, match=f"{next(iter(arguments))}=.*expected"):
+            EduPPO.load(tmp_path / "model", **arguments)
 
 
 def test_load_without_an_environment_and_set_env(tmp_path: Path) -> None:

@@ -94,13 +94,18 @@ def test_training_time_is_the_processors() -> None:
     assert summarise([old], [], TASK, "eduppo").seconds == 3.0
     assert summarise([old, waited], [], TASK, "eduppo").seconds == 3.0
     assert summarise([waited], [], TASK, "eduppo").seconds is None
-    theirs = [row("ppo", 0, 500.0, seconds=6.0), row("ppo", 1, 500.0, seconds=60.0)]
-    compared, unknown = (
-        compare([old, waited, *theirs], TASK, "eduppo", "ppo"),
-        compare([waited, *theirs], TASK, "eduppo", "ppo"),
-    )
-    assert compared is not None and compared.speed == 2.0
-    assert unknown is not None and unknown.speed is None
+    theirs = [replace(old, algorithm="ppo", train_seconds=3.9), replace(old, algorithm="ppo", seed=1, cpu_seconds=99.0)]
+    compared = compare([old, waited, *theirs], TASK, "eduppo", "ppo")
+    assert compared is not None
+    assert (compared.timed, compared.seeds) == (1, 2)
+    assert compared.speed == pytest.approx(1.3)
+    for other in (waited, row("eduppo", 0, 500.0)):  # one that waited, and one whose time is of the other kind
+        unknown = compare([other, *theirs], TASK, "eduppo", "ppo")
+        assert unknown is not None and (unknown.speed, unknown.timed) == (None, 0)
+    text = " ".join(pages.to_markdown(report.make_page([old, waited, *theirs], [], "lecture")).split())
+    assert "It trained 1.3 times as fast here, where the times of both are known (1 of 2 pairs of runs)." in text
+    assert "| 3 s (1 of 2) |" in text
+    assert "– s" not in pages.to_markdown(report.make_page([waited], [], "lecture"))
 
 
 def test_lead_names_all_algorithms_where_there_are_others() -> None:
@@ -108,7 +113,9 @@ def test_lead_names_all_algorithms_where_there_are_others() -> None:
     rows = [row(name, 0, final) for name, final in (("eduppo", -146.0), ("ppo", 21.0), ("random", -180.0), ("a2c", 30.0))]
     text = pages.to_markdown(report.make_page([*rows, row("dqn", 0, 152.0)], [], "peers"))
     expected = "DQN 152, A2C 30, SB3's PPO 21, EduPPO −146, random actions −180."
-    assert f"**CartPole-v1**, mean final return after 50,000 steps: {expected}" in " ".join(text.split())
+    assert f"**CartPole-v1**, mean final return after 50,000 steps, the last rollout completed: {expected}" in " ".join(
+        text.split()
+    )
     assert "mean final return after" not in pages.to_markdown(report.make_page(rows[:3], [], "lecture"))
 
 
@@ -128,6 +135,39 @@ def test_shares_of_many_seeds_have_an_interval(seeds: int, text: str) -> None:
     assert line[4] == text
 
 
+def test_a_difference_is_not_called_noise() -> None:
+    """Far apart is shown to differ; wide apart among themselves can't be told; neither is called equal."""
+    apart = [row(name, seed, final + seed, name) for name, final in (("eduppo", 100.0), ("ppo", 400.0)) for seed in range(3)]
+    text = " ".join(pages.to_markdown(report.make_page(apart, [], "lecture")).split())
+    assert "in 0 of 1 environments; in CartPole-v1 it is shown to differ." in text
+    wide = [row(name, seed, 200.0 * seed, name) for name in ("eduppo", "ppo") for seed in range(3)]
+    text = " ".join(pages.to_markdown(report.make_page(wide, [], "lecture")).split())
+    assert "in 0 of 1 environments; in 1 the seeds differ too much among themselves to tell." in text
+
+
+def test_own_settings_made_for_other_numbers_of_steps_are_said() -> None:
+    """The lecture's half a million steps of LunarLander are ten times what its settings are made for; CartPole's are not."""
+    rows = [replace(row("eduppo", 0, 250.0), env=env) for env in ("LunarLander-v3", "CartPole-v1")]
+    text = " ".join(pages.to_markdown(report.make_page(rows, [], "lecture")).split())
+    assert "On LunarLander-v3 they are made for 16,640 steps, not the 166,656 here." in text
+    assert "On CartPole-v1 they are made" not in text
+
+
+def test_rows_of_random_actions_alone_make_a_page() -> None:
+    """No settings are named, nothing is compared."""
+    text = pages.to_markdown(report.make_page([replace(row("random", 0, 20.0), settings="zoo")], [], "lecture"))
+    assert "Settings" not in text
+    assert "times as fast here" not in text
+
+
+def test_the_lectures_note_is_true() -> None:
+    """With the zoo's settings three of five runs each reached the target."""
+    rows = read_rows(PUBLISHED / "lecture" / "zoo-LunarLander-v3.csv", RunRow)
+    for name in ("eduppo", "ppo"):
+        finals = [row.final_mean for row in rows if (row.algorithm, row.settings, row.env) == (name, "zoo", "LunarLander-v3")]
+        assert (len(finals), sum(final >= 200.0 for final in finals)) == (5, 3)
+
+
 def test_longer_trainings_are_said() -> None:
     """A last rollout that makes 114,688 of 100,000 steps is said, one that makes 100,096 of them is not."""
     long = [replace(row("ppo", 0, 500.0), env="LunarLander-v3", steps=114_688, settings="zoo"), row("a2c", 0, 9.0)]
@@ -143,6 +183,7 @@ def test_a_band_is_the_mean_over_seeds_at_common_steps() -> None:
     assert found.mean.tolist() == [435.0, 450.0]
     assert (found.low <= found.mean).all() and (found.mean <= found.high).all()
     assert band(ROWS, POINTS, TASK, "ppo") is None
+    assert band(ROWS, [point("eduppo", 0, 50, 1.0), point("eduppo", 1, 60, 1.0)], TASK, "eduppo") is None
 
 
 def test_scores_of_several_environments() -> None:

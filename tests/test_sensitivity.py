@@ -206,6 +206,14 @@ def test_fanova_weighs_decades_evenly() -> None:
     assert found["learning_rate"] == pytest.approx(6 / 7, abs=0.05)
 
 
+def test_fanova_weighs_powers_of_two_evenly() -> None:
+    """A minibatch, drawn from powers of two, and λ that each give the score the same variance have equal shares."""
+    points = joint_points(256)
+    parts = [np.array([point["gae_lambda"] for point in points]), np.log2([point["batch_size"] for point in points])]
+    found = forest_shares(points, sum((part - part.mean()) / part.std() for part in parts), seed=0, trees=16)
+    assert found["batch_size"] == pytest.approx(found["gae_lambda"], abs=0.05)
+
+
 # -- the report ----------------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +229,15 @@ def study() -> tuple[list[RunRow], list[CurveRow]]:
             CurveRow(run.algorithm, run.env, run.settings, run.variant, run.seed, step, final, 0.0, 5) for step in (1, 2)
         ]
     return rows, points
+
+
+def test_report_of_a_study_that_has_just_begun() -> None:
+    """What has no rows yet is not spoken of."""
+    begun = [RANDOM_ROW, row(variant_of(BY_NAME["learning_rate"], 1e-5), 0, 100.0)]
+    for rows in ([RANDOM_ROW], begun):
+        text = pages.to_markdown(report.make_page(rows, [], "sensitivity-quick"))
+        assert not [word for word in ("collapse", "Sobol", "forests") if word in text]
+    assert "1e-05" in text
 
 
 def test_report_of_the_study() -> None:

@@ -238,8 +238,13 @@ def forest_shares(points: Sequence[dict[str, float]], scores: np.ndarray, seed: 
     def scaled(factor: Factor, value: float) -> float:
         return value if factor.scale == "linear" else float(np.log(value))
 
+    # Powers of two are drawn evenly: half a step beyond the first and the last makes all of them equally wide.
+    beyond = {factor.name: 0.5 * float(np.log(2.0)) if factor.scale == "power" else 0.0 for factor in FACTORS}
     distributions: dict[str, BaseDistribution] = {
-        factor.name: FloatDistribution(scaled(factor, factor.low), scaled(factor, factor.high)) for factor in FACTORS
+        factor.name: FloatDistribution(
+            scaled(factor, factor.low) - beyond[factor.name], scaled(factor, factor.high) + beyond[factor.name]
+        )
+        for factor in FACTORS
     }
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

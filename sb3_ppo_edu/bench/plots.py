@@ -241,7 +241,7 @@ def draw_bands(
     Draw learning curves of several algorithms, each with the interval of its mean over seeds.
 
     Curves differ in colour and in marker, for readers who don't see all colours. What falls far below random actions is cut
-    off, and the legend says whose.
+    off, and the legend says whose mean.
 
     :param title: what the picture is of
     :param bands: curve by name of the algorithm
@@ -251,7 +251,9 @@ def draw_bands(
         the order of ``bands``
     :return: the figure
     """
-    floor = random - BELOW_RANDOM * (target - random) if target is not None and random is not None else -np.inf
+    floor = -np.inf
+    if target is not None and random is not None and target > random:
+        floor = random - BELOW_RANDOM * (target - random)
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

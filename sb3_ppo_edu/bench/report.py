@@ -17,6 +17,7 @@ from sb3_ppo_edu.bench.rows import read_rows
 from sb3_ppo_edu.bench.runs import CurveRow, RunRow
 from sb3_ppo_edu.bench.sensitivity_report import sensitivity_lead, sensitivity_sections
 from sb3_ppo_edu.bench.statistics import aggregates
+from sb3_ppo_edu.bench.statistics.comparisons import Equivalence
 from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
 from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
 from sb3_ppo_edu.bench.words import NOTHING, in_words, interval, number
@@ -65,7 +66,7 @@ def make_page(rows: Sequence[RunRow], points: Sequence[CurveRow], name: str) -> 
         sections.append(together_section(rows, tasks))
     if not name.startswith("parity") and any(compare(rows, task, OURS, THEIRS) for task in tasks):
         sections.append(comparison_section(rows, tasks))
-    return Page(suite.title, lead(rows, tasks, suite), [*sections, method(rows, tasks)], made_by(rows, name))
+    return Page(suite.title, lead(rows, tasks, suite), [*sections, method(rows, tasks, suite.note)], made_by(rows, name))
 
 
 def plus_minus(summary: Summary) -> str:
@@ -93,6 +94,18 @@ def reaching(summary: Summary) -> str:
     return f"{text} [{share.low:.0%}, {share.high:.0%}]"
 
 
+def trained_for(summary: Summary) -> str:
+    """
+    Write how long runs trained.
+
+    :param summary: of an algorithm
+    :return: such as "40 s", or "40 s (2 of 5)" where only so many runs' times are known
+    """
+    if summary.seconds is None:
+        return NOTHING
+    return f"{number(summary.seconds)} s" + (f" ({summary.timed} of {summary.seeds})" if summary.timed < summary.seeds else "")
+
+
 def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[str]:
     """
     Say in plain words what the suite came to.
@@ -110,17 +123,21 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
         found.append(
             f'With `engine="autograd"` EduPPO ended with **the same bits** as SB3\'s PPO in {same} of {all_of_them} runs.'
         )
-    if any(len(algorithms_of(rows, task)) > len((OURS, REFERENCE_ENGINE, THEIRS, RANDOM)) for task in tasks):
+    if any(set(algorithms_of(rows, task)) - {OURS, REFERENCE_ENGINE, THEIRS, RANDOM} for task in tasks):
         found += [ranked(rows, task) for task in tasks]
-    tested = [task for task, comparison in pairs if comparison.test is not None]
+    tested = [(task, comparison, comparison.test) for task, comparison in pairs if comparison.test is not None]
     if tested:
-        equal = [task.env + why_equal(found) for task, found in pairs if found.test is not None and found.test.equivalent]
+        equal = [task.env + why_equal(comparison, test) for task, comparison, test in tested if test.equivalent]
+        other = [task.env for task, _, test in tested if test.low > test.margin or test.high < -test.margin]
+        unclear = len(tested) - len(equal) - len(other)
         listed = f" ({', '.join(equal)})" if equal else ""
-        rest = "" if len(equal) == len(tested) else "; in the others the seeds differ too much among themselves to tell"
-        found.append(
+        parts = [
             f'EduPPO as it comes (`engine="auto"`) is shown to learn **as well as SB3\'s PPO** within the stated margins in '
-            f"{len(equal)} of {len(tested)} environments{listed}{rest}.{in_less_time([one for _, one in pairs])}"
-        )
+            f"{len(equal)} of {len(tested)} environments{listed}",
+            *([f"in {in_words(other)} it is shown to differ"] if other else []),
+            *([f"in {unclear} the seeds differ too much among themselves to tell"] if unclear else []),
+        ]
+        found.append(f"{'; '.join(parts)}.{in_less_time([one for _, one in pairs])}")
     return found + what_is_missing(rows, tasks, suite)
 
 
@@ -135,18 +152,18 @@ def ranked(rows: Sequence[RunRow], task: Task) -> str:
     means = {name: float(np.mean([row.final_mean for row in of_task(rows, task, name)])) for name in algorithms_of(rows, task)}
     best_first = sorted(means, key=lambda name: -means[name])
     listed = ", ".join(f"{ALGORITHMS[name].title} {number(means[name])}" for name in best_first)
-    return f"**{task.env}**, mean final return after {number(task.steps)} steps: {listed}."
+    return f"**{task.env}**, mean final return after {number(task.steps)} steps, the last rollout completed: {listed}."
 
 
-def why_equal(found: Comparison) -> str:
+def why_equal(found: Comparison, test: Equivalence) -> str:
     """
     Say which equivalence is not one of statistics.
 
-    :param found: the comparison, with its test
+    :param found: the comparison
+    :param test: its test
     :return: a few words, or nothing
     """
-    assert found.test is not None
-    if found.test.low < found.test.high:
+    if test.low < 0.0 or test.high > 0.0:
         return ""
     return " with the same bits" if found.same_bits == found.seeds else " with one return in all runs"
 
@@ -158,13 +175,13 @@ def in_less_time(comparisons: Sequence[Comparison]) -> str:
     :param comparisons: with SB3's PPO
     :return: a sentence, or nothing if no run's time is known
     """
-    speeds = [f"{one.speed:.1f}" for one in comparisons if one.speed is not None]
+    speeds = sorted(one.speed for one in comparisons if one.speed is not None)
     if not speeds:
         return ""
-    ordered = sorted(speeds, key=float)
-    span = ordered[0] if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
-    where = "" if len(speeds) == len(comparisons) else f", where both times are known ({len(speeds)} of {len(comparisons)})"
-    return f" It trained {span} times as fast here{where}."
+    low, high = number(speeds[0], 1), number(speeds[-1], 1)
+    timed, pairs = sum(one.timed for one in comparisons), sum(one.seeds for one in comparisons)
+    where = "" if timed == pairs else f", where the times of both are known ({timed} of {pairs} pairs of runs)"
+    return f" It trained {low if low == high else f'{low} to {high}'} times as fast here{where}."
 
 
 def what_is_missing(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[str]:
@@ -242,7 +259,8 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
                 number(found.variation, 2),
                 NOTHING if found.early is None else f"{found.early:.0%}",
                 number(found.forgetting),
-                *(NOTHING if name == RANDOM else f"{number(seconds)} s" for seconds in (found.seconds, found.processor)),
+                NOTHING if name == RANDOM else trained_for(found),
+                NOTHING if name == RANDOM else f"{number(found.processor)} s",
             ]
         )
     bands = {ALGORITHMS[name].title: curve for name in names if (curve := band(rows, points, task, name)) is not None}
@@ -372,12 +390,13 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     }
     envs: dict[str, list[str]] = {}
     for task in tasks:
-        for name in sorted({row.settings for row in of_task(rows, task) if row.algorithm != RANDOM}):
+        # Random actions have no settings, but those that are held are held by this package's.
+        for name in sorted({row.settings for row in of_task(rows, task) if (row.algorithm, row.settings) != (RANDOM, "zoo")}):
             envs.setdefault(name, []).append(task.env)
     found = " and ".join(
         words[name] + (f" on {', '.join(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items())
     )
-    found = f"Settings: {found}."
+    found = f"Settings: {found}." if found else ""
     for task in tasks:
         if task.env in envs.get("own", ()):
             repeats = action_repeat(load_hyperparameters(task.env).get("env_wrapper"))
@@ -386,6 +405,10 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
                     f" On {task.env} an action is held for {repeats} steps of the environment: {number(task.steps)} "
                     f"decisions, which are what is counted here, are at most {number(repeats * task.steps)} of its steps."
                 )
+    for task in tasks:
+        made_for = int(load_hyperparameters(task.env).get("n_timesteps", task.steps)) if task.env in envs.get("own", ()) else 0
+        if made_for and abs(made_for - task.steps) > 0.1 * task.steps:
+            found += f" On {task.env} they are made for {number(made_for)} steps, not the {number(task.steps)} here."
     return found + other_budgets(rows, [task for task in tasks if task.env in envs.get("zoo", ())])
 
 
@@ -434,12 +457,13 @@ def last_rollouts(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     return f" The last rollout is completed, which makes the steps {'; '.join(found)}." if found else ""
 
 
-def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
+def method(rows: Sequence[RunRow], tasks: Sequence[Task], note: str) -> Section:
     """
     Say how the numbers came about.
 
     :param rows: all rows
     :param tasks: environments that have rows
+    :param note: what else is to be known of the suite
     :return: the section
     """
     episodes = sorted({row.final_episodes for row in rows})
@@ -460,6 +484,7 @@ def method(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
             "**IQM** is the mean of the middle half of the seeds, of all if they are three or fewer; its interval is a "
             "bootstrap over seeds, which with few of them is too narrow. The interval of the share that reaches the target is "
             "Wilson's, 95%.",
+            *([note] if note else []),
             f"Rows: [{RUNS_FILE}]({RUNS_FILE}), [{CURVES_FILE}]({CURVES_FILE}).",
         ],
     )

@@ -104,7 +104,7 @@ class RunRow:
     :param final_episodes: their number
     :param fingerprint: of the final parameters' bits
     :param train_seconds: wall clock of training without the evaluations
-    :param train_cpu_seconds: processor time of the same; nan in rows from before it was measured
+    :param train_cpu_seconds: processor time of the same; nan in published rows from before it was measured
     :param cpu_seconds: processor time of the process, training and evaluations
     :param threads: torch threads
     :param overrides: settings that replaced others, as JSON

@@ -34,9 +34,9 @@ def sensitivity_sections(rows: Sequence[RunRow], points: Sequence[CurveRow], tas
     found = {task: effects_of(rows, task) for task in tasks}
     return [
         ranking_section(found),
-        *(settings_section(rows, task) for task in tasks),
-        rate_section(rows, tasks),
-        collapse_section(rows, points, tasks),
+        *(settings_section(rows, task) for task in tasks if any(levels_of(rows, task, factor) for factor in FACTORS)),
+        *rate_section(rows, tasks),
+        *collapse_section(rows, points, tasks),
         method_section(rows),
     ]
 
@@ -156,29 +156,31 @@ def settings_section(rows: Sequence[RunRow], task: Task) -> Section:
     return Section(task.env, (), Table(header, lines, names=2), picture)
 
 
-def rate_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
+def rate_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> list[Section]:
     """
     Show the lecture's picture of return against learning rate.
 
     :param rows: all rows
     :param tasks: environments that have rows
-    :return: the section
+    :return: the section, or none without rows
     """
     panels = {task.env: panel for task in tasks if (panel := panel_of(rows, task, RATE)) is not None}
+    if not panels:
+        return []
     figure = draw_one_setting("A sweet spot: score against learning rate", panels)
     caption = "Score of the final policy against the learning rate; dotted: SB3's default"
     text = ["Too low, and the steps do not suffice; too high, and the policy is destroyed. In between lies the sweet spot."]
-    return Section("Learning rate", text, None, Picture("learning-rate.png", figure, caption))
+    return [Section("Learning rate", text, None, Picture("learning-rate.png", figure, caption))]
 
 
-def collapse_section(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> Section:
+def collapse_section(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> list[Section]:
     """
     Show the lecture's demonstration: a policy that collapses at a learning rate of 0.1.
 
     :param rows: all rows
     :param points: all evaluations during training
     :param tasks: environments that have rows
-    :return: the section
+    :return: the section, or none until both learning rates are run
     """
     task = tasks[0]
     bands = {}
@@ -187,18 +189,20 @@ def collapse_section(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: 
         found = band(own, points, task, OURS)
         if found is not None:
             bands[f"learning rate {value:g}"] = found
+    if len(bands) < 2:
+        return []
     random = [row.final_mean for row in rows if (row.env, row.algorithm) == (task.env, RANDOM)]
     first = [
         f"{name}: {number(curve.mean[0])} after {number(curve.steps[0])} steps and {number(curve.mean[-1])} at the end"
         for name, curve in bands.items()
     ]
     text = [
-        f"Mean returns in {task.env} with a {'; with a '.join(first)}; of random actions: {number(float(np.mean(random)))}.",
+        f"Mean returns in {task.env}: {'; '.join(first)}; random actions: {number(float(np.mean(random)))}.",
         f"Clipping does not prevent the collapse at {COLLAPSE:g}: it removes the gradient of a ratio that has left the "
         "interval, which Adam's steps of that size leave at once; the data says nothing about a policy so far off.",
     ]
     figure = draw_bands(f"{task.env}: a policy that collapses", bands, task.target, float(np.mean(random)))
-    return Section("Collapse", text, None, Picture("collapse.png", figure, f"{task.env}: learning with two learning rates"))
+    return [Section("Collapse", text, None, Picture("collapse.png", figure, f"{task.env}: learning with two learning rates"))]
 
 
 def method_section(rows: Sequence[RunRow]) -> Section:
@@ -208,17 +212,23 @@ def method_section(rows: Sequence[RunRow]) -> Section:
     :param rows: all rows
     :return: the section
     """
-    envs = {row.env for row in rows}
-    joint = sorted({len([row for row in rows if (row.env, row.variant) == (env, JOINT)]) for env in envs})
+    found = {row.env: 0 for row in rows}
+    for row in rows:
+        found[row.env] += row.variant == JOINT
+    numbers = sorted(set(found.values()) - {0})
+    joint = (
+        f" The joint design is a scrambled Sobol sequence over the ranges of the ranking ({' or '.join(map(str, numbers))} "
+        "runs in each environment, with different seeds)."
+        if numbers
+        else ""
+    )
     return Section(
         "How it was measured",
         [
             "EduPPO with SB3's default settings, no normalisation; the network is SB3's too. One setting at a time takes "
-            "each of its values while the others stay. The joint design is a scrambled Sobol sequence over the ranges of the "
-            f"ranking ({' or '.join(map(str, joint))} runs in each environment, with different seeds). Returns are those of "
-            "the final policy, deterministic, over 30 episodes; scores put random actions at 0 and the target at 1, and worse "
-            "than random counts as 0.",
-            "With few seeds the intervals, a bootstrap over seeds, are too narrow. Those of the importances come from forests "
-            "grown on resampled runs.",
+            f"each of its values while the others stay.{joint} Returns are those of the final policy, deterministic, over 30 "
+            "episodes; scores put random actions at 0 and the target at 1, and worse than random counts as 0.",
+            "With few seeds the intervals, a bootstrap over seeds, are too narrow."
+            + (" Those of the importances come from forests grown on resampled runs." if numbers else ""),
         ],
     )

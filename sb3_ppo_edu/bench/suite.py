@@ -98,7 +98,10 @@ def read_result(folder: Path, run: Run) -> Result | None:
     if record.get("run") != asdict(run):
         found = {key: value for key, value in (record.get("run") or {}).items() if value != asdict(run).get(key)}
         raise ValueError(f"{path}: it is of another run ({found}), expected {run}; move it away, or name another folder")
-    return Result.from_json(json.dumps(record["result"]))
+    try:
+        return Result.from_json(json.dumps(record.get("result")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; another version has made it: move it away, or name another folder") from error
 
 
 def keep_result(folder: Path, run: Run, result: Result) -> None:

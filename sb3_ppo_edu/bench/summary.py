@@ -31,6 +31,7 @@ class Summary(NamedTuple):
     :param early: mean share of early evaluations that are not worse than the one before, or None without a curve
     :param forgetting: mean of best minus final evaluation, or None without a curve
     :param seconds: median of :func:`training_time`, or None if no run's is known
+    :param timed: runs of which it is known
     :param processor: seconds of a processor that a run takes, evaluations included, median
     """
 
@@ -45,6 +46,7 @@ class Summary(NamedTuple):
     early: float | None
     forgetting: float | None
     seconds: float | None
+    timed: int
     processor: float
 
 
@@ -57,6 +59,7 @@ class Comparison(NamedTuple):
     :param same_bits: seeds of which both end with the same parameters to the bit
     :param seeds: seeds that both have
     :param speed: median over seeds of the second's :func:`training_time` over the first's, or None if unknown
+    :param timed: seeds of which both times are known
     """
 
     test: comparisons.Equivalence | None
@@ -64,6 +67,7 @@ class Comparison(NamedTuple):
     same_bits: int
     seeds: int
     speed: float | None
+    timed: int
 
 
 def training_time(row: RunRow) -> float | None:
@@ -96,8 +100,10 @@ def speed_ratio(ours: RunRow, theirs: RunRow) -> float | None:
 
     :param ours: a run
     :param theirs: another
-    :return: the second's over the first's, or None if either is unknown or nothing
+    :return: the second's over the first's, or None if either is unknown or nothing, or they are times of two kinds
     """
+    if math.isnan(ours.train_cpu_seconds) != math.isnan(theirs.train_cpu_seconds):
+        return None
     one, other = training_time(ours), training_time(theirs)
     return other / one if one and other else None
 
@@ -157,6 +163,7 @@ def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, al
     learned = [curve for row in own if (curve := curve_of(points, row))[0]]
     reaching = sorted(found for curve in learned if (found := curves.steps_to_threshold(*curve, task.target)) is not None)
     half = -(-len(own) // 2)
+    times = [training_time(row) for row in own]
     return Summary(
         algorithm,
         len(own),
@@ -168,7 +175,8 @@ def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, al
         curves.coefficient_of_variation(finals) if len(own) > 1 else None,
         float(np.mean([curves.early_improvement(*curve) for curve in learned if len(curve[0]) > 1])) if learned else None,
         float(np.mean([curves.forgetting(*curve) for curve in learned])) if learned else None,
-        median_or_none(training_time(row) for row in own),
+        median_or_none(times),
+        sum(time is not None for time in times),
         float(np.median([row.cpu_seconds for row in own])),
     )
 
@@ -191,6 +199,7 @@ def compare(rows: Sequence[RunRow], task: Task, first: str, second: str) -> Comp
     pairs = [(row, by_seed[row.seed]) for row in ours if row.seed in by_seed]
     same_bits = sum(one.fingerprint == other.fingerprint for one, other in pairs)
     test = comparisons.equivalence(*finals, margin=task.margin) if min(map(len, finals)) > 1 else None
+    speeds = [speed_ratio(one, other) for one, other in pairs]
     improvement = comparisons.improvement_interval(*finals)
     if same_bits == len(ours) == len(theirs):  # the same policies: nothing to estimate
         test = comparisons.Equivalence(0.0, 0.0, 0.0, 0.0, task.margin, True)
@@ -200,7 +209,8 @@ def compare(rows: Sequence[RunRow], task: Task, first: str, second: str) -> Comp
         improvement,
         same_bits,
         len(pairs),
-        median_or_none(speed_ratio(one, other) for one, other in pairs),
+        median_or_none(speeds),
+        sum(speed is not None for speed in speeds),
     )
 
 
@@ -235,12 +245,14 @@ def band(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, algorit
     :param points: all evaluations during training
     :param task: the environment
     :param algorithm: key of the algorithm
-    :return: the curve with its 95% interval, or None without evaluations; at the steps that all seeds have
+    :return: the curve with its 95% interval at the steps that all seeds have, or None if there are none
     """
     found = [curve for row in of_task(rows, task, algorithm) if (curve := curve_of(points, row))[0]]
     if not found:
         return None
     common = sorted(set.intersection(*(set(steps) for steps, _ in found)))
+    if not common:
+        return None
     returns = np.array([[dict(zip(*curve, strict=True))[step] for step in common] for curve in found])
     drawn = np.random.default_rng(0).integers(len(returns), size=(2_000, len(returns)))
     low, high = aggregates.percentile_interval(returns[drawn].mean(axis=1), 0.95)

@@ -23,6 +23,16 @@ ON_SAVE_ERROR = ("raise", "warn")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def ending(number: int) -> BaseException:
+    """
+    Say how a signal ends the training.
+
+    :param number: SIGINT or SIGTERM
+    :return: ``KeyboardInterrupt``, or an exit with the usual code of 143
+    """
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
 class ExactCheckpoint(BaseCallback):
     """
     Save all that decides a training's future, so that ``EduPPO.resume`` goes on as if it had never been interrupted.
@@ -82,7 +92,7 @@ class ExactCheckpoint(BaseCallback):
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         """Remember a signal; a second one is not waited for."""
         if self.stop is not None:
-            raise KeyboardInterrupt
+            raise ending(number)
         self.stop = number
 
     def _on_step(self) -> bool:
@@ -99,10 +109,8 @@ class ExactCheckpoint(BaseCallback):
         """
         if self.due or self.stop is not None:
             self.save()
-        if self.stop == signal.SIGINT:
-            raise KeyboardInterrupt
         if self.stop is not None:
-            raise SystemExit(128 + self.stop)
+            raise ending(self.stop)
 
     def failed(self) -> None:
         """Make a checkpoint before an exception of a callback ends the training. The model calls it at the step's end."""

@@ -71,6 +71,7 @@ from sb3_ppo_edu.runs import (
     write_evaluation,
 )
 from sb3_ppo_edu.version import __version__
+from sb3_ppo_edu.workers import WorkerError
 
 DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
 LEARNING_CURVE_FILE = "learning_curve.png"
@@ -446,9 +447,15 @@ def train_until_stopped(run: Run, console: Console, group: Group | None = None) 
             learn(run, [stop, *progress], group)
     except KeyboardInterrupt:
         stop.requested = True
-    except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError) as error:
-        print(f"sb3-edu train: error: {error}", file=sys.stderr)
-        exit_code = FAILED
+    except SystemExit as ended:
+        if ended.code != 128 + signal.SIGTERM:
+            raise
+        stop.requested, stop.signal = True, signal.SIGTERM  # as an exact checkpoint ends the training
+    except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError, WorkerError) as error:
+        # A signal to all processes, as clusters send it, ends those that this one waits for.
+        if not stop.requested:
+            print(f"sb3-edu train: error: {error}", file=sys.stderr)
+            exit_code = FAILED
     finally:
         for bar in progress:
             bar.close()

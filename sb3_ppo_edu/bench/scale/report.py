@@ -387,7 +387,7 @@ def projection_section(rows: Sequence[ScaleRow]) -> Section:
         f"({met}). Assumed: each process has a core of its own; between machines 10 Gbit/s and {LATENCY * 1e6:.0f} µs a "
         "message, averaged by recursive halving and doubling; within a machine as measured for two, times the logarithm of "
         "their number. What two processes were measured to take beyond these parts, such as waiting for the slower one, is "
-        "added, times that logarithm: shared out to two, the table is the measurement above.",
+        "added, times that logarithm, so that for two the table says no more than the measurement above.",
         "Shared out, the same training is cut into ever smaller minibatches, whose updates and meetings soon take all the "
         f"time. What grows with the processes keeps {ENVS} environments and minibatches of {BATCH} in each: that is another "
         "training, with rollouts and minibatches as many times as large.",
