@@ -208,6 +208,19 @@ def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
     assert json.loads(named.overrides) == {**json.loads(TINY), "gamma": 0.9}
 
 
+def test_a_result_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    """A row that lacks what today's rows have: the message names the file and what to do with it."""
+    run_suite(tmp_path, [tiny("random")], here)
+    (path,) = tmp_path.rglob("result.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["result"]["row"]["train_cpu_seconds"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    for table in tmp_path.glob("*.csv"):
+        table.unlink()
+    with pytest.raises(ValueError, match=r"result\.json: .*train_cpu_seconds.*another version has made it: move it away"):
+        run_suite(tmp_path, [tiny("random")], here)
+
+
 def test_a_result_of_other_settings_is_not_taken(tmp_path: Path) -> None:
     """A folder made with other settings is refused by name instead of being mixed in."""
     run_suite(tmp_path, [tiny("random")], here)
