@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import socket
+import statistics
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -113,6 +114,18 @@ def test_quoted_scores_are_the_benchmarks() -> None:
     for constant, algorithm in (("EDUPPO", "eduppo"), ("SB3", "ppo")):
         scores = {int(row["seed"]): float(row["final_mean"]) for row in runs if row["algorithm"] == algorithm}
         assert f"{constant} = np.array({[scores[seed] for seed in range(5)]})" in source
+
+
+def test_other_quoted_results_are_the_benchmarks() -> None:
+    """What lesson 08 and the errata say of this package's settings on LunarLander is what the rows come to."""
+    with (PROJECT / "benchmarks" / "lecture" / "runs.csv").open(encoding="utf-8", newline="") as file:
+        runs = [row for row in csv.DictReader(file) if row["env"] == "LunarLander-v3"]
+    quoted = [(NOTEBOOKS / path).read_text(encoding="utf-8") for path in ("sources/08_honest_benchmarks.py", "errata.md")]
+    for algorithm in ("eduppo", "ppo"):
+        scores = [float(row["final_mean"]) for row in runs if row["algorithm"] == algorithm]
+        assert len(scores) == 5
+        assert min(scores) > 200.0
+        assert all(f"{statistics.mean(scores):.0f} ± {statistics.stdev(scores):.0f}" in text for text in quoted)
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))

@@ -405,10 +405,13 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
                     f" On {task.env} an action is held for {repeats} steps of the environment: {number(task.steps)} "
                     f"decisions, which are what is counted here, are at most {number(repeats * task.steps)} of its steps."
                 )
+    others = []
     for task in tasks:
         made_for = int(load_hyperparameters(task.env).get("n_timesteps", task.steps)) if task.env in envs.get("own", ()) else 0
         if made_for and abs(made_for - task.steps) > 0.1 * task.steps:
-            found += f" On {task.env} they are made for {number(made_for)} steps, not the {number(task.steps)} here."
+            others.append(f"{number(made_for)} on {task.env} ({number(task.steps)} here)")
+    if others:
+        found += f" This package's are made for other numbers of steps: {', '.join(others)}."
     return found + other_budgets(rows, [task for task in tasks if task.env in envs.get("zoo", ())])
 
 
@@ -452,9 +455,9 @@ def last_rollouts(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
             if most > 1.01 * task.steps:
                 titles.setdefault(most, []).append(ALGORITHMS[name].title)
         if titles:
-            listed = ", ".join(f"{number(steps)} by {in_words(names)}" for steps, names in titles.items())
-            found.append(f"on {task.env} {listed}")
-    return f" The last rollout is completed, which makes the steps {'; '.join(found)}." if found else ""
+            listed = ", ".join(f"{number(steps)} of {in_words(names)}" for steps, names in titles.items())
+            found.append(f"{listed} on {task.env}")
+    return f" The last rollout is completed, which makes more steps: {'; '.join(found)}." if found else ""
 
 
 def method(rows: Sequence[RunRow], tasks: Sequence[Task], note: str) -> Section:
