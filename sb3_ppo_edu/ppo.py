@@ -506,8 +506,9 @@ class EduPPO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         """Build policy, buffer, schedules and engine. ``load`` calls it again after restoring the attributes."""
         for name in SCHEDULES:
-            # What load was given in place of the saved schedule; the constructor has read its own.
-            if getattr(self, name) is not None:
+            # What load was given in place of the saved schedule; the constructor has read its own. Functions are let through:
+            # the zoo's enjoy puts one that is 0 in place of the clip range, which it does not need.
+            if isinstance(getattr(self, name), (str, int, float)):
                 setattr(self, name, _schedule(name, getattr(self, name)))
         super()._setup_model()
         self.clip_range = FloatSchedule(self.clip_range)

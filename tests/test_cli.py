@@ -576,7 +576,7 @@ def test_run_of_a_blind_environment_cannot_be_filmed(tmp_path: Path, capsys: pyt
         (signal.SIGINT, 130, []),
         (signal.SIGTERM, 143, []),
         (signal.SIGTERM, 143, ["--checkpoint-freq", "100000000"]),
-        (signal.SIGTERM, 143, ["--vec-env", "subproc"]),
+        (signal.SIGTERM, 143, ["--vec-env", "subproc", "--n-envs", "1"]),
     ],
 )
 def test_interrupted_training_is_saved(number: int, exit_code: int, flags: list[str], tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def nobody(runs: Sequence[Run]) -> Iterator[Done]:
 
 def without_clocks(rows: list[RunRow]) -> list[RunRow]:
     """Rows but for what differs between two equal runs."""
-    return [replace(row, train_seconds=0.0, cpu_seconds=0.0) for row in rows]
+    return [replace(row, train_seconds=0.0, train_cpu_seconds=0.0, cpu_seconds=0.0) for row in rows]
 
 
 # -- one run -------------------------------------------------------------------------------------------------------------

@@ -447,6 +447,8 @@ def test_a_missing_package_is_named(
 
 def test_packages_that_do_not_fit_are_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A name that the zoo imports and an installed package no longer has is reported as that, without a traceback."""
+    # Whole first: its packages need that module themselves when they are imported.
+    importlib.import_module("rl_zoo3")
     monkeypatch.setitem(sys.modules, "huggingface_sb3.push_to_hub", None)
     assert zoo.main(["push_to_hub", "--env", "CartPole-v1", "-f", "logs", "-orga", "me"]) == 2
     assert "and the packages installed here do not fit: import of huggingface_sb3.push_to_hub" in capsys.readouterr().err

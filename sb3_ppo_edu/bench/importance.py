@@ -21,7 +21,7 @@ from sb3_ppo_edu.bench.statistics.aggregates import RESAMPLES, Interval, bootstr
 TREES = 64
 """Trees of a fANOVA's forest."""
 
-RESAMPLED_FORESTS, RESAMPLED_TREES = 100, 16
+RESAMPLED_FORESTS, RESAMPLED_TREES = 50, 16
 """Resamples of the joint design, each with a smaller forest of its own."""
 
 ENOUGH = 16
