@@ -54,7 +54,14 @@ SUITES = {
     ),
     "lander": Suite("LunarLander in fifty thousand steps", LANDER, lander_runs, 20, "sb3-edu bench learn --suite lander"),
     "peers": Suite("EduPPO among other algorithms", PEERS, peer_runs, 3, "sb3-edu bench learn --suite peers"),
-    "parity": Suite("EduPPO is SB3's PPO", PARITY, parity_runs(PARITY), 5, "sb3-edu bench parity"),
+    "parity": Suite(
+        "EduPPO is SB3's PPO",
+        PARITY,
+        parity_runs(PARITY),
+        5,
+        "sb3-edu bench parity",
+        "LunarLander-v3 has twenty seeds because with its first five equivalence was not shown (−25, 90% interval −68 to 19).",
+    ),
     "parity-quick": Suite("EduPPO is SB3's PPO: a first look", QUICK, parity_runs(QUICK), 5, "sb3-edu bench parity --quick"),
     "sensitivity": Suite(
         "What PPO is sensitive to", TASKS, lambda seeds: sensitivity_runs(TASKS, seeds, 64), 3, "sb3-edu bench sensitivity"

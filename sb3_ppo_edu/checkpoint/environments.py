@@ -235,6 +235,7 @@ def restore_single(env: gym.Env, state: dict[str, Any], replay: bool = True) -> 
         how = f"{RESET}: it was about to"
     elif state["offered"] is not None and recorder is not None:
         env.reset()
+        # What was offered came from get_state, whose environments have both methods; gymnasium's type knows neither.
         bare.set_state(state["offered"])  # type: ignore[attr-defined]
         recorder._observation = state["record"]["observation"]
         how = OFFERED

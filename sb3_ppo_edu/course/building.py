@@ -14,9 +14,11 @@ import re
 from collections.abc import Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+# It comes without types, and there are none elsewhere.
 import jupytext  # type: ignore[import-untyped]
 import nbformat
 from packaging.requirements import Requirement
@@ -173,7 +175,7 @@ def build(folder: Path) -> list[Path]:
         path.unlink()
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, lambda place, text=text: place.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
     return list(files)
 
 
