@@ -68,17 +68,51 @@ def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th
     if type(rollout_buffer) is not RolloutBuffer:
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         return
+    rollout_buffer.advantages = _advantages(rollout_buffer, rollout_buffer.values, last_values, dones)
+    rollout_buffer.returns = rollout_buffer.advantages + rollout_buffer.values
+
+
+def recompute_returns_and_advantage(
+    rollout_buffer: RolloutBuffer, values: NDArray[np.float32], last_values: th.Tensor, dones: NDArray[np.bool_]
+) -> None:
+    """
+    Compute advantages and targets once more, with other values. Those that the buffer stores stay what they were.
+
+    Rewards stay as well, and with them what was added where a time limit ended an episode.
+
+    :param rollout_buffer: SB3's own buffer, full, in the order in which an epoch has put it: one environment after the other
+    :param values: of its observations, in the same order, shape ``(n_envs * n_steps,)``
+    :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
+    :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
+    """
+    by_step = np.ascontiguousarray(values.reshape(rollout_buffer.n_envs, rollout_buffer.buffer_size).T)
+    advantages = _advantages(rollout_buffer, by_step, last_values, dones)
+    rollout_buffer.advantages = rollout_buffer.swap_and_flatten(advantages)
+    rollout_buffer.returns = rollout_buffer.swap_and_flatten(advantages + by_step)
+
+
+def _advantages(
+    rollout_buffer: RolloutBuffer, values: NDArray[np.float32], last_values: th.Tensor, dones: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """
+    Estimate the advantages of a rollout.
+
+    :param rollout_buffer: gives rewards, ends of episodes and discounts
+    :param values: shape ``(n_steps, n_envs)``
+    :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
+    :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
+    :return: shape ``(n_steps, n_envs)``
+    """
     # SB3 stores whether a step *begins* an episode: one step later than whether the step before ended one.
     ends = np.concatenate([rollout_buffer.episode_starts[1:], dones[None].astype(np.float32)])
-    rollout_buffer.advantages = generalized_advantage_estimate(
+    return generalized_advantage_estimate(
         rollout_buffer.rewards,
-        rollout_buffer.values,
+        values,
         ends,
         last_values.cpu().numpy().flatten(),
         rollout_buffer.gamma,
         rollout_buffer.gae_lambda,
     )
-    rollout_buffer.returns = rollout_buffer.advantages + rollout_buffer.values
 
 
 MAX_OBSERVATION_PARTS = 512

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
@@ -34,6 +34,7 @@ from sb3_ppo_edu.buffers import (
     QUANTILES,
     add_transition,
     compute_returns_and_advantage,
+    recompute_returns_and_advantage,
     rollout_statistics,
     share_at_bounds,
 )
@@ -100,6 +101,7 @@ class UpdateRecord:
     :param epoch_starts: index of each epoch's first minibatch
     :param grad_norms: global gradient norm before clipping, of every step taken
     :param stopped_in: index of the epoch in which the KL rule stopped the update, or None
+    :param collected: the rollout's first advantages and returns, where they have been estimated anew
     """
 
     minibatches: list[MinibatchStatistics] = field(default_factory=list)
@@ -107,6 +109,7 @@ class UpdateRecord:
     epoch_starts: list[int] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
     stopped_in: int | None = None
+    collected: tuple[np.ndarray, np.ndarray] | None = None
 
     def begin_epoch(self) -> None:
         """Begin an epoch."""
@@ -258,6 +261,9 @@ class EduPPO(OnPolicyAlgorithm):
     :param kl_stop_factor: slack of ``target_kl``, > 0 (1.5 in Spinning Up and SB3); needs ``target_kl``
     :param advantage_normalization: with the moments of each "minibatch" (SB3) or of the whole rollout ("batch", the lecture)
     :param clip_advantage: bound of the absolute advantages after normalisation, > 0, or None
+    :param recompute_advantages: estimate advantages and returns anew before each epoch but the first, with the value function
+        as it is by then (recommended by Andrychowicz et al. 2020, https://arxiv.org/abs/2006.05990, section 3.5), so that
+        later epochs don't learn what the first has made out of date. Needs one of SB3's own rollout buffers
     :param action_distribution: for Box actions, "gaussian" (clipped at the bounds, SB3), "tanh_gaussian" or "beta" (both
         within the bounds), see :mod:`sb3_ppo_edu.distributions`
     :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
@@ -326,6 +332,7 @@ class EduPPO(OnPolicyAlgorithm):
         kl_stop_factor: float = KL_STOP_FACTOR,
         advantage_normalization: AdvantageNormalization = "minibatch",
         clip_advantage: float | None = None,
+        recompute_advantages: bool = False,
         action_distribution: ActionDistribution = "gaussian",
         log_std_bounds: tuple[float, float] | None = None,
         compile: bool = False,
@@ -350,6 +357,7 @@ class EduPPO(OnPolicyAlgorithm):
         self.kl_stop_factor = kl_stop_factor
         self.advantage_normalization = advantage_normalization
         self.clip_advantage = clip_advantage
+        self.recompute_advantages = recompute_advantages
         self.log_std_bounds = log_std_bounds
         self.compile = compile
         self.micro_batch_size = micro_batch_size
@@ -409,6 +417,7 @@ class EduPPO(OnPolicyAlgorithm):
         """
         check_flag("normalize_advantage", self.normalize_advantage)
         check_flag("use_sde", use_sde)
+        check_flag("recompute_advantages", self.recompute_advantages)
         check_flag("compile", self.compile)
         check_flag("bf16", self.bf16)
         check_choice("engine", self.engine, ("auto", "autograd", "fused"))
@@ -511,6 +520,11 @@ class EduPPO(OnPolicyAlgorithm):
             if isinstance(getattr(self, name), (str, int, float)):
                 setattr(self, name, _schedule(name, getattr(self, name)))
         super()._setup_model()
+        if self.recompute_advantages and type(self.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer):
+            raise ValueError(
+                f"recompute_advantages=True with rollout_buffer_class={type(self.rollout_buffer).__name__}: expected SB3's "
+                "RolloutBuffer or DictRolloutBuffer, whose order is known; use one of the two"
+            )
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
@@ -795,6 +809,8 @@ class EduPPO(OnPolicyAlgorithm):
         engine, settings, record = self._current_engine(), self._update_settings(), UpdateRecord()
 
         for epoch in range(self.n_epochs):
+            if epoch > 0 and self.recompute_advantages:
+                settings = self._recompute_advantages(engine, record)
             record.begin_epoch()
             for minibatch in engine.minibatches(self.rollout_buffer, self.batch_size):
                 try:
@@ -813,7 +829,44 @@ class EduPPO(OnPolicyAlgorithm):
             if record.stopped_in is not None:
                 break
 
+        if record.collected is not None:
+            # What is logged, such as the explained variance, is of the values that the actions were taken with.
+            self.rollout_buffer.advantages, self.rollout_buffer.returns = record.collected
         self._log_update(record, settings)
+
+    def _recompute_advantages(self, engine: Engine, record: UpdateRecord) -> UpdateSettings:
+        """
+        Estimate the rollout's advantages and returns with the value function as it is now.
+
+        :param engine: gives the values
+        :param record: keeps the first estimates
+        :return: settings of the next epoch: the moments of all advantages are others
+        """
+        buffer = self.rollout_buffer
+        if record.collected is None:
+            record.collected = (buffer.advantages, buffer.returns)
+        self.policy.set_training_mode(False)
+        values = np.empty(buffer.buffer_size * buffer.n_envs, dtype=np.float32)
+        size = self.micro_batch_size or self.batch_size
+        for start in range(0, len(values), size):
+            rows = slice(start, start + size)
+            values[rows] = engine.value(self._rows(buffer.observations, rows)).cpu().numpy()[:, 0]
+        last_values = engine.value(self._as_tensor(cast(Any, self._last_obs)))
+        recompute_returns_and_advantage(buffer, values, last_values, cast(np.ndarray, self._last_episode_starts))
+        self.policy.set_training_mode(True)
+        return self._update_settings()
+
+    def _rows(self, observations: np.ndarray | dict[str, np.ndarray], rows: slice) -> PyTorchObs:
+        """
+        Take some of a rollout's observations.
+
+        :param observations: of the rollout buffer
+        :param rows: which
+        :return: tensors with memory of their own: the bits of a matrix product may depend on where an array begins
+        """
+        if isinstance(observations, dict):
+            return {name: th.from_numpy(part[rows]).clone().to(self.device) for name, part in observations.items()}
+        return th.from_numpy(observations[rows]).clone().to(self.device)
 
     def _update_settings(self) -> UpdateSettings:
         """

@@ -11,7 +11,12 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_ppo_edu import buffers
-from sb3_ppo_edu.buffers import add_transition, compute_returns_and_advantage, shuffled_minibatches
+from sb3_ppo_edu.buffers import (
+    add_transition,
+    compute_returns_and_advantage,
+    recompute_returns_and_advantage,
+    shuffled_minibatches,
+)
 
 STEPS = 13
 OBSERVATIONS: dict[str, spaces.Space] = {
@@ -134,3 +139,27 @@ def test_dict_buffers_keep_their_methods() -> None:
     assert sorted(minibatch.observations["a"][:, 0].tolist()) == [0.0, 1.0]
     # The buffer's own defaults are gamma 0.99 and lambda 1: returns of 1 and 1 + 0.99.
     assert sorted(minibatch.returns.tolist()) == pytest.approx([1.0, 1.99])
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_advantages_of_other_values_are_those_of_a_rollout_that_had_them(n_envs: int) -> None:
+    """
+    Computed once more after an epoch, they are those of SB3's buffer filled with the other values, to the bit.
+
+    The values that the buffer stores stay: value clipping is around those that the actions were taken with.
+    """
+    theirs, ours = filled_buffers("box", "box", n_envs)
+    generator = np.random.default_rng(1)
+    theirs.values[:] = generator.normal(size=theirs.values.shape)
+    values = theirs.swap_and_flatten(theirs.values)[:, 0]
+    last_values = th.as_tensor(generator.normal(size=(n_envs, 1)), dtype=th.float32)
+    dones = generator.random(n_envs) < 0.5
+    theirs.compute_returns_and_advantage(last_values, dones)
+    for _ in shuffled_minibatches(ours, 5):
+        pass
+    old_values, old_returns = ours.values.copy(), ours.returns.copy()
+    recompute_returns_and_advantage(ours, values, last_values, dones)
+    np.testing.assert_array_equal(ours.advantages, theirs.swap_and_flatten(theirs.advantages))
+    np.testing.assert_array_equal(ours.returns, theirs.swap_and_flatten(theirs.returns))
+    np.testing.assert_array_equal(ours.values, old_values)
+    assert np.abs(ours.returns - old_returns).max() > 0.1

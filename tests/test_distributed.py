@@ -70,7 +70,7 @@ def run(name: str, folder: Path, what: str = "found", **given: Any) -> list[dict
     "given",
     [
         {"engine": "fused"},
-        {"engine": "autograd", "advantage_normalization": "batch", "ent_coef": 0.01},
+        {"engine": "autograd", "advantage_normalization": "batch", "recompute_advantages": True, "ent_coef": 0.01},
         {"engine": "fused", "micro_batch_size": 8, "clip_range_vf": 0.2},
     ],
 )
@@ -198,7 +198,7 @@ def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
 
 def settings_file(folder: Path) -> Path:
     """Write settings of a short training."""
-    block = {"n_timesteps": 16_000, "normalize": True, "n_envs": 4, "n_steps": 32, "batch_size": 64, "n_epochs": 2}
+    block = {"n_timesteps": 8_000, "normalize": True, "n_envs": 4, "n_steps": 32, "batch_size": 64, "n_epochs": 2}
     path = folder / "settings.yml"
     path.write_text(yaml.safe_dump({"Pendulum-v1": block}), encoding="utf-8")
     return path

@@ -467,7 +467,7 @@ def test_an_inverse_tanh_misses_the_ratio_by_orders_of_magnitude() -> None:
     "arguments",
     [
         {"ent_coef": 0.01, "clip_range_vf": 0.2},
-        {"action": "discrete", "advantage_normalization": "batch"},
+        {"action": "discrete", "advantage_normalization": "batch", "recompute_advantages": True},
         {"action": "discrete", "normalize_advantage": False, "target_kl": 0.01},
         {"n_epochs": 3, "policy_kwargs": {"optimizer_class": th.optim.Adam}},
     ],

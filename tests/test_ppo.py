@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule, explained_variance
 
 import sb3_ppo_edu.ppo
@@ -50,6 +52,7 @@ def update_by_hand(
     advantage_normalization: str = "minibatch",
     clip_advantage: float = math.inf,
     log_std_bounds: tuple[float, float] = (-math.inf, math.inf),
+    recompute_advantages: bool = False,
 ) -> dict[str, th.Tensor]:
     """
     PPO's whole update on a copy of the policy, transition by transition in the paper's notation, with plain SGD.
@@ -60,7 +63,10 @@ def update_by_hand(
     policy, data = copy.deepcopy(model.policy), transitions(model)
     log_std: Any = policy.log_std
     everything = data["advantages"].flatten()
-    for _ in range(N_EPOCHS):
+    for epoch in range(N_EPOCHS):
+        if recompute_advantages and epoch > 0:
+            data |= estimates_by_hand(model, policy, data["observations"])
+            everything = data["advantages"].flatten()
         permutation = np.random.permutation(len(everything))
         for start in range(0, len(everything), BATCH_SIZE):
             chosen = permutation[start : start + BATCH_SIZE]
@@ -96,6 +102,24 @@ def update_by_hand(
     return {name: parameter.detach() for name, parameter in policy.named_parameters()}
 
 
+def estimates_by_hand(model: EduPPO, policy: ActorCriticPolicy, observations: th.Tensor) -> dict[str, th.Tensor]:
+    """Advantages and returns of each environment's steps, from the last to the first, with the values of a policy."""
+    buffer, n_envs = model.rollout_buffer, model.n_envs
+    with th.no_grad():
+        values = policy.predict_values(observations).numpy().reshape(n_envs, -1)
+        beyond = policy.predict_values(th.as_tensor(model._last_obs)).numpy().flatten()
+    advantages = np.zeros_like(values)
+    for i in range(n_envs):
+        next_value, ended, following = beyond[i], bool(model._last_episode_starts[i]), 0.0  # type: ignore[index]
+        for t in reversed(range(buffer.buffer_size)):
+            goes_on = 0.0 if ended else 1.0
+            delta = buffer.rewards[t, i] + goes_on * model.gamma * next_value - values[i, t]
+            following = delta + goes_on * model.gamma * model.gae_lambda * following
+            advantages[i, t] = following
+            next_value, ended = values[i, t], bool(buffer.episode_starts[t, i])
+    return {"advantages": th.as_tensor(advantages.flatten()), "returns": th.as_tensor((advantages + values).flatten())}
+
+
 EXTRAS: dict[str, dict[str, Any]] = {
     "dual_clip": {"dual_clip": 1.05},
     "vf_clip_mode-max": {"clip_range_vf": 0.2, "vf_clip_mode": "max"},
@@ -105,6 +129,8 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "ent_coef": {"ent_coef": 0.3},
     "vf_coef": {"vf_coef": 0.05},
     "log_std_bounds": {"log_std_bounds": (-0.02, 0.02)},
+    "recompute_advantages": {"recompute_advantages": True},
+    "recompute_advantages-batch": {"recompute_advantages": True, "advantage_normalization": "batch"},
     "all": {
         "dual_clip": 1.2,
         "clip_range_vf": 0.2,
@@ -113,6 +139,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
         "advantage_normalization": "batch",
         "ent_coef": 0.02,
         "log_std_bounds": (-1.0, 0.1),
+        "recompute_advantages": True,
     },
 }
 
@@ -146,6 +173,30 @@ def test_each_extra_does_what_its_docstring_says(extra: str, engine: EngineName)
     np.random.seed(5)
     model.train()
     assert largest_difference(parameters_of(model), expected) < 2e-5
+
+
+def test_what_is_logged_is_of_the_values_that_acted() -> None:
+    """With ``recompute_advantages`` the explained variance and the advantages' moments are still those of the rollout."""
+    model = make_model(n_envs=2, learning_rate=0.1, batch_size=BATCH_SIZE, n_epochs=N_EPOCHS, recompute_advantages=True)
+    recorder = record(model)
+    collect(model)
+    data = {name: value.numpy().flatten() for name, value in transitions(model).items() if name != "observations"}
+    model.train()
+    model.logger.dump()
+    (row,) = recorder.rows
+    assert row["train/explained_variance"] == pytest.approx(explained_variance(data["values"], data["returns"]), rel=1e-5)
+    assert row["train/advantage_mean"] == pytest.approx(data["advantages"].mean(), abs=1e-6)
+    assert row["train/advantage_std"] == pytest.approx(data["advantages"].std(), rel=1e-5)
+
+
+def test_other_buffers_have_no_advantages_to_recompute() -> None:
+    """Only of SB3's own buffers is it known how an epoch leaves them."""
+
+    class Own(RolloutBuffer):
+        """One of one's own."""
+
+    with pytest.raises(ValueError, match="recompute_advantages=True with rollout_buffer_class=Own: expected SB3's"):
+        make_model(recompute_advantages=True, rollout_buffer_class=Own)
 
 
 def test_coefficients_may_be_schedules() -> None:
@@ -400,6 +451,7 @@ WRONG: list[Wrong] = [
     ({"normalize_advantage": 1}, ("normalize_advantage=1", "True or False")),
     ({"use_sde": "yes"}, ("use_sde='yes'", "True or False")),
     ({"compile": 1}, ("compile=1", "True or False")),
+    ({"recompute_advantages": 1}, ("recompute_advantages=1", "True or False")),
     ({"sde_sample_freq": "x"}, ("sde_sample_freq='x'", "integer ≥ -1")),
     ({"stats_window_size": 0}, ("stats_window_size=0", "integer ≥ 1")),
     ({"seed": "x"}, ("seed='x'", "integer ≥ 0")),
@@ -501,6 +553,7 @@ def test_save_and_load_keep_every_extra(tmp_path: Path) -> None:
         "kl_stop_factor": 2.5,
         "advantage_normalization": "batch",
         "clip_advantage": 2.0,
+        "recompute_advantages": True,
         "action_distribution": "tanh_gaussian",
         "log_std_bounds": (-2.0, 0.5),
         "target_kl": 0.5,
@@ -705,6 +758,7 @@ SWITCHED_ON: dict[str, Any] = {
     "kl_stop_factor": 2.0,
     "advantage_normalization": "batch",
     "clip_advantage": 3.0,
+    "recompute_advantages": True,
     "ent_coef": "lin_0.01",
     "vf_coef": "lin_0.5",
 }
