@@ -1,9 +1,12 @@
 """Search settings under which EduPPO lands on the moon after 50,000 environment steps.
 
-``python benchmarks/lunarlander/search.py --env LunarLander-v3 --minutes 60`` tries settings (Optuna's TPE) on the seeds
-1000, 1001, …, which no report uses, and appends every trial to ``search-LunarLander-v3.csv`` beside this file. A trial goes
-on to its next seed only if it is among the better ones so far. Several of these processes may run at once, and a later one
-goes on where the earlier ones stopped: they share a study in ``runs/search/``.
+``python benchmarks/lunarlander/search.py --env LunarLander-v3 --minutes 60`` tries settings (Optuna's TPE), each on eight
+seeds of its own from 30,000 on, which no report uses, and appends every trial to ``search-LunarLander-v3.csv`` beside this
+file. A trial goes on to its next seeds only if it is among the better ones so far. Several of these processes may run at
+once, and a later one goes on where the earlier ones stopped: they share a study in ``runs/search/``.
+
+The files ``search-without-…`` and the one of LunarLanderContinuous-v3 are of earlier versions of this search: without the
+mirror, and without ``recompute_advantages``. They had the seeds 1000 to 1007 for all trials.
 """
 
 from __future__ import annotations
@@ -32,51 +35,44 @@ from sb3_ppo_edu.envs.wrappers import ActionRepeat, LanderSymmetry
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 STEPS = 50_000
-FIRST_SEED, SEEDS = 1000, 8
-EVALUATION_EPISODES = 50
+FIRST_SEED, SEEDS = 30_000, 8
+EVALUATION_EPISODES = 30
 EVALUATION_SEED = 500_000
-LOWEST, HIGHEST = -200.0, 270.0
-"""Returns count within these bounds, so that one crash or one lucky seed does not decide."""
+N_ENVS = 8
+LOWEST, HIGHEST = 100.0, 230.0
+"""Returns count within these bounds: what a run has beyond them does not make up for another that fails."""
+PRUNING = {1: 0.1, 2: 0.3, 4: 0.5, 6: 0.6}
+"""After so many seeds a trial ends if it is below this quantile of those that have come as far."""
 
 BEGIN: dict[str, Any] = {
     "action_repeat": 4,
-    "n_envs": 8,
     "rollout": 256,
     "batch_size": 32,
-    "n_epochs": 27,
-    "learning_rate": 2.3e-4,
-    "schedule": "constant",
-    "clip_range": 0.207,
-    "one_minus_gamma": 0.0187,
-    "one_minus_lambda": 0.0679,
-    "ent_coef": 0.037,
-    "vf_coef": 0.758,
-    "max_grad_norm": 0.739,
+    "n_epochs": 26,
+    "learning_rate": 3e-4,
+    "schedule": "linear",
+    "clip_range": 0.29,
+    "one_minus_gamma": 0.017,
+    "one_minus_lambda": 0.093,
+    "ent_coef": 0.035,
+    "ent_schedule": "constant",
+    "vf_coef": 0.65,
+    "max_grad_norm": 0.8,
     "width": 64,
     "activation": "tanh",
     "advantage_normalization": "minibatch",
+    "recompute_advantages": True,
     "log_std_init": -0.5,
     "action_distribution": "gaussian",
 }
-CONTINUOUS_BEGIN: dict[str, Any] = {
-    "action_repeat": 5,
-    "rollout": 512,
-    "batch_size": 16,
-    "n_epochs": 8,
-    "learning_rate": 3.35e-4,
-    "clip_range": 0.353,
-    "one_minus_gamma": 0.0063,
-    "one_minus_lambda": 0.0513,
-    "ent_coef": 0.0073,
-    "vf_coef": 0.727,
-    "max_grad_norm": 1.525,
-    "width": 128,
-    "activation": "relu",
-    "advantage_normalization": "batch",
-    "log_std_init": 0.0,
-    "action_distribution": "tanh_gaussian",
-}
-"""The best of a search before the wrapper for the symmetry; the search begins with them."""
+"""In the middle of what a first try with ``recompute_advantages`` found good; the search begins with them."""
+OTHERS: list[dict[str, Any]] = [
+    {"action_repeat": 3},
+    {"action_repeat": 3, "rollout": 384, "n_epochs": 24, "learning_rate": 4e-4, "clip_range": 0.16, "ent_coef": 0.021},
+    {"action_repeat": 3, "rollout": 512, "n_epochs": 36},
+    {"recompute_advantages": False},
+]
+"""Changes of them that are tried next."""
 
 
 def suggest(trial: optuna.Trial, env_id: str) -> dict[str, Any]:
@@ -89,21 +85,22 @@ def suggest(trial: optuna.Trial, env_id: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {
         "action_repeat": trial.suggest_categorical("action_repeat", [3, 4, 5]),
-        "n_envs": trial.suggest_categorical("n_envs", [8, 16]),
-        "rollout": trial.suggest_categorical("rollout", [256, 512]),
+        "rollout": trial.suggest_categorical("rollout", [128, 256, 384, 512]),
         "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
-        "n_epochs": trial.suggest_int("n_epochs", 8, 30),
+        "n_epochs": trial.suggest_int("n_epochs", 8, 36),
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
         "schedule": trial.suggest_categorical("schedule", ["constant", "linear"]),
         "clip_range": trial.suggest_float("clip_range", 0.1, 0.4),
         "gamma": 1.0 - trial.suggest_float("one_minus_gamma", 5e-3, 4e-2, log=True),
         "gae_lambda": 1.0 - trial.suggest_float("one_minus_lambda", 1e-2, 0.15, log=True),
-        "ent_coef": trial.suggest_float("ent_coef", 3e-4, 0.05, log=True),
+        "ent_coef": trial.suggest_float("ent_coef", 3e-3, 0.06, log=True),
+        "ent_schedule": trial.suggest_categorical("ent_schedule", ["constant", "linear"]),
         "vf_coef": trial.suggest_float("vf_coef", 0.2, 1.0, log=True),
         "max_grad_norm": trial.suggest_float("max_grad_norm", 0.3, 3.0, log=True),
-        "width": trial.suggest_categorical("width", [64, 128, 256]),
+        "width": trial.suggest_categorical("width", [64, 128]),
         "activation": trial.suggest_categorical("activation", ["tanh", "relu"]),
         "advantage_normalization": trial.suggest_categorical("advantage_normalization", ["minibatch", "batch"]),
+        "recompute_advantages": trial.suggest_categorical("recompute_advantages", [False, True]),
     }
     if env_id == "LunarLanderContinuous-v3":
         found["log_std_init"] = trial.suggest_float("log_std_init", -1.0, 0.3)
@@ -140,8 +137,8 @@ def train(env_id: str, settings: dict[str, Any], seed: int) -> tuple[EduPPO, Vec
     :param seed: seed of the run
     :return: the model and its environments
     """
-    n_envs, rate, clip = settings["n_envs"], settings["learning_rate"], settings["clip_range"]
-    normalized = VecNormalize(make_envs(env_id, n_envs, seed, settings), gamma=settings["gamma"])
+    rate, entropy = settings["learning_rate"], settings["ent_coef"]
+    normalized = VecNormalize(make_envs(env_id, N_ENVS, seed, settings), gamma=settings["gamma"])
     policy_kwargs: dict[str, Any] = {
         "net_arch": [settings["width"]] * 2,
         "activation_fn": {"tanh": nn.Tanh, "relu": nn.ReLU}[settings["activation"]],
@@ -149,22 +146,22 @@ def train(env_id: str, settings: dict[str, Any], seed: int) -> tuple[EduPPO, Vec
     distribution = settings.get("action_distribution", "gaussian")
     if distribution != "beta" and "log_std_init" in settings:
         policy_kwargs["log_std_init"] = settings["log_std_init"]
-    linear = settings["schedule"] == "linear"
     model = EduPPO(
         "MlpPolicy",
         normalized,
-        n_steps=settings["rollout"] // n_envs,
+        n_steps=settings["rollout"] // N_ENVS,
         batch_size=settings["batch_size"],
         n_epochs=settings["n_epochs"],
-        learning_rate=f"lin_{rate}" if linear else rate,  # type: ignore[arg-type]
-        clip_range=clip,
+        learning_rate=f"lin_{rate}" if settings["schedule"] == "linear" else rate,  # type: ignore[arg-type]
+        clip_range=settings["clip_range"],
         gamma=settings["gamma"],
         gae_lambda=settings["gae_lambda"],
-        ent_coef=settings["ent_coef"],
+        ent_coef=f"lin_{entropy}" if settings["ent_schedule"] == "linear" else entropy,  # type: ignore[arg-type]
         vf_coef=settings["vf_coef"],
         max_grad_norm=settings["max_grad_norm"],
         policy_kwargs=policy_kwargs,
         advantage_normalization=settings["advantage_normalization"],
+        recompute_advantages=settings["recompute_advantages"],
         action_distribution=distribution,
         seed=seed,
         device="cpu",
@@ -196,7 +193,7 @@ def judge(
 
 def is_behind(study: optuna.Study, number: int, runs: int, mean: float) -> bool:
     """
-    Tell whether a trial is not among the best third after as many runs.
+    Tell whether a trial is not among the better ones after as many runs.
 
     :param study: all trials
     :param number: number of this one
@@ -209,7 +206,7 @@ def is_behind(study: optuna.Study, number: int, runs: int, mean: float) -> bool:
         for other in study.trials
         if other.number != number and runs in other.intermediate_values
     ]
-    return len(others) >= 5 and mean < float(np.quantile(others, 0.67))
+    return len(others) >= 5 and runs in PRUNING and mean < float(np.quantile(others, PRUNING[runs]))
 
 
 def main() -> None:
@@ -229,8 +226,8 @@ def main() -> None:
         sampler=optuna.samplers.TPESampler(multivariate=True, group=True, n_startup_trials=16, constant_liar=True),
     )
     if not study.trials:
-        for changes in (BEGIN, {**BEGIN, **CONTINUOUS_BEGIN}):
-            study.enqueue_trial(changes)
+        for changes in ({}, *OTHERS):
+            study.enqueue_trial({**BEGIN, **changes})
     table = Path(__file__).with_name(f"search-{given.env}.csv")
 
     def objective(trial: optuna.Trial) -> float:
@@ -240,19 +237,20 @@ def main() -> None:
         finals: list[float] = []
         start = time.perf_counter()
         try:
-            for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
+            for seed in range(FIRST_SEED + trial.number * SEEDS, FIRST_SEED + (trial.number + 1) * SEEDS):
                 try:
                     returns = judge(given.env, settings, *train(given.env, settings, seed))
-                    finals.append(float(np.clip(returns.mean(), LOWEST, HIGHEST)))
+                    finals.append(float(returns.mean()))
                 except ValueError:
                     finals.append(LOWEST)
-                trial.report(float(np.mean(finals)), len(finals))
-                if len(finals) < SEEDS and is_behind(study, trial.number, len(finals), float(np.mean(finals))):
+                score = float(np.clip(finals, LOWEST, HIGHEST).mean())
+                trial.report(score, len(finals))
+                if len(finals) < SEEDS and is_behind(study, trial.number, len(finals), score):
                     raise optuna.TrialPruned
         finally:
             row = {
                 "trial": trial.number,
-                "mean": round(float(np.mean(finals or [LOWEST])), 1),
+                "score": round(float(np.clip(finals or [LOWEST], LOWEST, HIGHEST).mean()), 1),
                 "runs": len(finals),
                 "finals": " ".join(f"{value:.0f}" for value in finals),
                 "seconds": round(time.perf_counter() - start, 1),
@@ -265,7 +263,7 @@ def main() -> None:
                     writer.writeheader()
                 writer.writerow(row)
             print(row, flush=True)
-        return float(np.mean(finals))
+        return score
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study.optimize(objective, timeout=60.0 * given.minutes)
