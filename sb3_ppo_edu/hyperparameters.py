@@ -36,21 +36,22 @@ ZOO_KEYS = (
 RUN_ARGUMENTS = ("env", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model")
 
 
-def bundled_file() -> Path:
-    """Return the path of the settings that come with the package.
+def bundled_file(name: str = "eduppo.yml") -> Path:
+    """Return the path of settings that come with the package.
 
     An installed package carries them in its own ``hyperparams`` folder; in a checkout that folder is its sibling.
 
-    :return: the path of ``eduppo.yml``
+    :param name: of the file: ``eduppo.yml``, or ``shared.yml`` for those that SB3's PPO can have as well
+    :return: its path
     :raises FileNotFoundError: if it is in neither place (a broken installation)
     """
     package = Path(__file__).resolve().parent
-    candidates = [folder / "hyperparams" / "eduppo.yml" for folder in (package, package.parent)]
+    candidates = [folder / "hyperparams" / name for folder in (package, package.parent)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(
-        f"eduppo.yml: expected it at {candidates[0]} (installed) or {candidates[1]} (checkout), found neither; "
+        f"{name}: expected it at {candidates[0]} (installed) or {candidates[1]} (checkout), found neither; "
         "reinstall sb3-ppo-edu"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import gymnasium as gym
 import pytest
 import torch
 import yaml
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
@@ -106,12 +108,24 @@ def test_values_are_ready_for_use() -> None:
     assert (cheetah, type(cheetah)) == (1_000_000, int)
 
 
-@pytest.mark.parametrize("env_id", ["LunarLander-v3", "LunarLanderContinuous-v3"])
-def test_the_landers_settings_stay_within_fifty_thousand_steps(env_id: str) -> None:
+@pytest.mark.parametrize(
+    ("env_id", "file"),
+    [("LunarLander-v3", "eduppo.yml"), ("LunarLanderContinuous-v3", "eduppo.yml"), ("LunarLander-v3", "shared.yml")],
+)
+def test_the_landers_settings_stay_within_fifty_thousand_steps(env_id: str, file: str) -> None:
     """Whole rollouts of decisions, times the steps that each is held for, are at most 50,000 environment steps."""
-    settings = load_hyperparameters(env_id)
+    settings = load_hyperparameters(env_id, bundled_file(file))
     assert settings["n_timesteps"] % (settings["n_envs"] * settings["n_steps"]) == 0
     assert 45_000 < settings["n_timesteps"] * action_repeat(settings["env_wrapper"]) <= 50_000
+
+
+def test_shared_settings_are_those_that_sb3s_ppo_takes() -> None:
+    """Each block of ``shared.yml`` has arguments of SB3's PPO alone, and stands beside one that goes beyond them."""
+    theirs = {*inspect.signature(PPO.__init__).parameters, *ZOO_KEYS}
+    blocks, own = read_blocks(bundled_file("shared.yml")), read_blocks(bundled_file())
+    for env_id, block in blocks.items():
+        assert set(block) <= theirs
+        assert not set(own[env_id]) <= theirs, f"{env_id}: SB3's PPO takes EduPPO's own settings: no need for others"
 
 
 def test_a_checkout_and_an_installed_package_find_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_every_algorithm_finds_its_settings(algorithm: str) -> None:
     [
         ({"algorithm": "ppq"}, "algorithm 'ppq': expected one of"),
         ({"env": "CartPole-v9"}, "CartPole-v9"),
-        ({"settings": "mine"}, "settings 'mine': expected 'zoo', 'own' or 'defaults'"),
+        ({"settings": "mine"}, "settings 'mine': expected 'zoo', 'own', 'shared' or 'defaults'"),
         ({"algorithm": "a2c", "settings": "own"}, "settings 'own' with algorithm 'a2c'"),
         ({"steps": 0}, "steps=0: expected a positive integer"),
     ],

@@ -2,7 +2,8 @@
 
 ``python benchmarks/lunarlander/refine.py --env LunarLander-v3 n_steps=16 n_epochs=27,clip_range=0.2`` trains EduPPO with the
 settings of ``hyperparams/eduppo.yml`` and each change of them, of one setting or of several, and writes the mean returns of
-the final policies to ``refine-LunarLander-v3.csv`` beside this file. What is in that file already is not trained again.
+the final policies to ``refine-LunarLander-v3.csv`` beside this file. ``--trials 7 12`` has those of the search instead, and
+``--settings shared`` begins with ``hyperparams/shared.yml``. What is in the file already is not trained again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 # Read when numpy is imported: on small matrices several threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,45 +22,118 @@ import numpy as np
 import torch as th
 import yaml
 
+from sb3_ppo_edu.bench.algorithms import FILES
 from sb3_ppo_edu.bench.learning import LANDER
 from sb3_ppo_edu.bench.runs import Run, execute
+from sb3_ppo_edu.hyperparameters import bundled_file, load_hyperparameters
 
-FIRST_SEED, SEEDS = 2000, 32
+FIRST_SEED, SEEDS = 2000, 64
+STEPS, N_ENVS = 50_000, 8
 EPISODES = 50
 TARGET = 200.0
 
 
-def train(env_id: str, steps: int, change: str, seed: int) -> float:
+def changes_of(change: str) -> dict[str, Any]:
+    """
+    Read a change.
+
+    :param change: such as "ent_coef=0.018"
+    :return: settings by name
+    """
+    parts = [part.partition("=") for part in change.split(",")]
+    return {name: yaml.safe_load(value) for name, _, value in parts}
+
+
+def settings_of(trial: dict[str, str]) -> dict[str, Any]:
+    """
+    Turn a trial of the search into settings as ``hyperparams/`` has them.
+
+    :param trial: its row
+    :return: settings by name
+    """
+    repeat, rollout = int(trial["action_repeat"]), int(trial["rollout"])
+    width, activation = int(trial["width"]), {"tanh": "Tanh", "relu": "ReLU"}[trial["activation"]]
+    wrappers = [{"sb3_ppo_edu.envs.wrappers.ActionRepeat": {"repeat": repeat}}, "sb3_ppo_edu.envs.wrappers.LanderSymmetry"]
+    numbers = ("clip_range", "gamma", "gae_lambda", "vf_coef", "max_grad_norm")
+    return {
+        "n_timesteps": STEPS // repeat // rollout * rollout,
+        "env_wrapper": wrappers,
+        "n_envs": N_ENVS,
+        "n_steps": rollout // N_ENVS,
+        "batch_size": int(trial["batch_size"]),
+        "n_epochs": int(trial["n_epochs"]),
+        "learning_rate": scheduled(trial["learning_rate"], trial["schedule"]),
+        "ent_coef": scheduled(trial["ent_coef"], trial["ent_schedule"]),
+        "advantage_normalization": trial["advantage_normalization"],
+        "recompute_advantages": trial["recompute_advantages"] == "True",
+        "policy_kwargs": f"dict(net_arch=[{width}, {width}], activation_fn=nn.{activation})",
+        **{name: float(trial[name]) for name in numbers},
+    }
+
+
+def scheduled(value: str, schedule: str) -> float | str:
+    """
+    Write a number that may fall.
+
+    :param value: where it begins
+    :param schedule: "constant" or "linear"
+    :return: the number, or such as "lin_0.1"
+    """
+    return f"lin_{value}" if schedule == "linear" else float(value)
+
+
+def train(env_id: str, steps: int, settings: str, change: str, overrides: dict[str, Any], seed: int) -> float:
     """
     Train once.
 
     :param env_id: environment id
     :param steps: decisions
-    :param change: such as "ent_coef=0.018"
+    :param settings: what is changed: "own" or "shared"
+    :param change: name of the change
+    :param overrides: the change
     :param seed: of the run
     :return: mean return of the final policy, deterministic
     """
-    parts = [part.partition("=") for part in change.split(",")]
-    overrides = json.dumps({name: yaml.safe_load(value) for name, _, value in parts})
-    run = Run("eduppo", env_id, seed, steps, "own", change, overrides, evaluations=1, eval_episodes=1, final_episodes=EPISODES)
+    text = json.dumps(overrides, sort_keys=True)
+    run = Run("eduppo", env_id, seed, steps, settings, change, text, evaluations=1, eval_episodes=1, final_episodes=EPISODES)
     return execute(run).row.final_mean
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """
+    Read a table.
+
+    :param path: of a CSV file
+    :return: its rows; none if there is no file
+    """
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def main() -> None:
     """Train with each change that the file does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", required=True, choices=[task.env for task in LANDER])
+    parser.add_argument("--settings", default="own", choices=list(FILES), help="what is changed (default: own)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"seeds of each, from {FIRST_SEED} on")
+    parser.add_argument("--trials", type=int, nargs="+", default=[], metavar="N", help="trials of the search")
     parser.add_argument("changes", nargs="*", metavar="NAME=VALUE", help="changes")
     given = parser.parse_args()
     th.set_num_threads(1)
-    (steps,) = (task.steps for task in LANDER if task.env == given.env)
-    table = Path(__file__).with_name(f"refine-{given.env}.csv")
-    done = [row["change"] for row in csv.DictReader(table.open(encoding="utf-8"))] if table.exists() else []
-    for change in given.changes:
-        if change in done:
+    folder = Path(__file__).parent
+    own = load_hyperparameters(given.env, bundled_file(FILES[given.settings]))
+    asked = {change: changes_of(change) for change in given.changes}
+    trials = {int(row["trial"]): row for row in read(folder / f"search-{given.env}.csv")}
+    asked |= {f"trial {number}": settings_of(trials[number]) for number in given.trials}
+    table = folder / f"refine-{'' if given.settings == 'own' else given.settings + '-'}{given.env}.csv"
+    for change, overrides in asked.items():
+        if change in [row["change"] for row in read(table)]:
             continue
-        finals = np.array([train(given.env, steps, change, FIRST_SEED + number) for number in range(given.seeds)])
+        steps = overrides.pop("n_timesteps", own["n_timesteps"])
+        seeds = range(FIRST_SEED, FIRST_SEED + given.seeds)
+        finals = np.array([train(given.env, steps, given.settings, change, overrides, seed) for seed in seeds])
         row = {
             "change": change,
             "seeds": len(finals),

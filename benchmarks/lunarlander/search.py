@@ -66,13 +66,28 @@ BEGIN: dict[str, Any] = {
     "action_distribution": "gaussian",
 }
 """In the middle of what a first try with ``recompute_advantages`` found good; the search begins with them."""
-OTHERS: list[dict[str, Any]] = [
-    {"action_repeat": 3},
-    {"action_repeat": 3, "rollout": 384, "n_epochs": 24, "learning_rate": 4e-4, "clip_range": 0.16, "ent_coef": 0.021},
-    {"action_repeat": 3, "rollout": 512, "n_epochs": 36},
-    {"recompute_advantages": False},
-]
-"""Changes of them that are tried next."""
+VARIED = (
+    "action_repeat",
+    "rollout",
+    "n_epochs",
+    "learning_rate",
+    "clip_range",
+    "one_minus_gamma",
+    "one_minus_lambda",
+    "ent_coef",
+    "vf_coef",
+    "max_grad_norm",
+)
+FOUND = (
+    (4, 256, 24, 2.94e-4, 0.279, 0.0168, 0.0941, 0.035, 0.572, 0.88),
+    (4, 256, 27, 3.27e-4, 0.291, 0.0215, 0.084, 0.0485, 0.748, 0.8),
+    (4, 256, 26, 4.68e-4, 0.266, 0.0089, 0.0807, 0.029, 0.642, 0.659),
+    (4, 256, 26, 2.59e-4, 0.323, 0.012, 0.1011, 0.0467, 0.747, 1.66),
+    (3, 384, 23, 4.01e-4, 0.156, 0.0178, 0.1164, 0.021, 0.894, 1.19),
+    (3, 384, 32, 2.88e-4, 0.211, 0.0215, 0.1005, 0.0378, 0.593, 1.22),
+    (3, 512, 36, 3.5e-4, 0.3, 0.0187, 0.0679, 0.037, 0.758, 0.739),
+)
+"""What else that first try found good; the search goes on with it, and with all but the recomputing."""
 
 
 def suggest(trial: optuna.Trial, env_id: str) -> dict[str, Any]:
@@ -223,10 +238,11 @@ def main() -> None:
         storage=storage,
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(multivariate=True, group=True, n_startup_trials=16, constant_liar=True),
+        sampler=optuna.samplers.TPESampler(multivariate=True, group=True, n_startup_trials=8, constant_liar=True),
     )
     if not study.trials:
-        for changes in ({}, *OTHERS):
+        found: list[dict[str, Any]] = [dict(zip(VARIED, values, strict=True)) for values in FOUND]
+        for changes in [{}, *found, {"recompute_advantages": False}]:
             study.enqueue_trial({**BEGIN, **changes})
     table = Path(__file__).with_name(f"search-{given.env}.csv")
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.arguments import parse_schedule
-from sb3_ppo_edu.hyperparameters import check_environment, load_hyperparameters, load_zoo_settings
+from sb3_ppo_edu.hyperparameters import bundled_file, check_environment, load_hyperparameters, load_zoo_settings
 
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "delta_std")
 """Arguments that the zoo's settings give as ``lin_x``."""
@@ -32,7 +32,7 @@ class Algorithm:
     :param settings: whose settings it takes: a file of the zoo
     :param actions: classes of action spaces that it can act in
     :param arguments: arguments beside those of the settings
-    :param own: whether it also takes this package's settings (``hyperparams/eduppo.yml``)
+    :param own: whether it also takes this package's settings (:data:`FILES`)
     """
 
     title: str
@@ -57,13 +57,17 @@ ALGORITHMS = {
     RANDOM: Algorithm("random actions", "", own=True),
 }
 
+FILES = {"own": "eduppo.yml", "shared": "shared.yml"}
+"""This package's settings: EduPPO's, and those that SB3's PPO can have as well where EduPPO's go beyond it."""
+
 
 def load_settings(algorithm: str, settings: str, env_id: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
     Find the settings of an algorithm for an environment.
 
     :param algorithm: key of :data:`ALGORITHMS`
-    :param settings: "zoo" for the zoo's, "own" for those of ``hyperparams/eduppo.yml``, "defaults" for the algorithm's own
+    :param settings: "zoo" for the zoo's, "own" for those of ``hyperparams/eduppo.yml``, "shared" for those of
+        ``hyperparams/shared.yml``, "defaults" for the algorithm's own
     :param env_id: Gymnasium id
     :param overrides: settings that replace those
     :return: arguments of the algorithm, and the zoo's keys for environments
@@ -73,10 +77,10 @@ def load_settings(algorithm: str, settings: str, env_id: str, overrides: Mapping
         raise ValueError(f"algorithm {algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
     known = ALGORITHMS[algorithm]
     check_actions(algorithm, env_id)
-    if settings == "own":
+    if settings in FILES:
         if not known.own:
-            raise ValueError(f"settings 'own' with algorithm {algorithm!r}: they are for PPO; use 'zoo'")
-        return load_hyperparameters(env_id, overrides=overrides)
+            raise ValueError(f"settings {settings!r} with algorithm {algorithm!r}: they are for PPO; use 'zoo'")
+        return load_hyperparameters(env_id, bundled_file(FILES[settings]), overrides)
     if settings == "zoo" and known.settings:
         try:
             return load_zoo_settings(known.settings, env_id, overrides)
@@ -84,7 +88,7 @@ def load_settings(algorithm: str, settings: str, env_id: str, overrides: Mapping
             raise ValueError(f"algorithm {algorithm!r}, settings 'zoo': {error}") from error
     if settings in ("zoo", "defaults"):
         return {"policy": "MlpPolicy", "normalize": False, **overrides}
-    raise ValueError(f"settings {settings!r}: expected 'zoo', 'own' or 'defaults'")
+    raise ValueError(f"settings {settings!r}: expected 'zoo', 'own', 'shared' or 'defaults'")
 
 
 def check_actions(algorithm: str, env_id: str) -> None:

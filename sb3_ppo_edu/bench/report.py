@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM, load_settings
+from sb3_ppo_edu.bench.algorithms import ALGORITHMS, FILES, RANDOM, load_settings
 from sb3_ppo_edu.bench.experiments import SUITES, Suite
 from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
@@ -22,7 +22,6 @@ from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
 from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
 from sb3_ppo_edu.bench.words import NOTHING, in_words, interval, number
 from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.hyperparameters import load_hyperparameters
 
 TITLES = [algorithm.title for algorithm in ALGORITHMS.values()]
 """All algorithms, in the order of the pictures' palette."""
@@ -385,6 +384,7 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     """
     words = {
         "own": "this package's (`hyperparams/eduppo.yml`)",
+        "shared": "this package's that SB3's PPO can have as well (`hyperparams/shared.yml`)",
         "zoo": "RL Baselines3 Zoo's",
         "defaults": "the algorithms' defaults",
     }
@@ -397,9 +397,10 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
         words[name] + (f" on {', '.join(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items())
     )
     found = f"Settings: {found}." if found else ""
+    packages = {env: load_settings(RANDOM, name, env, {}) for name in FILES for env in envs.get(name, ())}
     for task in tasks:
-        if task.env in envs.get("own", ()):
-            repeats = action_repeat(load_hyperparameters(task.env).get("env_wrapper"))
+        if task.env in packages:
+            repeats = action_repeat(packages[task.env].get("env_wrapper"))
             if repeats > 1:
                 found += (
                     f" On {task.env} an action is held for {repeats} steps of the environment: {number(task.steps)} "
@@ -407,7 +408,7 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
                 )
     others = []
     for task in tasks:
-        made_for = int(load_hyperparameters(task.env).get("n_timesteps", task.steps)) if task.env in envs.get("own", ()) else 0
+        made_for = int(packages[task.env].get("n_timesteps", task.steps)) if task.env in packages else 0
         if made_for and abs(made_for - task.steps) > 0.1 * task.steps:
             others.append(f"{number(made_for)} on {task.env} ({number(task.steps)} here)")
     if others:

@@ -45,7 +45,7 @@ class Run:
     :param env: Gymnasium id
     :param seed: of weights, actions and environments
     :param steps: environment steps
-    :param settings: "zoo", "own" (``hyperparams/eduppo.yml``) or "defaults"
+    :param settings: "zoo", "own" (``hyperparams/eduppo.yml``), "shared" (``hyperparams/shared.yml``) or "defaults"
     :param variant: name of the overrides, empty if there are none
     :param overrides: settings that replace those, as JSON with sorted keys
     :param evaluations: evaluations during training, evenly spaced
