@@ -58,9 +58,9 @@ SUITES = {
         lander_runs,
         20,
         "sb3-edu bench learn --suite lander",
-        "The seeds are 4,000 to 4,019, written down before the first of these runs. The settings were chosen on others "
-        "(`benchmarks/lunarlander`): those of LunarLander-v3 by a search from seed 30,000 on and a comparison on the seeds "
-        "2,000 to 2,063, those of LunarLanderContinuous-v3 by a search on the seeds 1,000 to 1,007.",
+        "The seeds are 4000 to 4019, written down before the first of these runs. The settings were chosen on others "
+        "(`benchmarks/lunarlander`): those of LunarLander-v3 by a search from seed 30000 on and a comparison on the seeds "
+        "2000 to 2063, those of LunarLanderContinuous-v3 by a search on the seeds 1000 to 1007.",
     ),
     "peers": Suite("EduPPO among other algorithms", PEERS, peer_runs, 3, "sb3-edu bench learn --suite peers"),
     "parity": Suite(

@@ -384,7 +384,7 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     """
     words = {
         "own": "this package's (`hyperparams/eduppo.yml`)",
-        "shared": "this package's that SB3's PPO can have as well (`hyperparams/shared.yml`)",
+        "shared": "those of this package that SB3's PPO can have as well (`hyperparams/shared.yml`)",
         "zoo": "RL Baselines3 Zoo's",
         "defaults": "the algorithms' defaults",
     }
@@ -394,7 +394,7 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
         for name in sorted({row.settings for row in of_task(rows, task) if (row.algorithm, row.settings) != (RANDOM, "zoo")}):
             envs.setdefault(name, []).append(task.env)
     found = " and ".join(
-        words[name] + (f" on {', '.join(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items())
+        words[name] + (f" on {in_words(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items())
     )
     found = f"Settings: {found}." if found else ""
     packages = {env: load_settings(RANDOM, name, env, {}) for name in FILES for env in envs.get(name, ())}
