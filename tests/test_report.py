@@ -147,7 +147,10 @@ def test_a_difference_is_not_called_noise() -> None:
 
 def test_own_settings_made_for_other_numbers_of_steps_are_said() -> None:
     """The lecture's half a million steps of LunarLander are ten times what its settings are made for; CartPole's are not."""
-    rows = [replace(row("eduppo", 0, 250.0), env=env) for env in ("LunarLander-v3", "CartPole-v1")]
+    rows = [
+        replace(row("eduppo", 0, 250.0), env=env, settings=settings)
+        for env, settings in (("LunarLander-v3", "shared"), ("CartPole-v1", "own"))
+    ]
     text = " ".join(pages.to_markdown(report.make_page(rows, [], "lecture")).split())
     assert "made for other numbers of steps: 16,640 on LunarLander-v3 (166,656 here)." in text
 
@@ -216,12 +219,12 @@ def test_scores_of_several_environments() -> None:
 
 
 def test_settings_and_held_actions_are_said() -> None:
-    """The lander's report says whose settings it has, and that 16,640 decisions are at most 49,920 environment steps."""
+    """The lander's report says whose settings it has, and that 12,288 decisions are at most 49,152 environment steps."""
     page = report.make_page([row("eduppo", 0, 210.0, env="LunarLander-v3")], [], "lander")
     text = page.sections[-1].text[0]
-    start = "Settings: this package's (`hyperparams/eduppo.yml`). On LunarLander-v3 an action is held for 3 steps"
+    start = "Settings: this package's (`hyperparams/eduppo.yml`). On LunarLander-v3 an action is held for 4 steps"
     assert text.startswith(start)
-    assert "16,640 decisions" in text and "49,920" in text
+    assert "12,288 decisions" in text and "49,152" in text
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", required=True, choices=[task.env for task in LANDER])
     parser.add_argument("--settings", default="own", choices=list(FILES), help="what is changed (default: own)")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"seeds of each, from {FIRST_SEED} on")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds of each (default: {SEEDS})")
+    parser.add_argument("--first", type=int, default=FIRST_SEED, help=f"the first of them (default: {FIRST_SEED})")
     parser.add_argument("--trials", type=int, nargs="+", default=[], metavar="N", help="trials of the search")
     parser.add_argument("changes", nargs="*", metavar="NAME=VALUE", help="changes")
     given = parser.parse_args()
@@ -129,13 +130,14 @@ def main() -> None:
     asked |= {f"trial {number}": settings_of(trials[number]) for number in given.trials}
     table = folder / f"refine-{'' if given.settings == 'own' else given.settings + '-'}{given.env}.csv"
     for change, overrides in asked.items():
-        if change in [row["change"] for row in read(table)]:
+        if (change, str(given.first)) in [(row["change"], row["first"]) for row in read(table)]:
             continue
         steps = overrides.pop("n_timesteps", own["n_timesteps"])
-        seeds = range(FIRST_SEED, FIRST_SEED + given.seeds)
+        seeds = range(given.first, given.first + given.seeds)
         finals = np.array([train(given.env, steps, given.settings, change, overrides, seed) for seed in seeds])
         row = {
             "change": change,
+            "first": given.first,
             "seeds": len(finals),
             "mean": round(float(finals.mean()), 1),
             "std": round(float(finals.std(ddof=1)), 1),

@@ -44,7 +44,7 @@ tenth of the target, or rather of 500 on CartPole. On LunarLander an action is h
 a million steps. The zoo's settings, made for a million, fall short of the target there in two of five seeds."""
 
 LANDER = (
-    Task("LunarLander-v3", 16_640, 200.0, 20.0),
+    Task("LunarLander-v3", 12_288, 200.0, 20.0),
     Task("LunarLanderContinuous-v3", 12_288, 200.0, 20.0),
 )
 """The activity's claim: to land after 50,000 steps of the environment, which are these numbers of decisions."""

@@ -393,9 +393,7 @@ def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
         # Random actions have no settings, but those that are held are held by this package's.
         for name in sorted({row.settings for row in of_task(rows, task) if (row.algorithm, row.settings) != (RANDOM, "zoo")}):
             envs.setdefault(name, []).append(task.env)
-    found = " and ".join(
-        words[name] + (f" on {in_words(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items())
-    )
+    found = " and ".join(words[name] + (f" on {in_words(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items()))
     found = f"Settings: {found}." if found else ""
     packages = {env: load_settings(RANDOM, name, env, {}) for name in FILES for env in envs.get(name, ())}
     for task in tasks:
