@@ -104,13 +104,14 @@ def update_by_hand(
 
 def estimates_by_hand(model: EduPPO, policy: ActorCriticPolicy, observations: th.Tensor) -> dict[str, th.Tensor]:
     """Advantages and returns of each environment's steps, from the last to the first, with the values of a policy."""
-    buffer, n_envs = model.rollout_buffer, model.n_envs
+    buffer, n_envs, starts = model.rollout_buffer, model.n_envs, model._last_episode_starts
+    assert starts is not None
     with th.no_grad():
         values = policy.predict_values(observations).numpy().reshape(n_envs, -1)
         beyond = policy.predict_values(th.as_tensor(model._last_obs)).numpy().flatten()
     advantages = np.zeros_like(values)
     for i in range(n_envs):
-        next_value, ended, following = beyond[i], bool(model._last_episode_starts[i]), 0.0  # type: ignore[index]
+        next_value, ended, following = beyond[i], bool(starts[i]), 0.0
         for t in reversed(range(buffer.buffer_size)):
             goes_on = 0.0 if ended else 1.0
             delta = buffer.rewards[t, i] + goes_on * model.gamma * next_value - values[i, t]

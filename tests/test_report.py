@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from dataclasses import replace
@@ -360,3 +361,25 @@ def test_the_readmes_lander_is_the_published_one() -> None:
     named = re.search(r"seeds 4000 to 4006 ended at ([\d, ]+ and \d+)", text)
     assert named is not None
     assert [int(number) for number in re.findall(r"\d+", named[1])] == [finals[seed] for seed in range(4000, 4007)]
+
+
+def test_what_the_readme_says_of_recomputed_advantages_is_in_the_rows() -> None:
+    """Of 64 seeds each, so many reached the target with the option and without, on either LunarLander."""
+    text = " ".join((PUBLISHED.parent / "README.md").read_text(encoding="utf-8").split())
+    pattern = (
+        r"of 64 seeds (\d+) instead of (\d+) landed on LunarLander-v3, (\d+) instead of (\d+) on LunarLanderContinuous-v3"
+    )
+    said = re.search(pattern, text)
+    assert said is not None
+    found = []
+    for env, with_it, without in (
+        ("LunarLander-v3", "trial 83", "recompute_advantages=false"),
+        ("LunarLanderContinuous-v3", "recompute_advantages=true", "recompute_advantages=false"),
+    ):
+        with (PUBLISHED / "lunarlander" / f"refine-{env}.csv").open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if 2000 <= int(row["first"]) < 2064]
+        for change in (with_it, without):
+            chosen = [row for row in rows if row["change"] == change]
+            assert sum(int(row["seeds"]) for row in chosen) == 64
+            found.append(sum(int(row["reached"]) for row in chosen))
+    assert [int(number) for number in said.groups()] == found

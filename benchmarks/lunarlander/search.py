@@ -161,6 +161,7 @@ def train(env_id: str, settings: dict[str, Any], seed: int) -> tuple[EduPPO, Vec
     distribution = settings.get("action_distribution", "gaussian")
     if distribution != "beta" and "log_std_init" in settings:
         policy_kwargs["log_std_init"] = settings["log_std_init"]
+    # The types of both arguments are SB3's, which knows no schedules in words.
     model = EduPPO(
         "MlpPolicy",
         normalized,

@@ -258,8 +258,8 @@ table(["LunarLander-v3", "mean ± std", "IQM [95 %]", "seeds at 200"], rows)
 # "200+" is true of three seeds in five, on either side. And is SB3's better, 204 to 182? The two do the same mathematics. With five seeds, twenty points are
 # what one bad run makes of a mean; the interquartile means are nearly equal, and either interval reaches from far below the target to above it.
 #
-# Settings, on the other hand, do make a difference: the same half million steps with the package's settings, under which an action is held for three of
-# them and both halves of the sky are one, end at 270 ± 21 (EduPPO) and 271 ± 20 (SB3's PPO), all ten runs above 200
+# Settings, on the other hand, do make a difference: the same half million steps with [settings of the package](../../hyperparams/shared.yml), under which an action is
+# held for three of them and both halves of the sky are one, end at 270 ± 21 (EduPPO) and 271 ± 20 (SB3's PPO), all ten runs above 200
 # ([the whole table](../../benchmarks/lecture/lecture.md)). A benchmark is of an algorithm *with its settings*, and a table that does not name them says little.
 #
 # ## A checklist
