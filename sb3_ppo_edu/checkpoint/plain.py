@@ -4,7 +4,8 @@ Plain data as bytes, without pickle's dangers.
 Plain are None, bool, int, float, str, bytes, numpy arrays and scalars of numbers, tensors, and lists, tuples, deques and
 dictionaries of these. They are written as one line of JSON, then a zero byte, then the contents of all arrays one after the
 other. In the JSON a list is a list, an object ``{tag: …}`` is anything else that JSON lacks, and an array is its kind, its
-shape, and where its contents begin. Reading builds nothing but plain data.
+shape, where its contents begin and, where it is not C's, the order of its axes in memory. Reading builds nothing but plain
+data.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def _encode(value: Any, where: str, contents: _Contents) -> Any:
         pairs = ((_encode(key, f"{where}'s key", contents), one) for key, one in value.items())
         return {"map": [[key, _encode(one, f"{where}[{key!r}]", contents)] for key, one in pairs]}
     if kind is np.ndarray and value.dtype.kind in "biuf":
-        return {"array": [value.dtype.str, value.shape, contents.add(value.tobytes())]}
+        order = _order(value)
+        described = [value.dtype.str, value.shape, contents.add(value.transpose(order).tobytes())]
+        return {"array": described if order == sorted(order) else [*described, order]}
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
         return {"scalar": [value.dtype.str, contents.add(value.tobytes())]}
     if isinstance(value, th.Tensor) and value.dtype in TENSORS.values():
@@ -83,6 +86,15 @@ def _encode_all(values: Any, where: str, contents: _Contents) -> list[Any]:
     if TAKEN_AS_IT_IS.issuperset(map(type, values)):
         return list(values)
     return [_encode(one, f"{where}[{index}]", contents) for index, one in enumerate(values)]
+
+
+def _order(array: np.ndarray) -> list[int]:
+    """
+    Sort an array's axes by how far apart their elements lie in memory.
+
+    Images that SB3 has transposed keep the layout of those it was given, and a convolution's bits depend on it.
+    """
+    return sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), -array.shape[axis]))
 
 
 def check_plain(value: Any, where: str = "value") -> None:
@@ -136,13 +148,17 @@ def _decode(tree: Any, contents: memoryview) -> Any:
     return _DECODERS[tag](given, contents)
 
 
-def _array(contents: memoryview, kind: str, shape: list[int], place: int) -> np.ndarray:
-    """Build an array."""
+def _array(contents: memoryview, kind: str, shape: list[int], place: int, order: list[int] | None = None) -> np.ndarray:
+    """Build an array, with its axes in memory in that order."""
     dtype = np.dtype(kind)
     if dtype.kind not in "biuf":
         raise ValueError(f"an array of {dtype}")
     part = _part(contents, place, math.prod(shape) * dtype.itemsize)
-    found: np.ndarray = np.frombuffer(part, dtype).reshape(shape).copy()
+    order = list(range(len(shape))) if order is None else order
+    if sorted(order) != list(range(len(shape))):
+        raise ValueError(f"axes {order} of {len(shape)}")
+    laid_out = np.frombuffer(part, dtype).reshape([shape[axis] for axis in order]).copy()
+    found: np.ndarray = laid_out.transpose(np.argsort(order))
     return found
 
 
