@@ -16,10 +16,10 @@ NAME    =
 ARGS    =
 
 .DEFAULT_GOAL := help
-.PHONY: help install train notebooks test test-envpool slow check format wheel lock import-time clean
+.PHONY: help install train notebooks test test-envpool slow sb3-tests check format wheel lock import-time clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## create .venv and install the locked packages; does nothing when that is done
 
@@ -52,6 +52,9 @@ slow: $(STAMP) ## run the experiments that take minutes
 test-envpool: $(STAMP) ## install EnvPool (700 MB) and run the tests that need it
 	@$(PIP) install --quiet --requirement requirements-envpool.lock
 	@$(BIN)/python -m pytest tests/test_backends.py -k envpool $(ARGS)
+
+sb3-tests: $(STAMP) ## run Stable-Baselines3's own tests of PPO with EduPPO in its place (downloads them once)
+	@$(BIN)/python benchmarks/sb3_tests/run.py $(ARGS)
 
 check: $(STAMP) ## format, lint and types; changes nothing
 	@$(BIN)/ruff format --check .

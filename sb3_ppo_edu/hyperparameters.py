@@ -8,16 +8,18 @@ A file maps an environment id to a block of settings. The look-up follows the zo
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sb3_ppo_edu.arguments import CHECKS, OLD_NAMES, with_old_names
+from sb3_ppo_edu.checks import did_you_mean
 
 #: Keys of a block that describe the environments and the run; the others are arguments of ``EduPPO``.
 ZOO_KEYS = (
@@ -32,6 +34,8 @@ ZOO_KEYS = (
     "vec_env",
     "vec_env_wrapper",
 )
+#: Arguments of ``EduPPO`` beside those that it checks, which SB3 or the policy take as they are.
+UNCHECKED_ARGUMENTS = ("policy", "policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs")
 #: Arguments of ``EduPPO`` that belong to one run, not to an environment: whoever starts the run passes them.
 RUN_ARGUMENTS = ("env", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model")
 
@@ -178,7 +182,7 @@ def check_environment(env_id: str) -> str:
         except (ImportError, TypeError) as error:
             raise ValueError(f"environment {env_id!r}: the module {module!r} cannot be imported ({error})") from error
     if registered_id not in gymnasium.registry:
-        near = _nearest(registered_id, gymnasium.registry)
+        near = did_you_mean(registered_id, gymnasium.registry)
         atari = "; Atari games need the package ale-py, and are written ale_py:ALE/Pong-v5" * registered_id.startswith("ALE/")
         raise ValueError(f"environment {env_id!r}: expected an id of gymnasium's registry, found no such id{near}{atari}")
     return registered_id
@@ -186,10 +190,7 @@ def check_environment(env_id: str) -> str:
 
 def legal_keys() -> tuple[str, ...]:
     """Return the names that a block may use: arguments of ``EduPPO`` and the zoo's own keys, in alphabetical order."""
-    from sb3_ppo_edu.ppo import EduPPO
-
-    arguments = set(inspect.signature(EduPPO.__init__).parameters) - {"self", *RUN_ARGUMENTS}
-    return tuple(sorted(arguments.union(ZOO_KEYS)))
+    return tuple(sorted({*CHECKS, *UNCHECKED_ARGUMENTS, *ZOO_KEYS} - {*RUN_ARGUMENTS}))
 
 
 def check_keys(settings: Mapping[str, Any], where: str) -> None:
@@ -204,9 +205,9 @@ def check_keys(settings: Mapping[str, Any], where: str) -> None:
     for key, value in settings.items():
         if key in RUN_ARGUMENTS:
             raise ValueError(f"{where}: {key!r} belongs to one run, not to the settings: pass it where the run is started")
-        if key not in legal:
+        if key not in (*legal, *OLD_NAMES):
             raise ValueError(
-                f"{where}: unknown hyperparameter {key!r}{_nearest(str(key), legal)}; expected one of {', '.join(legal)}"
+                f"{where}: unknown hyperparameter {key!r}{did_you_mean(str(key), legal)}; expected one of {', '.join(legal)}"
             )
         if isinstance(value, str) and _is_number(value):
             raise ValueError(
@@ -268,13 +269,30 @@ def _torch_class(dotted: str) -> type:
     module, base = families[package]
     classes = {key: value for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)}
     if name not in classes:
-        raise ValueError(f"{dotted!r} is no {base.__name__} class of {module.__name__}{_nearest(name, classes)}")
+        raise ValueError(f"{dotted!r} is no {base.__name__} class of {module.__name__}{did_you_mean(name, classes)}")
     return classes[name]
+
+
+def prepare_engine_kwargs(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read the engine's options, as an expression and under their old names (``bf16: true``).
+
+    :param settings: the block
+    :param where: the file and block, for the error
+    :return: the settings, a new dictionary, with a dictionary ``engine_kwargs`` if there are any
+    :raises ValueError: for anything else than a dictionary, or an old name that contradicts it
+    """
+    prepared = dict(settings)
+    if prepared.get("engine_kwargs") is not None:
+        prepared["engine_kwargs"] = _mapping(prepared["engine_kwargs"], f"{where}: engine_kwargs")
+    try:
+        return with_old_names(prepared)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _prepare(settings: dict[str, Any], where: str) -> dict[str, Any]:
     """Turn the values of a checked block into what ``EduPPO`` and ``VecNormalize`` take."""
-    prepared = dict(settings)
+    prepared = prepare_engine_kwargs(settings, where)
     for key in ("policy_kwargs", "env_kwargs", "monitor_kwargs"):
         if prepared.get(key) is not None:
             prepared[key] = _mapping(prepared[key], f"{where}: {key}")
@@ -301,9 +319,9 @@ def _normalization(settings: Mapping[str, Any], where: str) -> dict[str, Any] | 
         arguments = dict(_mapping(value, f"{where}: normalize"))
     legal = set(inspect.signature(VecNormalize.__init__).parameters) - {"self", "venv"}
     for key in arguments:
-        if key not in legal:
+        if key not in (*legal, *OLD_NAMES):
             raise ValueError(
-                f"{where}: normalize: unknown argument {key!r}{_nearest(str(key), legal)}; "
+                f"{where}: normalize: unknown argument {key!r}{did_you_mean(str(key), legal)}; "
                 f"expected one of {', '.join(sorted(legal))}"
             )
     if "gamma" in settings:
@@ -353,13 +371,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _nearest(name: str, legal: Iterable[str]) -> str:
-    """Return a parenthesis with the nearest legal name, or nothing if none is near; case does not count."""
-    spelling = {candidate.lower(): candidate for candidate in legal}
-    near = difflib.get_close_matches(name.lower(), list(spelling), n=1)
-    return f" (did you mean {spelling[near[0]]!r}?)" if near else ""
 
 
 def _kind(value: Any) -> str:

@@ -25,10 +25,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sb3_ppo_edu.arguments import parse_schedule
+from sb3_ppo_edu.arguments import CHECKS, SCHEDULES
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
-from sb3_ppo_edu.hyperparameters import bundled_file, check_keys
-from sb3_ppo_edu.ppo import SCHEDULES, EduPPO
+from sb3_ppo_edu.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
+from sb3_ppo_edu.ppo import EduPPO
 
 if TYPE_CHECKING:
     from rl_zoo3.exp_manager import ExperimentManager
@@ -267,7 +267,7 @@ def _experiment_manager() -> type[ExperimentManager]:
         def _preprocess_hyperparams(
             self, hyperparams: dict[str, Any]
         ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
-            """Read schedules as EduPPO does: two more of them, ``null`` allowed, and no zoo class in the saved model."""
+            """Read schedules and the engine's options as EduPPO does: ``null`` where legal, and no zoo class in the model."""
             if self.algo != KEY:
                 return super()._preprocess_hyperparams(hyperparams)
             # The zoo reads "lin_…" in the first three only.
@@ -277,7 +277,8 @@ def _experiment_manager() -> type[ExperimentManager]:
                 with _refusing():
                     self.vec_env_class = _vec_env_class(backend)
             with _refusing():
-                schedules = {name: value if value is None else parse_schedule(name, value) for name, value in given.items()}
+                schedules = {name: CHECKS[name](name, value) for name, value in given.items()}
+                hyperparams = prepare_engine_kwargs(hyperparams, self.config)
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
             return {**ready, **schedules}, env_wrapper, callbacks, vec_env_wrapper
 

@@ -279,6 +279,32 @@ def test_legal_keys_are_the_arguments_of_eduppo_and_the_zoos() -> None:
     assert list(legal) == sorted(legal)
 
 
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("engine_kwargs: dict(bf16=True)", {"bf16": True}),
+        ("engine_kwargs: {compile: true}", {"compile": True}),
+        ("bf16: true", {"bf16": True}),
+        ("{bf16: true, engine_kwargs: dict(compile=True)}", {"bf16": True, "compile": True}),
+    ],
+)
+def test_the_engines_options_are_read_under_old_names_too(text: str, options: dict[str, bool], tmp_path: Path) -> None:
+    """An expression, a mapping, and what were arguments of their own become ``engine_kwargs``; no old name is left."""
+    block = text if text.startswith("{") else f"{{{text}}}"
+    settings = load_hyperparameters("CartPole-v1", write(tmp_path, f"CartPole-v1: {block}"))
+    assert settings == {"engine_kwargs": options, "normalize": False}
+
+
+def test_an_old_name_that_contradicts_is_refused(tmp_path: Path) -> None:
+    """The error says which file and block, and which two settings."""
+    path = write(tmp_path, "CartPole-v1: {bf16: true, engine_kwargs: {bf16: false}}")
+    with pytest.raises(ValueError) as error:
+        load_hyperparameters("CartPole-v1", path)
+    assert str(error.value).startswith(
+        f"{path}, block 'CartPole-v1': bf16=True with engine_kwargs={{'bf16': False}}: expected"
+    )
+
+
 def test_a_misspelt_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
     """The error says which file, which block, what was found, what is near, and what is legal."""
     path = write(tmp_path, "CartPole-v1: {learning_rte: 0.1}")

@@ -1,0 +1,185 @@
+"""Checks of single values: each returns the plain Python value, and names in its error what, where, found and expected.
+
+A number from numpy or torch is as good as any other; text, booleans and fractions are no numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+
+
+class ArgumentError(ValueError, AssertionError):
+    """
+    An argument is wrong.
+
+    It is a ``ValueError``, on which the zoo prunes a trial, and an ``AssertionError``, which is what SB3's PPO raises.
+    """
+
+
+def refuse(name: str, value: object, expected: str) -> ArgumentError:
+    """
+    Build the error of an argument.
+
+    :param name: name of the argument
+    :param value: what was found
+    :param expected: what was expected
+    :return: the error to raise
+    """
+    return ArgumentError(f"{name}={value!r}: expected {expected}")
+
+
+def unwrapped(value: object) -> object:
+    """
+    Take a single value out of numpy's or torch's hands.
+
+    :param value: a scalar, a 0-dimensional array or tensor, or anything else
+    :return: Python's own value where there is one; everything else as it is
+    """
+    if isinstance(value, (np.generic, np.ndarray, th.Tensor)) and value.ndim == 0:
+        return value.item()
+    return value
+
+
+def check_integer(name: str, value: object, minimum: int, why: str = "") -> int:
+    """
+    Check a whole number.
+
+    :param name: name of the argument
+    :param value: the value given: Python's, or a scalar or 0-dimensional array or tensor of integers
+    :param minimum: smallest legal value
+    :param why: reason of the minimum, in parentheses behind the expectation
+    :return: the number as Python's ``int``
+    :raises ArgumentError: if it is no integer, or below the minimum
+    """
+    number = unwrapped(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < minimum:
+        raise refuse(name, value, f"an integer ≥ {minimum}" + (f" ({why})" if why else ""))
+    return int(number)
+
+
+def check_number(
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, remedy: str = ""
+) -> float:
+    """
+    Check a finite real number.
+
+    :param name: name of the argument
+    :param value: the value given: Python's, or a scalar or 0-dimensional array or tensor of real numbers
+    :param low: smallest legal value
+    :param high: largest legal value
+    :param open_low: the lower end itself is not legal
+    :param remedy: what to do instead
+    :return: the number as Python's ``float``
+    :raises ArgumentError: if it is no finite number within the range
+    """
+    given = unwrapped(value)
+    try:
+        # numpy has no Python equivalent of its long double, and leaves it as it is.
+        is_number = isinstance(given, (int, float, np.floating)) and not isinstance(given, bool)
+        number = float(given) if is_number else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < low or number > high or (open_low and number == low):
+        lower = f" {'>' if open_low else '≥'} {low:g}" if low > -math.inf else ""
+        upper = f" and ≤ {high:g}" if high < math.inf else ""
+        raise refuse(name, value, f"a finite number{lower}{upper}" + (f": {remedy}" if remedy else ""))
+    return number
+
+
+def check_choice(name: str, value: object, choices: Sequence[str], otherwise: str = "") -> str:
+    """
+    Check a mode's name.
+
+    :param name: name of the argument
+    :param value: the value given
+    :param choices: legal values
+    :param otherwise: what else the caller lets pass, for the error
+    :return: the one of them that it is
+    :raises ArgumentError: if it is none of them
+    """
+    for choice in choices:
+        if isinstance(value, str) and value == choice:
+            return choice
+    raise refuse(name, value, "one of " + ", ".join([*map(repr, choices), *filter(None, [otherwise])]))
+
+
+def check_flag(name: str, value: object) -> bool:
+    """
+    Check a boolean.
+
+    :param name: name of the argument
+    :param value: the value given: Python's, or a scalar or 0-dimensional array or tensor of booleans
+    :return: the value as Python's ``bool``
+    :raises ArgumentError: if it is not True or False
+    """
+    flag = unwrapped(value)
+    if not isinstance(flag, bool):
+        raise refuse(name, value, "True or False")
+    return flag
+
+
+def check_range(name: str, value: object) -> tuple[float, float]:
+    """
+    Check a pair of numbers (low, high).
+
+    :param name: name of the argument
+    :param value: the value given
+    :return: the pair
+    :raises ArgumentError: if it is no pair of finite numbers with low < high
+    """
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise refuse(name, value, "a pair (low, high)")
+    low, high = check_number(name, value[0]), check_number(name, value[1])
+    if not low < high:
+        raise refuse(name, value, "a pair (low, high) with low < high")
+    return low, high
+
+
+def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = False) -> float | Schedule:
+    """
+    Check a number or a schedule; read the zoo's form ``"lin_3e-4"`` as a line from that number to 0.
+
+    :param name: name of the argument
+    :param value: a number, a callable of the remaining progress (1 at the start, 0 at the end), or a string "lin_x"
+    :param low: smallest legal number
+    :param open_low: the lower end itself is not legal
+    :return: the number as Python's ``float``, the callable as given, or a ``LinearSchedule``
+    :raises ArgumentError: if it is neither
+    """
+    if callable(value):
+        schedule: Schedule = value
+        remedy = "a schedule maps the remaining progress to it"
+        check_number(f"{name}(1.0)", schedule(1.0), low, open_low=open_low, remedy=remedy)
+        return schedule
+    if isinstance(value, str):
+        try:
+            start = float(value.removeprefix("lin_"))
+        except ValueError:
+            start = math.nan
+        in_range = math.isfinite(start) and (start > low if open_low else start >= low)
+        if not value.startswith("lin_") or not in_range:
+            lower = f" with a number {'>' if open_low else '≥'} {low:g}" if low > -math.inf else ""
+            raise refuse(name, value, f"a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0){lower}")
+        return LinearSchedule(start, 0.0, 1.0)
+    return check_number(name, value, low, open_low=open_low)
+
+
+def did_you_mean(name: str, legal: Iterable[str]) -> str:
+    """
+    Look for the name that was probably meant; case does not count.
+
+    :param name: what was found
+    :param legal: the legal names
+    :return: a parenthesis with the nearest of them, or nothing if none is near
+    """
+    spelling = {candidate.lower(): candidate for candidate in legal}
+    near = difflib.get_close_matches(name.lower(), list(spelling), n=1)
+    return f" (did you mean {spelling[near[0]]!r}?)" if near else ""
