@@ -7,7 +7,6 @@ own buffer; a buffer of any other class, which may do anything, is left to its o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ def add_transition(
     episode_starts: NDArray[Any],
     values: th.Tensor,
     log_probs: th.Tensor,
+    **columns: Any,
 ) -> None:
     """
     Append one step of every environment.
@@ -40,11 +40,12 @@ def add_transition(
     :param episode_starts: whether each observation begins an episode, shape ``(n_envs,)``
     :param values: shape ``(n_envs, 1)``
     :param log_probs: shape ``(n_envs,)``
+    :param columns: what an engine wants stored beside; the buffer's ``add`` has to know them
     """
-    if type(rollout_buffer) is not RolloutBuffer:
+    if columns or type(rollout_buffer) is not RolloutBuffer:
         if isinstance(rollout_buffer.action_space, spaces.Discrete):
             actions = actions.reshape(-1, 1)
-        rollout_buffer.add(observations, actions, rewards, episode_starts, values, log_probs)
+        rollout_buffer.add(observations, actions, rewards, episode_starts, values, log_probs, **columns)
         return
     step = rollout_buffer.pos
     rollout_buffer.observations[step] = observations.reshape(rollout_buffer.observations.shape[1:])
@@ -65,7 +66,8 @@ def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th
     :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
     :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
     """
-    if type(rollout_buffer) is not RolloutBuffer:
+    # SB3's arithmetic follows the type of the last values; ours is written for its usual one.
+    if type(rollout_buffer) is not RolloutBuffer or last_values.dtype != th.float32:
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         return
     rollout_buffer.advantages = _advantages(rollout_buffer, rollout_buffer.values, last_values, dones)
@@ -109,61 +111,10 @@ def _advantages(
         rollout_buffer.rewards,
         values,
         ends,
-        last_values.cpu().numpy().flatten(),
+        last_values.cpu().numpy().flatten().astype(np.float32, copy=False),
         rollout_buffer.gamma,
         rollout_buffer.gae_lambda,
     )
-
-
-MAX_OBSERVATION_PARTS = 512
-"""Observations with more parts are images or the like: measuring each part would take time, and SB3 scales images itself."""
-
-AT_BOUND = 0.99
-"""An action beyond this share of the way from the middle of its range to its bound counts as one at its bound."""
-
-
-def share_at_bounds(actions: NDArray[Any], action_space: spaces.Box) -> float:
-    """
-    Say how many of the actions lie at their bounds, where an environment can't tell them apart.
-
-    :param actions: as the environment got them, shape ``(n, *action_shape)``
-    :param action_space: with finite bounds
-    :return: share of all components, in [0, 1]
-    """
-    middle, half_width = (action_space.high + action_space.low) / 2, (action_space.high - action_space.low) / 2
-    return float((np.abs(actions - middle) >= AT_BOUND * half_width).mean())
-
-
-QUANTILES = {"low": 0.05, "high": 0.95}
-"""Which quantiles of advantages and ratios are logged, by the last part of their names."""
-
-
-def rollout_statistics(rollout_buffer: RolloutBuffer) -> dict[str, float]:
-    """
-    Sum up a rollout: what the value function was asked and answered, and what went in and out of the policy.
-
-    :param rollout_buffer: full buffer with returns and advantages
-    :return: mean and standard deviation of rewards (time limits bootstrapped), values and returns; the 5 % and 95 %
-        quantiles of the advantages; for flat observations the root mean square of their largest and smallest part, parts
-        that are always 0 left out
-    """
-    columns = {"reward": rollout_buffer.rewards, "value": rollout_buffer.values, "return": rollout_buffer.returns}
-    numbers: dict[str, float] = {}
-    for name, column in columns.items():
-        # numpy's own std takes three times as long on the arrays of a short rollout.
-        flat = column.ravel().astype(np.float64)
-        mean = float(np.add.reduce(flat)) / len(flat)
-        flat -= mean
-        numbers |= {f"{name}_mean": mean, f"{name}_std": math.sqrt(float(flat.dot(flat)) / len(flat))}
-    advantages = np.sort(rollout_buffer.advantages, axis=None)
-    numbers |= {f"advantage_{name}": float(advantages[int(q * (len(advantages) - 1))]) for name, q in QUANTILES.items()}
-    space = rollout_buffer.observation_space
-    if isinstance(space, spaces.Box) and len(space.shape) == 1 and 0 < space.shape[0] <= MAX_OBSERVATION_PARTS:
-        observations = rollout_buffer.observations.reshape(-1, space.shape[0])
-        sizes = np.sqrt(np.einsum("ij,ij->j", observations, observations, dtype=np.float64) / len(observations))
-        seen = [size for size in sizes.tolist() if size > 0] or [0.0]
-        numbers |= {"observation_scale_max": max(seen), "observation_scale_min": min(seen)}
-    return numbers
 
 
 BLOCK = 2**13
@@ -239,3 +190,19 @@ def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iter
         for parts in zip(*(column.split(batch_size) for column in columns), strict=True):
             # A copy begins at an aligned address, a slice anywhere: the bits of a matrix product may depend on it.
             yield RolloutBufferSamples(parts[0].clone(), *parts[1:])
+
+
+def rows_as_tensors(
+    observations: NDArray[Any] | dict[str, NDArray[Any]], rows: slice, device: th.device
+) -> th.Tensor | dict[str, th.Tensor]:
+    """
+    Take some of a rollout's observations.
+
+    :param observations: of the rollout buffer
+    :param rows: which
+    :param device: where they are needed
+    :return: tensors with memory of their own: the bits of a matrix product may depend on where an array begins
+    """
+    if isinstance(observations, dict):
+        return {name: th.from_numpy(part[rows]).clone().to(device) for name, part in observations.items()}
+    return th.from_numpy(observations[rows]).clone().to(device)

@@ -43,11 +43,12 @@ import torch.distributed.nn.functional
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from sb3_ppo_edu.engines import Engine, MinibatchStatistics, NonFiniteUpdateError, UpdateSettings
+from sb3_ppo_edu.diagnostics import NUMBERS
+from sb3_ppo_edu.engines import Engine, EngineWrapper, MinibatchStatistics, NonFiniteUpdateError, UpdateSettings, as_array
+from sb3_ppo_edu.objectives import Array
 
 ARRIVAL_SECONDS = 120.0
 """How long the processes wait for each other at the start."""
@@ -355,7 +356,31 @@ class Moments(NamedTuple):
         return self.mean, (self.squares / (self.number - 1)) ** 0.5
 
 
-class AveragingEngine:
+class SharedMinibatch(NamedTuple):
+    """
+    This process's part of a minibatch.
+
+    :param part: in the form of the engine that computes it
+    :param moments: mean and standard deviation of the advantages of the whole minibatch
+    """
+
+    part: Any
+    moments: tuple[float, float]
+
+    @property
+    def size(self) -> int:
+        """Number of transitions of this part."""
+        size: int = self.part.size
+        return size
+
+    @property
+    def advantages(self) -> th.Tensor | Array:
+        """Advantages of this part."""
+        advantages: th.Tensor | Array = self.part.advantages
+        return advantages
+
+
+class AveragingEngine(EngineWrapper[Any]):
     """
     Averages another engine's gradients and statistics over all processes.
 
@@ -363,33 +388,12 @@ class AveragingEngine:
     :param group: the processes
     """
 
-    def __init__(self, engine: Engine, group: Group) -> None:
-        self.engine, self.group = engine, group
-        self.name, self.policy = engine.name, engine.policy
+    def __init__(self, engine: Engine[Any], group: Group) -> None:
+        super().__init__(engine)
+        self.group = group
         self._of_rollout = (0.0, 1.0)
-        self._parameters = list(engine.policy.parameters())
 
-    def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
-        return self.engine.act(observations)
-
-    def value(self, observations: PyTorchObs) -> th.Tensor:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
-        return self.engine.value(observations)
-
-    def attach(self) -> None:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`."""
-        self.engine.attach()
-
-    def last_ratios(self) -> np.ndarray:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.last_ratios`: those of this process."""
-        return self.engine.last_ratios()
-
-    def apply(self) -> float:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
-        return self.engine.apply()
-
-    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[tuple[Any, tuple[float, float]]]:
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[SharedMinibatch]:
         """
         Shuffle the rollout for one epoch, see :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`.
 
@@ -400,7 +404,7 @@ class AveragingEngine:
         parts = list(self.engine.minibatches(rollout_buffer, batch_size))
         self.group.passed()
         # All moments of an epoch at once: meeting takes longer than computing.
-        own = [Moments.of(advantages_of(part)) for part in parts]
+        own = [Moments.of(as_array(part.advantages)) for part in parts]
         table = th.zeros(self.group.size, len(own), 3, dtype=th.float64)
         table[self.group.rank] = th.tensor(own, dtype=th.float64)
         everyones = self.group.sum(table).tolist()
@@ -410,52 +414,40 @@ class AveragingEngine:
         whole = [Moments.together([Moments(*rank[index]) for rank in everyones]) for index in range(len(own))]
         self._of_rollout = Moments.together(whole).mean_and_std
         for part, moments in zip(parts, whole, strict=True):
-            yield part, moments.mean_and_std
+            yield SharedMinibatch(part, moments.mean_and_std)
 
-    def gradients(self, minibatch: tuple[Any, tuple[float, float]], settings: UpdateSettings) -> MinibatchStatistics:
+    def gradients(self, minibatch: SharedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
-        part, moments = minibatch
         if settings.normalize_advantage:
             one_for_all = settings.advantage_moments is not None
-            settings = replace(settings, advantage_moments=self._of_rollout if one_for_all else moments)
+            settings = replace(settings, advantage_moments=self._of_rollout if one_for_all else minibatch.moments)
         failure = ""
         try:
-            statistics = self.engine.gradients(part, settings)
+            statistics = self.engine.gradients(minibatch.part, settings)
         except NonFiniteUpdateError as error:
             # The others wait for this process's gradient: they have to learn of it too.
-            failure, statistics = str(error), MinibatchStatistics(*[np.float32(np.nan)] * len(MinibatchStatistics._fields))
+            failure, statistics = str(error), MinibatchStatistics(*[np.float32(np.nan)] * len(NUMBERS))
         return self._average(statistics, failure)
 
     def _average(self, statistics: MinibatchStatistics, failure: str) -> MinibatchStatistics:
-        """Average gradients and statistics, in one go; the largest ratio is that of all."""
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        """Average gradients and statistics, in one go; the largest ratio is that of all, the ratios are this process's."""
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        # Every process sends as many numbers, also one whose gradients could not be computed.
+        gradients = [th.zeros_like(one) if one.grad is None else one.grad for one in trained]
         ratios = [0.0] * self.group.size
         ratios[self.group.rank] = float(statistics.ratio_max)
-        own = [*(float(value) for value in statistics), *ratios]
+        own = [*(float(value) for value in statistics[: len(NUMBERS)]), *ratios]
         numbers = th.tensor(own, dtype=gradients[0].dtype, device=gradients[0].device)
         flat = self.group.sum(th.cat([numbers, *(gradient.reshape(-1) for gradient in gradients)]))
         found, flat = flat[: len(numbers)].tolist(), flat[len(numbers) :].div_(self.group.size)
-        mean = {name: value / self.group.size for name, value in zip(MinibatchStatistics._fields, found, strict=False)}
+        mean = {name: value / self.group.size for name, value in zip(NUMBERS, found, strict=False)}
         ratios = found[len(mean) :]
         if not all(map(math.isfinite, mean.values())):
             bad = [rank for rank, ratio in enumerate(ratios) if not math.isfinite(ratio)]
             raise NonFiniteUpdateError(f"{named(bad) if bad else 'their sum'}: {failure or 'not finite there'}")
         for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
-        return MinibatchStatistics(**{**mean, "approx_kl": np.float32(mean["approx_kl"]), "ratio_max": max(ratios)})
-
-
-def advantages_of(minibatch: Any) -> np.ndarray:
-    """
-    Take the advantages of a minibatch, in whichever form an engine has it.
-
-    :param minibatch: with ``advantages``, or a list of parts
-    :return: the advantages
-    """
-    if isinstance(minibatch, list):
-        return np.concatenate([advantages_of(part) for part in minibatch])
-    advantages = minibatch.advantages
-    return np.asarray(advantages.cpu() if isinstance(advantages, th.Tensor) else advantages)
+        return statistics._replace(**{**mean, "approx_kl": np.float32(mean["approx_kl"]), "ratio_max": max(ratios)})
 
 
 # -- the rollout ---------------------------------------------------------------------------------------------------------
@@ -524,6 +516,8 @@ class DataParallel(CallbackList):
     """
 
     not_resumed = ("group",)
+    changes_policy = False
+    """Beyond its first parameters, which it shares before anything is acted on."""
 
     def __init__(self, group: Group, callbacks: Sequence[BaseCallback] = ()) -> None:
         super().__init__(list(callbacks))
@@ -535,7 +529,8 @@ class DataParallel(CallbackList):
     def _on_training_start(self) -> None:
         """Begin with the first process's parameters, and average from here on."""
         model: Any = self.model
-        model.average_over(self.group.size, lambda engine: AveragingEngine(engine, self.group))
+        model.session.n_processes = self.group.size
+        model.session.around_engine = lambda engine: AveragingEngine(engine, self.group)
         tensors = [*model.policy.parameters(), *model.policy.buffers()]
         self.group.copy_from_first([tensor.data for tensor in tensors])
         if self.num_timesteps == 0:

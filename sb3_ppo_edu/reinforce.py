@@ -11,9 +11,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_ppo_edu.advantages import monte_carlo_returns
-from sb3_ppo_edu.arguments import check_flag, check_integer
+from sb3_ppo_edu.arguments import ActionDistribution, check_flag, check_integer
 from sb3_ppo_edu.engines import Engine, EngineName
-from sb3_ppo_edu.ppo import ActionDistribution, EduPPO
+from sb3_ppo_edu.ppo import EduPPO
 
 SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")
 
@@ -86,8 +86,8 @@ class Reinforce(EduPPO):
         engine: EngineName = "auto",
         action_distribution: ActionDistribution = "gaussian",
     ) -> None:
-        check_flag("baseline", baseline)
-        check_integer("n_steps", n_steps, 2, "one rollout is one estimate of the gradient")
+        baseline = check_flag("baseline", baseline)
+        n_steps = check_integer("n_steps", n_steps, 2, "one rollout is one estimate of the gradient")
         if vf_coef is not None and not baseline:
             raise ValueError(f"vf_coef={vf_coef!r}: expected with baseline=True, found baseline=False, which trains no critic")
         self.baseline = baseline
@@ -115,10 +115,10 @@ class Reinforce(EduPPO):
             action_distribution=action_distribution,
         )
 
-    def _setup_model(self) -> None:
-        """Build the model with one minibatch per rollout, whose size is known now that the environments are."""
+    def _take_over_attributes(self) -> None:
+        """Make one minibatch of a rollout, whose size is known now that the environments are."""
+        super()._take_over_attributes()
         self.batch_size = self.n_steps * self.n_envs
-        super()._setup_model()
 
     def _bootstrap_time_limits(
         self, engine: Engine, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]

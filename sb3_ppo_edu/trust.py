@@ -41,6 +41,7 @@ from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_ppo_edu import objectives as own_objectives
 from sb3_ppo_edu import policies as own_policies
 
 
@@ -673,6 +674,11 @@ _NOT_SAVED = frozenset(
         "_logger",
         "_custom_logger",
         "_engine",
+        "_engines",
+        "_session",
+        "session",
+        "objective",
+        "changes_to_check",
     }
 )
 """What no file of Stable-Baselines3 has, because it is built anew."""
@@ -786,9 +792,29 @@ def _read_attributes(text: bytes, where: str, algorithm: type, custom_objects: M
             f"{where}, data: found an attribute {odd[0]!r}, which would replace a part of {algorithm.__name__}; expected only "
             f"attributes that model.save() writes: {_knowingly()}"
         )
+    _check_objective(record.get("saved_objective"), where)
     return {key: _read_attribute(key, value, where) for key, value in record.items() if key not in custom_objects} | {
         **custom_objects
     }
+
+
+def _check_objective(description: Any, where: str) -> None:
+    """Check that an objective that a file names is one of ours, and its attributes are numbers and text."""
+    if description is None:
+        return
+    path = description.get("path") if isinstance(description, dict) else None
+    module, _, name = str(path).rpartition(".")
+    found = getattr(own_objectives, name, None) if module == own_objectives.__name__ else None
+    if not (isinstance(found, type) and issubclass(found, own_objectives.Objective)):
+        raise UntrustedFileError(
+            f"{where}, data: found the objective {path!r}, which would be imported; expected one of "
+            f"{own_objectives.__name__}: {_knowingly()}"
+        )
+    attributes = description.get("attributes")
+    if not isinstance(attributes, dict) or any(_is_method(found, key) for key in attributes):
+        raise UntrustedFileError(
+            f"{where}, data: found an objective with attributes that replace a part of it: {_knowingly()}"
+        )
 
 
 def _read_attribute(key: str, value: Any, where: str) -> Any:

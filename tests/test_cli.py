@@ -385,7 +385,7 @@ def test_drawing_needs_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 BAD_INPUT = {
     "unknown environment": (["--env", "CartPole-v1x"], ["'CartPole-v1x'", "did you mean 'CartPole-v1'?"]),
     "retired environment": (["--env", "LunarLander-v2"], ["'LunarLander-v2'", "did you mean 'LunarLander-v3'?"]),
-    "misspelt value": (["--engine", "fussed"], ["engine='fussed'", "'auto', 'autograd', 'fused'"]),
+    "misspelt value": (["--engine", "fussed"], ["engine='fussed'", "'auto', 'autograd', 'numpy', 'fused'"]),
     "value of the wrong type": (["--n-steps", "many"], ["n_steps='many'", "expected an integer"]),
     "value out of range": (["--gamma", "1.5"], ["gamma=1.5", "expected a finite number"]),
     "batch too small": (["--batch-size", "1"], ["batch_size=1", "expected an integer ≥ 2"]),

@@ -19,11 +19,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint.files import all_in
 from sb3_ppo_edu.distributed import Moments, added, cpus, keep_apart, launched, let_gloo_wait, named, own_cpus
+from sb3_ppo_edu.engines import EngineWrapper
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.runs import EVALUATIONS_PER_RUN, RunSettings, share_of
 from tests.together import ENVS, SEED, STEPS, UPDATES, build, parameters
@@ -345,12 +347,21 @@ def test_names_and_launches(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_alone_again(tmp_path: Path) -> None:
     """What averages is gone after training: the model saves, loads and trains by itself, counting its own steps."""
     model = build("Pendulum-v1", 2, 0)
-    model.average_over(2, lambda engine: engine)
-    assert model.n_processes == 2
-    model.learn(STEPS * 2)
-    assert model.n_processes == 1 and model.num_timesteps == STEPS * 2 * 2
+
+    class OfTwo(BaseCallback):
+        """Begins to average, as ``DataParallel`` does."""
+
+        def _on_training_start(self) -> None:
+            model.session.n_processes, model.session.around_engine = 2, EngineWrapper
+
+        def _on_step(self) -> bool:
+            return isinstance(model.attach_engine(), EngineWrapper)
+
+    model.learn(STEPS * 2, callback=OfTwo())
+    assert model.session.n_processes == 1 and model.num_timesteps == STEPS * 2 * 2
+    assert model.session.around_engine is None and not isinstance(model.attach_engine(), EngineWrapper)
     model.save(tmp_path / "model")
     loaded = EduPPO.load(tmp_path / "model", device="cpu", env=model.env)
-    assert loaded.n_processes == 1 and loaded.seed == SEED
+    assert loaded.session.n_processes == 1 and loaded.seed == SEED
     loaded.learn(STEPS * 2)
     assert loaded.num_timesteps == STEPS * 2

@@ -17,9 +17,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.buffers import share_at_bounds
+from sb3_ppo_edu.diagnostics import UpdateRecord, doctor_numbers, share_at_bounds
 from sb3_ppo_edu.engines import MinibatchStatistics
-from sb3_ppo_edu.ppo import UpdateRecord
 from tests.rollouts import N_STEPS, collect, make_model, record
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -77,7 +76,7 @@ def counted_row(**arguments: Any) -> tuple[EduPPO, dict[str, Any]]:
     return model, recorder.rows[-1]
 
 
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 def test_rollout_is_summed_up(engine: Any) -> None:
     """
     14 steps are episodes of 3, 4, 3 and 4: four end, two of them by the limit; the observations' sizes are 100, 0 and 0.5.
@@ -120,10 +119,10 @@ def test_saturation_is_of_what_the_environment_gets(distribution: Any) -> None:
         update = UpdateRecord()
         update.begin_epoch()
         update.add(MinibatchStatistics(0.0, 0.0, 0.0, 0.0, np.float32(0.0), 0.0, 1.0))
-        assert model._for_the_doctor(update, model._update_settings())["action_saturation"] == expected
+        assert doctor_numbers(model, update, model.update_settings())["action_saturation"] == expected
 
 
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 def test_first_ratio_is_one_and_later_ones_are_not(engine: Any) -> None:
     """Before the first step old and new policy are the same: the ratio is 1 to rounding; after large steps it is not."""
     model = make_model(engine=engine, learning_rate=0.05, batch_size=8, n_epochs=3)
@@ -139,7 +138,7 @@ def test_first_ratio_is_one_and_later_ones_are_not(engine: Any) -> None:
     assert between[0] <= row["train/clip_fraction"] <= between[1]
 
 
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 def test_ratio_quantiles_are_of_the_last_minibatch(engine: Any) -> None:
     """
     One minibatch of all 32 transitions and two epochs: the ratios are those of the policy after the first step.
@@ -187,7 +186,7 @@ def test_short_updates_are_sampled(n_epochs: int, measured: list[int]) -> None:
     assert all("train/explained_variance" in keys for keys in logged)
 
 
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 @pytest.mark.parametrize(("vf_coef", "value_part"), [(0.0, 0.0), (1e6, 1.0)])
 def test_gradient_is_divided_between_the_parts(engine: Any, vf_coef: float, value_part: float) -> None:
     """
@@ -216,10 +215,13 @@ def test_console_shows_what_it_showed(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_saved_model_has_no_counter(tmp_path: Path) -> None:
-    """How many episodes were cut off belongs to the training in progress and not to a saved model."""
-    model, _ = counted_row()
+    """How many episodes were cut off belongs to the training in progress, and not to a saved model or the next training."""
+    model, row = counted_row()
+    assert row["train/episodes_truncated"] == 2
     model.save(tmp_path / "model.zip")
-    assert "_truncated_episodes" not in vars(EduPPO.load(tmp_path / "model.zip"))
+    loaded = EduPPO.load(tmp_path / "model.zip")
+    assert not {"session", "_session", "_truncated_episodes"} & {*vars(loaded)}
+    assert model.session.truncated_episodes == loaded.session.truncated_episodes == 0
 
 
 def documented() -> set[str]:

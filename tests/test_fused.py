@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.engines import AutogradEngine, FusedEngine, NonFiniteUpdateError, UpdateSettings, make_engine
+from sb3_ppo_edu.engines import (
+    AutogradEngine,
+    FusedEngine,
+    NonFiniteUpdateError,
+    PolicyInputs,
+    UnsupportedPolicyError,
+    UpdateSettings,
+    as_array,
+    make_engine,
+)
+from sb3_ppo_edu.engines.autograd import TensorMinibatch
 from sb3_ppo_edu.engines.fused import FusedMinibatch
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
 from tests.environments import RandomWalk
@@ -156,7 +167,7 @@ def test_gradients_are_autograds(
     policy = make_policy(head, features, seed, double=True, net_arch=net_arch, activation_fn=ACTIVATIONS[activation])
     samples = make_minibatch(policy, batch, seed, constant_advantage)
 
-    expected_statistics = AutogradEngine(policy).gradients(samples, update)
+    expected_statistics = AutogradEngine(policy).gradients(TensorMinibatch(samples), update)
     expected = gradients_of(policy)
     fused = FusedEngine(policy)
     fused.flat.gradients.tensor.fill_(float("nan"))
@@ -165,7 +176,8 @@ def test_gradients_are_autograds(
     for name, gradient in gradients_of(policy).items():
         scale = max(expected[name].abs().max().item(), 1e-6)
         assert (gradient - expected[name]).abs().max().item() <= 1e-10 * scale, name
-    for name, value in expected_statistics._asdict().items():
+    np.testing.assert_allclose(as_array(statistics.ratios), as_array(expected_statistics.ratios), rtol=1e-10)
+    for name, value in zip(expected_statistics._fields[:-1], expected_statistics, strict=False):
         tolerance = 1e-6 if name in ("approx_kl", "clip_fraction") else 1e-10  # those two are float32 in SB3
         assert getattr(statistics, name) == pytest.approx(float(value), rel=tolerance, abs=tolerance), name
 
@@ -178,7 +190,7 @@ def test_gelu_approximation() -> None:
             if isinstance(module, th.nn.GELU):
                 module.approximate = "tanh"
     samples = make_minibatch(policy, 8, 0)
-    AutogradEngine(policy).gradients(samples, DEFAULTS)
+    AutogradEngine(policy).gradients(TensorMinibatch(samples), DEFAULTS)
     expected = gradients_of(policy)
     fused = FusedEngine(policy)
     fused.gradients(as_arrays(samples), DEFAULTS)
@@ -219,18 +231,22 @@ def optimizer_policies(name: str) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_are_torchs(name: str) -> None:
-    """Twelve steps with changing learning rate end with torch's parameters and torch's optimizer state, keys included."""
+    """Four updates of three steps with changing learning rate leave torch's parameters and optimizer state, keys included."""
     reference, policy = optimizer_policies(name)
     torch_engine, fused = AutogradEngine(reference), FusedEngine(policy)
     for step in range(12):
-        for one in (reference, policy):
-            one.optimizer.param_groups[0]["lr"] = 1e-3 * (step + 1)
-        torch_engine.attach()
-        fused.attach()
+        if step % 3 == 0:
+            for one in (reference, policy):
+                one.optimizer.param_groups[0]["lr"] = 1e-3 * (step + 1)
+            torch_engine.attach()
+            fused.attach()
         samples = make_minibatch(reference, 9, step)
-        torch_engine.gradients(samples, DEFAULTS)
+        torch_engine.gradients(TensorMinibatch(samples), DEFAULTS)
         fused.gradients(as_arrays(samples), DEFAULTS)
-        assert fused.apply() == pytest.approx(torch_engine.apply(), rel=STEP_TOLERANCE)
+        assert fused.apply(DEFAULTS) == pytest.approx(torch_engine.apply(DEFAULTS), rel=STEP_TOLERANCE)
+        if step % 3 == 2:  # an update of three steps
+            fused.detach()
+            compare_states(policy, reference, rtol=STEP_TOLERANCE)
     compare_states(policy, reference, rtol=STEP_TOLERANCE)
 
 
@@ -256,18 +272,19 @@ def test_engines_may_alternate(name: str) -> None:
     torch_engine = AutogradEngine(reference)
     for step in range(8):
         samples = make_minibatch(reference, 9, step)
-        torch_engine.gradients(samples, DEFAULTS)
-        torch_engine.apply()
+        torch_engine.gradients(TensorMinibatch(samples), DEFAULTS)
+        torch_engine.apply(DEFAULTS)
         if step % 4 == 3:
             policy.optimizer.load_state_dict(copy.deepcopy(policy.optimizer.state_dict()))
         if step % 2:
             other = AutogradEngine(policy)
-            other.gradients(samples, DEFAULTS)
-            other.apply()
+            other.gradients(TensorMinibatch(samples), DEFAULTS)
+            other.apply(DEFAULTS)
         else:
             fused = FusedEngine(policy)
             fused.gradients(as_arrays(samples), DEFAULTS)
-            fused.apply()
+            fused.apply(DEFAULTS)
+            fused.detach()
     compare_states(policy, reference, rtol=STEP_TOLERANCE)
 
 
@@ -283,12 +300,13 @@ def test_acts_as_the_policy(head: str, n_envs: int) -> None:
         results = []
         for actor in (AutogradEngine(policy), engine):
             th.manual_seed(step)
-            actions, values, log_prob = actor.act(observations)
+            actions, values, log_prob = actor.act(PolicyInputs(observations))
             results.append((actions, values, log_prob, th.rand(1)))
         for ours, theirs in zip(results[1], results[0], strict=True):
             assert ours.shape == theirs.shape
             th.testing.assert_close(ours.to(theirs.dtype), theirs, rtol=2e-5, atol=2e-5)
-        th.testing.assert_close(engine.value(observations), policy.predict_values(observations), rtol=1e-5, atol=1e-6)
+        values = engine.value(PolicyInputs(observations))
+        th.testing.assert_close(values, policy.predict_values(observations), rtol=1e-5, atol=1e-6)
         assert th.equal(results[0][3], results[1][3])
 
 
@@ -334,7 +352,7 @@ def test_training_agrees_with_autograd(observation: str, action: str, kwargs: di
         model.learn(3 * 128)
         models.append(model)
     reference, fused = models
-    assert isinstance(fused._current_engine(), FusedEngine)
+    assert isinstance(fused.attach_engine(), FusedEngine)
     for name, value in reference.policy.state_dict().items():
         th.testing.assert_close(fused.policy.state_dict()[name], value, rtol=1e-3, atol=1e-4)
     ours, theirs = fused.logger.name_to_value, reference.logger.name_to_value
@@ -393,7 +411,7 @@ def test_continues_sb3s_zip(tmp_path: Path) -> None:
         model.set_random_seed(3)
         model.learn(128, reset_num_timesteps=False)
         continued.append(model)
-    assert isinstance(continued[1]._current_engine(), FusedEngine)
+    assert isinstance(continued[1].attach_engine(), FusedEngine)
     compare_states(continued[1].policy, continued[0].policy, rtol=1e-3, atol=1e-5)
 
 
@@ -405,8 +423,8 @@ def test_replaced_memory_is_taken_over() -> None:
         for parameter in model.policy.parameters():
             parameter.data = parameter.data.clone() + 1.0
     expected = model.policy.predict_values(th.zeros(1, 3))
-    engine = model._current_engine()
-    th.testing.assert_close(engine.value(th.zeros(1, 3)), expected)
+    engine = model.attach_engine()
+    th.testing.assert_close(engine.value(PolicyInputs(th.zeros(1, 3))), expected)
     before = model.policy.value_net.weight.clone()
     model.learn(64)
     assert not th.equal(model.policy.value_net.weight, before)
@@ -423,7 +441,7 @@ def test_replaced_memory_is_taken_over() -> None:
     ],
 )
 def test_unsupported_falls_back_with_the_reason(reason: str, policy: Any, kwargs: dict[str, Any]) -> None:
-    """What the fused engine can't do goes to autograd under "auto", which says why; "fused" refuses with the same words."""
+    """What the fused engine can't do goes to autograd under "auto", which says why; "fused" won't learn, in the same words."""
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
     class TinyFeatures(BaseFeaturesExtractor):
@@ -445,12 +463,12 @@ def test_unsupported_falls_back_with_the_reason(reason: str, policy: Any, kwargs
         kwargs = {"policy_kwargs": {"features_extractor_class": TinyFeatures}}
     policy = CustomPolicy if policy == "custom" else policy
     model = EduPPO(policy, "Pendulum-v1", n_steps=64, device="cpu", **kwargs)
-    assert isinstance(model._current_engine(), AutogradEngine)
-    import re
-
+    assert isinstance(model.attach_engine(), AutogradEngine)
     assert re.search(reason, model.engine_reason)
-    with pytest.raises(ValueError, match=reason):
-        EduPPO(policy, "Pendulum-v1", n_steps=64, device="cpu", engine="fused", **kwargs)
+    model = EduPPO(policy, "Pendulum-v1", n_steps=64, device="cpu", engine="fused", **kwargs)
+    with pytest.raises(UnsupportedPolicyError, match=reason):
+        model.learn(64)
+    assert re.search(reason, model.engine_reason)
 
 
 def test_auto_chooses_fused_and_says_so() -> None:
@@ -474,7 +492,8 @@ def test_non_finite_numbers_stop_before_the_parameters(engine_class: Any, where:
     getattr(samples, where)[3] = float("nan")
     before = copy.deepcopy(policy.state_dict())
     with pytest.raises(NonFiniteUpdateError):
-        engine.gradients(as_arrays(samples) if engine_class is FusedEngine else samples, DEFAULTS)
-        engine.apply()
+        engine.gradients(as_arrays(samples) if engine_class is FusedEngine else TensorMinibatch(samples), DEFAULTS)
+        engine.apply(DEFAULTS)
+    engine.detach()
     for name, value in before.items():
         assert th.equal(policy.state_dict()[name], value)

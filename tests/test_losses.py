@@ -15,10 +15,12 @@ from sb3_ppo_edu import losses
 from sb3_ppo_edu.losses import (
     VfClipMode,
     approx_kl,
+    average,
     clip_fraction,
     clipped_surrogate_loss,
     entropy_loss,
     normalize_advantages,
+    policy_advantages,
     value_loss,
 )
 
@@ -42,6 +44,38 @@ RATIOS = vectors(0.01, 10.0)
 ADVANTAGES = vectors(-5.0, 5.0)
 VALUES = vectors(-10.0, 10.0)
 MODES: tuple[VfClipMode, ...] = ("sb3", "max")
+
+
+# -- the mean of a minibatch ---------------------------------------------------------------------------------------------
+
+
+def test_average_by_hand() -> None:
+    """Without weights the mean of the transitions: (1 + 2 + 6) / 3 = 3, each with the derivative 1/3."""
+    numbers = doubles(1.0, 2.0, 6.0, requires_grad=True)
+    found = average(numbers)
+    found.backward()
+    assert numbers.grad is not None
+    assert found.shape == () and close(found, 3.0)
+    assert close(numbers.grad, [1.0 / 3.0] * 3)
+
+
+def test_average_with_weights_by_hand() -> None:
+    """Weights (1, 0, 3): (1·1 + 0·2 + 3·6) / (1 + 0 + 3) = 4.75; the derivatives are w_t / Σw = (1/4, 0, 3/4)."""
+    numbers = doubles(1.0, 2.0, 6.0, requires_grad=True)
+    found = average(numbers, doubles(1.0, 0.0, 3.0))
+    found.backward()
+    assert numbers.grad is not None
+    assert found.shape == () and close(found, 4.75)
+    assert close(numbers.grad, [0.25, 0.0, 0.75])
+
+
+@given(VALUES, vectors(0.01, 10.0), st.floats(0.01, 100.0))
+def test_only_the_proportions_of_weights_count(numbers: list[float], weights: list[float], scale: float) -> None:
+    """Weights that are scaled change nothing, equal ones are none, and a weight of 0 leaves the transition out."""
+    tensor, of_each = doubles(*numbers), doubles(*weights)
+    assert close(average(tensor, of_each), float(average(tensor, scale * of_each)), 1e-9)
+    assert close(average(tensor, doubles(*[scale] * len(numbers))), float(average(tensor)), 1e-9)
+    assert close(average(doubles(*numbers, 1e9), doubles(*weights, 0.0)), float(average(tensor, of_each)), 1e-9)
 
 
 # -- advantage normalisation ---------------------------------------------------------------------------------------------
@@ -93,6 +127,25 @@ def test_normalization_forgets_scale_and_offset(numbers: list[float], scale: flo
     expected = normalize_advantages(advantages)
     assert th.allclose(normalize_advantages(scale * advantages + offset), expected, atol=1e-4)
     assert th.allclose(normalize_advantages(-scale * advantages + offset), -expected, atol=1e-4)
+
+
+def test_policy_advantages_are_standardised_and_then_bounded() -> None:
+    """
+    (2, 4, 6) becomes (-1, 0, 1), and with the bound 0.5 (-0.5, 0, 0.5): a bound before would give (0, 0, 0).
+
+    Not normalised they are bounded as they are: (-3, 0.25) becomes (-0.5, 0.25). Without a bound nothing is cut off.
+    """
+    assert close(policy_advantages(doubles(2.0, 4.0, 6.0)), [-1.0, 0.0, 1.0], 1e-8)
+    assert close(policy_advantages(doubles(2.0, 4.0, 6.0), bound=0.5), [-0.5, 0.0, 0.5], 1e-8)
+    assert close(policy_advantages(doubles(-3.0, 0.25), normalize=False, bound=0.5), [-0.5, 0.25])
+    assert close(policy_advantages(doubles(-3.0, 0.25), normalize=False), [-3.0, 0.25])
+
+
+def test_policy_advantages_with_given_moments() -> None:
+    """With moments (3, 2), (5, -1) becomes (1, -2), bounded (1, -1.5); where nothing is normalised they play no part."""
+    assert close(policy_advantages(doubles(5.0, -1.0), moments=(3.0, 2.0)), [1.0, -2.0], 1e-8)
+    assert close(policy_advantages(doubles(5.0, -1.0), moments=(3.0, 2.0), bound=1.5), [1.0, -1.5], 1e-8)
+    assert close(policy_advantages(doubles(5.0, -1.0), normalize=False, moments=(3.0, 2.0)), [5.0, -1.0])
 
 
 # -- the clipped surrogate -----------------------------------------------------------------------------------------------
@@ -171,31 +224,37 @@ def test_activitys_verification_numbers() -> None:
     Ratios (1, 1.105171, 0.904837) are all inside the clip range: -(1 + 1.105171 - 0.904837) / 3 = -0.400111.
     """
     log_prob, old_log_prob = doubles(0.0, 0.1, -0.1), doubles(0.0, 0.0, 0.0)
-    loss = clipped_surrogate_loss(th.exp(log_prob - old_log_prob), doubles(1.0, 1.0, -1.0), 0.2)
+    loss = average(clipped_surrogate_loss(th.exp(log_prob - old_log_prob), doubles(1.0, 1.0, -1.0), 0.2))
     assert float(loss) == pytest.approx(-0.400111, abs=1e-6)
 
 
 def test_surrogate_is_a_mean() -> None:
-    """Three transitions, each in another branch: -(1.25·2 - 1.5 + 1) / 3 with r = (1.5, 1.5, 1), Â = (2, -1, 1)."""
-    assert close(clipped_surrogate_loss(doubles(1.5, 1.5, 1.0), doubles(2.0, -1.0, 1.0), CLIP), -2.0 / 3.0)
+    """
+    One number for each transition, and the loss of the minibatch is their mean.
+
+    Three transitions, each in another branch: -(1.25·2, -1.5, 1) with r = (1.5, 1.5, 1), Â = (2, -1, 1), on average -2/3.
+    """
+    each = clipped_surrogate_loss(doubles(1.5, 1.5, 1.0), doubles(2.0, -1.0, 1.0), CLIP)
+    assert close(each, [-2.5, 1.5, -1.0])
+    assert close(average(each), -2.0 / 3.0)
 
 
 def test_surrogate_at_ratio_1_is_the_policy_gradient() -> None:
     """At r = exp(log π - log π_old) = 1 the gradient in log π is -Â/n, that of -log π·Â."""
     log_prob = doubles(-0.3, -1.2, -2.0, -0.1, requires_grad=True)
     advantages = doubles(1.0, -2.0, 0.0, 4.0)
-    clipped_surrogate_loss(th.exp(log_prob - log_prob.detach()), advantages, 0.2).backward()
+    average(clipped_surrogate_loss(th.exp(log_prob - log_prob.detach()), advantages, 0.2)).backward()
     assert log_prob.grad is not None
     assert close(log_prob.grad, [-0.25, 0.5, 0.0, -1.0])
 
 
 @given(RATIOS, ADVANTAGES, st.floats(0.01, 0.9))
 def test_clipping_is_pessimistic(ratios: list[float], advantages: list[float], clip_range: float) -> None:
-    """The clipped objective never exceeds the unclipped one, nor the one that is always clipped."""
+    """In each transition the clipped objective never exceeds the unclipped one, nor the one that is always clipped."""
     ratio, advantage = doubles(*ratios), doubles(*advantages)
-    loss = float(clipped_surrogate_loss(ratio, advantage, clip_range))
-    assert loss >= -float((ratio * advantage).mean()) - 1e-12
-    assert loss >= -float((ratio.clamp(1 - clip_range, 1 + clip_range) * advantage).mean()) - 1e-12
+    loss = clipped_surrogate_loss(ratio, advantage, clip_range)
+    assert bool((loss >= -(ratio * advantage) - 1e-12).all())
+    assert bool((loss >= -(ratio.clamp(1 - clip_range, 1 + clip_range) * advantage) - 1e-12).all())
 
 
 @given(RATIOS, ADVANTAGES, st.floats(0.01, 0.9), st.floats(1.01, 5.0))
@@ -203,7 +262,7 @@ def test_dual_clip_only_lowers_the_loss(ratios: list[float], advantages: list[fl
     """The dual clip bounds the objective from below by c·Â, and with c → ∞ nothing of it is left."""
     ratio, advantage = doubles(*ratios), doubles(*advantages)
     plain = clipped_surrogate_loss(ratio, advantage, clip_range)
-    assert float(clipped_surrogate_loss(ratio, advantage, clip_range, c)) <= float(plain)
+    assert bool((clipped_surrogate_loss(ratio, advantage, clip_range, c) <= plain).all())
     assert th.equal(clipped_surrogate_loss(ratio, advantage, clip_range, 1e6), plain)
     for r, a in zip(ratio, advantage, strict=True):
         if a < 0:
@@ -212,9 +271,9 @@ def test_dual_clip_only_lowers_the_loss(ratios: list[float], advantages: list[fl
 
 @given(RATIOS, ADVANTAGES)
 def test_a_wide_clip_range_does_not_clip(ratios: list[float], advantages: list[float]) -> None:
-    """With ε beyond every ratio the objective is the mean of r·Â."""
+    """With ε beyond every ratio the objective is r·Â."""
     ratio, advantage = doubles(*ratios), doubles(*advantages)
-    assert close(clipped_surrogate_loss(ratio, advantage, 100.0), -float((ratio * advantage).mean()))
+    assert close(clipped_surrogate_loss(ratio, advantage, 100.0), (-(ratio * advantage)).tolist())
 
 
 def test_surrogate_gradient_agrees_with_finite_differences() -> None:
@@ -229,12 +288,13 @@ def test_surrogate_gradient_agrees_with_finite_differences() -> None:
 
 
 def test_plain_value_loss_by_hand() -> None:
-    """Mean squared error: ((1 - 2)² + (3 - 0)²) / 2 = 5, with gradient 2 (V - R) / 2 = (-1, 3)."""
+    """Squared errors (1 - 2)² = 1 and (3 - 0)² = 9, on average 5, with gradient 2 (V - R) / 2 = (-1, 3)."""
     values = doubles(1.0, 3.0, requires_grad=True)
     found = value_loss(values, doubles(2.0, 0.0), doubles(9.0, 9.0))
-    found.backward()
+    assert close(found, [1.0, 9.0])
+    average(found).backward()
     assert values.grad is not None
-    assert close(found, 5.0)
+    assert close(average(found), 5.0)
     assert close(values.grad, [-1.0, 3.0])
 
 
@@ -276,8 +336,28 @@ def test_clipped_value_loss_by_hand(
 def test_clipped_value_loss_is_a_mean_over_transitions() -> None:
     """The maximum is taken per transition, before the mean: (2.25 + 0.5625) / 2, not the larger of two means."""
     found = value_loss(doubles(1.5, 1.5), doubles(0.0, 2.0), doubles(1.0, 1.0), 0.25, "max")
-    assert close(found, 1.40625)
-    assert close(value_loss(doubles(1.5, 1.5), doubles(0.0, 2.0), doubles(1.0, 1.0), 0.25), 1.0625)
+    assert close(found, [2.25, 0.5625])
+    assert close(average(found), 1.40625)
+    assert close(average(value_loss(doubles(1.5, 1.5), doubles(0.0, 2.0), doubles(1.0, 1.0), 0.25)), 1.0625)
+
+
+@given(VALUES, VALUES, VALUES, st.none() | st.floats(0.01, 2.0), st.sampled_from(MODES))
+def test_torchs_own_mean_is_the_average(
+    values: list[float], returns: list[float], old_values: list[float], clip_range_vf: float | None, mode: VfClipMode
+) -> None:
+    """``reduction="mean"`` has the value of ``average`` and its gradient, but for the last bits, and one number."""
+    gradients, found = [], []
+    for reduction in ("mean", "none"):
+        v = doubles(*values, requires_grad=True)
+        loss = value_loss(v, doubles(*returns), doubles(*old_values), clip_range_vf, mode, reduction)
+        loss = average(loss) if reduction == "none" else loss
+        assert loss.shape == ()
+        loss.backward()
+        assert v.grad is not None
+        found.append(float(loss.detach()))
+        gradients.append(v.grad)
+    assert found[0] == pytest.approx(found[1], rel=1e-12, abs=1e-12)
+    assert close(gradients[0], gradients[1].tolist())
 
 
 def test_value_clipping_is_off_by_default() -> None:
@@ -291,24 +371,26 @@ def test_maximum_is_at_least_both_of_its_parts(
 ) -> None:
     """The pessimistic loss is never below SB3's clipped loss nor below the plain one, and a wide range clips nothing."""
     v, r, old = doubles(*values), doubles(*returns), doubles(*old_values)
-    pessimistic = float(value_loss(v, r, old, clip_range_vf, "max"))
-    assert pessimistic >= float(value_loss(v, r, old, clip_range_vf, "sb3")) - 1e-9
-    assert pessimistic >= float(value_loss(v, r, old)) - 1e-9
+    pessimistic = value_loss(v, r, old, clip_range_vf, "max")
+    assert bool((pessimistic >= value_loss(v, r, old, clip_range_vf, "sb3") - 1e-9).all())
+    assert bool((pessimistic >= value_loss(v, r, old) - 1e-9).all())
     for mode in MODES:
-        assert close(value_loss(v, r, old, 1000.0, mode), float(value_loss(v, r, old)), 1e-9)
+        assert close(value_loss(v, r, old, 1000.0, mode), value_loss(v, r, old).tolist(), 1e-9)
 
 
 # -- entropy, KL, clip fraction ------------------------------------------------------------------------------------------
 
 
 def test_entropy_loss_by_hand() -> None:
-    """The negative mean of the entropies; the log-probabilities play no part: -(0.5 + 1.5) / 2 = -1."""
-    assert close(entropy_loss(doubles(0.5, 1.5), doubles(-9.0, -9.0)), -1.0)
+    """The negative entropies; the log-probabilities play no part: -(0.5, 1.5), on average -1."""
+    assert close(entropy_loss(doubles(0.5, 1.5), doubles(-9.0, -9.0)), [-0.5, -1.5])
+    assert close(average(entropy_loss(doubles(0.5, 1.5), doubles(-9.0, -9.0))), -1.0)
 
 
 def test_entropy_loss_without_formula_by_hand() -> None:
-    """Without an entropy, SB3's estimate: the mean of the log-probabilities, (-1 - 3) / 2 = -2."""
-    assert close(entropy_loss(None, doubles(-1.0, -3.0)), -2.0)
+    """Without an entropy, SB3's estimate: the log-probabilities, on average (-1 - 3) / 2 = -2."""
+    assert close(entropy_loss(None, doubles(-1.0, -3.0)), [-1.0, -3.0])
+    assert close(average(entropy_loss(None, doubles(-1.0, -3.0))), -2.0)
 
 
 def test_the_stand_in_for_the_entropy_has_no_gradient() -> None:
@@ -321,8 +403,8 @@ def test_the_stand_in_for_the_entropy_has_no_gradient() -> None:
     """
     logits = doubles(0.0, math.log(3.0), requires_grad=True)
     log_pi = th.log_softmax(logits, dim=0)
-    stand_in = entropy_loss(None, log_pi[th.tensor([0, 1, 1, 1])])
-    exact = entropy_loss(-(log_pi.exp() * log_pi).sum()[None], log_pi)
+    stand_in = average(entropy_loss(None, log_pi[th.tensor([0, 1, 1, 1])]))
+    exact = average(entropy_loss(-(log_pi.exp() * log_pi).sum()[None], log_pi))
     assert float(stand_in.detach()) == pytest.approx(-0.562335, abs=1e-6)
     assert float(exact.detach()) == pytest.approx(-0.562335, abs=1e-6)
     (stand_in_gradient,) = th.autograd.grad(stand_in, logits, retain_graph=True)
@@ -387,6 +469,7 @@ def test_clip_fraction_by_hand() -> None:
         ("value_loss", lambda column, row: value_loss(column, row, row)),
         ("value_loss", lambda column, row: value_loss(row, column, row, 0.2)),
         ("value_loss", lambda column, row: value_loss(row, row, column, 0.2, "max")),
+        ("average", lambda column, row: average(column, row)),
     ],
 )
 def test_broadcasting_is_refused(name: str, call: Callable[..., Any]) -> None:
@@ -401,7 +484,9 @@ def test_losses_leave_their_arguments_alone() -> None:
     """Pure functions: no argument is changed in place."""
     arguments = [th.linspace(0.2, 2.0, 5, dtype=th.float64) for _ in range(3)]
     before = [tensor.clone() for tensor in arguments]
+    losses.average(arguments[0], arguments[1])
     losses.normalize_advantages(arguments[0])
+    losses.policy_advantages(arguments[0], bound=0.5)
     losses.clipped_surrogate_loss(arguments[0], arguments[1], 0.2, 1.5)
     losses.value_loss(arguments[0], arguments[1], arguments[2], clip_range_vf=0.1, mode="max")
     losses.entropy_loss(arguments[0], arguments[1])

@@ -17,8 +17,8 @@ from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule, explained_variance
 
-import sb3_ppo_edu.ppo
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.arguments import ArgumentError
 from sb3_ppo_edu.engines import AutogradEngine, EngineName, MinibatchStatistics, UpdateSettings
 from tests.environments import ACTION_SPACES, OBSERVATION_SPACES
 from tests.rollouts import (
@@ -146,7 +146,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("extra", ["none", *EXTRAS])
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 def test_each_extra_does_what_its_docstring_says(extra: str, engine: EngineName) -> None:
     """
     After one update of 4 epochs of 4 minibatches the parameters are those of the loss written out transition by transition.
@@ -242,10 +242,11 @@ def test_log_std_bounds_hold_from_the_start() -> None:
 class ScriptedEngine(AutogradEngine):
     """An engine that reports a list of KL estimates and counts its steps, in order to test the rule around it."""
 
-    kls: tuple[float, ...] = ()
+    name = "scripted"
 
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Any, *, kls: tuple[float, ...]) -> None:
         super().__init__(policy)
+        self.kls = kls
         self.calls: list[str] = []
 
     def gradients(self, minibatch: Any, settings: UpdateSettings) -> MinibatchStatistics:
@@ -262,43 +263,39 @@ class ScriptedEngine(AutogradEngine):
             ratio_max=1.0 + [0.0, 0.75, 0.25, 0.5, 0.0, 0.0][number],
         )
 
-    def apply(self) -> float:
+    def apply(self, settings: UpdateSettings) -> float:
         """Count the step; the norms are 2, 4, 6, ..."""
         self.calls.append("apply")
         return 2.0 * self.calls.count("apply")
 
 
-def scripted_update(
-    monkeypatch: pytest.MonkeyPatch, kls: tuple[float, ...], **arguments: Any
-) -> tuple[EduPPO, ScriptedEngine, dict[str, Any]]:
+def scripted_update(kls: tuple[float, ...], **arguments: Any) -> tuple[EduPPO, ScriptedEngine, dict[str, Any]]:
     """Run one update of 3 epochs of 2 minibatches with scripted KL estimates; give model, engine and log."""
-    monkeypatch.setattr(sb3_ppo_edu.ppo, "make_engine", lambda name, policy, **options: (ScriptedEngine(policy), "scripted."))
-    monkeypatch.setattr(ScriptedEngine, "kls", kls)
-    model = make_model(batch_size=N_STEPS // 2, n_epochs=3, **arguments)
+    model = make_model(batch_size=N_STEPS // 2, n_epochs=3, engine=ScriptedEngine, engine_kwargs={"kls": kls}, **arguments)
     recorder = record(model)
     collect(model)
     model.train()
     model.logger.dump()
-    engine = model._engine
+    engine = model.attach_engine()
     assert isinstance(engine, ScriptedEngine)
     return model, engine, recorder.rows[-1]
 
 
-def test_without_a_target_every_step_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_target_every_step_is_taken() -> None:
     """No ``target_kl``: 3 epochs of 2 steps, each ``apply`` behind its ``gradients``; ``early_stop_epoch`` is n_epochs."""
-    model, engine, row = scripted_update(monkeypatch, (9.0,) * 6)
+    model, engine, row = scripted_update((9.0,) * 6)
     assert engine.calls == ["gradients", "apply"] * 6
     assert model._n_updates == 3
     assert row["train/early_stop_epoch"] == 3
 
 
-def test_kl_check_per_minibatch_stops_before_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kl_check_per_minibatch_stops_before_the_step() -> None:
     """
     SB3's rule: the limit is 1.5 · 0.2 = 0.3; the third estimate, 0.4, ends the update before its step, in epoch 1.
 
     An estimate between target and limit (0.25) does not stop. The logged KL is the mean of the last epoch, as in SB3.
     """
-    model, engine, row = scripted_update(monkeypatch, (0.1, 0.25, 0.4, 9.0, 9.0, 9.0), target_kl=0.2)
+    model, engine, row = scripted_update((0.1, 0.25, 0.4, 9.0, 9.0, 9.0), target_kl=0.2)
     assert engine.calls == ["gradients", "apply", "gradients", "apply", "gradients"]
     assert model._n_updates == 2
     assert row["train/early_stop_epoch"] == 1
@@ -306,13 +303,13 @@ def test_kl_check_per_minibatch_stops_before_the_step(monkeypatch: pytest.Monkey
     assert row["train/kl_max"] == pytest.approx(0.4)
 
 
-def test_kl_check_per_epoch_looks_at_the_mean_after_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kl_check_per_epoch_looks_at_the_mean_after_the_epoch() -> None:
     """
     The lecture's rule: epoch 0 has the mean (0.1 + 0.4) / 2 = 0.25 ≤ 0.3 and goes on though one estimate is above.
 
     Epoch 1 has (0.3 + 0.4) / 2 = 0.35: all its steps are taken, then the update ends.
     """
-    model, engine, row = scripted_update(monkeypatch, (0.1, 0.4, 0.3, 0.4, 9.0, 9.0), target_kl=0.2, kl_check="epoch")
+    model, engine, row = scripted_update((0.1, 0.4, 0.3, 0.4, 9.0, 9.0), target_kl=0.2, kl_check="epoch")
     assert engine.calls == ["gradients", "apply"] * 4
     assert model._n_updates == 2
     assert row["train/early_stop_epoch"] == 1
@@ -321,27 +318,25 @@ def test_kl_check_per_epoch_looks_at_the_mean_after_the_epoch(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("factor", "steps"), [(1.0, 0), (2.0, 1), (4.0, 2), (8.0, 6)])
-def test_kl_stop_factor_scales_the_limit(monkeypatch: pytest.MonkeyPatch, factor: float, steps: int) -> None:
+def test_kl_stop_factor_scales_the_limit(factor: float, steps: int) -> None:
     """The limit is factor · 0.25, and an estimate equal to it does not stop: 0.5 is legal at 2, 1.0 at 4, 2.0 at 8."""
     kls = (0.5, 1.0, 2.0, 2.0, 2.0, 2.0)
-    _, engine, _ = scripted_update(monkeypatch, kls, target_kl=0.25, kl_stop_factor=factor)
+    _, engine, _ = scripted_update(kls, target_kl=0.25, kl_stop_factor=factor)
     assert engine.calls.count("apply") == steps
 
 
 @pytest.mark.parametrize("kl_check", ["minibatch", "epoch"])
-def test_a_stop_says_so_where_output_is_wanted(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kl_check: str
-) -> None:
+def test_a_stop_says_so_where_output_is_wanted(capsys: pytest.CaptureFixture[str], kl_check: str) -> None:
     """With verbose=1 SB3's sentence is printed with the epoch; with verbose=0 nothing is."""
     kls = (0.1, 0.1, 0.5, 0.5, 9.0, 9.0)
-    scripted_update(monkeypatch, kls, target_kl=0.2, kl_check=kl_check, verbose=1)
+    scripted_update(kls, target_kl=0.2, kl_check=kl_check, verbose=1)
     assert "Early stopping at step 1 due to reaching max kl: 0.50" in capsys.readouterr().out
-    scripted_update(monkeypatch, kls, target_kl=0.2, kl_check=kl_check, verbose=0)
+    scripted_update(kls, target_kl=0.2, kl_check=kl_check, verbose=0)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("estimator", "sign"), [("k1", 1.0), ("k3", 0.0)])
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 def test_kl_estimator_decides_what_is_logged(estimator: str, sign: float, engine: EngineName) -> None:
     """The logged estimate is the mean of -log r (k1), or of r - 1 - log r (k3), over the last epoch's minibatches."""
     model = make_model(n_epochs=2, learning_rate=LEARNING_RATE, kl_estimator=estimator, engine=engine)
@@ -366,13 +361,13 @@ def test_kl_estimator_decides_what_is_logged(estimator: str, sign: float, engine
 # -- the log -------------------------------------------------------------------------------------------------------------
 
 
-def test_log_of_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_of_an_update() -> None:
     """
     Means over all six minibatches, the last loss, largest KL and ratio, mean norm, and moments of the raw advantages.
 
     Scripted: policy losses 1…6, value losses 10…15, entropy losses -1…-6, losses 100…105, clip fractions 0…5/8, norms 2…12.
     """
-    model, _, row = scripted_update(monkeypatch, (0.5, 0.75, 0.25, 0.25, 0.0, 0.5), clip_range=0.1, clip_range_vf=0.3)
+    model, _, row = scripted_update((0.5, 0.75, 0.25, 0.25, 0.0, 0.5), clip_range=0.1, clip_range_vf=0.3)
     assert row["train/policy_gradient_loss"] == 3.5
     assert row["train/value_loss"] == 12.5
     assert row["train/entropy_loss"] == -3.5
@@ -395,9 +390,9 @@ def test_log_of_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["train/explained_variance"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_log_without_a_step_has_no_gradient_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_without_a_step_has_no_gradient_norm() -> None:
     """If the KL rule stops the update before its first step there is no norm to log, and no mean of nothing."""
-    model, engine, row = scripted_update(monkeypatch, (0.5,) * 6, target_kl=0.1)
+    model, engine, row = scripted_update((0.5,) * 6, target_kl=0.1)
     assert engine.calls == ["gradients"]
     assert "train/grad_norm" not in row
     assert row["train/early_stop_epoch"] == 0
@@ -424,7 +419,7 @@ def test_std_is_logged_where_there_is_one() -> None:
 Wrong = tuple[dict[str, Any], tuple[str, ...]]
 NUMBERS_ABOVE_0 = ("max_grad_norm", "kl_stop_factor", "target_kl", "clip_advantage", "clip_range", "clip_range_vf")
 MODES = {
-    "engine": ("auto", "autograd", "fused"),
+    "engine": ("auto", "autograd", "numpy", "fused"),
     "vf_clip_mode": ("sb3", "max"),
     "kl_estimator": ("k3", "k1"),
     "kl_check": ("minibatch", "epoch"),
@@ -451,7 +446,13 @@ WRONG: list[Wrong] = [
     ({"batch_size": 0, "advantage_normalization": "batch"}, ("batch_size=0", "integer ≥ 1")),
     ({"normalize_advantage": 1}, ("normalize_advantage=1", "True or False")),
     ({"use_sde": "yes"}, ("use_sde='yes'", "True or False")),
-    ({"compile": 1}, ("compile=1", "True or False")),
+    ({"engine_kwargs": {"compile": 1}}, ("engine_kwargs: compile=1", "True or False")),
+    ({"engine_kwargs": ["bf16"]}, ("engine_kwargs=['bf16']", "None or a dict")),
+    ({"engine": 3}, ("engine=3", "expected one of", "or a class or function")),
+    ({"objective": 3}, ("objective=3", "expected None, an objective, its class")),
+    ({"objective": "KLPenalty"}, ("objective='KLPenalty'", "dotted path")),
+    ({"objective": "sb3_ppo_edu.objectives.Nothing"}, ("objective='sb3_ppo_edu.objectives.Nothing'", "can be imported")),
+    ({"objective": "sb3_ppo_edu.losses.average"}, ("objective='sb3_ppo_edu.losses.average'", "expected an Objective")),
     ({"recompute_advantages": 1}, ("recompute_advantages=1", "True or False")),
     ({"sde_sample_freq": "x"}, ("sde_sample_freq='x'", "integer ≥ -1")),
     ({"stats_window_size": 0}, ("stats_window_size=0", "integer ≥ 1")),
@@ -503,7 +504,15 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], parts: tuple[str
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("arguments", [{"clip_range": -0.2}, {"n_steps": 1, "batch_size": 2}, {"batch_size": 1}])
+def test_what_sb3_asserts_is_an_assertion_error_too(arguments: dict[str, Any]) -> None:
+    """One class serves everyone: the zoo prunes a trial on ``ValueError``, SB3's PPO raises an ``AssertionError``."""
+    for kind in (ArgumentError, ValueError, AssertionError):
+        with pytest.raises(kind):
+            make_model(**arguments)
+
+
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 def test_infinite_max_grad_norm_switches_clipping_off(engine: str) -> None:
     """As in SB3, ``max_grad_norm=inf`` trains like a bound that is never reached."""
     models = [make_model(engine=engine, max_grad_norm=bound).learn(64) for bound in (math.inf, 1e9)]
@@ -530,9 +539,10 @@ def test_unknown_policy_names_the_known_ones() -> None:
 def test_a_truncated_minibatch_is_announced(batch_size: int, remainder: int) -> None:
     """64 transitions in minibatches of 24 leave 16, and 100 is more than there are: a warning says so with the numbers."""
     with pytest.warns(
-        UserWarning, match=rf"batch_size={batch_size}.* = 64 transitions.*truncated mini-batch of {remainder}\."
-    ):
+        UserWarning, match=rf"batch_size={batch_size}.* = 64 transitions.*truncated mini-batch of size {remainder} at the end"
+    ) as warnings:
         make_model(n_envs=2, batch_size=batch_size)
+    assert Path(warnings[0].filename).name == "rollouts.py", "it should name the line that constructs the model"
 
 
 # -- files, engines, callbacks, devices ----------------------------------------------------------------------------------
@@ -558,7 +568,7 @@ def test_save_and_load_keep_every_extra(tmp_path: Path) -> None:
         "action_distribution": "tanh_gaussian",
         "log_std_bounds": (-2.0, 0.5),
         "target_kl": 0.5,
-        "compile": True,
+        "engine_kwargs": {"compile": True},
     }
     model = make_model(ent_coef="lin_0.01", vf_coef=half_of, clip_range="lin_0.3", clip_range_vf=0.4, **extras)
     model.learn(2 * N_STEPS)
@@ -570,7 +580,7 @@ def test_save_and_load_keep_every_extra(tmp_path: Path) -> None:
             found = getattr(loaded, name)
             assert (tuple(found) if name == "log_std_bounds" else found) == value, name
         loaded._current_progress_remaining = 0.5
-        settings = loaded._update_settings()
+        settings = loaded.update_settings()
         now = (settings.ent_coef, settings.vf_coef, settings.clip_range, settings.clip_range_vf)
         assert now == pytest.approx((0.005, 0.25, 0.15, 0.4))
         assert largest_difference(parameters_of(loaded), parameters_of(model)) == 0.0
@@ -631,7 +641,7 @@ def test_the_engine_may_change_between_rollouts() -> None:
     before = model.engine_reason
     model.engine = "autograd"
     model.learn(N_STEPS, reset_num_timesteps=False)
-    assert isinstance(model._engine, AutogradEngine)
+    assert isinstance(model.attach_engine(), AutogradEngine)
     assert model.engine_reason.startswith("autograd: ")
     model.engine = "auto"
     model.learn(N_STEPS, reset_num_timesteps=False)
@@ -686,7 +696,7 @@ class Reader(BaseCallback):
             assert len(list(self.model.rollout_buffer.get())) == 1  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 def test_a_callback_may_read_the_rollout(engine: EngineName) -> None:
     """``rollout_buffer.get()`` in a callback costs a permutation, but the update is that of an engine that was not watched."""
     results = []
@@ -795,5 +805,5 @@ def test_schedules_of_sb3_are_taken(make: Callable[..., Any]) -> None:
     )
     model = make_model(**arguments)
     collect(model)
-    settings = model._update_settings()
+    settings = model.update_settings()
     assert (settings.clip_range, settings.clip_range_vf, settings.ent_coef, settings.vf_coef) == (0.1,) * 4

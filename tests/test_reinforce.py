@@ -93,7 +93,7 @@ def flat(array: np.ndarray) -> th.Tensor:
 
 
 @pytest.mark.parametrize("action", ACTION_SPACES)
-@pytest.mark.parametrize("engine", ["autograd", "auto"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "auto"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_step_is_the_policy_gradient(action: str, engine: Any, normalize: bool) -> None:
     """
@@ -123,7 +123,7 @@ def test_the_step_is_the_policy_gradient(action: str, engine: Any, normalize: bo
             assert th.equal(after[name], before[name]), name
 
 
-@pytest.mark.parametrize("engine", ["autograd", "auto"])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "auto"])
 def test_the_step_with_a_baseline(engine: Any) -> None:
     """With a baseline the weight is G - V, the critic follows G, and the returns go on with V where the rollout ends."""
     model = make_reinforce(
@@ -274,7 +274,7 @@ def test_save_and_load(tmp_path: Path, baseline: bool) -> None:
     assert (loaded.action_distribution, loaded.engine) == ("beta", "autograd")
     assert (loaded.n_epochs, loaded.batch_size) == (1, 2 * N_STEPS)
     loaded._current_progress_remaining = 1.0
-    settings = loaded._update_settings()
+    settings = loaded.update_settings()
     assert (settings.vf_coef, settings.ent_coef) == (0.25 if baseline else 0.0, 0.01)
     assert largest_difference(parameters_of(loaded), parameters_of(model)) == 0.0
     loaded.learn(4 * N_STEPS, reset_num_timesteps=False)
@@ -350,4 +350,4 @@ def test_is_an_eduppo() -> None:
     """The lesson compares two classes that share all but what it is about."""
     assert issubclass(Reinforce, EduPPO)
     own = {name for name, value in vars(Reinforce).items() if callable(value)}
-    assert own == {"__init__", "_setup_model", "_bootstrap_time_limits", "train", "_weigh_by_returns", "learn"}
+    assert own == {"__init__", "_take_over_attributes", "_bootstrap_time_limits", "train", "_weigh_by_returns", "learn"}

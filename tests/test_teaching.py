@@ -41,7 +41,7 @@ Answer = Callable[..., Any]
 def library_actor_critic(log_probs: th.Tensor, values: th.Tensor, returns: th.Tensor, vf_coef: float) -> th.Tensor:
     """PPO's own value loss, and the policy gradient that the surrogate has where the ratio is 1."""
     advantages = (returns - values.flatten()).detach()
-    value = losses.value_loss(values.flatten(), returns, returns)
+    value = losses.average(losses.value_loss(values.flatten(), returns, returns))
     return -(log_probs * advantages).mean() + vf_coef * value
 
 
@@ -76,7 +76,8 @@ def by_autograd(function: Answer, at: Any, upstream: Any) -> Any:
 def library_surrogate_gradient(ratio: Any, advantages: Any, clip_range: float) -> Any:
     """Differentiate floor 1's loss with respect to the logarithm of the ratio."""
     weights = th.as_tensor(advantages)
-    return by_autograd(lambda x: losses.clipped_surrogate_loss(x.exp(), weights, clip_range), np.log(ratio), 1.0)
+    each = 1.0 / len(ratio)  # of the mean
+    return by_autograd(lambda x: losses.clipped_surrogate_loss(x.exp(), weights, clip_range), np.log(ratio), each)
 
 
 def library_logits_gradient(logits: Any, actions: Any, upstream: Any) -> Any:
@@ -103,14 +104,12 @@ LIBRARY: dict[str, Answer] = {
     "td_errors": library_td,
     "compute_gae": library_gae,
     "normalize_advantages": library_normalize,
-    "clipped_objective": lambda r, a, e: th.stack(
-        [-losses.clipped_surrogate_loss(r[i : i + 1], a[i : i + 1], e) for i in range(len(r))]
-    ),
-    "compute_policy_loss": lambda new, old, a, e: losses.clipped_surrogate_loss(th.exp(new - old), a, e),
-    "clipped_value_loss": lambda v, old, r, e: losses.value_loss(v, r, old, e, mode="max"),
+    "clipped_objective": lambda r, a, e: -losses.clipped_surrogate_loss(r, a, e),
+    "compute_policy_loss": lambda new, old, a, e: losses.average(losses.clipped_surrogate_loss(th.exp(new - old), a, e)),
+    "clipped_value_loss": lambda v, old, r, e: losses.average(losses.value_loss(v, r, old, e, mode="max")),
     "approx_kl": lambda new, old: losses.approx_kl(new - old),
     "clip_fraction": losses.clip_fraction,
-    "categorical_entropy": lambda x: -losses.entropy_loss(th.distributions.Categorical(logits=x).entropy(), x),
+    "categorical_entropy": lambda x: -losses.average(losses.entropy_loss(th.distributions.Categorical(logits=x).entropy(), x)),
     "compute_entropy_bonus": lambda s: th.distributions.Normal(0.0, s.exp()).entropy().sum(-1).mean(),
     "gaussian_log_prob": lambda a, m, s: th.distributions.Normal(m, s.exp()).log_prob(a).sum(-1),
     "squashed_log_prob": library_squashed,

@@ -26,7 +26,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
-from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu import EduPPO, diagnostics
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 from sb3_ppo_edu.version import __version__
@@ -142,11 +142,11 @@ def compare_blocks(model: EduPPO, blocks: int) -> dict[str, np.ndarray]:
     :param blocks: of each kind
     :return: processor seconds of each block, by kind
     """
-    doctor, records = Watching(page=None, verbose=0), model._for_the_doctor
+    doctor, records = Watching(page=None, verbose=0), diagnostics.doctor_numbers
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for block in range(blocks + 1):
         for kind in KINDS if block % 2 else reversed(KINDS):
-            model._for_the_doctor = records if kind != "neither" else lambda *_: {}  # type: ignore[method-assign]
+            diagnostics.doctor_numbers = records if kind != "neither" else lambda *_: {}
             began = time.process_time()
             model.learn(
                 BLOCK * model.n_steps * model.n_envs,
@@ -169,7 +169,7 @@ def measure_inside(model: EduPPO, blocks: int) -> dict[str, float]:
     """
     meter, doctor = Meter(), Watching(page=None, verbose=0)
     meter.calibrate()
-    meter.measure(model, "_for_the_doctor", "recorded")
+    meter.measure(diagnostics, "doctor_numbers", "recorded")
     for name in ("update_locals", "on_step", "on_rollout_start", "on_rollout_end"):
         meter.measure(doctor, name, "watched")
     began = time.process_time()

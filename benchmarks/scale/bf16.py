@@ -53,7 +53,7 @@ def train(env_id: str, seed: int, bf16: bool) -> tuple[Watch, float, float]:
     """Train once; give what was watched, the mean return of the final policy, and the seconds."""
     settings = settings_from_hyperparameters(env_id, load_hyperparameters(env_id), steps=STEPS, seed=seed)
     env = make_training_env(settings.environment, settings.n_envs, seed, backend="dummy")
-    arguments: dict[str, Any] = {**settings.algorithm, "engine": "autograd", "bf16": bf16}
+    arguments: dict[str, Any] = {**settings.algorithm, "engine": "autograd", "engine_kwargs": {"bf16": bf16}}
     model, watch = EduPPO(settings.policy, env, seed=seed, device="cpu", **arguments), Watch()
     begin = time.perf_counter()
     model.learn(STEPS, callback=watch)

@@ -42,7 +42,7 @@ def make_model(width: int, *, compiled: bool) -> EduPPO:
         seed=0,
         device="cpu",
         engine="autograd",
-        compile=compiled,
+        engine_kwargs={"compile": compiled},
     )
     _, callback = model._setup_learn(N_STEPS)
     model.collect_rollouts(env, callback, model.rollout_buffer, N_STEPS)

@@ -2,8 +2,8 @@
 # # 06 Backpropagation of PPO, by hand
 #
 # `loss.backward()` is magic that you can take apart. A PPO network is two layers and a softmax, its loss is a `min` and a mean,
-# and the derivative of each fits in a line. Put together they are the package's *fused* engine: the same gradients, several
-# times as fast, because nothing has to be recorded on the way forward.
+# and the derivative of each fits in a line. Put together they are the package's *numpy* engine, and behind its *fused* engine too:
+# the same gradients, several times as fast, because nothing has to be recorded on the way forward.
 #
 # You need the chain rule, and one habit: every function takes the derivative of the loss with respect to its *output* (what comes
 # "from above") and gives that with respect to its *input*.
@@ -18,7 +18,7 @@ from torch.distributions import Categorical
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.lesson import begin, quick, table
-from sb3_ppo_edu.losses import clipped_surrogate_loss
+from sb3_ppo_edu.losses import average, clipped_surrogate_loss
 from sb3_ppo_edu.teaching import check
 
 begin()
@@ -183,7 +183,7 @@ def by_torch(weights, observations, actions, old_log_probs, advantages):
     second = torch.tanh(first @ parameters["W2"].T + parameters["b2"])
     policy = Categorical(logits=second @ parameters["W3"].T + parameters["b3"], validate_args=False)
     ratio = torch.exp(policy.log_prob(torch.tensor(actions)) - torch.tensor(old_log_probs))
-    clipped_surrogate_loss(ratio, torch.tensor(advantages), 0.2).backward()
+    average(clipped_surrogate_loss(ratio, torch.tensor(advantages), 0.2)).backward()
     return {name: parameter.grad.numpy() for name, parameter in parameters.items()}
 
 
@@ -249,12 +249,13 @@ print(f"by hand {by_hand:.0f} µs, autograd {by_graph:.0f} µs: {by_graph / by_h
 
 # %% [markdown]
 # The arithmetic is the same. What is saved is the bookkeeping: a graph of some thirty nodes, built and thrown away for each
-# minibatch. With matrices this small it costs more than the numbers do. The package's fused engine has the critic, the entropy, gradient
-# clipping and Adam as well, all over one flat array, and keeps SB3's random streams. The whole training:
+# minibatch. With matrices this small it costs more than the numbers do. The package's numpy engine has the critic and the entropy as
+# well, and leaves clipping and the optimizer's step to torch; its fused engine does all that over one flat array. Both keep SB3's random
+# streams. The whole training:
 
 # %%
 rows = []
-for engine in ("autograd", "fused"):
+for engine in ("autograd", "numpy", "fused"):
     model = EduPPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu", engine=engine)
     began = time.perf_counter()
     model.learn(quick(16_384, 2048))
@@ -263,7 +264,7 @@ table(["engine", "seconds"], rows)
 
 # %% [markdown]
 # The derivation of the rest, value clipping, Gaussians, squashing, stands beside the engine:
-# [`sb3_ppo_edu/engines/README.md`](../../sb3_ppo_edu/engines/README.md).
+# [`sb3_ppo_edu/engines/derivation/README.md`](../../sb3_ppo_edu/engines/derivation/README.md).
 #
 # **What to remember.** Backwards through a function is one multiplication by its slope. Keep what the slope needs, and nothing else. And a
 # derivative that has not been compared with something is a guess.

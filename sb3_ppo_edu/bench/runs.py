@@ -263,6 +263,8 @@ class Clocks(NamedTuple):
 class TimedEvalCallback(EvalCallback):
     """SB3's ``EvalCallback``, which also adds up how long it takes."""
 
+    changes_policy = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.spent = Clocks(0.0, 0.0)

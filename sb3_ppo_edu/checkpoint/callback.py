@@ -13,7 +13,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_ppo_edu.checkpoint import files
 from sb3_ppo_edu.checkpoint.plain import NotPlainError, pack
+from sb3_ppo_edu.checkpoint.session import CheckpointSession
 from sb3_ppo_edu.checkpoint.snapshot import capture, constructor
+from sb3_ppo_edu.session import Session
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.ppo import EduPPO
@@ -53,6 +55,7 @@ class ExactCheckpoint(BaseCallback):
 
     not_resumed = ("save_freq", "keep", "on_save_error", "handle_signals", "last_saved", "due", "stop", "_constructor")
     """Attributes that are what the resumed training's own callback says."""
+    changes_policy = False
 
     def __init__(
         self,
@@ -77,12 +80,23 @@ class ExactCheckpoint(BaseCallback):
         self._constructor: bytes | None = None
         self._handlers: dict[int, Any] = {}
 
+    def make_session(self, before: Session) -> CheckpointSession:
+        """
+        Give the session that calls back between steps; ``learn`` asks for it.
+
+        :param before: the session before, which may know of an interrupted training
+        :return: the session
+        """
+        return CheckpointSession(self, before.resumption if isinstance(before, CheckpointSession) else None)
+
     def _on_training_start(self) -> None:
-        """Ask the model to call back between steps, and take over the signals."""
+        """Keep what the model was built from, and take over the signals."""
         model: Any = self.model
-        if not hasattr(model, "safe_point"):
+        session = getattr(model, "session", None)
+        if session is None:
             raise TypeError(f"ExactCheckpoint: found {type(model).__name__}, expected EduPPO, which stops between two steps")
-        model.safe_point = self
+        if getattr(session, "safe_point", None) is not self:
+            raise ValueError("ExactCheckpoint: found another one in the same training, expected one")
         self._constructor = constructor(model)
         self.last_saved = self.model.num_timesteps
         self.due, self.stop = False, None
@@ -102,7 +116,7 @@ class ExactCheckpoint(BaseCallback):
 
     def reached(self) -> None:
         """
-        Make a checkpoint if one is due, and end the training if a signal asked for it. The model calls it between steps.
+        Make a checkpoint if one is due, and end the training if a signal asked for it. Called between steps.
 
         :raises KeyboardInterrupt: after SIGINT
         :raises SystemExit: after SIGTERM, with the usual exit code of 143
@@ -113,11 +127,11 @@ class ExactCheckpoint(BaseCallback):
             raise ending(self.stop)
 
     def failed(self) -> None:
-        """Make a checkpoint before an exception of a callback ends the training. The model calls it at the step's end."""
+        """Make a checkpoint before an exception of a callback ends the training. Called at the step's end."""
         self.save()
 
     def released(self) -> None:
-        """Give the signals back. The model calls it when training ends, however it does."""
+        """Give the signals back. Called when training ends, however it does."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}

@@ -18,7 +18,8 @@ from sb3_ppo_edu.checkpoint.environments import Resumable, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError
 from sb3_ppo_edu.checkpoint.logs import reopen_logger
 from sb3_ppo_edu.checkpoint.plain import unpack
-from sb3_ppo_edu.checkpoint.snapshot import restore
+from sb3_ppo_edu.checkpoint.session import CheckpointSession
+from sb3_ppo_edu.checkpoint.snapshot import restore, restore_attributes
 from sb3_ppo_edu.guard import FiniteGuard
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 from sb3_ppo_edu.workers import WatchedSubprocVecEnv
@@ -91,11 +92,11 @@ class Resumption:
 
 def resume(
     cls: type[Model],
-    path: Path,
+    path: str | Path,
     env: VecEnv | Sequence[Callable[[], gym.Env]],
     device: Any,
     trusted: bool = True,
-    log_folder: Path | None = None,
+    log_folder: str | Path | None = None,
 ) -> Model:
     """
     Load a checkpoint, see :meth:`sb3_ppo_edu.EduPPO.resume`.
@@ -108,7 +109,7 @@ def resume(
     :param log_folder: where the log files are, if not where they were
     :return: the model
     """
-    found = files.latest_good(path)
+    found = files.latest_good(Path(path))
     for reason in found.skipped:
         warnings.warn(f"{reason}; going on from {found.path.name}", stacklevel=3)
     if set(found.members) != {STATE, MODEL}:
@@ -124,14 +125,14 @@ def resume(
         environments = restore_vec_env(model.env, state["env"])
     except ValueError as error:
         raise CheckpointError(f"{found.path}: {error}") from error
-    vars(model).update(state["model"])
+    restore_attributes(model, state)
     if log_folder is not None and state["logger"]["folder"] is not None:
         state["logger"]["folder"] = str(log_folder)
     logger = reopen_logger(state["logger"])
     if logger is not None:
         model.set_logger(logger)
     model.resumed_envs = environments
-    model._resumption = Resumption(state, environments)
+    model.session = CheckpointSession(resumption=Resumption(state, environments))
     return model
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import random
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +18,12 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_ppo_edu.callbacks import OUTSIDE, callbacks_of
 from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError
 from sb3_ppo_edu.checkpoint.logs import capture_logger
 from sb3_ppo_edu.checkpoint.plain import plain_attributes
+from sb3_ppo_edu.saved_objective import describe_objective, restore_objective
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.ppo import EduPPO
@@ -33,19 +34,17 @@ MODEL_SKIP = frozenset(
         "device",
         "verbose",
         "tensorboard_log",
-        "_iteration",
-        "_rollout_steps",
-        "_mid_rollout",
         "_custom_logger",
         "resumed_envs",
-        "n_processes",
-        "_around_engine",
+        "_session",
+        "_engines",
+        "objective",
     )
 )
 """Attributes of a model that belong to the process, or have a place of their own."""
 
-CALLBACK_SKIP = frozenset(("parent", "model", "logger", "locals", "globals", "training_env", "verbose"))
-"""Attributes of callbacks that belong to the process. A callback may name more in a class attribute ``not_resumed``."""
+OF_THE_FIRST_EDITION = frozenset(("engine_reason", "_engine_choice", "_truncated_episodes", "compile", "bf16"))
+"""Attributes in checkpoints of version 0.1 that are no attributes any more."""
 
 NOISE = ("exploration_mat", "exploration_matrices")
 """What gSDE draws once for many steps."""
@@ -64,14 +63,17 @@ def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
     """
     assert model.env is not None
     attributes, _ = plain_attributes(model, MODEL_SKIP)
+    session = model.session
     return {
         "model": attributes,
-        "iteration": model._iteration,
-        "rollout_steps": model._rollout_steps,
+        "iteration": session.iteration,
+        "rollout_steps": session.rollout_steps,
+        "truncated_episodes": session.truncated_episodes,
+        "objective": describe_objective(model.objective),
         "elapsed": time.time_ns() - model.start_time,
         "parameters": model.get_parameters(),
         "noise": {name: vars(model.policy.action_dist).get(name) for name in NOISE},
-        "rollout": capture_rollout(model.rollout_buffer, model._rollout_steps),
+        "rollout": capture_rollout(model.rollout_buffer, session.rollout_steps),
         "env": capture_vec_env(model.env),
         "callbacks": [capture_callback(one) for one in callbacks_of(callback)],
         "logger": capture_logger(model.logger),
@@ -100,9 +102,11 @@ def restore(model: EduPPO, callback: BaseCallback, state: dict[str, Any], enviro
     :param state: as :func:`capture` gave it
     :param environments: how each environment was restored
     """
-    vars(model).update(state["model"])
-    model._iteration = state["iteration"]
-    model._rollout_steps = state["rollout_steps"]
+    restore_attributes(model, state)
+    session = model.session
+    session.iteration, session.rollout_steps = state["iteration"], state["rollout_steps"]
+    # Version 0.1 kept it with the model.
+    session.truncated_episodes = state.get("truncated_episodes", state["model"].get("_truncated_episodes", 0))
     model.start_time = time.time_ns() - state["elapsed"]
     model.set_parameters(state["parameters"], exact_match=True)
     for name, value in state["noise"].items():
@@ -117,6 +121,18 @@ def restore(model: EduPPO, callback: BaseCallback, state: dict[str, Any], enviro
     restart_episodes(model, environments)
     # Last: whatever was done above may have drawn random numbers.
     restore_random(state["random"])
+
+
+def restore_attributes(model: EduPPO, state: dict[str, Any]) -> None:
+    """
+    Put a model's attributes back.
+
+    :param model: the model
+    :param state: as :func:`capture` gave it, or version 0.1
+    """
+    vars(model).update({name: value for name, value in state["model"].items() if name not in OF_THE_FIRST_EDITION})
+    if state.get("objective") is not None:
+        model.objective = restore_objective(state["objective"])
 
 
 def restart_episodes(model: EduPPO, environments: list[str]) -> None:
@@ -204,22 +220,6 @@ def restore_random(state: dict[str, Any]) -> None:
 # -- callbacks -----------------------------------------------------------------------------------------------------------
 
 
-def callbacks_of(callback: Any) -> Iterator[BaseCallback]:
-    """
-    List a callback and those inside it, in an order that depends on how they were put together only.
-
-    :param callback: the outermost, or None
-    :return: callbacks
-    """
-    if not isinstance(callback, BaseCallback):
-        return
-    yield callback
-    for name, value in vars(callback).items():
-        if name not in CALLBACK_SKIP:
-            for one in value if isinstance(value, list) else [value]:
-                yield from callbacks_of(one)
-
-
 def capture_callback(callback: BaseCallback) -> dict[str, Any]:
     """
     Take a callback's state: its attributes that are plain data, and its own environments (``EvalCallback``).
@@ -227,7 +227,7 @@ def capture_callback(callback: BaseCallback) -> dict[str, Any]:
     :param callback: the callback
     :return: plain data
     """
-    plain, _ = plain_attributes(callback, CALLBACK_SKIP.union(getattr(callback, "not_resumed", ())))
+    plain, _ = plain_attributes(callback, OUTSIDE.union(getattr(callback, "not_resumed", ())))
     envs = {name: capture_vec_env(value) for name, value in vars(callback).items() if is_own_env(name, value)}
     return {"class": type(callback).__name__, "attributes": plain, "envs": envs}
 
@@ -240,7 +240,7 @@ def is_own_env(name: str, value: Any) -> bool:
     :param value: of the attribute
     :return: True if it is
     """
-    return name not in CALLBACK_SKIP and isinstance(value, VecEnv)
+    return name not in OUTSIDE and isinstance(value, VecEnv)
 
 
 def restore_callbacks(callback: BaseCallback, states: list[dict[str, Any]]) -> None:

@@ -491,6 +491,8 @@ def last_checkpoint(run: Run) -> Path | None:
 class StopOnRequest(BaseCallback):
     """Ends training at the next step once :attr:`requested` is set, so that no update is cut in half; :attr:`signal` asked."""
 
+    changes_policy = False
+
     def __init__(self) -> None:
         super().__init__()
         self.requested = False
@@ -531,6 +533,8 @@ class Progress(BaseCallback):
 
     :param total: steps of the run
     """
+
+    changes_policy = False
 
     def __init__(self, total: int) -> None:
         super().__init__()

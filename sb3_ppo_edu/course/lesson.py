@@ -115,6 +115,8 @@ class Curve(BaseCallback):
     :param settings: from :func:`recipe`, for how many steps of the environment a decision is; None for one
     """
 
+    changes_policy = False
+
     def __init__(self, settings: RunSettings | None = None) -> None:
         super().__init__()
         self._repeat = 1 if settings is None else action_repeat(settings.environment.wrapper)

@@ -25,7 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 
 from sb3_ppo_edu.advantages import generalized_advantage_estimate
-from sb3_ppo_edu.buffers import rollout_statistics, share_at_bounds
+from sb3_ppo_edu.diagnostics import rollout_statistics, share_at_bounds
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
 from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, add_row, read_settings, record_of_columns
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
@@ -70,6 +70,8 @@ class TrainingDoctor(BaseCallback):
     :param verbose: 0 prints nothing, 1 warnings and the verdict
     :raises ValueError: for a number out of range
     """
+
+    changes_policy = False
 
     reads_every_step = False
     """EduPPO counts for itself what SB3's PPO has to be watched for at every step."""

@@ -3,6 +3,9 @@
 ``EduPPO`` decides when and how the parameters move; an engine knows how to act and how to get losses and gradients. It has
 few verbs, so that whatever wants to step in between has its place there: the KL rule between ``gradients`` and ``apply``, or
 several processes that average their gradients at the same place, where every parameter's ``.grad`` holds them.
+
+The policy is the truth, and an engine is at most a cache of it: ``attach`` looks at the policy again, ``detach`` gives back
+what the engine has moved.
 """
 
 from __future__ import annotations
@@ -10,8 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch as th
@@ -20,40 +22,40 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_ppo_edu.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.objectives import Array, UpdateSettings
 
 
-@dataclass(frozen=True)
-class UpdateSettings:
+class PolicyInputs(NamedTuple):
     """
-    What one update (all epochs over one rollout) needs to know; schedules are already evaluated.
+    What a policy acts on.
 
-    :param clip_range: ε of the clipped surrogate
-    :param clip_range_vf: ε of the value clipping in units of the return, or None
-    :param ent_coef: weight of the entropy loss
-    :param vf_coef: weight of the value loss
-    :param max_grad_norm: gradients are scaled down to this global L2 norm
-    :param normalize_advantage: standardise the advantages of each minibatch
-    :param advantage_moments: (mean, std) to use instead of each minibatch's own
-    :param clip_advantage: bound of the advantages' absolute value after normalisation, or None
-    :param dual_clip: c of the dual clip, or None
-    :param vf_clip_mode: "sb3" or "max"
-    :param kl_estimator: "k3" or "k1"
-    :param log_std_bounds: range the policy's log standard deviation is projected to after each step, or None
+    :param observations: shape ``(n_envs, ...)``, or a dict of such
+    :param action_masks: which actions are legal, shape ``(n_envs, n_actions)``, where there are masks
+    :param hidden_states: of recurrent layers, where there are any
+    :param episode_starts: whether each observation begins an episode, shape ``(n_envs,)``, where hidden states need it
     """
 
-    clip_range: float
-    clip_range_vf: float | None
-    ent_coef: float
-    vf_coef: float
-    max_grad_norm: float
-    normalize_advantage: bool
-    advantage_moments: tuple[float, float] | None
-    clip_advantage: float | None
-    dual_clip: float | None
-    vf_clip_mode: VfClipMode
-    kl_estimator: KlEstimator
-    log_std_bounds: tuple[float, float] | None
+    observations: PyTorchObs
+    action_masks: th.Tensor | None = None
+    hidden_states: tuple[th.Tensor, ...] | None = None
+    episode_starts: th.Tensor | None = None
+
+
+class Minibatch(Protocol):
+    """Transitions of a rollout, in the form that one engine takes."""
+
+    @property
+    def size(self) -> int:
+        """Number of transitions."""
+        ...
+
+    @property
+    def advantages(self) -> th.Tensor | Array:
+        """As the rollout buffer has them, not normalised, shape ``(size,)``."""
+        ...
+
+
+AnyMinibatch = TypeVar("AnyMinibatch", bound=Minibatch)
 
 
 class MinibatchStatistics(NamedTuple):
@@ -67,6 +69,7 @@ class MinibatchStatistics(NamedTuple):
     :param approx_kl: estimate of KL(old || new) in nats, float32 as SB3 keeps it
     :param clip_fraction: fraction of ratios outside the clip range
     :param ratio_max: largest probability ratio
+    :param ratios: all probability ratios, shape ``(batch,)``
     """
 
     policy_loss: float
@@ -76,50 +79,76 @@ class MinibatchStatistics(NamedTuple):
     approx_kl: np.float32
     clip_fraction: float
     ratio_max: float
+    ratios: th.Tensor | Array = np.empty(0)
 
 
 class NonFiniteUpdateError(ValueError):
     """
-    A loss or gradient became NaN or infinite. Raised before any parameter moves.
+    An action, value, loss or gradient became NaN or infinite. Raised before the environment steps or a parameter moves.
 
     It is a ``ValueError`` because rl_zoo3's optimisation prunes a trial on that type.
     """
 
 
-class Engine(Protocol):
-    """One way to act and to update. All engines work on the policy's own parameter tensors and the optimizer's own state."""
+class Engine(Protocol[AnyMinibatch]):
+    """One way to act and to update. All engines move the policy's own parameter tensors and the optimizer's own state."""
 
-    name: str
-    policy: ActorCriticPolicy
+    @property
+    def name(self) -> str:
+        """In one word, as ``EduPPO(engine=…)`` takes it."""
+        ...
 
-    def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    @property
+    def policy(self) -> ActorCriticPolicy:
+        """The policy that it acts with and updates."""
+        ...
+
+    def attach(self) -> None:
+        """
+        Take over what the policy and its optimizer are now.
+
+        Called before each rollout and each update, and after callbacks that may have changed the policy. Whether this engine
+        still serves the policy has been looked at before.
+        """
+        ...
+
+    def detach(self) -> None:
+        """
+        Leave parameters, gradients and optimizer state to the policy and its optimizer.
+
+        Called when an update has ended, however it did. An engine that works on the policy's own tensors has nothing to do.
+        """
+        ...
+
+    def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
         Sample actions during a rollout.
 
-        :param observations: batch of observations, shape ``(n_envs, ...)`` (or a dict of such)
+        :param inputs: what the policy acts on
         :return: actions as the rollout buffer stores them ``(n_envs, *action_shape)``, values ``(n_envs, 1)``,
             log-probabilities ``(n_envs,)``
         """
         ...
 
-    def value(self, observations: PyTorchObs) -> th.Tensor:
+    def value(self, inputs: PolicyInputs) -> th.Tensor:
         """
         Values to bootstrap from.
 
-        :param observations: shape ``(batch, ...)`` (or a dict of such)
+        :param inputs: what the policy acts on
         :return: shape ``(batch, 1)``
         """
         ...
 
-    def attach(self) -> None:
+    def columns(self, inputs: PolicyInputs) -> dict[str, Any]:
         """
-        Look again at parameters, gradients and optimizer state, in case something replaced their memory.
+        What the rollout buffer has to store beside SB3's columns, such as masks or hidden states.
 
-        Called before each rollout and each update.
+        :param inputs: what the policy has just acted on
+        :return: further arguments of the buffer's ``add``, by name
         """
         ...
 
-    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[Any]:
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[AnyMinibatch]:
         """
         Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
 
@@ -129,9 +158,9 @@ class Engine(Protocol):
         """
         ...
 
-    def gradients(self, minibatch: Any, settings: UpdateSettings) -> MinibatchStatistics:
+    def gradients(self, minibatch: AnyMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """
-        Compute losses and gradients. No parameter moves.
+        Compute losses and gradients, which are then in the parameters' ``.grad``. No parameter moves.
 
         :param minibatch: transitions of the rollout, from ``minibatches``
         :param settings: settings of this update
@@ -140,18 +169,11 @@ class Engine(Protocol):
         """
         ...
 
-    def last_ratios(self) -> np.ndarray:
+    def apply(self, settings: UpdateSettings) -> float:
         """
-        Give the probability ratios of the last ``gradients`` call, for the log.
+        Clip the gradients by their global norm and take the optimizer's step.
 
-        :return: shape ``(batch,)``, empty before the first call
-        """
-        ...
-
-    def apply(self) -> float:
-        """
-        Clip the gradients of the last ``gradients`` call by their global norm and take the optimizer's step.
-
+        :param settings: settings of this update
         :return: the global L2 norm of the gradients before clipping
         :raises NonFiniteUpdateError: if the norm is NaN or infinite; no parameter has moved then
         """
@@ -171,6 +193,25 @@ def check_finite(statistics: MinibatchStatistics) -> None:
             f"{part}={getattr(statistics, part)}" for part in parts if not math.isfinite(getattr(statistics, part))
         )
         raise NonFiniteUpdateError(found)
+
+
+def check_finite_output(actions: Array, values: Array, log_probs: Array) -> None:
+    """
+    Stop before a policy's output that is NaN or infinite reaches the environment.
+
+    :param actions: as sampled, any shape
+    :param values: of the observations, shape ``(n_envs, 1)``
+    :param log_probs: of the actions, shape ``(n_envs,)``
+    :raises NonFiniteUpdateError: naming each output that is not finite
+    """
+    # Products are finite only where both factors are: two calls a step. Where they are not, it takes a look at each.
+    flat = actions.ravel()
+    if math.isfinite(np.dot(log_probs, values[:, 0])) and math.isfinite(np.dot(flat, flat)):
+        return
+    outputs = {"actions": actions, "values": values, "log_probs": log_probs}
+    bad = [f"{name}={output.tolist()}" for name, output in outputs.items() if not np.isfinite(output).all()]
+    if bad:
+        raise NonFiniteUpdateError(f"policy output: {', '.join(bad)}")
 
 
 def check_finite_norm(grad_norm: float) -> None:

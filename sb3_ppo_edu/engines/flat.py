@@ -1,8 +1,8 @@
 """One flat tensor for all parameters, one for all gradients, and one for each kind of optimizer state.
 
-The policy's ``nn.Parameter`` objects, their ``.grad`` and the optimizer's state tensors become views of these tensors: an
-engine sees one array, torch sees the tensors it always had, and both see every change at once. So saving, loading,
-``set_parameters`` and a change of engine need no copying back and forth.
+They belong to the engine: it loads what the policy and its optimizer have, computes on one array instead of a dozen, and
+stores the results back into the tensors that torch knows. Those stay the same objects in the same memory, and nothing of the
+engine's is ever saved, pickled or copied with them.
 
 An optimizer's step is elementwise. Torch's own optimizer, given one flat parameter instead of a dozen small ones, therefore
 computes the same bits with a fraction of the calls.
@@ -10,17 +10,16 @@ computes the same bits with a fraction of the calls.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch as th
-from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
-Array = NDArray[np.floating[Any]]
+from sb3_ppo_edu.engines.fingerprint import why_not_plain_optimizer
 
 ELEMENTWISE_OPTIMIZERS = (th.optim.Adam, th.optim.AdamW, th.optim.SGD, th.optim.RMSprop, RMSpropTFLike)
 """Optimizers whose step on a flat tensor is the step on its parts."""
@@ -39,6 +38,8 @@ def why_not_flat(policy: ActorCriticPolicy) -> str | None:
     :return: the first obstacle, as the end of a sentence, or None if there is none
     """
     optimizer = policy.optimizer
+    if changed := why_not_plain_optimizer(optimizer):
+        return changed
     parameters = list(policy.parameters())
     if type(optimizer) not in ELEMENTWISE_OPTIMIZERS:
         return f"the optimizer is {type(optimizer).__name__}"
@@ -54,6 +55,24 @@ def why_not_flat(policy: ActorCriticPolicy) -> str | None:
         return "the parameters are not all float32"
     if not all(parameter.requires_grad for parameter in parameters):
         return "some parameters are frozen"
+    return why_not_one_state(optimizer, parameters)
+
+
+def why_not_one_state(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> str | None:
+    """
+    Find out whether an optimizer's state of all parameters is of one kind, after the same number of steps.
+
+    :param optimizer: the policy's optimizer
+    :param parameters: the policy's parameters
+    :return: the obstacle, as the end of a sentence, or None if there is none
+    """
+    states = [optimizer.state[parameter] for parameter in parameters if optimizer.state.get(parameter)]
+    if states and len(states) != len(parameters):
+        return "the optimizer has state of some parameters and not of others"
+    if len({(*state,) for state in states}) > 1 or len({float(state.get("step", 0)) for state in states}) > 1:
+        return "the optimizer's parameters have taken different numbers of steps"
+    if len({tuple(name for name, value in state.items() if value is None) for state in states}) > 1:
+        return "the optimizer has state of some parameters and not of others"
     return None
 
 
@@ -83,20 +102,18 @@ class FlatBuffer:
             for part, parameter in zip(self.tensor.split(sizes), parameters, strict=True)
         ]
 
-    def holds(self, index: int, tensor: th.Tensor | None) -> bool:
-        """
-        Tell whether a tensor is the view of this buffer.
+    def load(self, tensors: list[th.Tensor]) -> None:
+        """Copy tensors in, one for each parameter."""
+        th._foreach_copy_(self.views, tensors)
 
-        :param index: index of the parameter
-        :param tensor: the tensor in question
-        :return: True if both are the same memory
-        """
-        return tensor is not None and tensor.data_ptr() == self.views[index].data_ptr()
+    def store(self, tensors: list[th.Tensor]) -> None:
+        """Copy the values out, into one tensor for each parameter."""
+        th._foreach_copy_(tensors, self.views)
 
 
 class FlatParameters:
     """
-    The policy's parameters and gradients as views of two flat tensors.
+    Copies of the policy's parameters and gradients in two flat tensors.
 
     :param parameters: all parameters, in the order they are to lie in memory
     """
@@ -106,18 +123,22 @@ class FlatParameters:
         self.values = FlatBuffer(self.parameters)
         self.gradients = FlatBuffer(self.parameters)
 
-    def attach(self) -> None:
-        """Take over parameters that live elsewhere, at the start or because something replaced their memory."""
-        for index, parameter in enumerate(self.parameters):
-            if not self.values.holds(index, parameter.data):
-                self.values.views[index].copy_(parameter.data)
-                parameter.data = self.values.views[index]
+    def load(self) -> None:
+        """Take over the parameters' values."""
+        with th.no_grad():
+            self.values.load([*self.parameters])
 
-    def attach_gradients(self) -> None:
-        """Let every ``.grad`` be a view again, after ``zero_grad`` has set it to None."""
-        for index, parameter in enumerate(self.parameters):
-            if not self.gradients.holds(index, parameter.grad):
-                parameter.grad = self.gradients.views[index]
+    def lend_gradients(self) -> None:
+        """Let every ``.grad`` be a view, for whoever steps in between ``gradients`` and ``apply``."""
+        for parameter, view in zip(self.parameters, self.gradients.views, strict=True):
+            parameter.grad = view
+
+    def store(self) -> None:
+        """Give the parameters their values, and gradients with memory of their own."""
+        with th.no_grad():
+            self.values.store([*self.parameters])
+        for parameter, view in zip(self.parameters, self.gradients.views, strict=True):
+            parameter.grad = view.clone()
 
     def view(self, parameters: Sequence[nn.Parameter]) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -128,8 +149,8 @@ class FlatParameters:
         """
         index = next(i for i, parameter in enumerate(self.parameters) if parameter is parameters[0])
         shape = (len(parameters), *parameters[0].shape)
-        strides = (padded_size(parameters[0]), *parameters[0].stride())
         first, first_gradient = self.values.views[index], self.gradients.views[index]
+        strides = (padded_size(parameters[0]), *first.stride())
         return (
             self.values.tensor.as_strided(shape, strides, first.storage_offset()),
             self.gradients.tensor.as_strided(shape, strides, first_gradient.storage_offset()),
@@ -138,9 +159,7 @@ class FlatParameters:
 
 class FlatOptimizer:
     """
-    Torch's own optimizer on one flat parameter, in step with the policy's optimizer.
-
-    The state tensors of the policy's optimizer are views of the flat optimizer's, so its ``state_dict`` is always current.
+    Torch's own optimizer on one flat parameter, for the time of an update.
 
     :param optimizer: the policy's optimizer, for which :func:`why_not_flat` found no obstacle
     :param parameters: the policy's parameters
@@ -154,10 +173,6 @@ class FlatOptimizer:
         kind: Any = type(optimizer)
         self.flat_optimizer: th.optim.Optimizer = kind([self.flat_parameter], lr=1.0)
         self._buffers: dict[str, FlatBuffer] = {}
-        # Torch counts the steps of each parameter: one array has all these numbers, and behind them the flat parameter's.
-        steps = th.zeros(len(parameters.parameters) + 1)
-        *self._step_views, self._flat_step = steps.unbind()
-        self._steps: Array = steps.numpy()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -165,76 +180,37 @@ class FlatOptimizer:
         state: dict[str, Any] = self.flat_optimizer.state[self.flat_parameter]
         return state
 
-    def attach(self) -> None:
-        """
-        Take over hyperparameters and state.
-
-        Needed before each update: the learning rate follows its schedule, and the state may be new after ``load_state_dict``
-        or another engine's update.
-        """
+    def load(self) -> None:
+        """Take over hyperparameters and state from the policy's optimizer."""
         hyperparameters = {name: value for name, value in self.optimizer.param_groups[0].items() if name != "params"}
         self.flat_optimizer.param_groups[0].update(hyperparameters)
         states = [self.optimizer.state.get(parameter, {}) for parameter in self.parameters.parameters]
-        if not self._is_current(states):
-            self.state.clear()
-            self._buffers.clear()
-            for name, value in states[0].items():
-                if name == "step":
-                    self.state[name] = value
-                elif value is not None:
-                    self._buffers[name] = FlatBuffer(self.parameters.parameters)
-                    self.state[name] = self._buffers[name].tensor
-                    for view, state in zip(self._buffers[name].views, states, strict=True):
-                        view.copy_(state[name])
-            self._publish()
+        self.state.clear()
+        for name, value in states[0].items():
+            if name == "step" or value is None:
+                self.state[name] = copy.copy(value) if not isinstance(value, th.Tensor) else value.clone()
+            else:
+                buffer = self._buffers.setdefault(name, FlatBuffer(self.parameters.parameters))
+                buffer.load([state[name] for state in states])
+                self.state[name] = buffer.tensor
 
-    def _is_current(self, states: list[dict[str, Any]]) -> bool:
-        """
-        Tell whether the policy's optimizer still has our views.
-
-        :param states: its state of each parameter
-        :return: True if there is nothing to take over
-        """
-        shared = [name for name, value in states[0].items() if name != "step" and value is not None]
-        return shared == list(self._buffers) and all(
-            buffer.holds(index, state.get(name))
-            for name, buffer in self._buffers.items()
-            for index, state in enumerate(states)
-        )
-
-    def _publish(self) -> None:
-        """Give the policy's optimizer views of every tensor of the flat state."""
+    def store(self) -> None:
+        """Give the policy's optimizer its state, in tensors of its own."""
         for name, value in self.state.items():
-            if isinstance(value, th.Tensor) and name != "step" and name not in self._buffers:
+            shared = isinstance(value, th.Tensor) and name != "step"
+            if shared and (name not in self._buffers or self._buffers[name].tensor is not value):
                 self._buffers[name] = FlatBuffer(self.parameters.parameters, value)
-        if isinstance(self.state.get("step"), th.Tensor):
-            self._steps.fill(float(self.state["step"]))
-            self.state["step"] = self._flat_step
-        for index, parameter in enumerate(self.parameters.parameters):
-            for name, value in self.state.items():
+            for index, parameter in enumerate(self.parameters.parameters):
                 state = self.optimizer.state[parameter]
-                if name in self._buffers:
-                    state[name] = self._buffers[name].views[index]
-                elif name == "step" and isinstance(value, th.Tensor):
-                    state[name] = self._step_views[index]
+                if not shared:
+                    state[name] = value.clone() if isinstance(value, th.Tensor) else value
+                elif isinstance(state.get(name), th.Tensor):
+                    state[name].copy_(self._buffers[name].views[index])
                 else:
-                    state[name] = value
+                    state[name] = self._buffers[name].views[index].clone()
 
     def step(self) -> None:
         """Take one step with the gradients of the flat tensor."""
-        state = self.state
-        had = len(state)
-        self.take_step()
-        if len(state) != had:
-            self._publish()  # torch creates its state at the first step
-        elif isinstance(state.get("step"), th.Tensor):
-            self._steps[:-1] += 1.0
-        elif "step" in state:
-            for parameter in self.parameters.parameters:
-                self.optimizer.state[parameter]["step"] = state["step"]
-
-    def take_step(self) -> None:
-        """Let torch step."""
         self.flat_optimizer.step()
 
 
@@ -248,15 +224,15 @@ class FusedAdam(FlatOptimizer):
     One pass over memory instead of a dozen, without the optimizer's bookkeeping around it; equal to within rounding.
     """
 
-    def take_step(self) -> None:
+    def step(self) -> None:
         """Call the kernel that ``Adam(fused=True)`` calls."""
         group, state = self.flat_optimizer.param_groups[0], self.state
         if not state:
-            state["step"] = self._flat_step
+            state["step"] = th.zeros(())
             for name in ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ())):
                 state[name] = th.zeros_like(self.flat_parameter.data)
         beta1, beta2 = group["betas"]
-        self._steps[-1] += 1.0
+        state["step"].numpy()[...] += 1.0  # in numpy: a tenth of the time
         kernel = th._fused_adamw_ if group.get("decoupled_weight_decay", False) else th._fused_adam_
         kernel(
             [self.parameters.values.tensor],

@@ -17,27 +17,19 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_ppo_edu.buffers import is_plain, shuffle_rollout
-from sb3_ppo_edu.engines.base import (
-    MinibatchStatistics,
-    UpdateSettings,
-    check_finite,
-    check_finite_norm,
-    project_log_std,
-)
-from sb3_ppo_edu.engines.flat import Array, FlatParameters, make_fast_optimizer, why_not_flat
+from sb3_ppo_edu.engines.base import MinibatchStatistics, PolicyInputs, check_finite, check_finite_norm
+from sb3_ppo_edu.engines.flat import FlatParameters, make_fast_optimizer, why_not_flat
 from sb3_ppo_edu.engines.heads import make_head
 from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
 from sb3_ppo_edu.engines.products import ONE_THREAD_PRODUCT, ONE_THREAD_STEP, OneThread, dot
+from sb3_ppo_edu.engines.support import Tower, read_tower, why_not_derived
 from sb3_ppo_edu.losses import ADVANTAGE_EPS
-from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
-
-SUPPORTED_POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)
+from sb3_ppo_edu.objectives import Array, Objective, PPOObjective, UpdateSettings
 
 CLIP_EPS = 1e-6
 """Added to the gradient norm before dividing by it, as in ``torch.nn.utils.clip_grad_norm_``."""
@@ -62,73 +54,23 @@ class FusedMinibatch(NamedTuple):
     advantages: Array
     returns: Array
 
-
-class Tower(NamedTuple):
-    """
-    One of the policy's two towers, as torch modules.
-
-    :param linears: its linear layers
-    :param activations: the activation module behind each
-    """
-
-    linears: list[nn.Linear]
-    activations: list[nn.Module]
-
-    def shape(self) -> tuple[tuple[int, ...], ...]:
-        """
-        Shapes of the weights.
-
-        :return: a tuple that is equal for towers that can be computed side by side
-        """
-        return tuple(tuple(linear.weight.shape) for linear in self.linears)
+    @property
+    def size(self) -> int:
+        """Number of transitions."""
+        return len(self.returns)
 
 
-def read_tower(network: nn.Sequential) -> Tower | None:
-    """
-    Read alternating linear layers and activations.
-
-    :param network: a tower of SB3's ``MlpExtractor``
-    :return: the tower, or None if it is anything else
-    """
-    modules = list(network)
-    linears, activations = modules[0::2], modules[1::2]
-    if len(linears) != len(activations) or not all(
-        type(linear) is nn.Linear and linear.bias is not None for linear in linears
-    ):
-        return None
-    if any(make_activation(activation) is None for activation in activations):
-        return None
-    # The towers take the first activation for all: SB3 builds them from one class.
-    if len({repr(activation) for activation in activations}) > 1:
-        return None
-    return Tower([linear for linear in linears if isinstance(linear, nn.Linear)], activations)
-
-
-def why_not_fused(policy: ActorCriticPolicy) -> str | None:
+def why_not_fused(policy: ActorCriticPolicy, settings_objective: Objective) -> str | None:
     """
     Find the first thing that the fused engine does not support.
 
     :param policy: actor-critic policy with its optimizer
+    :param settings_objective: what is to be minimised
     :return: what it is, as the end of a sentence, or None if all is supported
     """
-    extractor, network = policy.features_extractor, policy.mlp_extractor
-    checks: list[tuple[bool, str]] = [
-        (
-            type(policy) in SUPPORTED_POLICIES,
-            f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy nor one of ours",
-        ),
-        (not policy.use_sde, "the policy uses gSDE"),
-        (not isinstance(policy.observation_space, spaces.Dict), "observations are dictionaries"),
-        (type(extractor) is FlattenExtractor, f"the features extractor is {type(extractor).__name__}"),
-        (type(network) is MlpExtractor, f"the network is a {type(network).__name__}"),
-    ]
-    for holds, reason in checks:
-        if not holds:
-            return reason
-    for name, tower in (("actor", network.policy_net), ("critic", network.value_net)):
-        if read_tower(tower) is None:
-            return f"the {name}'s network is not made of linear layers with one supported activation"
-    return why_not_flat(policy)
+    if type(settings_objective) is not PPOObjective:
+        return f"the objective is {type(settings_objective).__name__}"
+    return why_not_derived(policy) or why_not_flat(policy)
 
 
 class FusedEngine:
@@ -146,8 +88,9 @@ class FusedEngine:
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
         actor, critic = read_tower(policy.mlp_extractor.policy_net), read_tower(policy.mlp_extractor.value_net)
-        assert actor is not None and critic is not None, why_not_fused(policy)
-        self._side_by_side = len(actor.linears) > 0 and actor.shape() == critic.shape()
+        assert actor is not None and critic is not None, why_not_derived(policy)
+        alike = actor.shape() == critic.shape() and repr(actor.activations) == repr(critic.activations)
+        self._side_by_side = len(actor.linears) > 0 and alike
         self.flat = FlatParameters(self._memory_order(actor, critic))
         if self._side_by_side:
             stack = self._make_stack([actor, critic])
@@ -158,6 +101,7 @@ class FusedEngine:
         self._value_layer = self._make_output_layer(policy.value_net)
         has_log_std = hasattr(policy, "log_std")
         log_std, log_std_grad = self.flat.view([policy.log_std]) if has_log_std else (None, None)
+        self._log_std = log_std
         head = make_head(
             policy.action_dist,
             None if log_std is None else log_std[0].numpy(),
@@ -172,8 +116,7 @@ class FusedEngine:
         self._plain_box = isinstance(space, spaces.Box) and not (policy.normalize_images and is_image_space(space))
         self._action_shape = policy.action_space.shape or ()
         self._largest_weight = max(parameter.numel() for parameter in policy.parameters())
-        self._settings: UpdateSettings | None = None
-        self._ratios: Array = np.empty(0)
+        self._updating = False
         self.attach()
 
     # -- construction ----------------------------------------------------------------------------------------------------
@@ -239,15 +182,19 @@ class FusedEngine:
 
     def attach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`."""
-        if self.optimizer.optimizer is not self.policy.optimizer:
-            self.optimizer = make_fast_optimizer(self.policy.optimizer, self.flat)
-        self.flat.attach()
-        self.flat.attach_gradients()
-        self.optimizer.attach()
+        self.detach()
+        self.flat.load()
 
-    def act(self, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def detach(self) -> None:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`."""
+        if self._updating:
+            self.flat.store()
+            self.optimizer.store()
+            self._updating = False
+
+    def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
-        x = self._features(observations)
+        x = self._features(inputs.observations)
         with OneThread(self._is_small(len(x))):
             outputs, values = self._forward(x)
             actions, log_prob = self.head.sample(outputs)
@@ -256,6 +203,10 @@ class FusedEngine:
             th.from_numpy(values),
             th.from_numpy(log_prob),
         )
+
+    def columns(self, inputs: PolicyInputs) -> dict[str, Any]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.columns`."""
+        return {}
 
     def _is_small(self, rows: int) -> bool:
         """
@@ -266,9 +217,9 @@ class FusedEngine:
         """
         return rows * self._largest_weight <= ONE_THREAD_PRODUCT
 
-    def value(self, observations: PyTorchObs) -> th.Tensor:
+    def value(self, inputs: PolicyInputs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
-        _, values = self._forward(self._features(observations))
+        _, values = self._forward(self._features(inputs.observations))
         return th.from_numpy(values)
 
     def _features(self, observations: PyTorchObs) -> th.Tensor:
@@ -282,7 +233,8 @@ class FusedEngine:
         features: Any = observations
         if not self._plain_box:
             with th.no_grad():
-                features = self.policy.extract_features(observations, self.policy.features_extractor)
+                policy = self.policy
+                features = preprocess_obs(observations, policy.observation_space, normalize_images=policy.normalize_images)
         if features.ndim != 2:
             features = features.flatten(1)
         flat: th.Tensor = features if features.dtype == self._dtype else features.to(self._dtype)
@@ -320,7 +272,11 @@ class FusedEngine:
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
-        with OneThread(self._is_small(len(minibatch.returns))):
+        if not self._updating:
+            self.flat.lend_gradients()
+            self.optimizer.load()
+            self._updating = True
+        with OneThread(self._is_small(minibatch.size)):
             return self._gradients(minibatch, settings)
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite ends in an error of our own
@@ -350,6 +306,7 @@ class FusedEngine:
             approx_kl=kl_estimate(log_ratio, ratio, settings),
             clip_fraction=n_clipped / batch,
             ratio_max=float(np.maximum.reduce(ratio)),
+            ratios=ratio,
         )
         check_finite(statistics)
 
@@ -358,12 +315,7 @@ class FusedEngine:
         value_grad *= settings.vf_coef
         output_grad = self.head.backward(ratio_grad, -settings.ent_coef)
         self._backward(x, output_grad, value_grad[:, None])
-        self._settings, self._ratios = settings, ratio
         return statistics
-
-    def last_ratios(self) -> Array:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.last_ratios`."""
-        return self._ratios
 
     @staticmethod
     def _advantages(advantages: Array, settings: UpdateSettings) -> Array:
@@ -403,19 +355,17 @@ class FusedEngine:
             critic.backward(x)
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def apply(self) -> float:
+    def apply(self, settings: UpdateSettings) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
-        if self._settings is None:
-            raise RuntimeError("apply() needs the gradients of a preceding gradients() call")
         gradients = self._flat_gradients
         grad_norm = math.sqrt(dot(gradients, gradients))
         check_finite_norm(grad_norm)
-        if grad_norm + CLIP_EPS > self._settings.max_grad_norm:
-            gradients *= self._settings.max_grad_norm / (grad_norm + CLIP_EPS)
+        if grad_norm + CLIP_EPS > settings.max_grad_norm:
+            gradients *= settings.max_grad_norm / (grad_norm + CLIP_EPS)
         with OneThread(len(gradients) <= ONE_THREAD_STEP):
             self.optimizer.step()
-        if self._settings.log_std_bounds is not None:
-            project_log_std(self.policy, self._settings.log_std_bounds)
+        if settings.log_std_bounds is not None and self._log_std is not None:
+            self._log_std.clamp_(*settings.log_std_bounds)
         return grad_norm
 
 

@@ -24,8 +24,8 @@ from stable_baselines3.common.distributions import (
 from torch.nn import functional as F
 
 from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
-from sb3_ppo_edu.engines.flat import Array
 from sb3_ppo_edu.engines.products import dot
+from sb3_ppo_edu.objectives import Array
 
 FEW_OUTPUTS = 8
 """Up to this many logits, of all environments together, a categorical is sampled in plain Python (measured)."""

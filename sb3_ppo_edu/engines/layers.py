@@ -15,8 +15,8 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_ppo_edu.engines.flat import Array
 from sb3_ppo_edu.engines.products import NUMPY_PRODUCT, NUMPY_SUMS, fits_numpy
+from sb3_ppo_edu.objectives import Array
 
 aten = th.ops.aten
 

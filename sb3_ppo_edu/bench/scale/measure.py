@@ -269,13 +269,13 @@ def update(job: Job) -> tuple[float, float, float]:
     env = make_vec_env("BipedalWalker-v3", 4, vec_env_cls=InProcessVecEnv, env_kwargs={"render_mode": None})
     model = EduPPO("MlpPolicy", env, n_steps=128, batch_size=512, n_epochs=1, seed=0, device="cpu", engine="fused")
     model.learn(512)
-    engine, settings = model._current_engine(), model._update_settings()
+    engine, settings = model.attach_engine(), model.update_settings()
     minibatch = next(iter(engine.minibatches(model.rollout_buffer, job.number)))
     durations = []
     for _ in range(300):
         start = time.perf_counter()
         engine.gradients(minibatch, settings)
-        engine.apply()
+        engine.apply(settings)
         durations.append(time.perf_counter() - start)
     env.close()
     return round(statistics.median(durations) * 1e6, 1), 0.0, 0.0

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.bench.speed.cases import Grid, rotated
 from sb3_ppo_edu.bench.speed.floor import prepare_products
+from sb3_ppo_edu.engines import PolicyInputs
 
 ENGINES = ("sb3", "autograd", "fused")
 
@@ -114,7 +115,8 @@ def acting(model: Any) -> Callable[[th.Tensor], Any]:
     :return: a function of observations
     """
     if isinstance(model, EduPPO):
-        return model._current_engine().act
+        engine = model.attach_engine()
+        return lambda observations: engine.act(PolicyInputs(observations))
     model.policy.set_training_mode(False)
     forward: Callable[[th.Tensor], Any] = th.no_grad()(model.policy.forward)
     return forward

@@ -183,7 +183,7 @@ def places_of_parts(model: Any) -> dict[str, tuple[Any, str]]:
     """
     parts = {"environment": (model.env, "step"), "update": (model, "train")}
     if isinstance(model, EduPPO):
-        acting = (model._current_engine(), "act")
+        acting = (model.attach_engine(), "act")
         advantages = (sb3_ppo_edu.ppo, "compute_returns_and_advantage")
     else:
         acting = (model.policy, "forward" if isinstance(model, PPO) else "predict_all")

@@ -1,0 +1,101 @@
+"""What the algorithm has to know of callbacks: what is inside of them, what they read, and what they may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    ConvertCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    LogEveryNTimesteps,
+    ProgressBarCallback,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+)
+
+OUTSIDE = frozenset(("parent", "model", "logger", "locals", "globals", "training_env", "verbose"))
+"""Attributes of callbacks that belong to the training and not to them."""
+
+HARMLESS = (
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    LogEveryNTimesteps,
+    ProgressBarCallback,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+)
+"""Callbacks of SB3 that leave the policy alone, if those inside of them do."""
+
+
+def callbacks_of(callback: Any) -> Iterator[BaseCallback]:
+    """
+    List a callback and those inside it, in an order that depends on how they were put together only.
+
+    :param callback: the outermost; or a list, a function or None, as ``learn`` is given them
+    :return: callbacks
+    """
+    if isinstance(callback, list):
+        for one in callback:
+            yield from callbacks_of(one)
+    if not isinstance(callback, BaseCallback):
+        return
+    yield callback
+    for name, value in vars(callback).items():
+        if name not in OUTSIDE:
+            for one in value if isinstance(value, list) else [value]:
+                yield from callbacks_of(one)
+
+
+def reads_every_step(callback: BaseCallback) -> bool:
+    """
+    Tell whether a callback may look at the local variables of every step: to collect them costs 1 to 2 % on small tasks.
+
+    :param callback: the outermost callback
+    :return: False for none at all, and for those that say ``reads_every_step = False``
+    """
+    if type(callback) is ConvertCallback:
+        # Without a callback SB3 puts an empty one in its place, whose local variables nobody can see.
+        return callback.callback is not None
+    if type(callback) is CallbackList:
+        return any(map(reads_every_step, callback.callbacks))
+    return bool(getattr(callback, "reads_every_step", True))
+
+
+def may_change_policy(callback: BaseCallback) -> bool:
+    """
+    Tell whether a callback may change the policy at any step, so that it has to be looked at after each.
+
+    :param callback: the outermost callback
+    :return: False for SB3's own, and for those that say ``changes_policy = False``, if the same holds for all inside of them
+    """
+    return any(not is_harmless(one) for one in callbacks_of(callback))
+
+
+def is_harmless(callback: BaseCallback) -> bool:
+    """Tell whether a callback, without those inside of it, leaves the policy alone."""
+    if "_on_step" in vars(callback) or "on_step" in vars(callback):
+        return False  # patched
+    if type(callback) is ConvertCallback:
+        return callback.callback is None
+    return type(callback) in HARMLESS or not getattr(callback, "changes_policy", True)
+
+
+def tell_training_failed(callback: BaseCallback, error: BaseException) -> None:
+    """
+    Tell callbacks that want to know it that training ends with an exception: those with ``on_training_failed``.
+
+    :param callback: the outermost callback
+    :param error: the exception
+    """
+    for one in callbacks_of(callback):
+        if hasattr(one, "on_training_failed"):
+            one.on_training_failed(error)

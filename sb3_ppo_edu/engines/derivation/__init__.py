@@ -1,0 +1,1 @@
+"""PPO's backward pass by hand, in plain numpy: ``engine="numpy"``. The README beside this file derives each formula."""

@@ -1,0 +1,120 @@
+"""The engine whose backward passes are written down. The README beside this file derives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_ppo_edu import losses
+from sb3_ppo_edu.buffers import shuffled_minibatches
+from sb3_ppo_edu.engines.autograd import TensorMinibatch
+from sb3_ppo_edu.engines.base import MinibatchStatistics, PolicyInputs, check_finite, check_finite_norm, project_log_std
+from sb3_ppo_edu.engines.derivation.distributions import action_distribution
+from sb3_ppo_edu.engines.derivation.layers import Network
+from sb3_ppo_edu.objectives import Array, Transitions, UpdateSettings
+
+quietly = np.errstate(over="ignore", divide="ignore", invalid="ignore")
+"""Numbers that are not finite end in an error of ours, not in numpy's warnings."""
+
+
+class NumpyEngine:
+    """
+    Acts and updates by forward and backward passes in numpy, on the parameters' own memory, in their own precision.
+
+    It serves what :func:`sb3_ppo_edu.engines.support.why_not_derived` does not refuse, with any objective and any optimizer.
+    Gradients agree with autograd's to rounding; random numbers are SB3's, in SB3's order.
+
+    :param policy: actor-critic policy with its optimizer
+    """
+
+    name = "numpy"
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self.attach()
+
+    def attach(self) -> None:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`: look up modules and memory anew."""
+        network = self.policy.mlp_extractor
+        self.actor = Network([*network.policy_net, self.policy.action_net])
+        self.critic = Network([*network.value_net, self.policy.value_net])
+        self.distribution = action_distribution(self.policy)
+
+    def detach(self) -> None:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already."""
+
+    @quietly
+    def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
+        x = self._features(inputs.observations)
+        outputs, values = self.actor.forward(x), self.critic.forward(x)
+        actions = self.distribution.sample(outputs)
+        log_prob, _ = self.distribution.evaluate(outputs, actions)
+        shape = (len(x), *(self.policy.action_space.shape or ()))
+        return th.from_numpy(actions).reshape(shape), th.from_numpy(values), th.from_numpy(log_prob)
+
+    @quietly
+    def value(self, inputs: PolicyInputs) -> th.Tensor:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
+        return th.from_numpy(self.critic.forward(self._features(inputs.observations)))
+
+    def columns(self, inputs: PolicyInputs) -> dict[str, Any]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.columns`."""
+        return {}
+
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[TensorMinibatch]:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
+        return map(TensorMinibatch, shuffled_minibatches(rollout_buffer, batch_size))
+
+    @quietly
+    def gradients(self, minibatch: TensorMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
+        samples = minibatch.samples
+        x = self._features(samples.observations)
+        outputs, values = self.actor.forward(x), self.critic.forward(x)[:, 0]
+        log_prob, entropy = self.distribution.evaluate(outputs, samples.actions.numpy())
+        advantages = losses.policy_advantages(
+            samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
+        )
+        data = Transitions(samples.old_log_prob, samples.old_values, advantages, samples.returns)
+        found, derivatives = settings.objective.gradients(log_prob, values, entropy, data, settings)
+
+        log_ratio = th.from_numpy(log_prob) - samples.old_log_prob
+        ratio = log_ratio.exp()
+        statistics = MinibatchStatistics(
+            policy_loss=found.policy,
+            value_loss=found.value,
+            entropy_loss=found.entropy,
+            loss=found.total,
+            approx_kl=np.float32(losses.approx_kl(log_ratio, settings.kl_estimator).item()),
+            clip_fraction=losses.clip_fraction(ratio, settings.clip_range).item(),
+            ratio_max=ratio.max().item(),
+            ratios=ratio,
+        )
+        check_finite(statistics)
+        self.policy.optimizer.zero_grad()
+        self.actor.backward(self.distribution.backward(derivatives.log_prob, derivatives.entropy))
+        self.critic.backward(derivatives.values[:, None])
+        return statistics
+
+    def apply(self, settings: UpdateSettings) -> float:
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
+        grad_norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm).item()
+        check_finite_norm(grad_norm)
+        self.policy.optimizer.step()
+        project_log_std(self.policy, settings.log_std_bounds)
+        return grad_norm
+
+    def _features(self, observations: PyTorchObs) -> Array:
+        """Observations as the policy preprocesses and flattens them (images, one-hot), in the parameters' precision."""
+        features = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
+        assert isinstance(features, th.Tensor)
+        x: Array = features.flatten(1).to(self.policy.value_net.weight.dtype).numpy()
+        return x

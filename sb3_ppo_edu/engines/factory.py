@@ -1,0 +1,67 @@
+"""Which engine a policy gets: by name, by class, or the fastest that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_ppo_edu.engines.autograd import AutogradEngine
+from sb3_ppo_edu.engines.base import Engine
+from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
+from sb3_ppo_edu.engines.fused import FusedEngine, why_not_fused
+from sb3_ppo_edu.engines.support import why_not_derived
+from sb3_ppo_edu.objectives import Objective, PPOObjective
+
+EngineName = Literal["auto", "autograd", "numpy", "fused"]
+EngineFactory = Callable[..., Engine[Any]]
+
+ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "autograd", "numpy", "fused")
+OPTIONS = ("compile", "bf16")
+"""What ``engine_kwargs`` may hold for the engines that have a name."""
+
+
+class UnsupportedPolicyError(ValueError):
+    """An engine was asked for by name that can't serve the policy as it is; the message says why."""
+
+
+def make_engine(
+    engine: EngineName | EngineFactory,
+    policy: ActorCriticPolicy,
+    engine_kwargs: Mapping[str, Any] | None = None,
+    objective: Objective | None = None,
+) -> tuple[Engine[Any], str]:
+    """
+    Build the engine for a policy.
+
+    :param engine: "auto" (the fastest that supports the policy), "autograd", "numpy" or "fused"; or a class or function that
+        is called with the policy and ``engine_kwargs`` and gives an :class:`~sb3_ppo_edu.engines.base.Engine`
+    :param policy: actor-critic policy with its optimizer
+    :param engine_kwargs: options of the engine. ``compile`` and ``bf16`` are the autograd engine's
+    :param objective: what is to be minimised; None for PPO's
+    :return: the engine, and one sentence that says why it is this one
+    :raises UnsupportedPolicyError: if one is asked for by name where it can't be, with that sentence
+    """
+    options = dict(engine_kwargs or {})
+    if not isinstance(engine, str):
+        made = engine(policy, **options)
+        return made, f"{made.name}: it was given as {getattr(engine, '__name__', repr(engine))}."
+    if engine == "autograd":
+        return AutogradEngine(policy, **options), "autograd: it was asked for."
+    obstacle = why_not(engine, policy, options, PPOObjective() if objective is None else objective)
+    if obstacle is None:
+        if engine == "numpy":
+            return NumpyEngine(policy), "numpy: it was asked for."
+        return FusedEngine(policy), "fused: policy, distribution and optimizer are supported."
+    if engine == "auto":
+        return AutogradEngine(policy, **options), f"autograd: {obstacle}."
+    raise UnsupportedPolicyError(f"engine={engine!r}: {obstacle}: use engine='auto' or 'autograd'")
+
+
+def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str, Any], objective: Objective) -> str | None:
+    """Find the first reason why a policy can't have an engine with backward passes of its own."""
+    wanted = [f"{name}={value}" for name, value in options.items() if value]
+    if wanted:
+        return f"{wanted[0]} is for the autograd engine"
+    return why_not_derived(policy) if engine == "numpy" else why_not_fused(policy, objective)

@@ -1,0 +1,209 @@
+"""
+What an engine with backward passes of its own has to know of a policy: whether it is still the one that was looked at.
+
+Torch calls a policy's modules, and everybody may change what such a call does: replace a module or parameter, freeze it, put a
+hook on a module or tensor, patch a method of an instance or a class, build another optimizer. :func:`fingerprint` collects all
+that at little cost, so that it can be compared before each rollout and each update; :func:`why_not_plain` names the first
+thing that a backward pass by hand would leave out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from operator import is_
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common import distributions as sb3_distributions
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import nn
+from torch.nn.modules import module as torch_module
+from torch.optim import optimizer as torch_optimizer
+
+from sb3_ppo_edu import distributions
+
+
+def is_foreign(function: Any, module: str) -> bool:
+    """Tell whether a function, or one that it is wrapped around, was written neither in a module nor in torch."""
+    while isinstance(function, FunctionType):
+        written_in = function.__code__.co_filename
+        if written_in != sys.modules[module].__file__ and not written_in.startswith(th.__path__[0]):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
+
+
+MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+OPTIMIZER_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
+ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
+DISTRIBUTIONS = (
+    sb3_distributions.CategoricalDistribution,
+    sb3_distributions.MultiCategoricalDistribution,
+    sb3_distributions.BernoulliDistribution,
+    sb3_distributions.DiagGaussianDistribution,
+    distributions.TanhGaussianDistribution,
+    distributions.BetaDistribution,
+)
+DISTRIBUTION_METHODS = ("proba_distribution", "log_prob", "entropy", "sample", "get_actions")
+
+
+def own_functions(owner: Any, *names: str) -> Iterator[tuple[Any, str, Any, Any]]:
+    """Those of a class's or module's functions that it has itself: owner, name, function, and where to look it up."""
+    for name in names:
+        if name in vars(owner):
+            yield owner, name, vars(owner)[name], vars(owner)
+
+
+PATCHABLE = [
+    *own_functions(nn.Module, "__call__", "_call_impl"),
+    *own_functions(BaseModel, "extract_features"),
+    *own_functions(
+        ActorCriticPolicy,
+        *("forward", "evaluate_actions", "predict_values", "extract_features", "_get_action_dist_from_latent"),
+    ),
+    *own_functions(MlpExtractor, "forward", "forward_actor", "forward_critic"),
+    *(found for owner in (FlattenExtractor, nn.Flatten, nn.Linear, *ACTIVATIONS) for found in own_functions(owner, "forward")),
+    *(found for owner in DISTRIBUTIONS for found in own_functions(owner, *DISTRIBUTION_METHODS)),
+    *own_functions(sb3_distributions.Distribution, "get_actions"),
+    *own_functions(th.optim.Optimizer, "zero_grad"),
+    *own_functions(th.nn.utils, "clip_grad_norm_"),
+]
+"""Functions that a training goes through, as they were when this was imported."""
+
+FOREIGN = [
+    f"{owner.__name__}.{name}"
+    for owner, name, function, _ in PATCHABLE
+    if isinstance(owner, type) and is_foreign(function, owner.__module__)
+]
+"""Those that had been replaced before this was imported."""
+
+
+class Fingerprint(NamedTuple):
+    """
+    What a policy and its optimizer were made of.
+
+    :param objects: modules, parameters, types and the like, compared by identity
+    :param facts: everything else, compared by value
+    """
+
+    objects: list[Any]
+    facts: list[Any]
+
+    def matches(self, other: Fingerprint) -> bool:
+        """Tell whether both are of the same policy in the same state, but for the values of its numbers."""
+        same_length = len(self.objects) == len(other.objects)
+        return same_length and all(map(is_, self.objects, other.objects)) and self.facts == other.facts
+
+
+def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
+    """
+    Collect what decides which operations a training consists of.
+
+    Values of parameters and moments, learning rates and the training mode are left out: they change all the time.
+
+    :param policy: actor-critic policy with its optimizer
+    :return: its fingerprint
+    """
+    optimizer, distribution = policy.optimizer, policy.action_dist
+    objects: list[Any] = [policy, optimizer, type(optimizer), type(optimizer).step, distribution, type(distribution)]
+    facts: list[Any] = [
+        [name for _, name, function, mapping in PATCHABLE if mapping.get(name) is not function],
+        torch_module._has_any_global_hook(),
+        len(torch_optimizer._global_optimizer_pre_hooks) + len(torch_optimizer._global_optimizer_post_hooks),
+        len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks),
+        th.is_autocast_enabled("cpu"),
+        th.is_grad_enabled(),
+        *vars(distribution),
+        *optimizer.__dict__,
+        len(optimizer.state),
+    ]
+    modules: list[Any] = [policy]
+    for module in modules:  # grows while it is walked
+        attributes = module.__dict__
+        parameters, children = attributes["_parameters"], attributes["_modules"]
+        objects.append(type(module))
+        facts += attributes
+        facts.append(
+            not attributes["_forward_hooks"]
+            and not attributes["_forward_pre_hooks"]
+            and not attributes["_backward_hooks"]
+            and not attributes["_backward_pre_hooks"]
+        )
+        if parameters:
+            objects += parameters.values()
+            for parameter in parameters.values():
+                if parameter is not None:
+                    facts += (parameter.requires_grad, parameter.shape, parameter.dtype)
+                    facts.append(not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks)
+        if children:
+            objects += children.values()
+            modules += [child for child in children.values() if child is not None and child not in modules]
+        objects += attributes["_buffers"].values()
+    for group in optimizer.param_groups:
+        objects += group["params"]
+        facts += [value for name, value in group.items() if name not in ("params", "lr")]
+    return Fingerprint(objects, facts)
+
+
+def why_not_plain(policy: ActorCriticPolicy) -> str | None:
+    """
+    Find the first thing about a policy that only torch's own calls would honour.
+
+    :param policy: actor-critic policy with its optimizer
+    :return: what it is, as the end of a sentence, or None if there is nothing
+    """
+    if th.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    if not th.is_grad_enabled():
+        return "gradients are switched off"
+    if torch_module._has_any_global_hook():
+        return "there is a global module hook"
+    replaced = [
+        f"{owner.__name__}.{name}" for owner, name, function, mapping in PATCHABLE if mapping.get(name) is not function
+    ]
+    if replaced or FOREIGN:
+        return f"{(replaced + FOREIGN)[0]} has been replaced"
+    for path, module in policy.named_modules():
+        where = f"policy.{path}" if path else "the policy"
+        for name in MODULE_HOOKS:
+            if vars(module)[name]:
+                return f"{where} has hooks"
+        if patched := patched_methods(module):
+            return f"{where}.{patched[0]} has been replaced"
+    for path, parameter in policy.named_parameters():
+        if type(parameter) is not nn.Parameter:
+            return f"policy.{path} is a {type(parameter).__name__}"
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            return f"policy.{path} has hooks"
+    if patched := patched_methods(policy.action_dist):
+        return f"policy.action_dist.{patched[0]} has been replaced"
+    return None
+
+
+def why_not_plain_optimizer(optimizer: th.optim.Optimizer) -> str | None:
+    """
+    Find the first thing about an optimizer that only its own ``step`` would honour.
+
+    :param optimizer: the policy's optimizer
+    :return: what it is, as the end of a sentence, or None if there is nothing
+    """
+    if torch_optimizer._global_optimizer_pre_hooks or torch_optimizer._global_optimizer_post_hooks:
+        return "there is a global optimizer hook"
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        return "the optimizer has hooks"
+    # Torch itself puts one of its own functions around ``step``, on the class.
+    if is_foreign(type(optimizer).step, type(optimizer).__module__):
+        return f"{type(optimizer).__name__}.step has been replaced"
+    if patched := patched_methods(optimizer):
+        return f"policy.optimizer.{patched[0]} has been replaced"
+    return None
+
+
+def patched_methods(thing: Any) -> list[str]:
+    """Names of methods of its class that an object carries itself, so that they are called instead."""
+    kind = type(thing)
+    return [name for name in vars(thing) if callable(getattr(kind, name, None)) or name == "_compiled_call_impl"]

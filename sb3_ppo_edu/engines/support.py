@@ -1,0 +1,164 @@
+"""Which policies the backward passes that are derived by hand serve: SB3's MLP policies and ours, as they were built."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple, TypeGuard
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import nn
+
+from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution
+from sb3_ppo_edu.engines.fingerprint import why_not_plain
+from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
+
+POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)
+ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
+
+
+class Tower(NamedTuple):
+    """
+    One of the policy's two towers, as torch modules.
+
+    :param linears: its linear layers
+    :param activations: the activation module behind each
+    """
+
+    linears: list[nn.Linear]
+    activations: list[nn.Module]
+
+    def shape(self) -> tuple[tuple[int, ...], ...]:
+        """
+        Shapes of the weights.
+
+        :return: a tuple that is equal for towers that can be computed side by side
+        """
+        return tuple(tuple(linear.weight.shape) for linear in self.linears)
+
+
+def read_tower(network: nn.Module) -> Tower | None:
+    """
+    Read alternating linear layers and activations.
+
+    :param network: a tower of SB3's ``MlpExtractor``
+    :return: the tower, or None if it is anything else
+    """
+    if type(network) is not nn.Sequential:
+        return None
+    modules = list(network)
+    linears, activations = modules[0::2], modules[1::2]
+    if len(linears) != len(activations) or not all(map(is_plain_linear, linears)):
+        return None
+    if any(type(activation) not in ACTIVATIONS for activation in activations):
+        return None
+    # The towers take the first activation for all: SB3 builds them from one class.
+    if len({repr(activation) for activation in activations}) > 1:
+        return None
+    return Tower([linear for linear in linears if isinstance(linear, nn.Linear)], activations)
+
+
+def is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Tell whether a module is a linear layer with a bias and nothing else."""
+    return type(layer) is nn.Linear and [name for name, one in layer.named_parameters() if one is not None] == [
+        "weight",
+        "bias",
+    ]
+
+
+def number_of_outputs(distribution: Distribution) -> int | None:
+    """Outputs of the action net that a distribution takes, or None for one that is not known."""
+    if type(distribution) is CategoricalDistribution:
+        return distribution.action_dim
+    if type(distribution) is MultiCategoricalDistribution:
+        return int(sum(distribution.action_dims))
+    if type(distribution) is BernoulliDistribution:
+        return distribution.action_dims
+    if type(distribution) in (DiagGaussianDistribution, TanhGaussianDistribution):
+        return int(distribution.action_dim)  # type: ignore[attr-defined]
+    if type(distribution) is BetaDistribution:
+        return 2 * distribution.action_dim
+    return None
+
+
+def why_not_derived(policy: ActorCriticPolicy) -> str | None:
+    """
+    Find the first thing about a policy that the backward passes derived by hand do not have.
+
+    :param policy: actor-critic policy with its optimizer
+    :return: what it is, as the end of a sentence, or None if they have it all
+    """
+    return why_not_architecture(policy) or why_not_parameters(policy) or why_not_plain(policy)
+
+
+def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
+    """Find the first module or distribution that is not served."""
+    if type(policy) not in POLICIES:
+        return f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy nor one of ours"
+    if policy.use_sde:
+        return "the policy uses gSDE"
+    if isinstance(policy.observation_space, spaces.Dict):
+        return "observations are dictionaries"
+    for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
+        if type(extractor) is not FlattenExtractor:
+            return f"the features extractor is {type(extractor).__name__}"
+    network = policy.mlp_extractor
+    if type(network) is not MlpExtractor:
+        return f"the network is a {type(network).__name__}"
+    widths: list[tuple[int, int]] = []
+    for name, tower, head in (
+        ("actor", network.policy_net, policy.action_net),
+        ("critic", network.value_net, policy.value_net),
+    ):
+        found = read_tower(tower)
+        if found is None:
+            return f"the {name}'s network is not made of linear layers with one supported activation"
+        if not is_plain_linear(head):
+            return f"the {name}'s last layer is a {type(head).__name__}"
+        layers: list[nn.Linear] = [*found.linears, head]
+        if any(below.out_features != above.in_features for below, above in pairwise(layers)):
+            return f"the {name}'s layers do not fit together"
+        widths.append((layers[0].in_features, layers[-1].out_features))
+    outputs = number_of_outputs(policy.action_dist)
+    if outputs is None:
+        return f"the action distribution is {type(policy.action_dist).__name__}"
+    if widths != [(policy.features_dim, outputs), (policy.features_dim, 1)]:
+        return "the networks do not have the sizes of observations and actions"
+    return None
+
+
+def why_not_parameters(policy: ActorCriticPolicy) -> str | None:
+    """Find the first parameter that is not one of the layers' own, or shared by two of them."""
+    network = policy.mlp_extractor
+    layers = [
+        *(layer for tower in (network.policy_net, network.value_net) for layer in tower if isinstance(layer, nn.Linear)),
+        policy.action_net,
+        policy.value_net,
+    ]
+    expected = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    if hasattr(policy, "log_std"):
+        if type(policy.log_std) is not nn.Parameter or policy.log_std.shape != policy.action_net.bias.shape:
+            return "policy.log_std is not a parameter with one number for each action"
+        expected.append(policy.log_std)
+    known = {id(parameter) for parameter in expected}
+    if len(known) != len(expected):
+        return "layers share parameters"
+    for name, parameter in policy.named_parameters():
+        if id(parameter) not in known:
+            return f"policy.{name} is a parameter beside those of the layers"
+        if parameter.device.type != "cpu":
+            return "the policy is not on the CPU"
+    if len({parameter.dtype for parameter in expected}) > 1 or expected[0].dtype not in (th.float32, th.float64):
+        return "the parameters are not all float32"
+    if not any(parameter.requires_grad for parameter in expected):
+        return "all parameters are frozen"
+    return None

@@ -1,0 +1,401 @@
+"""The model around the algorithm: what Stable-Baselines3's class contract asks for, and the engine that it has."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar, cast
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_ppo_edu.arguments import (
+    CHECKS,
+    OLD_NAMES,
+    SCHEDULES,
+    ActionDistribution,
+    AdvantageNormalization,
+    ArgumentError,
+    KlCheck,
+    PPOArguments,
+    check_changes,
+    check_rollout_size,
+    with_old_names,
+)
+from sb3_ppo_edu.diagnostics import UpdateRecord
+from sb3_ppo_edu.engine_choice import EngineChoice, EngineRequest
+from sb3_ppo_edu.engines import (
+    Engine,
+    EngineFactory,
+    EngineName,
+    NonFiniteUpdateError,
+    PolicyInputs,
+    check_finite_output,
+    project_log_std,
+)
+from sb3_ppo_edu.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.objectives import Objective
+from sb3_ppo_edu.policies import (
+    STOCK_POLICIES,
+    BetaPolicy,
+    TanhGaussianPolicy,
+    check_bounded_action_space,
+    resolve_policy,
+)
+from sb3_ppo_edu.saved_objective import describe_objective, resolve_objective, restore_objective
+from sb3_ppo_edu.services import service
+from sb3_ppo_edu.session import Session
+from sb3_ppo_edu.trust import DamagedFileError, check_model, describing_failure
+from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
+
+BUILT_ANEW = ("objective", "resumed_envs", "_session", "_engines")
+"""Attributes that belong to a training in progress, or have a place of their own in a file."""
+
+OF_THE_FIRST_EDITION = ("engine_reason", "_engine_choice", *OLD_NAMES)
+"""Attributes in files of version 0.1 that are no attributes any more."""
+
+OF_SB3 = (
+    *("learning_rate", "n_steps", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm"),
+    *("use_sde", "sde_sample_freq", "stats_window_size", "seed"),
+)
+"""Arguments that SB3's own class takes and keeps."""
+
+LIKELY_CAUSES = (
+    "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in sb3_ppo_edu.guard.FiniteGuard, "
+    "normalise with VecNormalize), a learning rate that is too high, or a log_std that ran away (log_std_bounds)."
+)
+
+
+class PPOModel(OnPolicyAlgorithm):
+    """
+    Attributes, engine, saving and loading of :class:`~sb3_ppo_edu.ppo.EduPPO`, which adds the algorithm.
+
+    :param policy: a name or class, see there
+    :param env: the environment to learn from, or its registered id
+    :param arguments: checked
+    :param others: further arguments of SB3's class, which it keeps as they are
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STOCK_POLICIES}
+    resumed_envs: list[str] | tuple[str, ...] = ()
+    """How ``resume`` has restored each environment."""
+    _session: Session | None = None
+    _engines: EngineChoice | None = None
+
+    batch_size: int
+    n_epochs: int
+    clip_range: float | Schedule
+    clip_range_vf: float | Schedule | None
+    normalize_advantage: bool
+    target_kl: float | None
+    engine: EngineName | EngineFactory
+    engine_kwargs: dict[str, Any]
+    objective: Objective
+    vf_clip_mode: VfClipMode
+    dual_clip: float | None
+    kl_estimator: KlEstimator
+    kl_check: KlCheck
+    kl_stop_factor: float
+    advantage_normalization: AdvantageNormalization
+    clip_advantage: float | None
+    recompute_advantages: bool
+    action_distribution: ActionDistribution
+    log_std_bounds: tuple[float, float] | None
+    micro_batch_size: int | None
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        arguments: PPOArguments,
+        *,
+        _init_setup_model: bool = True,
+        **others: Any,
+    ) -> None:
+        policy, distribution = resolve_policy(policy, arguments.action_distribution)
+        arguments.action_distribution = cast(ActionDistribution, distribution)
+        for name in CHECKS:
+            if name not in OF_SB3:
+                setattr(self, name, getattr(arguments, name))
+        self.objective = resolve_objective(arguments.objective)
+        try:
+            super().__init__(
+                policy,
+                env,
+                **{name: getattr(arguments, name) for name in OF_SB3},
+                **others,
+                _init_setup_model=False,
+                supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            )
+        except AssertionError:
+            # SB3 asserts that the bounds of a Box are finite, without saying which one is not.
+            if self.action_distribution != "gaussian" and isinstance(getattr(self, "action_space", None), spaces.Box):
+                check_bounded_action_space(self.action_space, self.action_distribution)
+            raise
+        if self.env is not None:
+            check_rollout_size(self.n_steps, self.env.num_envs, self.batch_size, self.normalize_advantage)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        """Build policy, buffer and schedules. ``load`` calls it again after restoring the attributes."""
+        self._take_over_attributes()
+        super()._setup_model()
+        if self.recompute_advantages and type(self.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer):
+            raise ArgumentError(
+                f"recompute_advantages=True with rollout_buffer_class={type(self.rollout_buffer).__name__}: expected SB3's "
+                "RolloutBuffer or DictRolloutBuffer, whose order is known; use one of the two"
+            )
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+        if self.log_std_bounds is not None and not hasattr(self.policy, "log_std"):
+            raise ArgumentError(
+                f"log_std_bounds={self.log_std_bounds}: expected a policy with a log_std, found actions in {self.action_space}"
+            )
+        project_log_std(self.policy, self.log_std_bounds)
+
+    def _take_over_attributes(self) -> None:
+        """Bring what ``load`` has put here from a file, and what it was given in place of it, into today's form."""
+        attributes = vars(self)
+        changes = attributes.pop("changes_to_check", {})
+        saved_objective = attributes.pop("saved_objective", None)
+        self.engine_kwargs = with_old_names(attributes).get("engine_kwargs") or {}
+        for name in OF_THE_FIRST_EDITION:
+            attributes.pop(name, None)
+        changes = check_changes(attributes, changes)
+        if changes.get("objective") is not None:
+            changes["objective"] = resolve_objective(changes["objective"])
+        elif saved_objective is not None:
+            self.objective = restore_objective(saved_objective)
+        attributes.update(changes)
+        if changes:
+            check_rollout_size(self.n_steps, self.n_envs, self.batch_size, self.normalize_advantage)
+        for name in SCHEDULES:
+            # The constructor has read its own. Functions are let through: the zoo's enjoy puts one that is 0 in place of the
+            # clip range, which it does not need.
+            if isinstance(getattr(self, name), (str, int, float)):
+                setattr(self, name, CHECKS[name](name, getattr(self, name)))
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = "ActorCriticPolicy") -> None:
+        """Recommend the CPU for MLP policies, ours included: SB3 knows them by the name of their class."""
+        if self.policy_class in (TanhGaussianPolicy, BetaPolicy):
+            mlp_class_name = self.policy_class.__name__
+        super()._maybe_recommend_cpu(mlp_class_name)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """
+        Make a vector environment of what was given, and let SB3 do the rest.
+
+        :param env: environment or vector environment
+        :param verbose: whether to say what is wrapped
+        :param monitor_wrapper: whether to wrap a single environment in SB3's ``Monitor``
+        :return: the vector environment to train in
+        """
+        if isinstance(env, gym.Env):
+            if monitor_wrapper and not is_wrapped(env, Monitor):
+                if verbose >= 1:
+                    print("Wrapping the env with a `Monitor` wrapper")
+                env = Monitor(env)
+            single = env
+            env = InProcessVecEnv([lambda: single])
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    # -- the engine and the session --------------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """Where the ``learn`` in progress stands; a fresh one between two of them."""
+        if self._session is None:
+            self._session = Session()
+        return self._session
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        """Begin another session."""
+        self._session = session
+
+    @property
+    def engine_reason(self) -> str:
+        """Which engine acts and updates, and why, in one sentence that begins with its name."""
+        return (self._engines or EngineChoice()).explain(self.policy, self._engine_request())
+
+    def _engine_request(self) -> EngineRequest:
+        """What is asked for, which may have been changed since the last rollout."""
+        around = self.session.around_engine
+        return EngineRequest(self.engine, self.engine_kwargs, self.micro_batch_size, self.objective, around)
+
+    def attach_engine(self, *, in_update: bool = False) -> Engine[Any]:
+        """
+        Give the engine for the policy as it is now, chosen anew if the policy, its optimizer or what is asked for has changed.
+
+        :param in_update: an update begins, for which the optimizer's state counts too
+        :return: the engine
+        :raises UnsupportedPolicyError: if one is asked for by name that can't serve the policy
+        """
+        if self._engines is None:
+            self._engines = EngineChoice()
+        return self._engines.current(self.policy, self._engine_request(), self.verbose, in_update=in_update)
+
+    @contextmanager
+    def _engine_in_update(self, record: UpdateRecord) -> Iterator[Engine[Any]]:
+        """
+        Give the engine for an update, and let go of the policy however it ends.
+
+        :param record: how far the update has come, for errors
+        """
+        engine = self.attach_engine(in_update=True)
+        try:
+            yield engine
+        except NonFiniteUpdateError as error:
+            raise NonFiniteUpdateError(
+                f"{error} in update {self._n_updates}, epoch {len(record.epoch_starts) - 1}, minibatch "
+                f"{len(record.epoch_kls)}, after {self.num_timesteps} steps: expected finite numbers. The parameters are "
+                f"those before this step. {LIKELY_CAUSES}"
+            ) from error
+        finally:
+            engine.detach()
+
+    def act(self, engine: Engine[Any], inputs: PolicyInputs) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+        """Sample actions, and stop before one that is not finite, or comes from what is not, reaches the environment."""
+        try:
+            action_tensor, values, log_probs = engine.act(inputs)
+            actions = action_tensor.cpu().numpy()
+            check_finite_output(actions, values.cpu().numpy(), log_probs.cpu().numpy())
+        except NonFiniteUpdateError as error:
+            raise NonFiniteUpdateError(
+                f"{error} after {self.num_timesteps} steps: expected finite numbers. No environment was stepped with them. "
+                f"{LIKELY_CAUSES}"
+            ) from error
+        return actions, values, log_probs
+
+    def within_bounds(self, actions: np.ndarray) -> np.ndarray:
+        """
+        Turn sampled actions into what the environment takes.
+
+        :param actions: as sampled, and as the rollout buffer stores them
+        :return: Box actions within their bounds, squashed or clipped; other actions as they are
+        """
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.policy.squash_output:
+            return self.policy.unscale_action(actions)
+        clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
+        return clipped
+
+    @classmethod
+    def resume(
+        cls: type[SelfPPOModel],
+        path: str | pathlib.Path,
+        env: VecEnv | Sequence[Callable[[], gym.Env]],
+        device: th.device | str = "auto",
+        trusted: bool = True,
+        log_folder: str | pathlib.Path | None = None,
+    ) -> SelfPPOModel:
+        """
+        Load a checkpoint of :class:`~sb3_ppo_edu.checkpoint.ExactCheckpoint`, to go on as if nothing had happened.
+
+        The next ``learn``, with the same arguments and callbacks as the one that was interrupted, completes it: it ends with
+        the same parameters, logs and evaluations. Environments are brought to where they were; ``model.resumed_envs`` says
+        how each was.
+
+        :param path: a checkpoint, or a folder of them, of which the newest whole one is taken
+        :param env: the vector environment, built as for the interrupted training, or functions that each make one environment
+        :param device: where the networks live
+        :param trusted: as for :meth:`load`: whether the constructor's arguments may be of any type
+        :param log_folder: where the log files are now, if they were moved
+        :return: the model
+        :raises CheckpointError: if there is no whole checkpoint, or it is of other environments
+        """
+        resumed: SelfPPOModel = service("resume")(cls, path, env, device, trusted, log_folder)
+        return resumed
+
+    # -- saving and loading ----------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave engine and session out of copies and pickles: the copy has its own."""
+        return {name: value for name, value in vars(self).items() if name not in ("_engines", "_session")}
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save the model in SB3's format.
+
+        :param path: the file, with or without ``.zip``, or a file object
+        :param exclude: attributes to leave out beside those that always are
+        :param include: attributes to keep that would be left out
+        """
+        description = describe_objective(self.objective)
+        if description is not None:
+            self.saved_objective = description
+        try:
+            super().save(path, exclude, include)
+        finally:
+            vars(self).pop("saved_objective", None)
+
+    def _excluded_save_params(self) -> list[str]:
+        """Attributes that are built anew and not saved."""
+        return [*super()._excluded_save_params(), *BUILT_ANEW]
+
+    @classmethod
+    def load(
+        cls: type[SelfPPOModel],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        trusted: bool = True,
+        **kwargs: Any,
+    ) -> SelfPPOModel:
+        """
+        Load a model that this class or SB3's PPO has saved.
+
+        :param path: the file, with or without ``.zip``, or a file object
+        :param env: environment to go on training in, with the same spaces; None is enough to predict
+        :param device: where the networks shall live
+        :param custom_objects: attributes that replace the file's, which are then not looked at
+        :param print_system_info: print the versions that saved it and those that load it
+        :param force_reset: reset ``env`` before training goes on
+        :param trusted: run whatever the file's pickles say, as SB3 does. With False, for a file that someone else made, only
+            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.trust`)
+        :param kwargs: further arguments to change, checked as the constructor does
+        :return: the model
+        :raises FileNotFoundError: if there is no such file
+        :raises ValueError: for a wrong argument; with ``trusted=False``, if the file is damaged, is no PPO's, or wants a type
+            that is not on the list; the message names file, place and type
+        """
+        changes: dict[str, Any] = {"changes_to_check": kwargs}
+        if "policy_kwargs" in kwargs:  # which SB3 compares with the file's itself
+            changes["policy_kwargs"] = kwargs["policy_kwargs"]
+        if trusted:
+            return super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
+        checked = check_model(path, cls, custom_objects)
+        try:
+            with describing_failure(path):
+                return super().load(checked.file, env, device, checked.attributes, print_system_info, force_reset, **changes)
+        except DamagedFileError as error:
+            if isinstance(error.__cause__, ArgumentError) and kwargs:
+                raise error.__cause__ from None  # what was given is wrong, not the file
+            raise

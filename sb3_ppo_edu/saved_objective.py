@@ -1,0 +1,83 @@
+"""An objective as a file names it: the path of its class, and the numbers that it holds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+from sb3_ppo_edu.arguments import ArgumentError
+from sb3_ppo_edu.objectives import Objective, PPOObjective
+
+
+def resolve_objective(objective: Any) -> Objective:
+    """
+    Make an objective of what ``EduPPO(objective=…)`` is given.
+
+    :param objective: an instance, a class, the dotted path of a class, or None for PPO's own
+    :return: the instance
+    :raises ArgumentError: if it is none of these
+    """
+    if objective is None:
+        return PPOObjective()
+    found = named_class(objective) if isinstance(objective, str) else objective
+    if isinstance(found, type) and issubclass(found, Objective):
+        return found()
+    if isinstance(found, Objective):
+        return found
+    raise ArgumentError(f"objective={objective!r}: expected an Objective, its class, or the dotted path of its class")
+
+
+def named_class(path: str) -> Any:
+    """
+    Import a class by its dotted path.
+
+    :param path: such as ``package.module.Class``
+    :return: the class
+    :raises ArgumentError: if there is nothing of that name
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ArgumentError(
+            f"objective={path!r}: expected the dotted path of a class that can be imported ({error})"
+        ) from error
+
+
+def describe_objective(objective: Objective) -> dict[str, Any] | None:
+    """
+    Name an objective for a file.
+
+    :param objective: the objective
+    :return: its class's path and its attributes; None for PPO's own
+    :raises ArgumentError: if an attribute is no number, text, or list or dict of such
+    """
+    if type(objective) is PPOObjective:
+        return None
+    path = f"{type(objective).__module__}.{type(objective).__qualname__}"
+    try:
+        attributes = json.loads(json.dumps(vars(objective)))
+    except TypeError as error:
+        raise ArgumentError(
+            f"objective={path}: its attributes can't be saved ({error}): expected numbers, text, and lists and dicts of them"
+        ) from error
+    return {"path": path, "attributes": attributes}
+
+
+def restore_objective(description: dict[str, Any] | None) -> Objective:
+    """
+    Make the objective that a file names.
+
+    :param description: as :func:`describe_objective` gave it
+    :return: the objective
+    :raises ArgumentError: if its class can't be imported
+    """
+    if description is None:
+        return PPOObjective()
+    found = named_class(description["path"])
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise ArgumentError(f"objective={description['path']!r}: expected the class of an Objective, found {found!r}")
+    objective = found.__new__(found)
+    vars(objective).update(description["attributes"])
+    return objective

@@ -1,0 +1,106 @@
+"""The course of one ``learn``: where it stands, and what happens between its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_ppo_edu.callbacks import callbacks_of
+from sb3_ppo_edu.engines import Engine
+
+if TYPE_CHECKING:
+    from sb3_ppo_edu.ppo import EduPPO
+
+
+class Session:
+    """
+    One call of ``learn``: the plain case, in which nothing happens between the steps.
+
+    A callback that wants to step in, such as one that saves checkpoints from which a training goes on exactly, brings a
+    subclass: ``learn`` calls its ``make_session(session)`` with the session before.
+
+    :ivar iteration: rollouts that are done
+    :ivar rollout_steps: steps of the rollout in progress that are done, per environment
+    :ivar in_rollout: whether the next rollout goes on with one that was interrupted
+    :ivar truncated_episodes: episodes of the rollout that a time limit ended
+    :ivar n_processes: how many processes step environments for this training, this one included
+    :ivar around_engine: puts what averages over processes around the engine; None for nothing
+    """
+
+    def __init__(self) -> None:
+        self.iteration = self.rollout_steps = self.truncated_episodes = 0
+        self.in_rollout = False
+        self.n_processes = 1
+        self.around_engine: Callable[[Engine[Any]], Engine[Any]] | None = None
+
+    def steps_to_do(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
+        """
+        Say how much is to be learned.
+
+        :param model: the model
+        :param total_timesteps: as ``learn`` is given it
+        :param reset_num_timesteps: as ``learn`` is given it
+        :return: both, as SB3's ``_setup_learn`` is to be given them
+        """
+        return total_timesteps, reset_num_timesteps
+
+    def begin(self, model: EduPPO, callback: BaseCallback) -> None:
+        """Called when ``learn`` is set up and callbacks know that training starts."""
+
+    def begin_rollout(self, model: EduPPO, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer) -> int:
+        """
+        Begin a rollout, or go on with one that was interrupted.
+
+        :param model: the model
+        :param env: the training environments
+        :param callback: told of the start
+        :param rollout_buffer: emptied for a new rollout
+        :return: steps that are done already
+        """
+        if self.in_rollout:
+            self.in_rollout = False
+            return self.rollout_steps
+        rollout_buffer.reset()
+        self.rollout_steps = self.truncated_episodes = 0
+        if model.use_sde:
+            model.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        return 0
+
+    def before_step(self) -> None:
+        """Called between two steps, where all of a training's state can be taken; an exception ends the training."""
+
+    def on_step(self, callback: BaseCallback) -> bool:
+        """
+        Call the callback after a step of the environments.
+
+        :param callback: the callback
+        :return: whether to go on
+        """
+        return callback.on_step()
+
+    def after_step(self) -> None:
+        """Called when a step is stored."""
+        self.rollout_steps += 1
+
+    def end(self) -> None:
+        """Called when training has ended, however it did."""
+
+
+def next_session(session: Session, callback: Any) -> Session:
+    """
+    Give the session of a ``learn`` that is about to begin.
+
+    :param session: the one before, or one that has been prepared to go on with an interrupted training
+    :param callback: as ``learn`` is given it
+    :return: a callback's own, the prepared one, or a plain one
+    """
+    for one in callbacks_of(callback):
+        if hasattr(one, "make_session"):
+            made: Session = one.make_session(session)
+            return made
+    return Session() if type(session) is Session else session
