@@ -91,11 +91,13 @@ COVERED_ABOVE = {"checkpoint"}
 
 # File -> why it touches privates of Stable-Baselines3, Gymnasium or torch.
 LIBRARY_PRIVATES = {
-    "algorithms/ppo.py": "SB3 calls the static method _wrap_env for what it trains in; a static method has no super()",
+    "algorithms/diagnostics.py": "SB3 counts updates in _n_updates, and keeps the ends of episodes in _last_episode_starts",
+    "algorithms/model.py": "SB3 calls the static method _wrap_env for what it trains in; a static method has no super()",
     "checkpoint/environments.py": "Box2D environments take their world down in _destroy, for which there is no public name",
     "checkpoint/snapshot.py": "SB3 keeps in _last_obs and _last_episode_starts where a rollout goes on",
     "cli/__init__.py": "argparse lists the flags of a parser only in _actions",
     "doctor/callback.py": "SB3 counts updates in _n_updates, and the steps before this learn in _num_timesteps_at_start",
+    "engines/fingerprint.py": "torch tells only in private attributes whether hooks are registered",
     "engines/flat.py": "torch's fused Adam on one flat tensor",
     "engines/fused/heads.py": "torch samples a Gamma only in _standard_gamma",
     "vec_env/workers.py": "the worker process is SB3's _worker with a watch around it",

@@ -104,8 +104,19 @@ class Calls:
         if isinstance(base, ast.Name) and base.id in imported:
             return self._by_path(f"{imported[base.id]}.{name}")
         if isinstance(base, ast.Name) and base.id in {"self", "cls"}:
-            return self.method(place.owner, name) or self._called_instance(name)
+            return self.method(self._likely_class(place.owner), name) or self._called_instance(name)
         return self._by_name(name) or self._called_instance(name)
+
+    def _likely_class(self, owner_name: str) -> str:
+        """Name the class that ``self`` is of in a method of a base class: a preferred one, where one derives from it."""
+        for one in PREFERRED:
+            bases = [one]
+            for name in bases:
+                nodes = [node for _, node in self.classes.get(name, [])]
+                bases += [getattr(base, "id", "") for node in nodes for base in node.bases]
+            if owner_name in bases:
+                return one
+        return owner_name
 
     def _by_path(self, path: str) -> Place | None:
         """Find a function, a class's ``__init__``, or a class's method, by its dotted name."""
