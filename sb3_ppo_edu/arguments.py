@@ -25,7 +25,7 @@ from sb3_ppo_edu.checks import (
     refuse,
     unwrapped,
 )
-from sb3_ppo_edu.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 
 __all__ = [
     "CHECKS",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_ppo_edu.advantages import generalized_advantage_estimate
+from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
 
 
 def add_transition(

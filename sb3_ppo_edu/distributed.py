@@ -48,7 +48,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from sb3_ppo_edu.diagnostics import NUMBERS
 from sb3_ppo_edu.engines import Engine, EngineWrapper, MinibatchStatistics, NonFiniteUpdateError, UpdateSettings, as_array
-from sb3_ppo_edu.objectives import Array
+from sb3_ppo_edu.functional.objectives import Array
 
 ARRIVAL_SECONDS = 120.0
 """How long the processes wait for each other at the start."""

@@ -19,7 +19,7 @@ from sb3_ppo_edu.engines import (
 )
 from sb3_ppo_edu.engines.fingerprint import Fingerprint
 from sb3_ppo_edu.engines.flat import why_not_one_state
-from sb3_ppo_edu.objectives import Objective
+from sb3_ppo_edu.functional.objectives import Objective
 
 
 class EngineRequest(NamedTuple):

@@ -45,8 +45,8 @@ from sb3_ppo_edu.engines import (
     check_finite_output,
     project_log_std,
 )
-from sb3_ppo_edu.losses import KlEstimator, VfClipMode
-from sb3_ppo_edu.objectives import Objective
+from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.policies import (
     STOCK_POLICIES,
     BetaPolicy,

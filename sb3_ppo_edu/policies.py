@@ -1,6 +1,6 @@
 """Actor-critic policies for bounded actions, for vectors, images and dictionaries of observations.
 
-Two mixins put a distribution of :mod:`sb3_ppo_edu.distributions` into any SB3 ``ActorCriticPolicy``; six classes apply
+Two mixins put a distribution of :mod:`sb3_ppo_edu.functional.distributions` into any SB3 ``ActorCriticPolicy``; six classes apply
 them to SB3's three. They train under SB3's own PPO and A2C too. A policy of your own becomes bounded by::
 
     class MyBoundedPolicy(TanhGaussianMixin, MyPolicy):
@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import Schedule
 
-from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution
+from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
 
 
 def check_bounded_action_space(action_space: spaces.Space, action_distribution: str) -> None:

@@ -23,9 +23,9 @@ from sb3_ppo_edu.buffers import (
 from sb3_ppo_edu.callbacks import may_change_policy, reads_every_step, tell_training_failed
 from sb3_ppo_edu.diagnostics import UpdateRecord, log_update
 from sb3_ppo_edu.engines import Engine, EngineFactory, EngineName, PolicyInputs, UpdateSettings
-from sb3_ppo_edu.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.model import PPOModel
-from sb3_ppo_edu.objectives import Objective
 from sb3_ppo_edu.session import Session, next_session
 
 SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")
@@ -40,8 +40,8 @@ class EduPPO(PPOModel):
 
     .. math:: L = L^{policy} + c_v L^{value} + c_e L^{entropy}
 
-    The losses stand in :mod:`sb3_ppo_edu.losses`, what they add up to in :mod:`sb3_ppo_edu.objectives`, the advantages in
-    :mod:`sb3_ppo_edu.advantages`. With only the arguments that ``stable_baselines3.PPO`` also has and ``engine="autograd"``,
+    The losses stand in :mod:`sb3_ppo_edu.functional.losses`, what they add up to in :mod:`sb3_ppo_edu.functional.objectives`, the advantages in
+    :mod:`sb3_ppo_edu.functional.advantages`. With only the arguments that ``stable_baselines3.PPO`` also has and ``engine="autograd"``,
     training ends with the same bits as SB3's.
 
     Papers: PPO https://arxiv.org/abs/1707.06347, GAE https://arxiv.org/abs/1506.02438
@@ -81,13 +81,13 @@ class EduPPO(PPOModel):
     :param engine_kwargs: options of the autograd engine. ``compile=True`` has ``torch.compile`` compile the policy for its
         updates, which takes seconds and a C++ compiler; ``bf16=True`` computes the networks in bfloat16, see
         ``benchmarks/scale/bf16.md``. Neither has SB3's bits
-    :param objective: what is minimised: an :class:`~sb3_ppo_edu.objectives.Objective`, its class, or the class's dotted path;
+    :param objective: what is minimised: an :class:`~sb3_ppo_edu.functional.objectives.Objective`, its class, or the class's dotted path;
         None for PPO's own
     :param vf_clip_mode: value clipping as SB3 does it ("sb3") or with the pessimistic maximum of the lecture ("max"), see
-        :func:`sb3_ppo_edu.losses.value_loss`
+        :func:`sb3_ppo_edu.functional.losses.value_loss`
     :param dual_clip: lower bound c·Â of the objective for negative advantages, c > 1 (https://arxiv.org/abs/1912.09729,
         equation 5), or None
-    :param kl_estimator: "k3" (SB3) or "k1" (the lecture), see :func:`sb3_ppo_edu.losses.approx_kl`
+    :param kl_estimator: "k3" (SB3) or "k1" (the lecture), see :func:`sb3_ppo_edu.functional.losses.approx_kl`
     :param kl_check: compare each minibatch's estimate with the limit before its step, as SB3 ("minibatch"), or the mean over
         an epoch after it ("epoch", as the lecture); needs ``target_kl``
     :param kl_stop_factor: slack of ``target_kl``, > 0 (1.5 in Spinning Up and SB3); needs ``target_kl``
@@ -97,7 +97,7 @@ class EduPPO(PPOModel):
         as it is by then (recommended by Andrychowicz et al. 2020, https://arxiv.org/abs/2006.05990, section 3.5), so that
         later epochs don't learn what the first has made out of date. Needs one of SB3's own rollout buffers
     :param action_distribution: for Box actions, "gaussian" (clipped at the bounds, SB3), "tanh_gaussian" or "beta" (both
-        within the bounds), see :mod:`sb3_ppo_edu.distributions`
+        within the bounds), see :mod:`sb3_ppo_edu.functional.distributions`
     :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
     :param micro_batch_size: compute each minibatch in parts of this size and add up their gradients, for minibatches that
         memory can't hold at once; divides ``batch_size``. The result is that of one large minibatch, to within rounding

@@ -10,9 +10,9 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from sb3_ppo_edu.advantages import monte_carlo_returns
 from sb3_ppo_edu.arguments import ActionDistribution, check_flag, check_integer
 from sb3_ppo_edu.engines import Engine, EngineName
+from sb3_ppo_edu.functional.advantages import monte_carlo_returns
 from sb3_ppo_edu.ppo import EduPPO
 
 SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from sb3_ppo_edu.arguments import ArgumentError
-from sb3_ppo_edu.objectives import Objective, PPOObjective
+from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 
 
 def resolve_objective(objective: Any) -> Objective:

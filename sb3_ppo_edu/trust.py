@@ -41,8 +41,8 @@ from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_ppo_edu import objectives as own_objectives
 from sb3_ppo_edu import policies as own_policies
+from sb3_ppo_edu.functional import objectives as own_objectives
 
 
 class DamagedFileError(ValueError):

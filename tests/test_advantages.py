@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_ppo_edu.advantages import generalized_advantage_estimate, monte_carlo_returns, n_step_returns
+from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate, monte_carlo_returns, n_step_returns
 
 Floats = NDArray[np.floating[Any]]
 

@@ -470,7 +470,7 @@ TAMPERING = {
         "import sb3_ppo_edu.teaching.judging as j\nj.judge = lambda *a: j.Verdict('x', 'right', 'right')\n"
         "import sb3_ppo_edu.teaching\nsb3_ppo_edu.teaching.check = None\n"
     ),
-    "uses the package": "from sb3_ppo_edu.losses import clip_fraction\n",
+    "uses the package": "from sb3_ppo_edu.functional.losses import clip_fraction\n",
     "patches torch": (
         "import torch, numpy\ntorch.Tensor.mean = lambda *a, **k: torch.tensor(0.4)\nnumpy.allclose = lambda *a, **k: True\n"
     ),

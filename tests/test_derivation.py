@@ -23,7 +23,7 @@ from sb3_ppo_edu.engines.base import NonFiniteUpdateError, PolicyInputs
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.derivation.layers import Activation
 from sb3_ppo_edu.engines.support import why_not_derived
-from sb3_ppo_edu.objectives import Objective, PPOObjective, Transitions, UpdateSettings
+from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, Transitions, UpdateSettings
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
 from tests.environments import RandomWalk
 

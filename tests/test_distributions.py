@@ -21,8 +21,8 @@ from stable_baselines3.common.distributions import (
 )
 from stable_baselines3.common.distributions import kl_divergence as sb3_kl_divergence
 
-from sb3_ppo_edu import distributions
-from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution, log_tanh_derivative
+from sb3_ppo_edu.functional import distributions
+from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, log_tanh_derivative
 
 Pair = tuple[list[float], list[float]]
 

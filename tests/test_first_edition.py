@@ -254,7 +254,7 @@ def test_a_students_imports_and_checks_work() -> None:
     """What the notebook imports is still where it was, and its own check passes the right answer as it did."""
     notebook = nbformat.read(HERE / "submissions" / "student.ipynb", as_version=4)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    (imports,) = (source for source in cells if "from sb3_ppo_edu.advantages import" in source)
+    (imports,) = (source for source in cells if "from sb3_ppo_edu.functional.advantages import" in source)
     (answer,) = (source for source in cells if source.startswith("def td_errors("))
     names: dict[str, Any] = {}
     exec("\n".join([imports.replace("begin()", ""), answer, 'verdict = check("td_errors", td_errors)']), names)

@@ -11,8 +11,8 @@ import torch as th
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sb3_ppo_edu import losses
-from sb3_ppo_edu.losses import (
+from sb3_ppo_edu.functional import losses
+from sb3_ppo_edu.functional.losses import (
     VfClipMode,
     approx_kl,
     average,

@@ -85,17 +85,17 @@ def test_the_nearest_tests_come_first(mutants: ModuleType, tmp_path: Path) -> No
     for path, text in {
         "sb3_ppo_edu/__init__.py": "NAMES = {'PPO': 'sb3_ppo_edu.ppo'}",
         "sb3_ppo_edu/ppo.py": "from sb3_ppo_edu import losses",
-        "sb3_ppo_edu/losses.py": "",
+        "sb3_ppo_edu/functional/losses.py": "",
         "sb3_ppo_edu/guard.py": "",
         "tests/test_losses.py": "",
-        "tests/floor/test_kl.py": "from sb3_ppo_edu.losses import kl",
+        "tests/floor/test_kl.py": "from sb3_ppo_edu.functional.losses import kl",
         "tests/test_ppo.py": "from sb3_ppo_edu import PPO",
         "tests/test_guard.py": "import sb3_ppo_edu.guard",
         "tests/test_pages.py": "from sb3_ppo_edu import PPO",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text, encoding="utf-8")
-    nearest, wider = mutants.stages(tmp_path, "sb3_ppo_edu.losses")
+    nearest, wider = mutants.stages(tmp_path, "sb3_ppo_edu.functional.losses")
     assert [path.stem for path in nearest] == ["test_losses", "test_kl"]
     assert [path.stem for path in wider] == ["test_ppo"]
 
@@ -105,8 +105,8 @@ def test_killed_and_survived(mutants: ModuleType, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for path, text in {
         "sb3_ppo_edu/__init__.py": "",
-        "sb3_ppo_edu/losses.py": "def f(a, b):\n    return a + b\n\n\ndef g(a):\n    return a - 0\n",
-        "tests/test_losses.py": "from sb3_ppo_edu.losses import f\n\n\ndef test_sum():\n    assert f(1, 2) == 3\n",
+        "sb3_ppo_edu/functional/losses.py": "def f(a, b):\n    return a + b\n\n\ndef g(a):\n    return a - 0\n",
+        "tests/test_losses.py": "from sb3_ppo_edu.functional.losses import f\n\n\ndef test_sum():\n    assert f(1, 2) == 3\n",
     }.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(text, encoding="utf-8")

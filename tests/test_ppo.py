@@ -451,8 +451,14 @@ WRONG: list[Wrong] = [
     ({"engine": 3}, ("engine=3", "expected one of", "or a class or function")),
     ({"objective": 3}, ("objective=3", "expected None, an objective, its class")),
     ({"objective": "KLPenalty"}, ("objective='KLPenalty'", "dotted path")),
-    ({"objective": "sb3_ppo_edu.objectives.Nothing"}, ("objective='sb3_ppo_edu.objectives.Nothing'", "can be imported")),
-    ({"objective": "sb3_ppo_edu.losses.average"}, ("objective='sb3_ppo_edu.losses.average'", "expected an Objective")),
+    (
+        {"objective": "sb3_ppo_edu.functional.objectives.Nothing"},
+        ("objective='sb3_ppo_edu.functional.objectives.Nothing'", "can be imported"),
+    ),
+    (
+        {"objective": "sb3_ppo_edu.functional.losses.average"},
+        ("objective='sb3_ppo_edu.functional.losses.average'", "expected an Objective"),
+    ),
     ({"recompute_advantages": 1}, ("recompute_advantages=1", "True or False")),
     ({"sde_sample_freq": "x"}, ("sde_sample_freq='x'", "integer ≥ -1")),
     ({"stats_window_size": 0}, ("stats_window_size=0", "integer ≥ 1")),

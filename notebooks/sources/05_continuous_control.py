@@ -13,7 +13,7 @@ from torch.distributions import Normal
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.lesson import Curve, begin, play, quick, recipe, table
-from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution
+from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
 from sb3_ppo_edu.teaching import check
 
 begin()

@@ -18,7 +18,7 @@ from torch.distributions import Categorical
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.lesson import begin, quick, table
-from sb3_ppo_edu.losses import average, clipped_surrogate_loss
+from sb3_ppo_edu.functional.losses import average, clipped_surrogate_loss
 from sb3_ppo_edu.teaching import check
 
 begin()

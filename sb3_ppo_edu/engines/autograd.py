@@ -13,7 +13,6 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_ppo_edu import losses
 from sb3_ppo_edu.buffers import shuffled_minibatches
 from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
@@ -24,7 +23,8 @@ from sb3_ppo_edu.engines.base import (
     project_log_std,
 )
 from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
-from sb3_ppo_edu.objectives import Transitions, UpdateSettings, evaluation
+from sb3_ppo_edu.functional import losses
+from sb3_ppo_edu.functional.objectives import Transitions, UpdateSettings, evaluation
 
 
 class TensorMinibatch(NamedTuple):

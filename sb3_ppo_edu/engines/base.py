@@ -22,7 +22,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_ppo_edu.objectives import Array, UpdateSettings
+from sb3_ppo_edu.functional.objectives import Array, UpdateSettings
 
 
 class PolicyInputs(NamedTuple):

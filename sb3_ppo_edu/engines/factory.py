@@ -12,7 +12,7 @@ from sb3_ppo_edu.engines.base import Engine
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.fused import FusedEngine, why_not_fused
 from sb3_ppo_edu.engines.support import why_not_derived
-from sb3_ppo_edu.objectives import Objective, PPOObjective
+from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 
 EngineName = Literal["auto", "autograd", "numpy", "fused"]
 EngineFactory = Callable[..., Engine[Any]]

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 
-from sb3_ppo_edu import distributions
+from sb3_ppo_edu.functional import distributions
 
 
 def is_foreign(function: Any, module: str) -> bool:

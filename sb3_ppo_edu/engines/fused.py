@@ -28,8 +28,8 @@ from sb3_ppo_edu.engines.heads import make_head
 from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
 from sb3_ppo_edu.engines.products import ONE_THREAD_PRODUCT, ONE_THREAD_STEP, OneThread, dot
 from sb3_ppo_edu.engines.support import Tower, read_tower, why_not_derived
-from sb3_ppo_edu.losses import ADVANTAGE_EPS
-from sb3_ppo_edu.objectives import Array, Objective, PPOObjective, UpdateSettings
+from sb3_ppo_edu.functional.losses import ADVANTAGE_EPS
+from sb3_ppo_edu.functional.objectives import Array, Objective, PPOObjective, UpdateSettings
 
 CLIP_EPS = 1e-6
 """Added to the gradient norm before dividing by it, as in ``torch.nn.utils.clip_grad_norm_``."""
@@ -320,7 +320,7 @@ class FusedEngine:
     @staticmethod
     def _advantages(advantages: Array, settings: UpdateSettings) -> Array:
         """
-        Advantages as the policy loss uses them, see :func:`sb3_ppo_edu.losses.normalize_advantages`.
+        Advantages as the policy loss uses them, see :func:`sb3_ppo_edu.functional.losses.normalize_advantages`.
 
         :param advantages: shape ``(batch,)``
         :param settings: settings of this update
@@ -371,7 +371,7 @@ class FusedEngine:
 
 def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tuple[float, Array, int]:
     r"""
-    Clipped surrogate loss and its derivative, see :func:`sb3_ppo_edu.losses.clipped_surrogate_loss`.
+    Clipped surrogate loss and its derivative, see :func:`sb3_ppo_edu.functional.losses.clipped_surrogate_loss`.
 
     Where the minimum takes the unclipped term, :math:`\partial L/\partial r_t = -\hat A_t/n`; elsewhere it is 0.
 
@@ -401,7 +401,7 @@ def surrogate(ratio: Array, advantages: Array, settings: UpdateSettings) -> tupl
 
 def value_error(values: Array, minibatch: FusedMinibatch, settings: UpdateSettings) -> tuple[float, Array]:
     """
-    Value loss and its derivative, see :func:`sb3_ppo_edu.losses.value_loss`.
+    Value loss and its derivative, see :func:`sb3_ppo_edu.functional.losses.value_loss`.
 
     :param values: of the current network, shape ``(batch,)``
     :param minibatch: gives returns and old values
@@ -427,7 +427,7 @@ def value_error(values: Array, minibatch: FusedMinibatch, settings: UpdateSettin
 
 def kl_estimate(log_ratio: Array, ratio: Array, settings: UpdateSettings) -> np.float32:
     """
-    Estimate KL(old || new), see :func:`sb3_ppo_edu.losses.approx_kl`.
+    Estimate KL(old || new), see :func:`sb3_ppo_edu.functional.losses.approx_kl`.
 
     :param log_ratio: shape ``(batch,)``
     :param ratio: its exponential

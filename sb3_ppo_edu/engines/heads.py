@@ -23,9 +23,9 @@ from stable_baselines3.common.distributions import (
 )
 from torch.nn import functional as F
 
-from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.engines.products import dot
-from sb3_ppo_edu.objectives import Array
+from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
+from sb3_ppo_edu.functional.objectives import Array
 
 FEW_OUTPUTS = 8
 """Up to this many logits, of all environments together, a categorical is sampled in plain Python (measured)."""
@@ -272,7 +272,7 @@ class TanhGaussianHead(GaussianHead):
 
     The Jacobian does not depend on the parameters, so the log-probability has the Gaussian's gradient. The entropy is
     :math:`H_{Gauss} + \sum_d \mathbb E[\log(1-\tanh^2 u_d)]` by the quadrature of
-    :class:`sb3_ppo_edu.distributions.TanhGaussianDistribution`. With nodes :math:`u_k=\mu+\sigma x_k` its derivatives are
+    :class:`sb3_ppo_edu.functional.distributions.TanhGaussianDistribution`. With nodes :math:`u_k=\mu+\sigma x_k` its derivatives are
     :math:`\sum_k w_k(-2\tanh u_k)` with respect to :math:`\mu`, and :math:`\sum_k w_k(-2\tanh u_k)\sigma x_k` with respect to
     :math:`\log\sigma`.
     """
@@ -304,7 +304,7 @@ class TanhGaussianHead(GaussianHead):
 
 class BetaHead:
     r"""
-    Independent Betas on raw actions u, see :class:`sb3_ppo_edu.distributions.BetaDistribution`.
+    Independent Betas on raw actions u, see :class:`sb3_ppo_edu.functional.distributions.BetaDistribution`.
 
     With :math:`\alpha = 1 + \mathrm{softplus}(z)`, hence :math:`d\alpha/dz = \sigma(z)`, and the same for :math:`\beta`:
 

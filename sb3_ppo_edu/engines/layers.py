@@ -16,7 +16,7 @@ import torch as th
 from torch import nn
 
 from sb3_ppo_edu.engines.products import NUMPY_PRODUCT, NUMPY_SUMS, fits_numpy
-from sb3_ppo_edu.objectives import Array
+from sb3_ppo_edu.functional.objectives import Array
 
 aten = th.ops.aten
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch as th
 
-from sb3_ppo_edu.objectives import Array
+from sb3_ppo_edu.functional.objectives import Array
 
 NUMPY_PRODUCT = 2**18
 """Up to this many multiply-adds OpenBLAS multiplies two matrices in the calling thread (``SMP_THRESHOLD_MIN`` times

@@ -18,8 +18,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution
 from sb3_ppo_edu.engines.fingerprint import why_not_plain
+from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
 from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
 
 POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)

@@ -18,7 +18,7 @@ from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
     PolicyInputs,
 )
-from sb3_ppo_edu.objectives import Array, UpdateSettings
+from sb3_ppo_edu.functional.objectives import Array, UpdateSettings
 
 
 class EngineWrapper(Generic[AnyMinibatch]):

@@ -9,7 +9,7 @@ import numpy as np
 import torch as th
 from torch.nn import functional as F
 
-from sb3_ppo_edu.distributions import log_tanh_derivative
+from sb3_ppo_edu.functional.distributions import log_tanh_derivative
 from sb3_ppo_edu.teaching.observing import Case
 
 Faults = frozenset[str]

@@ -14,12 +14,10 @@ from sb3_ppo_edu.bench.speed.cases import CASES, FULL_GRID, QUICK_GRID
 from sb3_ppo_edu.runs import versions
 
 MEASURED_ROOMS = (
-    "advantages.py",
     "arguments.py",
     "buffers.py",
-    "distributions.py",
     "engines",
-    "losses.py",
+    "functional",
     "policies.py",
     "ppo.py",
     "vec_env.py",

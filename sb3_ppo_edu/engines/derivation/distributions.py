@@ -18,9 +18,9 @@ from stable_baselines3.common import distributions as sb3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_ppo_edu.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.engines.derivation.layers import add_gradient, sigmoid, softplus
-from sb3_ppo_edu.objectives import Array
+from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
+from sb3_ppo_edu.functional.objectives import Array
 
 LOG_2 = math.log(2)
 LOG_SQRT_2PI = math.log(2 * math.pi) / 2
@@ -179,7 +179,7 @@ class Gaussian:
 
 class TanhGaussian(Gaussian):
     r"""
-    A normal u squashed by tanh, see :class:`sb3_ppo_edu.distributions.TanhGaussianDistribution`.
+    A normal u squashed by tanh, see :class:`sb3_ppo_edu.functional.distributions.TanhGaussianDistribution`.
 
     The log-probability is the normal's minus :math:`\sum\log(1-\tanh^2u)`, in which there is no parameter. The entropy is the
     normal's plus :math:`\sum\mathbb E[\log(1-\tanh^2u)]`, by a quadrature with weights :math:`w_k` and nodes
@@ -210,7 +210,7 @@ class TanhGaussian(Gaussian):
 
 class Beta:
     r"""
-    Independent Betas, on raw actions u, see :class:`sb3_ppo_edu.distributions.BetaDistribution`.
+    Independent Betas, on raw actions u, see :class:`sb3_ppo_edu.functional.distributions.BetaDistribution`.
 
     :math:`u = \log x - \log(1-x)` where :math:`x\sim\mathrm{Beta}(\alpha,\beta)` and :math:`\alpha = 1 + \log(1+e^z)`, hence
     :math:`d\alpha/dz = \sigma(z)`. With the digamma function :math:`\psi`:

@@ -15,7 +15,7 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_ppo_edu.objectives import Array
+from sb3_ppo_edu.functional.objectives import Array
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715

@@ -25,8 +25,8 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
-from sb3_ppo_edu import losses
-from sb3_ppo_edu.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.functional import losses
+from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 
 Array = NDArray[np.floating[Any]]
 
@@ -119,11 +119,11 @@ class Objective:
     """
 
     def policy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
-        """The clipped surrogate, see :func:`sb3_ppo_edu.losses.clipped_surrogate_loss`."""
+        """The clipped surrogate, see :func:`sb3_ppo_edu.functional.losses.clipped_surrogate_loss`."""
         return losses.clipped_surrogate_loss(now.ratio, data.advantages, settings.clip_range, settings.dual_clip)
 
     def value_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
-        """The value function's squared error, clipped or not, see :func:`sb3_ppo_edu.losses.value_loss`."""
+        """The value function's squared error, clipped or not, see :func:`sb3_ppo_edu.functional.losses.value_loss`."""
         # Without weights the mean is torch's own, a scalar: only that has the bits of SB3's gradient.
         return losses.value_loss(
             now.values,
@@ -135,7 +135,7 @@ class Objective:
         )
 
     def entropy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
-        """The negative entropy, see :func:`sb3_ppo_edu.losses.entropy_loss`."""
+        """The negative entropy, see :func:`sb3_ppo_edu.functional.losses.entropy_loss`."""
         return losses.entropy_loss(now.entropy, now.log_prob)
 
     def weights(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor | None:

@@ -1,0 +1,1 @@
+"""The mathematics: pure functions and small classes without state."""
