@@ -47,7 +47,7 @@ from sb3_ppo_edu.engines import (
 )
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
-from sb3_ppo_edu.policies import (
+from sb3_ppo_edu.policies.bounded import (
     STOCK_POLICIES,
     BetaPolicy,
     TanhGaussianPolicy,

@@ -41,8 +41,8 @@ from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_ppo_edu import policies as own_policies
 from sb3_ppo_edu.functional import objectives as own_objectives
+from sb3_ppo_edu.policies import bounded as own_policies
 
 
 class DamagedFileError(ValueError):
@@ -241,6 +241,8 @@ def _by_name(classes: Collection[type]) -> dict[str, Any]:
 
 _ON_THE_LIST: dict[str, Any] = {
     **_by_name(_NAMED),
+    # Files of the first edition name our policies by the module that they were in.
+    **{f"sb3_ppo_edu.policies {cls.__qualname__}": cls for cls in _NAMED if cls.__module__ == own_policies.__name__},
     **_by_name(_FILLED),
     **{name: _Maker(make) for name, make in _MADE.items()},
 }

@@ -24,7 +24,7 @@ from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.derivation.layers import Activation
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, Transitions, UpdateSettings
-from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
+from sb3_ppo_edu.policies.bounded import BetaPolicy, TanhGaussianPolicy
 from tests.environments import RandomWalk
 
 ACTIVATIONS: dict[str, Any] = {

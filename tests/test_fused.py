@@ -34,7 +34,7 @@ from sb3_ppo_edu.engines import (
 )
 from sb3_ppo_edu.engines.autograd import TensorMinibatch
 from sb3_ppo_edu.engines.fused import FusedMinibatch
-from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
+from sb3_ppo_edu.policies.bounded import BetaPolicy, TanhGaussianPolicy
 from tests.environments import RandomWalk
 
 ACTIVATIONS: dict[str, type[th.nn.Module]] = {

@@ -22,7 +22,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
-from sb3_ppo_edu.policies import (
+from sb3_ppo_edu.policies.bounded import (
     BetaCnnPolicy,
     BetaMixin,
     BetaMultiInputPolicy,

@@ -20,7 +20,7 @@ from torch import nn
 
 from sb3_ppo_edu.engines.fingerprint import why_not_plain
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
-from sb3_ppo_edu.policies import BetaPolicy, TanhGaussianPolicy
+from sb3_ppo_edu.policies.bounded import BetaPolicy, TanhGaussianPolicy
 
 POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)

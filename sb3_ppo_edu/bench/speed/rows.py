@@ -18,7 +18,7 @@ MEASURED_ROOMS = (
     "buffers.py",
     "engines",
     "functional",
-    "policies.py",
+    "policies",
     "ppo.py",
     "vec_env.py",
 )

@@ -244,7 +244,7 @@ def resolve_policy(
     mixin = "TanhGaussianMixin" if action_distribution == "tanh_gaussian" else "BetaMixin"
     raise ValueError(
         f"action_distribution={action_distribution!r} with the custom policy {policy.__name__}, which is built for another "
-        f"one. Derive it from the mixin: class MyPolicy({mixin}, {policy.__name__}), from sb3_ppo_edu.policies"
+        f"one. Derive it from the mixin: class MyPolicy({mixin}, {policy.__name__}), from sb3_ppo_edu.policies.bounded"
     )
 
 
