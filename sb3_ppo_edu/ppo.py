@@ -14,18 +14,18 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.arguments import KL_STOP_FACTOR, ActionDistribution, AdvantageNormalization, KlCheck, PPOArguments
-from sb3_ppo_edu.buffers import (
-    add_transition,
-    compute_returns_and_advantage,
-    recompute_returns_and_advantage,
-    rows_as_tensors,
-)
 from sb3_ppo_edu.callbacks import may_change_policy, reads_every_step, tell_training_failed
 from sb3_ppo_edu.diagnostics import UpdateRecord, log_update
 from sb3_ppo_edu.engines import Engine, EngineFactory, EngineName, PolicyInputs, UpdateSettings
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.model import PPOModel
+from sb3_ppo_edu.rollouts.buffers import (
+    add_transition,
+    compute_returns_and_advantage,
+    recompute_returns_and_advantage,
+    rows_as_tensors,
+)
 from sb3_ppo_edu.session import Session, next_session
 
 SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")

@@ -10,8 +10,8 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
-from sb3_ppo_edu import buffers
-from sb3_ppo_edu.buffers import (
+from sb3_ppo_edu.rollouts import buffers
+from sb3_ppo_edu.rollouts.buffers import (
     add_transition,
     compute_returns_and_advantage,
     recompute_returns_and_advantage,

@@ -13,7 +13,6 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_ppo_edu.buffers import shuffled_minibatches
 from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
     NonFiniteUpdateError,
@@ -25,6 +24,7 @@ from sb3_ppo_edu.engines.base import (
 from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import Transitions, UpdateSettings, evaluation
+from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
 
 
 class TensorMinibatch(NamedTuple):

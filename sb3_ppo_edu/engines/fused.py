@@ -21,7 +21,6 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_ppo_edu.buffers import is_plain, shuffle_rollout
 from sb3_ppo_edu.engines.base import MinibatchStatistics, PolicyInputs, check_finite, check_finite_norm
 from sb3_ppo_edu.engines.flat import FlatParameters, make_fast_optimizer, why_not_flat
 from sb3_ppo_edu.engines.heads import make_head
@@ -30,6 +29,7 @@ from sb3_ppo_edu.engines.products import ONE_THREAD_PRODUCT, ONE_THREAD_STEP, On
 from sb3_ppo_edu.engines.support import Tower, read_tower, why_not_derived
 from sb3_ppo_edu.functional.losses import ADVANTAGE_EPS
 from sb3_ppo_edu.functional.objectives import Array, Objective, PPOObjective, UpdateSettings
+from sb3_ppo_edu.rollouts.buffers import is_plain, shuffle_rollout
 
 CLIP_EPS = 1e-6
 """Added to the gradient norm before dividing by it, as in ``torch.nn.utils.clip_grad_norm_``."""

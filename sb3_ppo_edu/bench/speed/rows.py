@@ -15,7 +15,7 @@ from sb3_ppo_edu.runs import versions
 
 MEASURED_ROOMS = (
     "arguments.py",
-    "buffers.py",
+    "rollouts",
     "engines",
     "functional",
     "policies",

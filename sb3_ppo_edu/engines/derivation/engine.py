@@ -12,13 +12,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_ppo_edu.buffers import shuffled_minibatches
 from sb3_ppo_edu.engines.autograd import TensorMinibatch
 from sb3_ppo_edu.engines.base import MinibatchStatistics, PolicyInputs, check_finite, check_finite_norm, project_log_std
 from sb3_ppo_edu.engines.derivation.distributions import action_distribution
 from sb3_ppo_edu.engines.derivation.layers import Network
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings
+from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
 
 quietly = np.errstate(over="ignore", divide="ignore", invalid="ignore")
 """Numbers that are not finite end in an error of ours, not in numpy's warnings."""

@@ -1,0 +1,208 @@
+"""SB3's rollout buffer, filled and finished at less cost.
+
+``RolloutBuffer.add`` copies every array two or three times, and ``compute_returns_and_advantage`` takes ten small array
+operations per step. Both count once a fast engine has made the rest cheap. The functions here write the same bits into SB3's
+own buffer; a buffer of any other class, which may do anything, is left to its own methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+
+from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
+
+
+def add_transition(
+    rollout_buffer: RolloutBuffer,
+    observations: Any,
+    actions: NDArray[Any],
+    rewards: NDArray[Any],
+    episode_starts: NDArray[Any],
+    values: th.Tensor,
+    log_probs: th.Tensor,
+    **columns: Any,
+) -> None:
+    """
+    Append one step of every environment.
+
+    :param rollout_buffer: the buffer, not full
+    :param observations: shape ``(n_envs, *obs_shape)``, or a dict of such
+    :param actions: shape ``(n_envs, *action_shape)``, as sampled
+    :param rewards: shape ``(n_envs,)``
+    :param episode_starts: whether each observation begins an episode, shape ``(n_envs,)``
+    :param values: shape ``(n_envs, 1)``
+    :param log_probs: shape ``(n_envs,)``
+    :param columns: what an engine wants stored beside; the buffer's ``add`` has to know them
+    """
+    if columns or type(rollout_buffer) is not RolloutBuffer:
+        if isinstance(rollout_buffer.action_space, spaces.Discrete):
+            actions = actions.reshape(-1, 1)
+        rollout_buffer.add(observations, actions, rewards, episode_starts, values, log_probs, **columns)
+        return
+    step = rollout_buffer.pos
+    rollout_buffer.observations[step] = observations.reshape(rollout_buffer.observations.shape[1:])
+    rollout_buffer.actions[step] = actions.reshape(rollout_buffer.actions.shape[1:])
+    rollout_buffer.rewards[step] = rewards
+    rollout_buffer.episode_starts[step] = episode_starts
+    rollout_buffer.values[step] = values.cpu().numpy()[:, 0]
+    rollout_buffer.log_probs[step] = log_probs.cpu().numpy()
+    rollout_buffer.pos = step + 1
+    rollout_buffer.full = rollout_buffer.pos == rollout_buffer.buffer_size
+
+
+def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th.Tensor, dones: NDArray[np.bool_]) -> None:
+    """
+    Compute advantages by GAE and the TD(λ) targets, ``returns = advantages + values``.
+
+    :param rollout_buffer: the full buffer
+    :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
+    :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
+    """
+    # SB3's arithmetic follows the type of the last values; ours is written for its usual one.
+    if type(rollout_buffer) is not RolloutBuffer or last_values.dtype != th.float32:
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        return
+    rollout_buffer.advantages = _advantages(rollout_buffer, rollout_buffer.values, last_values, dones)
+    rollout_buffer.returns = rollout_buffer.advantages + rollout_buffer.values
+
+
+def recompute_returns_and_advantage(
+    rollout_buffer: RolloutBuffer, values: NDArray[np.float32], last_values: th.Tensor, dones: NDArray[np.bool_]
+) -> None:
+    """
+    Compute advantages and targets once more, with other values. Those that the buffer stores stay what they were.
+
+    Rewards stay as well, and with them what was added where a time limit ended an episode.
+
+    :param rollout_buffer: SB3's own buffer, full, in the order in which an epoch has put it: one environment after the other
+    :param values: of its observations, in the same order, shape ``(n_envs * n_steps,)``
+    :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
+    :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
+    """
+    by_step = np.ascontiguousarray(values.reshape(rollout_buffer.n_envs, rollout_buffer.buffer_size).T)
+    advantages = _advantages(rollout_buffer, by_step, last_values, dones)
+    rollout_buffer.advantages = rollout_buffer.swap_and_flatten(advantages)
+    rollout_buffer.returns = rollout_buffer.swap_and_flatten(advantages + by_step)
+
+
+def _advantages(
+    rollout_buffer: RolloutBuffer, values: NDArray[np.float32], last_values: th.Tensor, dones: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """
+    Estimate the advantages of a rollout.
+
+    :param rollout_buffer: gives rewards, ends of episodes and discounts
+    :param values: shape ``(n_steps, n_envs)``
+    :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
+    :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
+    :return: shape ``(n_steps, n_envs)``
+    """
+    # SB3 stores whether a step *begins* an episode: one step later than whether the step before ended one.
+    ends = np.concatenate([rollout_buffer.episode_starts[1:], dones[None].astype(np.float32)])
+    return generalized_advantage_estimate(
+        rollout_buffer.rewards,
+        values,
+        ends,
+        last_values.cpu().numpy().flatten().astype(np.float32, copy=False),
+        rollout_buffer.gamma,
+        rollout_buffer.gae_lambda,
+    )
+
+
+BLOCK = 2**13
+"""Transitions that are put in order at once: enough to save calls, too few to hold a long rollout twice in memory."""
+
+
+class ShuffledRollout(NamedTuple):
+    """
+    Transitions in the order of one epoch; a minibatch is a slice of every column.
+
+    :param observations: shape ``(transitions, *obs_shape)``
+    :param actions: shape ``(transitions, action_dim)``, float32
+    :param values: shape ``(transitions,)``, as are the columns below
+    :param log_probs: log-probabilities of the actions when they were taken
+    :param advantages: not normalised
+    :param returns: targets of the value function
+    """
+
+    observations: NDArray[Any]
+    actions: NDArray[np.float32]
+    values: NDArray[np.float32]
+    log_probs: NDArray[np.float32]
+    advantages: NDArray[np.float32]
+    returns: NDArray[np.float32]
+
+
+def is_plain(rollout_buffer: RolloutBuffer) -> bool:
+    """
+    Tell whether the functions here may shuffle a buffer.
+
+    :param rollout_buffer: rollout buffer
+    :return: False for a buffer whose own ``get`` must be called
+    """
+    return type(rollout_buffer) is RolloutBuffer and rollout_buffer.device.type == "cpu"
+
+
+def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ShuffledRollout]:
+    """
+    Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
+
+    Blocks of whole minibatches are put in order at once, instead of picking the rows of each minibatch.
+
+    :param rollout_buffer: full rollout buffer, for which :func:`is_plain` holds
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the blocks of one epoch
+    """
+    permutation = np.random.permutation(rollout_buffer.buffer_size * rollout_buffer.n_envs)
+    if not rollout_buffer.generator_ready:
+        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+            setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
+        rollout_buffer.generator_ready = True
+    scalars = [getattr(rollout_buffer, name)[:, 0] for name in ("values", "log_probs", "advantages", "returns")]
+    block = max(BLOCK // batch_size, 1) * batch_size
+    for start in range(0, len(permutation), block):
+        rows = permutation[start : start + block]
+        actions = rollout_buffer.actions[rows].astype(np.float32, copy=False)
+        yield ShuffledRollout(rollout_buffer.observations[rows], actions, *(column[rows] for column in scalars))
+
+
+def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[RolloutBufferSamples]:
+    """
+    Give what ``RolloutBuffer.get`` gives, to the same bits.
+
+    :param rollout_buffer: full rollout buffer
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the minibatches of one epoch
+    """
+    if not is_plain(rollout_buffer):
+        yield from rollout_buffer.get(batch_size)
+        return
+    for block in shuffle_rollout(rollout_buffer, batch_size):
+        columns = [th.from_numpy(column) for column in block]
+        for parts in zip(*(column.split(batch_size) for column in columns), strict=True):
+            # A copy begins at an aligned address, a slice anywhere: the bits of a matrix product may depend on it.
+            yield RolloutBufferSamples(parts[0].clone(), *parts[1:])
+
+
+def rows_as_tensors(
+    observations: NDArray[Any] | dict[str, NDArray[Any]], rows: slice, device: th.device
+) -> th.Tensor | dict[str, th.Tensor]:
+    """
+    Take some of a rollout's observations.
+
+    :param observations: of the rollout buffer
+    :param rows: which
+    :param device: where they are needed
+    :return: tensors with memory of their own: the bits of a matrix product may depend on where an array begins
+    """
+    if isinstance(observations, dict):
+        return {name: th.from_numpy(part[rows]).clone().to(device) for name, part in observations.items()}
+    return th.from_numpy(observations[rows]).clone().to(device)
