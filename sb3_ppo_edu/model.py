@@ -58,7 +58,7 @@ from sb3_ppo_edu.saved_objective import describe_objective, resolve_objective, r
 from sb3_ppo_edu.services import service
 from sb3_ppo_edu.session import Session
 from sb3_ppo_edu.trust import DamagedFileError, check_model, describing_failure
-from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
 
@@ -75,7 +75,7 @@ OF_SB3 = (
 """Arguments that SB3's own class takes and keeps."""
 
 LIKELY_CAUSES = (
-    "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in sb3_ppo_edu.guard.FiniteGuard, "
+    "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in sb3_ppo_edu.vec_env.guard.FiniteGuard, "
     "normalise with VecNormalize), a learning rate that is too high, or a log_std that ran away (log_std_bounds)."
 )
 

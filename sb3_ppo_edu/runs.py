@@ -54,8 +54,8 @@ from sb3_ppo_edu.envs.factory import (
     named_with_kwargs,
     with_backend,
 )
-from sb3_ppo_edu.guard import ON_FAULT
 from sb3_ppo_edu.ppo import EduPPO
+from sb3_ppo_edu.vec_env.guard import ON_FAULT
 from sb3_ppo_edu.version import __version__
 
 MODEL_FILE = "model.zip"

@@ -34,7 +34,7 @@ from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import CheckpointError, ExactCheckpoint, Resumable
 from sb3_ppo_edu.checkpoint.files import all_in
 from sb3_ppo_edu.checkpoint.plain import NotPlainError, pack, unpack
-from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from tests.environments import RandomWalk
 
 CLOCKS = ("time/fps", "time/time_elapsed")

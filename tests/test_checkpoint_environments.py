@@ -27,7 +27,7 @@ from sb3_ppo_edu.checkpoint.environments import (
 )
 from sb3_ppo_edu.checkpoint.plain import pack, unpack
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
-from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 ENVS = [
     "CartPole-v1",

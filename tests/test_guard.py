@@ -21,8 +21,8 @@ from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.checkpoint.environments import capture_vec_env, restore_vec_env, vec_layers
 from sb3_ppo_edu.checkpoint.files import latest_good
 from sb3_ppo_edu.checkpoint.plain import pack, unpack
-from sb3_ppo_edu.guard import FiniteGuard, NonFiniteStepError
-from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.vec_env.guard import FiniteGuard, NonFiniteStepError
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 EPISODE = 5
 

@@ -86,11 +86,11 @@ def test_the_nearest_tests_come_first(mutants: ModuleType, tmp_path: Path) -> No
         "sb3_ppo_edu/__init__.py": "NAMES = {'PPO': 'sb3_ppo_edu.ppo'}",
         "sb3_ppo_edu/ppo.py": "from sb3_ppo_edu import losses",
         "sb3_ppo_edu/functional/losses.py": "",
-        "sb3_ppo_edu/guard.py": "",
+        "sb3_ppo_edu/vec_env/guard.py": "",
         "tests/test_losses.py": "",
         "tests/floor/test_kl.py": "from sb3_ppo_edu.functional.losses import kl",
         "tests/test_ppo.py": "from sb3_ppo_edu import PPO",
-        "tests/test_guard.py": "import sb3_ppo_edu.guard",
+        "tests/test_guard.py": "import sb3_ppo_edu.vec_env.guard",
         "tests/test_pages.py": "from sb3_ppo_edu import PPO",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from sb3_ppo_edu.bench.speed.rows import Conditions, EndToEndRow, GridRow, Split
 from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, plan_jobs, run_jobs
 from sb3_ppo_edu.bench.statistics.aggregates import median_interval
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "benchmarks" / "speed"
 TINY = Case("CartPole-v1, tiny", "CartPole-v1", 2, 2, {"n_steps": 32, "batch_size": 32, "n_epochs": 3})

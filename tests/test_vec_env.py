@@ -14,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from tests.environments import ACTION_SPACES, OBSERVATION_SPACES, RandomWalk
 
 

@@ -25,7 +25,7 @@ from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.checkpoint.environments import capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import latest_good
 from sb3_ppo_edu.checkpoint.plain import pack, unpack
-from sb3_ppo_edu.workers import WatchedSubprocVecEnv, WorkerError, describe_end
+from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv, WorkerError, describe_end
 
 EPISODE = 4
 TIMEOUT = 1.0

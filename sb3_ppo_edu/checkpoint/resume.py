@@ -20,9 +20,9 @@ from sb3_ppo_edu.checkpoint.logs import reopen_logger
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.checkpoint.session import CheckpointSession
 from sb3_ppo_edu.checkpoint.snapshot import restore, restore_attributes
-from sb3_ppo_edu.guard import FiniteGuard
-from sb3_ppo_edu.vec_env import InProcessVecEnv
-from sb3_ppo_edu.workers import WatchedSubprocVecEnv
+from sb3_ppo_edu.vec_env.guard import FiniteGuard
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.ppo import EduPPO

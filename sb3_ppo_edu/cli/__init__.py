@@ -40,7 +40,6 @@ from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
 from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.guard import ON_FAULT, NonFiniteStepError
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
 from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.runs import (
@@ -70,8 +69,9 @@ from sb3_ppo_edu.runs import (
     start_run,
     write_evaluation,
 )
+from sb3_ppo_edu.vec_env.guard import ON_FAULT, NonFiniteStepError
+from sb3_ppo_edu.vec_env.workers import WorkerError
 from sb3_ppo_edu.version import __version__
-from sb3_ppo_edu.workers import WorkerError
 
 DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
 LEARNING_CURVE_FILE = "learning_curve.png"

@@ -15,9 +15,9 @@ from rich.table import Table
 from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, refusing_bad_input
 from sb3_ppo_edu.cli.together import resume_together, together
 from sb3_ppo_edu.distributed import Group
-from sb3_ppo_edu.guard import ON_FAULT
 from sb3_ppo_edu.rerun import Likeness, compare_runs, resume_run
 from sb3_ppo_edu.runs import SETTINGS_FILE, Run, read_settings
+from sb3_ppo_edu.vec_env.guard import ON_FAULT
 
 REPRODUCE_DESCRIPTION = """\
 Run the command of a run again, into a new folder, and compare the two bit by bit: parameters, optimizer, logs, evaluations.

@@ -23,9 +23,9 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.envs.adapters import EnvList, EnvPoolAdapter, EnvProcesses, Reachable, adapt
-from sb3_ppo_edu.vec_env import InProcessVecEnv
-from sb3_ppo_edu.workers import WatchedSubprocVecEnv
+from sb3_ppo_edu.vec_env.adapters import EnvList, EnvPoolAdapter, EnvProcesses, Reachable, adapt
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
 
 EnvFns = list[Callable[[], gym.Env]]
 

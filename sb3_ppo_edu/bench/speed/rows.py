@@ -20,7 +20,7 @@ MEASURED_ROOMS = (
     "functional",
     "policies",
     "ppo.py",
-    "vec_env.py",
+    "vec_env",
 )
 """The code that is measured. Rows of other code are not mixed with its rows."""
 

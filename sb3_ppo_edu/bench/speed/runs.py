@@ -23,7 +23,7 @@ from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.arguments import parse_schedule
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, Algorithm, Case
 from sb3_ppo_edu.bench.speed.floor import prepare_products
-from sb3_ppo_edu.vec_env import InProcessVecEnv
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 COMPILING = "/jax/core/compile/"
 """Beginning of the names under which JAX reports what its compiler takes."""

@@ -1,0 +1,480 @@
+"""
+Gymnasium's vector environments, and EnvPool's, as SB3's ``VecEnv``.
+
+SB3 wants an environment whose episode has ended to be reset in the same step: the observation is the new episode's first, and
+``info["terminal_observation"]`` the old one's last. Vector environments differ in when they reset
+(https://farama.org/Vector-Autoreset-Mode), and each way is brought to that one here:
+
+- ``SAME_STEP`` is SB3's way already; its ``final_obs`` and ``final_info`` are moved to where SB3 expects them.
+- ``DISABLED`` leaves resetting to the caller: those that have ended are reset at once, with ``options["reset_mask"]``.
+- ``NEXT_STEP`` spends a step on the reset, ignoring the action and paying nothing, which would put a transition that never
+  happened into every episode's beginning. Where the environments that have ended can be reset by themselves before that, as
+  Gymnasium's own vector environments and EnvPool can, they are; where not, the environment is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+ResetRows = Callable[[np.ndarray], tuple[VecEnvObs, dict[str, Any]]]
+"""Resets the environments of some indices, and gives their first observations in that order, and the infos of all."""
+
+
+# -- observations and infos ----------------------------------------------------------------------------------------------
+
+
+def rows(observations: Any, indices: Any) -> Any:
+    """
+    Take some environments' part of batched observations.
+
+    :param observations: array, or dictionary or tuple of arrays, with the environments first
+    :param indices: one index, or an array of them
+    :return: copies of their parts
+    """
+    if isinstance(observations, dict):
+        return {key: rows(part, indices) for key, part in observations.items()}
+    if isinstance(observations, tuple):
+        return tuple(rows(part, indices) for part in observations)
+    return np.array(observations[indices])
+
+
+def put_rows(observations: Any, indices: np.ndarray, new: Any) -> None:
+    """
+    Replace some environments' part of batched observations.
+
+    :param observations: array, or dictionary or tuple of arrays, changed in place
+    :param indices: of the environments
+    :param new: their new parts, in the same form
+    """
+    if isinstance(observations, dict):
+        for key, part in observations.items():
+            put_rows(part, indices, new[key])
+    elif isinstance(observations, tuple):
+        for part, new_part in zip(observations, new, strict=True):
+            put_rows(part, indices, new_part)
+    else:
+        observations[indices] = new
+
+
+def info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:
+    """
+    Take one environment's information from that of all.
+
+    Gymnasium keeps one array for each key, and beside it, under ``_key``, a mask of those environments that have it.
+
+    :param infos: of a vector environment
+    :param index: of the environment
+    :return: its own information
+    """
+    own: dict[str, Any] = {}
+    for key, values in infos.items():
+        mask = infos.get(f"_{key}")
+        if not isinstance(mask, np.ndarray) or mask.dtype != bool or not mask[index]:
+            continue
+        value = info_of(values, index) if isinstance(values, dict) else values[index]
+        own[key] = value.item() if isinstance(value, np.generic) else value
+    return own
+
+
+# -- one adapter for all -------------------------------------------------------------------------------------------------
+
+
+class VectorAdapter(VecEnv):
+    """
+    A vector environment of Gymnasium's kind as SB3's ``VecEnv``.
+
+    Episode statistics are not its business: wrap single environments in ``Monitor``, or this in ``VecMonitor``.
+
+    :param vector_env: with ``reset``, ``step``, ``num_envs``, ``single_observation_space`` and ``single_action_space``
+    :param reset_rows: resets some environments by themselves; None where each resets itself in its last step
+    """
+
+    def __init__(self, vector_env: Any, reset_rows: ResetRows | None) -> None:
+        self.vector_env, self._reset_rows = vector_env, reset_rows
+        self._actions: np.ndarray | None = None
+        super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
+
+    def reset(self) -> VecEnvObs:
+        """
+        Reset all environments, with the seeds and options that were set before.
+
+        :return: first observations
+        :raises ValueError: if the environments were given different options: a vector environment takes one for all
+        """
+        if any(one != self._options[0] for one in self._options):
+            raise ValueError(
+                f"options={self._options}: {self._name()} takes the same for all of its environments; expected one dict"
+            )
+        observations, infos = self._reset_all(self._seeds[0], deepcopy(self._options[0]) or None)
+        self.reset_infos = [info_of(infos, index) for index in range(self.num_envs)]
+        self._reset_seeds()
+        self._reset_options()
+        copied: VecEnvObs = deepcopy(observations)
+        return copied
+
+    def _reset_all(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """Reset every environment; the first has the seed, and the others count up from it, as ``VecEnv.seed`` has it."""
+        found: tuple[Any, dict[str, Any]] = self.vector_env.reset(seed=seed, options=options)
+        return found
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        Take in the actions of the next step.
+
+        :param actions: one row for each environment
+        """
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        Step every environment, and reset those whose episode ended.
+
+        :return: observations, rewards, dones and infos, as ``DummyVecEnv`` gives them
+        """
+        observations, rewards, terminated, truncated, batched = self._step()
+        dones = np.logical_or(terminated, truncated)
+        ended = [int(index) for index in np.flatnonzero(dones)]
+        infos = [info_of(batched, index) for index in range(self.num_envs)]
+        if ended and self._reset_rows is not None:
+            # Terminal observations first: the reset may write into the same memory.
+            terminal = {index: rows(observations, index) for index in ended}
+            observations = deepcopy(observations)
+            first, of_reset = self._reset_rows(np.array(ended))
+            put_rows(observations, np.array(ended), first)
+            for index in ended:
+                self.reset_infos[index] = info_of(of_reset, index)
+        else:
+            terminal = {index: deepcopy(infos[index].pop("final_obs")) for index in ended}
+            for index in ended:
+                final = infos[index].pop("final_info", {})
+                self.reset_infos[index], infos[index] = infos[index], final
+        for index, info in enumerate(infos):
+            info["TimeLimit.truncated"] = bool(truncated[index] and not terminated[index])
+            if index in terminal:
+                info["terminal_observation"] = terminal[index]
+        return observations, np.array(rewards, dtype=np.float32), dones, infos
+
+    def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every environment with the actions that were taken in."""
+        found: tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]] = self.vector_env.step(self._actions)
+        return found
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.vector_env.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """
+        Render every environment.
+
+        :return: a picture for each
+        """
+        frames = self.vector_env.render()
+        return [None] * self.num_envs if frames is None else list(frames)
+
+    # A vector environment written as one has no single environments: what it has, all of them have.
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """
+        Read an attribute.
+
+        :param attr_name: its name
+        :param indices: of the environments, all by default
+        :return: its value for each
+        """
+        return [getattr(self.vector_env, attr_name)] * len(self._selected(indices))
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """
+        Set an attribute of single environments, where there are any.
+
+        :param attr_name: its name
+        :param value: its value
+        :param indices: of the environments
+        """
+        raise NotImplementedError(self._no_single("set_attr", attr_name))
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """
+        Call a method of single environments, where there are any.
+
+        :param method_name: its name
+        :param method_args: its arguments
+        :param indices: of the environments
+        :param method_kwargs: its named arguments
+        :return: what it gives for each
+        """
+        raise NotImplementedError(self._no_single("env_method", method_name))
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """
+        Tell whether single environments are in a wrapper.
+
+        :param wrapper_class: the wrapper
+        :param indices: of the environments, all by default
+        :return: for each whether it is
+        """
+        return [False] * len(self._selected(indices))
+
+    def _selected(self, indices: VecEnvIndices) -> list[int]:
+        """List the indices that are meant."""
+        return list(self._get_indices(indices))
+
+    def _name(self) -> str:
+        """Name what is adapted, for messages."""
+        return type(self.vector_env).__name__
+
+    def _no_single(self, verb: str, name: str) -> str:
+        """Say why a call can't be made."""
+        return f"{verb}({name!r}): {self._name()} steps all environments as one, so that there is none to call by itself"
+
+
+class EnvList(VectorAdapter):
+    """
+    Gymnasium's ``SyncVectorEnv``, whose single environments can be reached.
+
+    :param vector_env: the vector environment
+    :param reset_rows: see :class:`VectorAdapter`
+    """
+
+    @property
+    def envs(self) -> list[gym.Env]:
+        """The single environments."""
+        return list(self.vector_env.envs)
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """See :meth:`VectorAdapter.get_attr`."""
+        return [self.envs[index].get_wrapper_attr(attr_name) for index in self._selected(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """See :meth:`VectorAdapter.set_attr`."""
+        for index in self._selected(indices):
+            self.envs[index].set_wrapper_attr(attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """See :meth:`VectorAdapter.env_method`."""
+        methods = self.get_attr(method_name, indices)
+        return [method(*method_args, **method_kwargs) for method in methods]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """See :meth:`VectorAdapter.env_is_wrapped`."""
+        return [is_wrapped(self.envs[index], wrapper_class) for index in self._selected(indices)]
+
+
+class Reachable(gym.Wrapper):
+    """
+    Answers for one of the environments of an ``AsyncVectorEnv``, which passes every call to all of them.
+
+    A worker that is asked for what it does not have ends, and all others with it; so this never raises, but answers with the
+    error.
+
+    :param env: the environment
+    :param index: its index
+    """
+
+    def __init__(self, env: gym.Env, index: int) -> None:
+        super().__init__(env)
+        self._index = index
+
+    def reach(self, indices: Sequence[int], verb: str, *args: Any, **kwargs: Any) -> tuple[Any, Exception | None]:
+        """
+        Do something, if this environment is meant.
+
+        :param indices: of those that are meant
+        :param verb: "get", "set", "call" or "is_wrapped"
+        :param args: of the verb
+        :param kwargs: of the method to call
+        :return: the result, and the error if there was one
+        """
+        if self._index not in indices:
+            return None, None
+        try:
+            return getattr(self, f"_{verb}")(*args, **kwargs), None
+        except Exception as error:
+            return None, error
+
+    def _get(self, name: str) -> Any:
+        return self.env.get_wrapper_attr(name)
+
+    def _set(self, name: str, value: Any) -> None:
+        self.env.set_wrapper_attr(name, value)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self.env.get_wrapper_attr(name)(*args, **kwargs)
+
+    def _is_wrapped(self, wrapper_class: type[gym.Wrapper]) -> bool:
+        return is_wrapped(self.env, wrapper_class)
+
+
+class EnvProcesses(VectorAdapter):
+    """
+    Gymnasium's ``AsyncVectorEnv``, which steps each environment in a process of its own.
+
+    :param vector_env: the vector environment; single environments can be reached if each is wrapped in :class:`Reachable`
+    :param reset_rows: see :class:`VectorAdapter`
+    :param reachable: whether they are
+    """
+
+    def __init__(self, vector_env: AsyncVectorEnv, reset_rows: ResetRows | None, reachable: bool = False) -> None:
+        self._reachable = reachable
+        super().__init__(vector_env, reset_rows)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        Send the actions to the processes, which step while the caller goes on.
+
+        :param actions: one row for each environment
+        """
+        self.vector_env.step_async(actions)
+
+    def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Wait for the step that has begun."""
+        found: tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]] = self.vector_env.step_wait()
+        return found
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """See :meth:`VectorAdapter.get_attr`."""
+        if not self._reachable and attr_name == "render_mode":
+            return [self.vector_env.render_mode] * len(self._selected(indices))
+        return self._reach(indices, "get", attr_name)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """See :meth:`VectorAdapter.set_attr`."""
+        self._reach(indices, "set", attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """See :meth:`VectorAdapter.env_method`."""
+        return self._reach(indices, "call", method_name, *method_args, **method_kwargs)
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """See :meth:`VectorAdapter.env_is_wrapped`."""
+        return self._reach(indices, "is_wrapped", wrapper_class) if self._reachable else super().env_is_wrapped(wrapper_class)
+
+    def _reach(self, indices: VecEnvIndices, verb: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Ask the environments that are meant, and raise what one of them has raised."""
+        if not self._reachable:
+            raise NotImplementedError(
+                f"{verb}{args}: this AsyncVectorEnv passes calls to all of its environments and loses those that have no such "
+                "attribute; expected environments wrapped in sb3_ppo_edu.vec_env.adapters.Reachable"
+            )
+        selected = self._selected(indices)
+        answers = self.vector_env.call("reach", selected, verb, *args, **kwargs)
+        for _, error in answers:
+            if error is not None:
+                raise error
+        return [answers[index][0] for index in selected]
+
+
+# -- ways to reset -------------------------------------------------------------------------------------------------------
+
+
+def adapt(vector_env: VectorEnv) -> VectorAdapter:
+    """
+    Make SB3's ``VecEnv`` of one of Gymnasium's vector environments.
+
+    :param vector_env: the vector environment
+    :return: the same for SB3
+    :raises ValueError: if it does not say when it resets, or spends a step on it that can't be avoided
+    """
+    reset_rows = _reset_rows(vector_env)
+    inner = vector_env.unwrapped
+    if isinstance(inner, SyncVectorEnv):
+        return EnvList(vector_env, reset_rows)
+    if isinstance(inner, AsyncVectorEnv) and vector_env is inner:
+        return EnvProcesses(vector_env, reset_rows)
+    return VectorAdapter(vector_env, reset_rows)
+
+
+def _reset_rows(vector_env: VectorEnv) -> ResetRows | None:
+    """Find out how environments that have ended are reset by themselves; None if they do it."""
+    mode = vector_env.metadata.get("autoreset_mode")
+    if mode == AutoresetMode.SAME_STEP:
+        return None
+    inner: Any = vector_env.unwrapped
+    if mode == AutoresetMode.DISABLED or (
+        mode == AutoresetMode.NEXT_STEP and isinstance(inner, SyncVectorEnv | AsyncVectorEnv)
+    ):
+        return partial(_reset_by_mask, vector_env)
+    if mode == AutoresetMode.NEXT_STEP and isinstance(inner, CartPoleVectorEnv) and vector_env is inner:
+        return partial(_reset_cartpoles, cast(CartPoleVectorEnv, inner))
+    name = type(inner).__name__
+    if mode != AutoresetMode.NEXT_STEP:
+        raise ValueError(
+            f"{name}: found autoreset_mode {mode!r} in its metadata, expected one of {', '.join(AutoresetMode.__members__)}"
+        )
+    raise ValueError(
+        f"{name}: found autoreset mode NEXT_STEP, which puts a step that is none between two episodes, expected SAME_STEP or "
+        "DISABLED: build it with autoreset_mode=AutoresetMode.SAME_STEP if it takes that"
+    )
+
+
+def _reset_by_mask(vector_env: VectorEnv, indices: np.ndarray) -> tuple[VecEnvObs, dict[str, Any]]:
+    """Reset some environments as Gymnasium provides for it."""
+    mask = np.zeros(vector_env.num_envs, dtype=np.bool_)
+    mask[indices] = True
+    observations, infos = vector_env.reset(options={"reset_mask": mask})
+    return rows(observations, indices), infos
+
+
+def _reset_cartpoles(env: CartPoleVectorEnv, indices: np.ndarray) -> tuple[VecEnvObs, dict[str, Any]]:
+    """Reset some of Gymnasium's CartPoles, as they do themselves at the beginning of their next step."""
+    assert env.state is not None
+    env.state[:, indices] = env.np_random.uniform(low=env.low, high=env.high, size=(4, len(indices)))
+    env.steps[indices] = 0
+    env.prev_done[indices] = False
+    return env.state.T[indices].astype(np.float32), {}
+
+
+# -- EnvPool -------------------------------------------------------------------------------------------------------------
+
+
+class EnvPoolAdapter(VectorAdapter):
+    """
+    An EnvPool, which steps environments written in C++ in threads.
+
+    Its environments are its own: they follow the same rules as Gymnasium's, with other random numbers, and for some physics
+    engines other versions.
+
+    :param make: makes the pool, given its seed
+    :param seed: of the first environment; the others count up from it
+    """
+
+    def __init__(self, make: Callable[[int], Any], seed: int = 0) -> None:
+        self._make, self._seed = make, seed
+        super().__init__(make(seed), self._reset_some)
+
+    def _reset_all(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """Reset every environment; a pool is seeded only when it is made."""
+        if options:
+            raise ValueError(f"options={options}: EnvPool takes none")
+        if seed is not None and seed != self._seed:
+            self.vector_env.close()
+            self._seed = seed
+            self.vector_env = self._make(self._seed)
+        return self.vector_env.reset()[0], {}
+
+    def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every environment; its infos are about the pool."""
+        observations, rewards, terminated, truncated, _ = self.vector_env.step(self._actions)
+        return observations, rewards, terminated, truncated, {}
+
+    def _reset_some(self, indices: np.ndarray) -> tuple[VecEnvObs, dict[str, Any]]:
+        """Reset some environments."""
+        return self.vector_env.reset(indices.astype(np.int32))[0], {}
