@@ -55,9 +55,9 @@ from sb3_ppo_edu.policies.bounded import (
     resolve_policy,
 )
 from sb3_ppo_edu.saved_objective import describe_objective, resolve_objective, restore_objective
+from sb3_ppo_edu.serialization.untrusted import DamagedFileError, check_model, describing_failure
 from sb3_ppo_edu.services import service
 from sb3_ppo_edu.session import Session
-from sb3_ppo_edu.trust import DamagedFileError, check_model, describing_failure
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
@@ -379,7 +379,7 @@ class PPOModel(OnPolicyAlgorithm):
         :param print_system_info: print the versions that saved it and those that load it
         :param force_reset: reset ``env`` before training goes on
         :param trusted: run whatever the file's pickles say, as SB3 does. With False, for a file that someone else made, only
-            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.trust`)
+            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.serialization.untrusted`)
         :param kwargs: further arguments to change, checked as the constructor does
         :return: the model
         :raises FileNotFoundError: if there is no such file

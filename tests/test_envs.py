@@ -22,7 +22,7 @@ from sb3_ppo_edu.envs.factory import (
     make_training_env,
     named_with_kwargs,
 )
-from sb3_ppo_edu.trust import UntrustedFileError
+from sb3_ppo_edu.serialization.untrusted import UntrustedFileError
 
 
 class Reseeded(gym.Env[Any, Any]):

@@ -33,7 +33,13 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO, Reinforce
-from sb3_ppo_edu.trust import DamagedFileError, UntrustedFileError, load_statistics, read_archive, read_pickle
+from sb3_ppo_edu.serialization.untrusted import (
+    DamagedFileError,
+    UntrustedFileError,
+    load_statistics,
+    read_archive,
+    read_pickle,
+)
 from tests.environments import RandomWalk
 
 TIME_LIMIT = 2.0

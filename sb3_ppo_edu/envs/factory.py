@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, choose
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
-from sb3_ppo_edu.trust import UntrustedFileError, load_statistics
+from sb3_ppo_edu.serialization.untrusted import UntrustedFileError, load_statistics
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
