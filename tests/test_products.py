@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sb3_ppo_edu.engines import make_engine
 from sb3_ppo_edu.engines.base import NonFiniteUpdateError
-from sb3_ppo_edu.engines.fused import FusedEngine
-from sb3_ppo_edu.engines.products import NUMPY_DOT, NUMPY_PRODUCT, NUMPY_VECTOR, ONE_THREAD_PRODUCT, dot, fits_numpy
+from sb3_ppo_edu.engines.fused.engine import FusedEngine
+from sb3_ppo_edu.engines.fused.products import NUMPY_DOT, NUMPY_PRODUCT, NUMPY_VECTOR, ONE_THREAD_PRODUCT, dot, fits_numpy
 from tests.rollouts import collect, make_model, update_settings
 
 

@@ -15,7 +15,7 @@ from sb3_ppo_edu.engines.base import (
 )
 from sb3_ppo_edu.engines.factory import ENGINE_NAMES, EngineFactory, EngineName, UnsupportedPolicyError, make_engine
 from sb3_ppo_edu.engines.fingerprint import fingerprint
-from sb3_ppo_edu.engines.fused import FusedEngine
+from sb3_ppo_edu.engines.fused.engine import FusedEngine
 from sb3_ppo_edu.engines.wrappers import AccumulatingEngine, EngineWrapper, as_array, mean_statistics, with_moments
 from sb3_ppo_edu.functional.objectives import UpdateSettings
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_ppo_edu.engines.autograd import AutogradEngine
 from sb3_ppo_edu.engines.base import Engine
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
-from sb3_ppo_edu.engines.fused import FusedEngine, why_not_fused
+from sb3_ppo_edu.engines.fused.engine import FusedEngine, why_not_fused
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 

@@ -23,9 +23,9 @@ from torch import nn
 
 from sb3_ppo_edu.engines.base import MinibatchStatistics, PolicyInputs, check_finite, check_finite_norm
 from sb3_ppo_edu.engines.flat import FlatParameters, make_fast_optimizer, why_not_flat
-from sb3_ppo_edu.engines.heads import make_head
-from sb3_ppo_edu.engines.layers import LinearStack, OutputLayer, TowerStack, make_activation
-from sb3_ppo_edu.engines.products import ONE_THREAD_PRODUCT, ONE_THREAD_STEP, OneThread, dot
+from sb3_ppo_edu.engines.fused.heads import make_head
+from sb3_ppo_edu.engines.fused.layers import LinearStack, OutputLayer, TowerStack, make_activation
+from sb3_ppo_edu.engines.fused.products import ONE_THREAD_PRODUCT, ONE_THREAD_STEP, OneThread, dot
 from sb3_ppo_edu.engines.support import Tower, read_tower, why_not_derived
 from sb3_ppo_edu.functional.losses import ADVANTAGE_EPS
 from sb3_ppo_edu.functional.objectives import Array, Objective, PPOObjective, UpdateSettings

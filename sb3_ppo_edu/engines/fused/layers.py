@@ -15,7 +15,7 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_ppo_edu.engines.products import NUMPY_PRODUCT, NUMPY_SUMS, fits_numpy
+from sb3_ppo_edu.engines.fused.products import NUMPY_PRODUCT, NUMPY_SUMS, fits_numpy
 from sb3_ppo_edu.functional.objectives import Array
 
 aten = th.ops.aten

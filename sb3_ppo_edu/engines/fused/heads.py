@@ -23,7 +23,7 @@ from stable_baselines3.common.distributions import (
 )
 from torch.nn import functional as F
 
-from sb3_ppo_edu.engines.products import dot
+from sb3_ppo_edu.engines.fused.products import dot
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.functional.objectives import Array
 
