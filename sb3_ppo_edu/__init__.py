@@ -1,7 +1,30 @@
 """PPO for Stable-Baselines3 that teaches, is SB3's PPO to the bit, and is several times faster."""
 
-from sb3_ppo_edu.ppo import EduPPO
-from sb3_ppo_edu.reinforce import Reinforce
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sb3_ppo_edu.version import __version__
 
+if TYPE_CHECKING:
+    from sb3_ppo_edu.algorithms.ppo import EduPPO
+    from sb3_ppo_edu.algorithms.reinforce import Reinforce
+
 __all__ = ["EduPPO", "Reinforce", "__version__"]
+
+_HOMES = {"EduPPO": "sb3_ppo_edu.algorithms.ppo", "Reinforce": "sb3_ppo_edu.algorithms.reinforce"}
+"""Public name -> the module that it is imported from when it is first used: until then no torch is loaded (PEP 562)."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names, those that are not imported yet among them."""
+    return sorted({*globals(), *__all__})

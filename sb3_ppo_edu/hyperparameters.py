@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from sb3_ppo_edu.arguments import CHECKS, OLD_NAMES, with_old_names
-from sb3_ppo_edu.checks import did_you_mean
+from sb3_ppo_edu.algorithms.arguments import CHECKS, OLD_NAMES, with_old_names
+from sb3_ppo_edu.algorithms.checks import did_you_mean
 
 #: Keys of a block that describe the environments and the run; the others are arguments of ``EduPPO``.
 ZOO_KEYS = (

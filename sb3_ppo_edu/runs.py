@@ -42,6 +42,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.distributed import DataParallel, Group
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE
@@ -54,7 +55,6 @@ from sb3_ppo_edu.envs.factory import (
     named_with_kwargs,
     with_backend,
 )
-from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 from sb3_ppo_edu.version import __version__
 

@@ -16,7 +16,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.arguments import (
+from sb3_ppo_edu.algorithms.arguments import (
     CHECKS,
     OLD_NAMES,
     SCHEDULES,
@@ -25,7 +25,7 @@ from sb3_ppo_edu.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.checks import ArgumentError
+from sb3_ppo_edu.algorithms.checks import ArgumentError
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, UNCHECKED_ARGUMENTS
 
 NUMBERS = (*SCHEDULES, "gamma", "gae_lambda", "max_grad_norm", "target_kl", "clip_advantage")

@@ -10,7 +10,13 @@ from stable_baselines3.common import callbacks as sb3
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.callbacks import callbacks_of, is_harmless, may_change_policy, reads_every_step, tell_training_failed
+from sb3_ppo_edu.algorithms.callbacks import (
+    callbacks_of,
+    is_harmless,
+    may_change_policy,
+    reads_every_step,
+    tell_training_failed,
+)
 from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from tests.rollouts import N_STEPS, make_env, make_model
 

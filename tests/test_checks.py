@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
-from sb3_ppo_edu.checks import (
+from sb3_ppo_edu.algorithms.checks import (
     ArgumentError,
     check_choice,
     check_flag,

@@ -83,8 +83,8 @@ def test_a_mutant_is_made_where_its_text_is_now(mutants: ModuleType, tmp_path: P
 def test_the_nearest_tests_come_first(mutants: ModuleType, tmp_path: Path) -> None:
     """A test of the module's name, and those that import it; then those that reach it through others, by name or by string."""
     for path, text in {
-        "sb3_ppo_edu/__init__.py": "NAMES = {'PPO': 'sb3_ppo_edu.ppo'}",
-        "sb3_ppo_edu/ppo.py": "from sb3_ppo_edu import losses",
+        "sb3_ppo_edu/__init__.py": "NAMES = {'PPO': 'sb3_ppo_edu.algorithms.ppo'}",
+        "sb3_ppo_edu/algorithms/ppo.py": "from sb3_ppo_edu import losses",
         "sb3_ppo_edu/functional/losses.py": "",
         "sb3_ppo_edu/vec_env/guard.py": "",
         "tests/test_losses.py": "",

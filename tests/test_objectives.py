@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stable_baselines3 import PPO
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.arguments import ArgumentError
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from sb3_ppo_edu.engines import EngineName, UpdateSettings
 from sb3_ppo_edu.functional.objectives import Derivatives, Evaluation, Losses, Objective, PPOObjective, Transitions, evaluation

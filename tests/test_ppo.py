@@ -18,7 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule, explained_variance
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.arguments import ArgumentError
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.engines import AutogradEngine, EngineName, MinibatchStatistics, UpdateSettings
 from tests.environments import ACTION_SPACES, OBSERVATION_SPACES
 from tests.rollouts import (

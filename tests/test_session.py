@@ -9,7 +9,7 @@ import pytest
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.session import Session, next_session
+from sb3_ppo_edu.algorithms.session import Session, next_session
 from tests.rollouts import N_STEPS, largest_difference, make_model, parameters_of
 
 

@@ -20,7 +20,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_ppo_edu import EduPPO, ppo
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.algorithms import ppo
 from sb3_ppo_edu.bench.rows import append_rows, machine
 from sb3_ppo_edu.bench.speed import child, floor, grid, numbers, plots, report, rows, runs, suite
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, QUICK_CASES, Case, Grid, quick_version, rotated

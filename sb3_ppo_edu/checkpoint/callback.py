@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_ppo_edu.algorithms.session import Session
 from sb3_ppo_edu.checkpoint import files
 from sb3_ppo_edu.checkpoint.plain import NotPlainError, pack
 from sb3_ppo_edu.checkpoint.session import CheckpointSession
 from sb3_ppo_edu.checkpoint.snapshot import capture, constructor
-from sb3_ppo_edu.session import Session
 
 if TYPE_CHECKING:
-    from sb3_ppo_edu.ppo import EduPPO
+    from sb3_ppo_edu.algorithms.ppo import EduPPO
 
 STATE, MODEL = "state.bin", "model.zip"
 ON_SAVE_ERROR = ("raise", "warn")

@@ -25,7 +25,7 @@ from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
 
 if TYPE_CHECKING:
-    from sb3_ppo_edu.ppo import EduPPO
+    from sb3_ppo_edu.algorithms.ppo import EduPPO
 
 Model = TypeVar("Model", bound="EduPPO")
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_ppo_edu.session import Session
+from sb3_ppo_edu.algorithms.session import Session
 
 if TYPE_CHECKING:
+    from sb3_ppo_edu.algorithms.ppo import EduPPO
     from sb3_ppo_edu.checkpoint.resume import Resumption
-    from sb3_ppo_edu.ppo import EduPPO
 
 
 class SafePoint(Protocol):
@@ -40,7 +40,7 @@ class CheckpointSession(Session):
         self._failure: Exception | None = None
 
     def steps_to_do(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
-        """See :meth:`sb3_ppo_edu.session.Session.steps_to_do`: what is left of an interrupted training."""
+        """See :meth:`sb3_ppo_edu.algorithms.session.Session.steps_to_do`: what is left of an interrupted training."""
         if self.resumption is None:
             return total_timesteps, reset_num_timesteps
         return self.resumption.left(model, total_timesteps, reset_num_timesteps), False

@@ -18,15 +18,15 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.callbacks import OUTSIDE, callbacks_of
+from sb3_ppo_edu.algorithms.callbacks import OUTSIDE, callbacks_of
+from sb3_ppo_edu.algorithms.saved_objective import describe_objective, restore_objective
 from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError
 from sb3_ppo_edu.checkpoint.logs import capture_logger
 from sb3_ppo_edu.checkpoint.plain import plain_attributes
-from sb3_ppo_edu.saved_objective import describe_objective, restore_objective
 
 if TYPE_CHECKING:
-    from sb3_ppo_edu.ppo import EduPPO
+    from sb3_ppo_edu.algorithms.ppo import EduPPO
 
 MODEL_SKIP = frozenset(
     (

@@ -27,6 +27,7 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
 from sb3_ppo_edu.cli.again import add_again
 from sb3_ppo_edu.cli.bench import add_bench
@@ -41,7 +42,6 @@ from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
-from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.runs import (
     CHECKPOINT_FOLDER,
     EVALUATION_FILE,

@@ -24,14 +24,14 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 
-from sb3_ppo_edu.diagnostics import rollout_statistics, share_at_bounds
+from sb3_ppo_edu.algorithms.diagnostics import rollout_statistics, share_at_bounds
+from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
 from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, add_row, read_settings, record_of_columns
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.factory import import_named
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
-from sb3_ppo_edu.ppo import EduPPO
 from sb3_ppo_edu.runs import write_atomically
 from sb3_ppo_edu.vec_env.guard import NonFiniteStepError
 

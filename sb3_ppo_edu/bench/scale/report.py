@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator
 
-from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.bench.page import Page, Picture, Section, Table, save_page
 from sb3_ppo_edu.bench.plots import BLUE, GREEN, VERMILLION
 from sb3_ppo_edu.bench.rows import read_rows

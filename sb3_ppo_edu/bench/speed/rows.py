@@ -14,12 +14,11 @@ from sb3_ppo_edu.bench.speed.cases import CASES, FULL_GRID, QUICK_GRID
 from sb3_ppo_edu.runs import versions
 
 MEASURED_ROOMS = (
-    "arguments.py",
+    "algorithms",
     "rollouts",
     "engines",
     "functional",
     "policies",
-    "ppo.py",
     "vec_env",
 )
 """The code that is measured. Rows of other code are not mixed with its rows."""

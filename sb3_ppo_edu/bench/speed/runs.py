@@ -18,9 +18,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-import sb3_ppo_edu.ppo
-from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.arguments import parse_schedule
+import sb3_ppo_edu.algorithms.ppo
+from sb3_ppo_edu.algorithms.arguments import parse_schedule
+from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, Algorithm, Case
 from sb3_ppo_edu.bench.speed.floor import prepare_products
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
@@ -184,7 +184,7 @@ def places_of_parts(model: Any) -> dict[str, tuple[Any, str]]:
     parts = {"environment": (model.env, "step"), "update": (model, "train")}
     if isinstance(model, EduPPO):
         acting = (model.attach_engine(), "act")
-        advantages = (sb3_ppo_edu.ppo, "compute_returns_and_advantage")
+        advantages = (sb3_ppo_edu.algorithms.ppo, "compute_returns_and_advantage")
     else:
         acting = (model.policy, "forward" if isinstance(model, PPO) else "predict_all")
         advantages = (model.rollout_buffer, "compute_returns_and_advantage")

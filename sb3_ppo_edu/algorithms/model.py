@@ -21,7 +21,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.arguments import (
+from sb3_ppo_edu.algorithms.arguments import (
     CHECKS,
     OLD_NAMES,
     SCHEDULES,
@@ -34,8 +34,11 @@ from sb3_ppo_edu.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.diagnostics import UpdateRecord
-from sb3_ppo_edu.engine_choice import EngineChoice, EngineRequest
+from sb3_ppo_edu.algorithms.diagnostics import UpdateRecord
+from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
+from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
+from sb3_ppo_edu.algorithms.services import service
+from sb3_ppo_edu.algorithms.session import Session
 from sb3_ppo_edu.engines import (
     Engine,
     EngineFactory,
@@ -54,10 +57,7 @@ from sb3_ppo_edu.policies.bounded import (
     check_bounded_action_space,
     resolve_policy,
 )
-from sb3_ppo_edu.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.serialization.untrusted import DamagedFileError, check_model, describing_failure
-from sb3_ppo_edu.services import service
-from sb3_ppo_edu.session import Session
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
@@ -82,7 +82,7 @@ LIKELY_CAUSES = (
 
 class PPOModel(OnPolicyAlgorithm):
     """
-    Attributes, engine, saving and loading of :class:`~sb3_ppo_edu.ppo.EduPPO`, which adds the algorithm.
+    Attributes, engine, saving and loading of :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO`, which adds the algorithm.
 
     :param policy: a name or class, see there
     :param env: the environment to learn from, or its registered id

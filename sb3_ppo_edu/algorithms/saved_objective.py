@@ -6,7 +6,7 @@ import importlib
 import json
 from typing import Any
 
-from sb3_ppo_edu.arguments import ArgumentError
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 
 

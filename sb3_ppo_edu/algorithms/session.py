@@ -9,11 +9,11 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.callbacks import callbacks_of
+from sb3_ppo_edu.algorithms.callbacks import callbacks_of
 from sb3_ppo_edu.engines import Engine
 
 if TYPE_CHECKING:
-    from sb3_ppo_edu.ppo import EduPPO
+    from sb3_ppo_edu.algorithms.ppo import EduPPO
 
 
 class Session:

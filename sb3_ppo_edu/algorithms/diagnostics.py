@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import explained_variance
 from sb3_ppo_edu.engines import MinibatchStatistics, UpdateSettings, as_array, gradient_shares
 
 if TYPE_CHECKING:
-    from sb3_ppo_edu.ppo import EduPPO
+    from sb3_ppo_edu.algorithms.ppo import EduPPO
 
 SHORT_UPDATE, SAMPLED_UPDATES = 100, 4
 """Of updates with fewer minibatches than the first number, one of as many as the second is measured for the doctor."""

@@ -1,0 +1,1 @@
+"""The algorithms: when and how parameters move."""
