@@ -44,7 +44,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
-from sb3_ppo_edu.distributed import DataParallel, Group
+from sb3_ppo_edu.distributed.data_parallel import DataParallel, Group
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE
 from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,

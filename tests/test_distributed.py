@@ -24,7 +24,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint.files import all_in
-from sb3_ppo_edu.distributed import Moments, added, cpus, keep_apart, launched, let_gloo_wait, named, own_cpus
+from sb3_ppo_edu.distributed.data_parallel import Moments, added, cpus, keep_apart, launched, let_gloo_wait, named, own_cpus
 from sb3_ppo_edu.engines import EngineWrapper
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.runs import EVALUATIONS_PER_RUN, RunSettings, share_of
@@ -132,7 +132,7 @@ def test_a_sandbox_may_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    monkeypatch.setattr("sb3_ppo_edu.distributed.threads", lambda: {0: "gloo_tcp_loop"})
+    monkeypatch.setattr("sb3_ppo_edu.distributed.data_parallel.threads", lambda: {0: "gloo_tcp_loop"})
     let_gloo_wait()
     keep_apart([f"host {cpus()}"], 0)
 

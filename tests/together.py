@@ -16,7 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.distributed import DataParallel, Group, cpus, join, leave, moments_of, threads
+from sb3_ppo_edu.distributed.data_parallel import DataParallel, Group, cpus, join, leave, moments_of, threads
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SEED, ENVS, STEPS, UPDATES = 3, 4, 16, 20

@@ -36,7 +36,7 @@ from sb3_ppo_edu.cli.course import add_course
 from sb3_ppo_edu.cli.doctor import add_doctor
 from sb3_ppo_edu.cli.together import begin, together
 from sb3_ppo_edu.cli.tune import add_tune
-from sb3_ppo_edu.distributed import Group, LostProcessError
+from sb3_ppo_edu.distributed.data_parallel import Group, LostProcessError
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS

@@ -234,7 +234,7 @@ def train_here(env_id: str, seed: int) -> float:
     :param seed: of the training
     :return: environment steps a second, of all processes together
     """
-    from sb3_ppo_edu.distributed import DataParallel, join, launched, leave
+    from sb3_ppo_edu.distributed.data_parallel import DataParallel, join, launched, leave
 
     th.set_num_threads(1)
     group = join() if launched() else None
@@ -313,7 +313,7 @@ def meet(rank: int, port: int, size: int, queue: Any) -> None:
     :param size: bytes to average
     :param queue: where the first puts the microseconds
     """
-    from sb3_ppo_edu.distributed import join, leave
+    from sb3_ppo_edu.distributed.data_parallel import join, leave
 
     th.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
