@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
-from sb3_ppo_edu.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
+from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
 
 if TYPE_CHECKING:
     from rl_zoo3.exp_manager import ExperimentManager

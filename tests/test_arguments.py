@@ -26,7 +26,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     with_old_names,
 )
 from sb3_ppo_edu.algorithms.checks import ArgumentError
-from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, UNCHECKED_ARGUMENTS
+from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS, UNCHECKED_ARGUMENTS
 
 NUMBERS = (*SCHEDULES, "gamma", "gae_lambda", "max_grad_norm", "target_kl", "clip_advantage")
 INTEGERS = ("n_steps", "batch_size", "n_epochs", "sde_sample_freq", "stats_window_size", "seed")

@@ -26,8 +26,8 @@ from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.envs import backends
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, BACKENDS, ONE_BY_ONE, choose, steps_per_second
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env, make_training_env
-from sb3_ppo_edu.rerun import resume_run
-from sb3_ppo_edu.runs import close_run, learn, open_run, save_model, settings_from_hyperparameters, start_run
+from sb3_ppo_edu.training.resume import resume_run
+from sb3_ppo_edu.training.run import close_run, learn, open_run, save_model, settings_from_hyperparameters, start_run
 from sb3_ppo_edu.vec_env.adapters import EnvProcesses, Reachable, VectorAdapter, adapt, info_of
 from sb3_ppo_edu.zoo import _vec_env_class
 from tests.environments import RandomWalk

@@ -38,7 +38,7 @@ from sb3_ppo_edu.cli import (
     yaml_value,
 )
 from sb3_ppo_edu.cli.common import positive
-from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS
+from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
 
 TINY = [
     "--n-steps",

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.envs.factory import action_repeat, import_wrappers
-from sb3_ppo_edu.hyperparameters import (
+from sb3_ppo_edu.training.hyperparameters import (
     ZOO_KEYS,
     bundled_file,
     check_environment,
@@ -131,7 +131,7 @@ def test_shared_settings_are_those_that_sb3s_ppo_takes() -> None:
 def test_a_checkout_and_an_installed_package_find_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is looked for in the package first (installed), then beside it (checkout); in neither, both are named."""
     package = tmp_path / "sb3_ppo_edu"
-    monkeypatch.setattr("sb3_ppo_edu.hyperparameters.__file__", str(package / "hyperparameters.py"))
+    monkeypatch.setattr("sb3_ppo_edu.training.hyperparameters.__file__", str(package / "training" / "hyperparameters.py"))
     inside, beside = package / "hyperparams" / "eduppo.yml", tmp_path / "hyperparams" / "eduppo.yml"
     with pytest.raises(FileNotFoundError) as error:
         bundled_file()

@@ -26,7 +26,7 @@ BUILD = "from setuptools import build_meta; print(build_meta.build_{kind}('dist'
 TRAIN = """
 import sb3_ppo_edu
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.hyperparameters import load_hyperparameters
+from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 print(sb3_ppo_edu.__file__)
 print(load_hyperparameters("CartPole-v1")["n_timesteps"])
 print(EduPPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, n_epochs=1).learn(64).num_timesteps)

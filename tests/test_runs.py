@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env
-from sb3_ppo_edu.runs import (
+from sb3_ppo_edu.training.run import (
     Evaluation,
     RandomPolicy,
     Run,

@@ -17,7 +17,7 @@ from sb3_ppo_edu.bench.runs import Run, RunRow, check
 from sb3_ppo_edu.bench.tuning import DEFAULTS, FRESH, STAGES, Candidate, Stage, Tuning, choose, summarise_candidates
 from sb3_ppo_edu.bench.tuning_report import recommend, save_block
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.hyperparameters import load_hyperparameters
+from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 
 STEPS = 8_192
 

@@ -24,7 +24,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO, zoo
-from sb3_ppo_edu.hyperparameters import bundled_file, load_hyperparameters, read_blocks
+from sb3_ppo_edu.training.hyperparameters import bundled_file, load_hyperparameters, read_blocks
 
 SETTINGS = """
 CartPole-v1: &small

@@ -25,7 +25,7 @@ import yaml
 from sb3_ppo_edu.bench.algorithms import FILES
 from sb3_ppo_edu.bench.learning import LANDER
 from sb3_ppo_edu.bench.runs import Run, execute
-from sb3_ppo_edu.hyperparameters import bundled_file, load_hyperparameters
+from sb3_ppo_edu.training.hyperparameters import bundled_file, load_hyperparameters
 
 FIRST_SEED, SEEDS = 2000, 64
 STEPS, N_ENVS = 50_000, 8

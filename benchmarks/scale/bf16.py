@@ -24,8 +24,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.bench.rows import machine
 from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env
-from sb3_ppo_edu.hyperparameters import load_hyperparameters
-from sb3_ppo_edu.runs import settings_from_hyperparameters, versions
+from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
+from sb3_ppo_edu.training.run import settings_from_hyperparameters, versions
 
 ENVS, SEEDS, STEPS = ("CartPole-v1", "Pendulum-v1"), (0, 1, 2), 50_000
 

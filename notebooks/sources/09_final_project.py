@@ -21,8 +21,8 @@ from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.bench.statistics.aggregates import bootstrap, interquartile_mean
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.course.lesson import Curve, begin, play, play_randomly, quick, recipe, table
-from sb3_ppo_edu.hyperparameters import load_hyperparameters
 from sb3_ppo_edu.teaching import check
+from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 
 begin()
 workshop = tempfile.TemporaryDirectory()

@@ -14,7 +14,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
-from sb3_ppo_edu.hyperparameters import bundled_file, check_environment, load_hyperparameters, load_zoo_settings
+from sb3_ppo_edu.training.hyperparameters import bundled_file, check_environment, load_hyperparameters, load_zoo_settings
 
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "delta_std")
 """Arguments that the zoo's settings give as ``lin_x``."""

@@ -20,7 +20,7 @@ from sb3_ppo_edu.doctor.diagnose import Comparison, Diagnosis, command, evidence
 from sb3_ppo_edu.doctor.findings import Band, Finding
 from sb3_ppo_edu.doctor.record import Record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, EXPLAINED_BAND, KL_BAND, RETURN_BAND, SYMPTOMS
-from sb3_ppo_edu.runs import write_atomically
+from sb3_ppo_edu.training.run import write_atomically
 from sb3_ppo_edu.version import __version__
 
 OVERVIEW = (

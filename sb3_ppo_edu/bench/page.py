@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from sb3_ppo_edu.bench.plots import save_figure
-from sb3_ppo_edu.runs import write_atomically
+from sb3_ppo_edu.training.run import write_atomically
 
 
 @dataclass(frozen=True)

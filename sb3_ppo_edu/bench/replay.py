@@ -10,8 +10,8 @@ from PIL import Image
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.runs import SavedRun, write_atomically
 from sb3_ppo_edu.serialization.untrusted import DamagedFileError, UntrustedFileError
+from sb3_ppo_edu.training.run import SavedRun, write_atomically
 
 MAX_BYTES = 2_000_000
 """A film larger than this is saved with fewer frames."""

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 from sb3_ppo_edu.bench.algorithms import RANDOM, build, load_settings
 from sb3_ppo_edu.bench.rows import machine
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env, make_training_env
-from sb3_ppo_edu.runs import (
+from sb3_ppo_edu.training.run import (
     EVALUATION_SEED,
     EVALUATIONS_FILE,
     MAX_EVALUATION_ENVS,

@@ -24,7 +24,7 @@ from sb3_ppo_edu.bench.algorithms import RANDOM
 from sb3_ppo_edu.bench.extras import need
 from sb3_ppo_edu.bench.rows import read_rows, write_rows
 from sb3_ppo_edu.bench.runs import CurveRow, Result, Run, RunRow, check, execute
-from sb3_ppo_edu.runs import write_atomically
+from sb3_ppo_edu.training.run import write_atomically
 
 RESULT_FILE = "result.json"
 RUNS_FILE, CURVES_FILE, FAILURES_FILE = "runs.csv", "curves.csv", "failures.csv"

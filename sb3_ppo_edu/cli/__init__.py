@@ -41,8 +41,8 @@ from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
 from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
-from sb3_ppo_edu.runs import (
+from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS, load_hyperparameters, parse_expression
+from sb3_ppo_edu.training.run import (
     CHECKPOINT_FOLDER,
     EVALUATION_FILE,
     EVALUATION_SEED,

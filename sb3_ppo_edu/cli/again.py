@@ -15,8 +15,8 @@ from rich.table import Table
 from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, refusing_bad_input
 from sb3_ppo_edu.cli.together import resume_together, together
 from sb3_ppo_edu.distributed.data_parallel import Group
-from sb3_ppo_edu.rerun import Likeness, compare_runs, resume_run
-from sb3_ppo_edu.runs import SETTINGS_FILE, Run, read_settings
+from sb3_ppo_edu.training.resume import Likeness, compare_runs, resume_run
+from sb3_ppo_edu.training.run import SETTINGS_FILE, Run, read_settings
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 
 REPRODUCE_DESCRIPTION = """\

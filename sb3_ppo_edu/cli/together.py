@@ -10,8 +10,8 @@ from sb3_ppo_edu.checkpoint import CheckpointError
 from sb3_ppo_edu.checkpoint.files import all_in, read
 from sb3_ppo_edu.cli.common import RefusedError
 from sb3_ppo_edu.distributed.data_parallel import Group, LostProcessError, join, launched, leave, restarts
-from sb3_ppo_edu.rerun import resume_run
-from sb3_ppo_edu.runs import CHECKPOINT_FOLDER, SETTINGS_FILE, Run, RunSettings, read_settings, share_of, start_run
+from sb3_ppo_edu.training.resume import resume_run
+from sb3_ppo_edu.training.run import CHECKPOINT_FOLDER, SETTINGS_FILE, Run, RunSettings, read_settings, share_of, start_run
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def begin(settings: RunSettings, folder: Path, command: Sequence[str], group: Gr
     :param group: the processes
     :param device: where the networks live
     :return: this process's part
-    :raises ValueError: as :func:`sb3_ppo_edu.runs.start_run`
+    :raises ValueError: as :func:`sb3_ppo_edu.training.run.start_run`
     """
     if not restarts() or not any(group.gather((folder / SETTINGS_FILE).is_file())):
         return start_together(settings, folder, command, group)
@@ -80,7 +80,7 @@ def start_together(settings: RunSettings, folder: Path, command: Sequence[str], 
     :param command: the command line, for the record
     :param group: the processes
     :return: this process's part
-    :raises ValueError: as :func:`sb3_ppo_edu.runs.start_run`; the first process's errors everywhere
+    :raises ValueError: as :func:`sb3_ppo_edu.training.run.start_run`; the first process's errors everywhere
     """
     folder = group.gather(folder)[0]
     own = share_of(settings, group.rank, group.size)
@@ -104,7 +104,7 @@ def resume_together(folder: Path, group: Group, device: str, *, trusted: bool = 
     :param folder: of the run
     :param group: the processes
     :param device: where the networks live
-    :param trusted: see :func:`sb3_ppo_edu.rerun.resume_run`
+    :param trusted: see :func:`sb3_ppo_edu.training.resume.resume_run`
     :param on_fault: see there
     :return: this process's part
     :raises NothingInCommonError: if the processes have no checkpoint in common

@@ -23,8 +23,8 @@ import jupytext  # type: ignore[import-untyped]
 import nbformat
 from packaging.requirements import Requirement
 
-from sb3_ppo_edu.runs import write_atomically
 from sb3_ppo_edu.teaching.exercises import EXERCISES
+from sb3_ppo_edu.training.run import write_atomically
 
 REPOSITORY = ""
 """

@@ -37,7 +37,7 @@ from sb3_ppo_edu.bench.speed.rows import (
     Tables,
     read_tables,
 )
-from sb3_ppo_edu.runs import write_atomically
+from sb3_ppo_edu.training.run import write_atomically
 
 REPORT_FILE = "speed.md"
 END_TO_END_PICTURE, SPLIT_PICTURE, SCALING_PICTURE = "end_to_end.png", "split.png", "scaling.png"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import sb3_ppo_edu
 from sb3_ppo_edu.bench.rows import machine, read_rows
 from sb3_ppo_edu.bench.speed.cases import CASES, FULL_GRID, QUICK_GRID
-from sb3_ppo_edu.runs import versions
+from sb3_ppo_edu.training.run import versions
 
 MEASURED_ROOMS = (
     "algorithms",

@@ -1,0 +1,1 @@
+"""Runs: their settings, training, evaluation, and going on with them."""
