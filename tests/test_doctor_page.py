@@ -14,12 +14,12 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 
-from sb3_ppo_edu.bench.doctor_page import bands_of, draw_metrics, make_page, write_comparison, write_page
-from sb3_ppo_edu.bench.page import to_html
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.doctor.diagnose import command, compare, diagnose
 from sb3_ppo_edu.doctor.findings import Band
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
+from sb3_ppo_edu.lab.doctor_page import bands_of, draw_metrics, make_page, write_comparison, write_page
+from sb3_ppo_edu.lab.page import to_html
 from tests.doctor_records import ROWS, make_record
 
 TIME = np.linspace(0.0, 1.0, ROWS)

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.bench import replay
-from sb3_ppo_edu.bench.plots import (
+from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env
+from sb3_ppo_edu.lab import replay
+from sb3_ppo_edu.lab.plots import (
     Band,
     LearningCurve,
     draw_bands,
@@ -26,7 +27,6 @@ from sb3_ppo_edu.bench.plots import (
     save_figure,
     short,
 )
-from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env
 from sb3_ppo_edu.training.run import RandomPolicy
 
 NOTHING = np.zeros(0)

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sb3_ppo_edu.bench import page as pages
-from sb3_ppo_edu.bench import report
-from sb3_ppo_edu.bench.experiments import SUITES
-from sb3_ppo_edu.bench.learning import Task
-from sb3_ppo_edu.bench.rows import read_rows, write_rows
-from sb3_ppo_edu.bench.runs import CurveRow, Run, RunRow, check
-from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.bench.summary import band, compare, score_table, summarise
-from sb3_ppo_edu.bench.words import number
 from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.lab import page as pages
+from sb3_ppo_edu.lab import report
+from sb3_ppo_edu.lab.experiments import SUITES
+from sb3_ppo_edu.lab.formatting import number
+from sb3_ppo_edu.lab.learning import Task
+from sb3_ppo_edu.lab.rows import read_rows, write_rows
+from sb3_ppo_edu.lab.runs import CurveRow, Run, RunRow, check
+from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE
+from sb3_ppo_edu.lab.summary import band, compare, score_table, summarise
 
 TASK = Task("CartPole-v1", 100, 450.0, 50.0)
 PUBLISHED = Path(__file__).parent.parent / "benchmarks"

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sb3_ppo_edu.bench.rows import append_rows, read_rows
-from sb3_ppo_edu.bench.scale import measure as measuring
-from sb3_ppo_edu.bench.scale.measure import (
+from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.lab.rows import append_rows, read_rows
+from sb3_ppo_edu.lab.scale import measure as measuring
+from sb3_ppo_edu.lab.scale.measure import (
     BATCH,
     ENVS,
     EPOCHS,
@@ -26,7 +27,7 @@ from sb3_ppo_edu.bench.scale.measure import (
     plan,
     train_here,
 )
-from sb3_ppo_edu.bench.scale.report import (
+from sb3_ppo_edu.lab.scale.report import (
     BANDWIDTH,
     LATENCY,
     interpolated,
@@ -38,7 +39,6 @@ from sb3_ppo_edu.bench.scale.report import (
     project,
     write_report,
 )
-from sb3_ppo_edu.cli import main
 
 
 def row(kind: str, env: str = "", backend: str = "", number: int = 1, value: float = 1.0, **rest: Any) -> ScaleRow:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.bench import page as pages
-from sb3_ppo_edu.bench import report
-from sb3_ppo_edu.bench.experiments import SUITES
-from sb3_ppo_edu.bench.importance import (
+from sb3_ppo_edu.lab import page as pages
+from sb3_ppo_edu.lab import report
+from sb3_ppo_edu.lab.experiments import SUITES
+from sb3_ppo_edu.lab.importance import (
     effects_of,
     forest_shares,
     lecture_order_holds,
@@ -21,8 +21,8 @@ from sb3_ppo_edu.bench.importance import (
     reaches,
     scores_of,
 )
-from sb3_ppo_edu.bench.runs import CurveRow, RunRow
-from sb3_ppo_edu.bench.sensitivity import (
+from sb3_ppo_edu.lab.runs import CurveRow, RunRow
+from sb3_ppo_edu.lab.sensitivity import (
     FACTORS,
     JOINT,
     LECTURE_ORDER,
@@ -33,7 +33,7 @@ from sb3_ppo_edu.bench.sensitivity import (
     settings_of,
     variant_of,
 )
-from sb3_ppo_edu.bench.sensitivity_report import verdict
+from sb3_ppo_edu.lab.sensitivity_report import verdict
 
 TASK = QUICK_TASKS[0]
 BY_NAME = {factor.name: factor for factor in FACTORS}

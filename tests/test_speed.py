@@ -22,13 +22,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms import ppo
-from sb3_ppo_edu.bench.rows import append_rows, machine
-from sb3_ppo_edu.bench.speed import child, floor, grid, numbers, plots, report, rows, runs, suite
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, QUICK_CASES, Case, Grid, quick_version, rotated
-from sb3_ppo_edu.bench.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, read_tables
-from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, plan_jobs, run_jobs
-from sb3_ppo_edu.bench.statistics.aggregates import median_interval
 from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.lab.rows import append_rows, machine
+from sb3_ppo_edu.lab.speed import child, floor, grid, plots, report, rows, runs, suite
+from sb3_ppo_edu.lab.speed import summary as numbers
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, QUICK_CASES, Case, Grid, quick_version, rotated
+from sb3_ppo_edu.lab.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, read_tables
+from sb3_ppo_edu.lab.speed.suite import Job, MeasurementError, make_plan, open_folder, plan_jobs, run_jobs
+from sb3_ppo_edu.lab.statistics.aggregates import median_interval
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "benchmarks" / "speed"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats  # type: ignore[import-untyped]
 
-from sb3_ppo_edu.bench.statistics import aggregates, comparisons, curves
+from sb3_ppo_edu.lab.statistics import aggregates, comparisons, curves
 
 FINITE = st.floats(-1e3, 1e3, allow_subnormal=False)
 

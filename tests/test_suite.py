@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_ppo_edu.bench.algorithms import ALGORITHMS, load_settings
-from sb3_ppo_edu.bench.extras import need
-from sb3_ppo_edu.bench.rows import read_rows
-from sb3_ppo_edu.bench.runs import CurveRow, Result, Run, RunRow, execute, with_overrides
-from sb3_ppo_edu.bench.suite import (
+from sb3_ppo_edu.cli.bench import run_with_bar
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS, load_settings
+from sb3_ppo_edu.lab.extras import need
+from sb3_ppo_edu.lab.rows import read_rows
+from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, execute, with_overrides
+from sb3_ppo_edu.lab.suite import (
     CURVES_FILE,
     FAILURES_FILE,
     RUNS_FILE,
@@ -33,7 +34,6 @@ from sb3_ppo_edu.bench.suite import (
     on_ray,
     run_suite,
 )
-from sb3_ppo_edu.cli.bench import run_with_bar
 
 TINY = json.dumps({"n_steps": 16, "batch_size": 16, "n_epochs": 1, "n_envs": 2})
 """Settings under which a run takes a fraction of a second."""
@@ -247,7 +247,7 @@ import sys
 from pathlib import Path
 from typing import Any
 from tests.test_suite import four_runs
-from sb3_ppo_edu.bench.suite import in_processes, run_suite
+from sb3_ppo_edu.lab.suite import in_processes, run_suite
 if __name__ == "__main__":
     run_suite(Path(sys.argv[1]), four_runs(), in_processes(2))
 """

@@ -21,10 +21,10 @@ from IPython.core.formatters import DisplayFormatter
 from scipy import signal, special, stats  # type: ignore[import-untyped]
 from stable_baselines3.common.utils import explained_variance
 
-from sb3_ppo_edu.bench.statistics import aggregates, comparisons
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate, monte_carlo_returns
 from sb3_ppo_edu.functional.distributions import TanhGaussianDistribution
+from sb3_ppo_edu.lab.statistics import aggregates, comparisons
 from sb3_ppo_edu.teaching import check
 from sb3_ppo_edu.teaching.exercises import EXERCISES
 from sb3_ppo_edu.teaching.judging import judge

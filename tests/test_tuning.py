@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.bench import page as pages
-from sb3_ppo_edu.bench.runs import Run, RunRow, check
-from sb3_ppo_edu.bench.tuning import DEFAULTS, FRESH, STAGES, Candidate, Stage, Tuning, choose, summarise_candidates
-from sb3_ppo_edu.bench.tuning_report import recommend, save_block
 from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.lab import page as pages
+from sb3_ppo_edu.lab.runs import Run, RunRow, check
+from sb3_ppo_edu.lab.tuning import DEFAULTS, FRESH, STAGES, Candidate, Stage, Tuning, choose, summarise_candidates
+from sb3_ppo_edu.lab.tuning_report import recommend, save_block
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 
 STEPS = 8_192

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from sb3_ppo_edu.bench.statistics.aggregates import Interval
-from sb3_ppo_edu.bench.words import in_words, interval, number
+from sb3_ppo_edu.lab.formatting import in_words, interval, number
+from sb3_ppo_edu.lab.statistics.aggregates import Interval
 
 
 def test_numbers_have_thousands_and_a_true_minus() -> None:

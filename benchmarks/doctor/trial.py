@@ -36,11 +36,11 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.bench.statistics.aggregates import wilson
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
 from sb3_ppo_edu.doctor.record import Record, read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, RETURN
+from sb3_ppo_edu.lab.statistics.aggregates import wilson
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 from sb3_ppo_edu.version import __version__
 

@@ -23,11 +23,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from sb3_ppo_edu.bench.rows import append_rows, read_rows
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES
-from sb3_ppo_edu.bench.speed.rows import conditions
-from sb3_ppo_edu.bench.speed.runs import make_env, make_model
-from sb3_ppo_edu.bench.statistics.comparisons import equivalence
+from sb3_ppo_edu.lab.rows import append_rows, read_rows
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES
+from sb3_ppo_edu.lab.speed.rows import conditions
+from sb3_ppo_edu.lab.speed.runs import make_env, make_model
+from sb3_ppo_edu.lab.statistics.comparisons import equivalence
 
 ROWS = Path(__file__).with_suffix(".csv")
 SEEDS = range(10)

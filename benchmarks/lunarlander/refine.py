@@ -22,9 +22,9 @@ import numpy as np
 import torch as th
 import yaml
 
-from sb3_ppo_edu.bench.algorithms import FILES
-from sb3_ppo_edu.bench.learning import LANDER
-from sb3_ppo_edu.bench.runs import Run, execute
+from sb3_ppo_edu.lab.algorithms import FILES
+from sb3_ppo_edu.lab.learning import LANDER
+from sb3_ppo_edu.lab.runs import Run, execute
 from sb3_ppo_edu.training.hyperparameters import bundled_file, load_hyperparameters
 
 FIRST_SEED, SEEDS = 2000, 64

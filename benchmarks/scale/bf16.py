@@ -22,8 +22,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.bench.rows import machine
 from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env
+from sb3_ppo_edu.lab.rows import machine
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 from sb3_ppo_edu.training.run import settings_from_hyperparameters, versions
 

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.bench.speed.rows import conditions
+from sb3_ppo_edu.lab.speed.rows import conditions
 
 WIDTHS = (64, 256, 512, 1024)
 BATCH_SIZE, N_STEPS, REPEATS = 512, 2048, 5

@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES
-from sb3_ppo_edu.bench.speed.rows import conditions
-from sb3_ppo_edu.bench.speed.runs import make_model
-from sb3_ppo_edu.bench.speed.suite import ONE_THREAD
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES
+from sb3_ppo_edu.lab.speed.rows import conditions
+from sb3_ppo_edu.lab.speed.runs import make_model
+from sb3_ppo_edu.lab.speed.suite import ONE_THREAD
 
 CASE = "cartpole-zoo"
 ROLLOUTS = 20

@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.bench.statistics.aggregates import bootstrap
-from sb3_ppo_edu.bench.statistics.aggregates import interquartile_mean as library_iqm
 from sb3_ppo_edu.course.lesson import Curve, begin, quick, table
 from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.lab.statistics.aggregates import bootstrap
+from sb3_ppo_edu.lab.statistics.aggregates import interquartile_mean as library_iqm
 from sb3_ppo_edu.teaching import check
 
 begin()
@@ -234,7 +234,7 @@ table(["", "the lecture's target", "random, the lecture", "random, measured"], r
 #
 # The first column takes longer. LunarLander for 500,000 steps with the settings that everybody takes, those of RL Baselines3 Zoo; five seeds each of the
 # package's PPO and of Stable-Baselines3's, 100 episodes with the final policy: a quarter of an hour, so here are the scores
-# ([rows](../../benchmarks/lecture/zoo-LunarLander-v3.csv); `execute(Run("eduppo", "LunarLander-v3", 0, 500_000))` from `sb3_ppo_edu.bench.runs` makes the
+# ([rows](../../benchmarks/lecture/zoo-LunarLander-v3.csv); `execute(Run("eduppo", "LunarLander-v3", 0, 500_000))` from `sb3_ppo_edu.lab.runs` makes the
 # first again). The target is 200.
 
 # %%

@@ -578,7 +578,7 @@ def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
     :param console: where to print
     """
     # Imported here, because drawing takes a second to load, and bad input shall not wait for it.
-    from sb3_ppo_edu.bench import plots, replay
+    from sb3_ppo_edu.lab import plots, replay
 
     console.print(f"Evaluating {arguments.eval_episodes} episodes, and as many of random actions.")
     saved = open_run(run.folder)
@@ -670,7 +670,7 @@ def film(saved: SavedRun, arguments: argparse.Namespace, console: Console) -> No
     :param console: where to print
     :raises ValueError: if the file exists, or the environment cannot draw itself
     """
-    from sb3_ppo_edu.bench import replay
+    from sb3_ppo_edu.lab import replay
 
     draw_into_memory()
     if arguments.gif.exists():

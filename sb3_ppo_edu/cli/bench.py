@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from sb3_ppo_edu.bench.algorithms import ALGORITHMS as LEARNERS
-from sb3_ppo_edu.bench.experiments import SUITES
-from sb3_ppo_edu.bench.runs import Run
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.bench.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
-from sb3_ppo_edu.bench.suite import Backend, Done, in_processes, kept_rows, on_ray, run_suite
 from sb3_ppo_edu.cli.common import DONE, FAILED, positive, refusing_bad_input
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS as LEARNERS
+from sb3_ppo_edu.lab.experiments import SUITES
+from sb3_ppo_edu.lab.runs import Run
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.lab.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
+from sb3_ppo_edu.lab.suite import Backend, Done, in_processes, kept_rows, on_ray, run_suite
 
 SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
 """What the progress bar shows; what is being measured stands last, because its length changes."""
@@ -132,8 +132,8 @@ def bench_scale(arguments: argparse.Namespace) -> int:
     :return: exit code
     """
     # Imported here for the same reason as in finish.
-    from sb3_ppo_edu.bench.scale.measure import measure, missing, plan
-    from sb3_ppo_edu.bench.scale.report import write_report
+    from sb3_ppo_edu.lab.scale.measure import measure, missing, plan
+    from sb3_ppo_edu.lab.scale.report import write_report
 
     folder = arguments.folder or (QUICK_SCALE_FOLDER if arguments.quick else SCALE_FOLDER)
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
@@ -362,7 +362,7 @@ def show_report(folder: Path, name: str, console: Console) -> None:
     :param console: where to print
     """
     # Imported here: it draws.
-    from sb3_ppo_edu.bench.report import read_page
+    from sb3_ppo_edu.lab.report import read_page
 
     show_page(read_page(folder, name), folder, name, console)
 
@@ -377,7 +377,7 @@ def show_page(page: Any, folder: Path, name: str, console: Console) -> None:
     :param console: where to print
     """
     # Imported here: it draws.
-    from sb3_ppo_edu.bench.page import save_page
+    from sb3_ppo_edu.lab.page import save_page
 
     written = save_page(page, folder, name)
     section = page.sections[0]
@@ -401,7 +401,7 @@ def bench_speed(arguments: argparse.Namespace) -> int:
     :return: exit code
     """
     # Imported here for the same reason as in finish.
-    from sb3_ppo_edu.bench.speed.report import write_report
+    from sb3_ppo_edu.lab.speed.report import write_report
 
     folder = arguments.folder or (QUICK_SPEED_FOLDER if arguments.quick else SPEED_FOLDER)
     if not arguments.report_only:

@@ -79,7 +79,7 @@ def see_doctor(arguments: argparse.Namespace) -> int:
         console.print(comparison.summary, soft_wrap=True, markup=False)
         if arguments.page:
             # Imported here: drawing takes longer than all the rest.
-            from sb3_ppo_edu.bench.doctor_page import write_comparison
+            from sb3_ppo_edu.lab.doctor_page import write_comparison
 
             with refusing_bad_input():
                 console.print(f"{write_comparison(comparison, arguments.output or Path('runs'))}", soft_wrap=True)
@@ -87,8 +87,8 @@ def see_doctor(arguments: argparse.Namespace) -> int:
     diagnosis = diagnose(records[0])
     print_diagnosis(console, diagnosis)
     if arguments.page:
-        from sb3_ppo_edu.bench.doctor_page import write_page
         from sb3_ppo_edu.doctor.callback import write_report
+        from sb3_ppo_edu.lab.doctor_page import write_page
 
         folder = arguments.output or (given[0] if given[0].is_dir() else given[0].parent)
         with refusing_bad_input():

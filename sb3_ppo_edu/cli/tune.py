@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from sb3_ppo_edu.bench.runs import Run, RunRow
-from sb3_ppo_edu.bench.suite import in_processes, read_tables
-from sb3_ppo_edu.bench.tuning import FRESH, STAGES, Tuning
 from sb3_ppo_edu.cli.bench import run_with_bar, show_page
 from sb3_ppo_edu.cli.common import DONE, FAILED, positive, refusing_bad_input
+from sb3_ppo_edu.lab.runs import Run, RunRow
+from sb3_ppo_edu.lab.suite import in_processes, read_tables
+from sb3_ppo_edu.lab.tuning import FRESH, STAGES, Tuning
 
 TUNE_DESCRIPTION = """\
 Tune EduPPO on an environment as the lecture recommends: start with defaults, change one setting at a time, the learning rate
@@ -74,7 +74,7 @@ def tune(arguments: argparse.Namespace) -> int:
     :return: exit code
     """
     # Imported here: it draws.
-    from sb3_ppo_edu.bench.tuning_report import recommend, save_block
+    from sb3_ppo_edu.lab.tuning_report import recommend, save_block
 
     folder = arguments.folder or Path("runs", "tune-" + re.sub(r"[^\w.-]+", "-", arguments.env))
     stages = [stage for stage in STAGES if stage.name in (arguments.only or (stage.name,))]

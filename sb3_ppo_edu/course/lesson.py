@@ -15,8 +15,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
-from sb3_ppo_edu.bench.plots import BLUE, GREEN, GREY, VERMILLION, rolling_mean
 from sb3_ppo_edu.envs.factory import action_repeat, make_evaluation_env, make_training_env
+from sb3_ppo_edu.lab.plots import BLUE, GREEN, GREY, VERMILLION, rolling_mean
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 from sb3_ppo_edu.training.run import (
     EVALUATION_SEED,

@@ -39,7 +39,7 @@ REPORT_FILE, PAGE_FILE = "doctor.json", "doctor.html"
 
 PageWriter = Callable[[Diagnosis, Path], Any]
 
-DEFAULT_PAGE = "sb3_ppo_edu.bench.doctor_page.write_page"
+DEFAULT_PAGE = "sb3_ppo_edu.lab.doctor_page.write_page"
 """Who draws the page, by name, as settings name callbacks: drawing is the business of a floor above this one."""
 
 EVERY = 20

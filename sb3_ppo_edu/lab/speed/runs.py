@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 import sb3_ppo_edu.algorithms.ppo
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
 from sb3_ppo_edu.algorithms.ppo import EduPPO
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, Algorithm, Case
-from sb3_ppo_edu.bench.speed.floor import prepare_products
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, Algorithm, Case
+from sb3_ppo_edu.lab.speed.floor import prepare_products
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 COMPILING = "/jax/core/compile/"

@@ -12,10 +12,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sb3_ppo_edu.bench.algorithms import RANDOM
-from sb3_ppo_edu.bench.extras import need
-from sb3_ppo_edu.bench.learning import OURS, Task
-from sb3_ppo_edu.bench.runs import Run, with_overrides
+from sb3_ppo_edu.lab.algorithms import RANDOM
+from sb3_ppo_edu.lab.extras import need
+from sb3_ppo_edu.lab.learning import OURS, Task
+from sb3_ppo_edu.lab.runs import Run, with_overrides
 
 
 class Factor(NamedTuple):

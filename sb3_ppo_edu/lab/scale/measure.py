@@ -19,9 +19,9 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
-from sb3_ppo_edu.bench.rows import append_rows, machine, read_rows
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, BACKENDS, PROCESSES, steps_per_second
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_training_env
+from sb3_ppo_edu.lab.rows import append_rows, machine, read_rows
 from sb3_ppo_edu.training.run import versions
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 

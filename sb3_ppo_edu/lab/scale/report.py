@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
-from sb3_ppo_edu.bench.page import Page, Picture, Section, Table, save_page
-from sb3_ppo_edu.bench.plots import BLUE, GREEN, VERMILLION
-from sb3_ppo_edu.bench.rows import read_rows
-from sb3_ppo_edu.bench.scale.measure import (
+from sb3_ppo_edu.envs.backends import BACKENDS
+from sb3_ppo_edu.lab.formatting import NOTHING, number
+from sb3_ppo_edu.lab.page import Page, Picture, Section, Table, save_page
+from sb3_ppo_edu.lab.plots import BLUE, GREEN, VERMILLION
+from sb3_ppo_edu.lab.rows import read_rows
+from sb3_ppo_edu.lab.scale.measure import (
     BATCH,
     ENVS,
     EPISODES,
@@ -30,8 +32,6 @@ from sb3_ppo_edu.bench.scale.measure import (
     UPDATE,
     ScaleRow,
 )
-from sb3_ppo_edu.bench.words import NOTHING, number
-from sb3_ppo_edu.envs.backends import BACKENDS
 
 WORTH = 1.6
 """How much faster two processes shall be than one."""

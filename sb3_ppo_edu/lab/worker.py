@@ -1,4 +1,4 @@
-"""The process that runs one run: ``python -m sb3_ppo_edu.bench.worker``, started by ``suite``.
+"""The process that runs one run: ``python -m sb3_ppo_edu.lab.worker``, started by ``suite``.
 
 It reads the run from its standard input and prints the result as its last line. The input stays open as long as the parent
 lives: when it ends, the parent is gone, and so is this process.
@@ -13,7 +13,7 @@ import threading
 
 import torch as th
 
-from sb3_ppo_edu.bench.runs import Run, execute
+from sb3_ppo_edu.lab.runs import Run, execute
 
 
 def end_with_the_parent() -> None:

@@ -14,7 +14,7 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from sb3_ppo_edu.bench.plots import save_figure
+from sb3_ppo_edu.lab.plots import save_figure
 from sb3_ppo_edu.training.run import write_atomically
 
 

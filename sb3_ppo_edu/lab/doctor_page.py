@@ -13,13 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from sb3_ppo_edu.bench.page import Page, Picture, Section, Table, to_html
-from sb3_ppo_edu.bench.plots import BLUE, GREEN, GREY, VERMILLION
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.doctor.diagnose import Comparison, Diagnosis, command, evidence_keys
 from sb3_ppo_edu.doctor.findings import Band, Finding
 from sb3_ppo_edu.doctor.record import Record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, EXPLAINED_BAND, KL_BAND, RETURN_BAND, SYMPTOMS
+from sb3_ppo_edu.lab.page import Page, Picture, Section, Table, to_html
+from sb3_ppo_edu.lab.plots import BLUE, GREEN, GREY, VERMILLION
 from sb3_ppo_edu.training.run import write_atomically
 from sb3_ppo_edu.version import __version__
 

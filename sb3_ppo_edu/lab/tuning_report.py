@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
-from sb3_ppo_edu.bench.plots import Panel, draw_panels
-from sb3_ppo_edu.bench.rows import machine
-from sb3_ppo_edu.bench.tuning import Decision, Tuning, judge_tuning
-from sb3_ppo_edu.bench.words import interval, number
+from sb3_ppo_edu.lab.formatting import interval, number
+from sb3_ppo_edu.lab.page import Page, Picture, Section, Table
+from sb3_ppo_edu.lab.plots import Panel, draw_panels
+from sb3_ppo_edu.lab.rows import machine
+from sb3_ppo_edu.lab.tuning import Decision, Tuning, judge_tuning
 
 SETTINGS_FILE = "tuned.yml"
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sb3_ppo_edu.bench.algorithms import RANDOM
-from sb3_ppo_edu.bench.importance import Effect, effects_of, lecture_order_holds, levels_of, reaches
-from sb3_ppo_edu.bench.learning import OURS, Task
-from sb3_ppo_edu.bench.page import Picture, Section, Table
-from sb3_ppo_edu.bench.plots import Panel, draw_bands, draw_one_setting, draw_panels
-from sb3_ppo_edu.bench.runs import CurveRow, RunRow
-from sb3_ppo_edu.bench.sensitivity import COLLAPSE, FACTORS, JOINT, LECTURE_ORDER, Factor, variant_of
-from sb3_ppo_edu.bench.summary import band
-from sb3_ppo_edu.bench.words import NOTHING, interval, number
+from sb3_ppo_edu.lab.algorithms import RANDOM
+from sb3_ppo_edu.lab.formatting import NOTHING, interval, number
+from sb3_ppo_edu.lab.importance import Effect, effects_of, lecture_order_holds, levels_of, reaches
+from sb3_ppo_edu.lab.learning import OURS, Task
+from sb3_ppo_edu.lab.page import Picture, Section, Table
+from sb3_ppo_edu.lab.plots import Panel, draw_bands, draw_one_setting, draw_panels
+from sb3_ppo_edu.lab.runs import CurveRow, RunRow
+from sb3_ppo_edu.lab.sensitivity import COLLAPSE, FACTORS, JOINT, LECTURE_ORDER, Factor, variant_of
+from sb3_ppo_edu.lab.summary import band
 
 NO_DIFFERENCE = 0.01
 """Reach below which a setting counts as doing nothing."""

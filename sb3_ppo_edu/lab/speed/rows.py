@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-import sb3_ppo_edu
-from sb3_ppo_edu.bench.rows import machine, read_rows
-from sb3_ppo_edu.bench.speed.cases import CASES, FULL_GRID, QUICK_GRID
+from sb3_ppo_edu.lab.rows import machine, read_rows
+from sb3_ppo_edu.lab.speed.cases import CASES, FULL_GRID, QUICK_GRID
 from sb3_ppo_edu.training.run import versions
 
 MEASURED_ROOMS = (
@@ -125,7 +124,7 @@ def fingerprint() -> str:
 
     :return: twelve hexadecimal digits
     """
-    package = Path(sb3_ppo_edu.__file__).parent
+    package = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256(repr((CASES, FULL_GRID, QUICK_GRID)).encode())
     for room in MEASURED_ROOMS:
         place = package / room

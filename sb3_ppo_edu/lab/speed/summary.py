@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.bench.speed.rows import EndToEndRow, GridRow, SplitRow
-from sb3_ppo_edu.bench.statistics.aggregates import median_interval
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.lab.speed.rows import EndToEndRow, GridRow, SplitRow
+from sb3_ppo_edu.lab.statistics.aggregates import median_interval
 
 PARTS = ("environment", "acting", "advantages", "update", "rest")
 """Parts of a training, in the order in which they happen."""

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_ppo_edu.bench.algorithms import RANDOM
-from sb3_ppo_edu.bench.learning import Task
-from sb3_ppo_edu.bench.plots import Band
-from sb3_ppo_edu.bench.runs import CurveRow, RunRow
-from sb3_ppo_edu.bench.statistics import aggregates, comparisons, curves
-from sb3_ppo_edu.bench.statistics.aggregates import Interval
+from sb3_ppo_edu.lab.algorithms import RANDOM
+from sb3_ppo_edu.lab.learning import Task
+from sb3_ppo_edu.lab.plots import Band
+from sb3_ppo_edu.lab.runs import CurveRow, RunRow
+from sb3_ppo_edu.lab.statistics import aggregates, comparisons, curves
+from sb3_ppo_edu.lab.statistics.aggregates import Interval
 
 
 class Summary(NamedTuple):

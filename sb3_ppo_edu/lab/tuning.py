@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sb3_ppo_edu.bench.algorithms import load_settings
-from sb3_ppo_edu.bench.learning import OURS
-from sb3_ppo_edu.bench.runs import Run, RunRow, with_overrides
-from sb3_ppo_edu.bench.statistics.aggregates import Interval
-from sb3_ppo_edu.bench.statistics.comparisons import paired_difference
+from sb3_ppo_edu.lab.algorithms import load_settings
+from sb3_ppo_edu.lab.learning import OURS
+from sb3_ppo_edu.lab.runs import Run, RunRow, with_overrides
+from sb3_ppo_edu.lab.statistics.aggregates import Interval
+from sb3_ppo_edu.lab.statistics.comparisons import paired_difference
 
 FRESH = 1000
 """Seeds from here on are kept for the comparison at the end."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sb3_ppo_edu.bench.extras import need
-from sb3_ppo_edu.bench.statistics.aggregates import (
+from sb3_ppo_edu.lab.extras import need
+from sb3_ppo_edu.lab.statistics.aggregates import (
     RESAMPLES,
     Interval,
     Scores,

@@ -1,4 +1,4 @@
-"""The process that measures: ``python -m sb3_ppo_edu.bench.speed.child JOB``, started by ``suite``."""
+"""The process that measures: ``python -m sb3_ppo_edu.lab.speed.child JOB``, started by ``suite``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import torch as th
 
-from sb3_ppo_edu.bench.speed import grid, runs
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_GRID, quick_version
-from sb3_ppo_edu.bench.speed.rows import Conditions, conditions
-from sb3_ppo_edu.bench.speed.suite import FILES, Job
+from sb3_ppo_edu.lab.speed import grid, runs
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_GRID, quick_version
+from sb3_ppo_edu.lab.speed.rows import Conditions, conditions
+from sb3_ppo_edu.lab.speed.suite import FILES, Job
 
 
 def measure(job: Job) -> list[Conditions]:

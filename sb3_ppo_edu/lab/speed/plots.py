@@ -9,9 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from sb3_ppo_edu.bench.plots import BLUE, GREEN, GREY, VERMILLION
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.bench.speed.numbers import (
+from sb3_ppo_edu.lab.plots import BLUE, GREEN, GREY, VERMILLION
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.lab.speed.rows import EndToEndRow, GridRow, SplitRow
+from sb3_ppo_edu.lab.speed.summary import (
     FLOOR,
     FLOOR_PARTS,
     PARTS,
@@ -23,7 +24,6 @@ from sb3_ppo_edu.bench.speed.numbers import (
     parts_of,
     speedups,
 )
-from sb3_ppo_edu.bench.speed.rows import EndToEndRow, GridRow, SplitRow
 
 SKY, ORANGE, LIGHT_GREY = "#56B4E9", "#E69F00", "#E5E5E5"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sb3_ppo_edu.bench.algorithms import ALGORITHMS, RANDOM
-from sb3_ppo_edu.bench.runs import Run
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS, RANDOM
+from sb3_ppo_edu.lab.runs import Run
 
 OURS, REFERENCE_ENGINE, THEIRS = "eduppo", "eduppo-autograd", "ppo"
 """What is compared, run by run with the same seed: EduPPO, its engine that has SB3's bits, and SB3's PPO."""

@@ -8,9 +8,20 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from sb3_ppo_edu.bench.plots import save_figure
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.bench.speed.numbers import (
+from sb3_ppo_edu.lab.plots import save_figure
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.lab.speed.plots import draw_end_to_end, draw_scaling, draw_split
+from sb3_ppo_edu.lab.speed.rows import (
+    END_TO_END_FILE,
+    GRID_FILE,
+    SPLIT_FILE,
+    EndToEndRow,
+    GridRow,
+    SplitRow,
+    Tables,
+    read_tables,
+)
+from sb3_ppo_edu.lab.speed.summary import (
     FLOOR,
     FLOOR_PARTS,
     PARTS,
@@ -25,17 +36,6 @@ from sb3_ppo_edu.bench.speed.numbers import (
     parts_of,
     speedups,
     times_floor,
-)
-from sb3_ppo_edu.bench.speed.plots import draw_end_to_end, draw_scaling, draw_split
-from sb3_ppo_edu.bench.speed.rows import (
-    END_TO_END_FILE,
-    GRID_FILE,
-    SPLIT_FILE,
-    EndToEndRow,
-    GridRow,
-    SplitRow,
-    Tables,
-    read_tables,
 )
 from sb3_ppo_edu.training.run import write_atomically
 

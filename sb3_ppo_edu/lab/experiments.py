@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sb3_ppo_edu.bench.learning import (
+from sb3_ppo_edu.lab.learning import (
     LANDER,
     LECTURE,
     PARITY,
@@ -17,8 +17,8 @@ from sb3_ppo_edu.bench.learning import (
     parity_runs,
     peer_runs,
 )
-from sb3_ppo_edu.bench.runs import Run
-from sb3_ppo_edu.bench.sensitivity import QUICK_TASKS, TASKS, sensitivity_runs
+from sb3_ppo_edu.lab.runs import Run
+from sb3_ppo_edu.lab.sensitivity import QUICK_TASKS, TASKS, sensitivity_runs
 
 
 class Suite(NamedTuple):
@@ -50,7 +50,7 @@ SUITES = {
         "sb3-edu bench learn --suite lecture",
         "On LunarLander-v3 the zoo's settings, made for 1,000,000 steps, came first: with the same seeds and 500,000 steps "
         "EduPPO and SB3's PPO reached the target in three of five runs each ([rows](zoo-LunarLander-v3.csv), with "
-        "`sb3_ppo_edu.bench.runs.execute`).",
+        "`sb3_ppo_edu.lab.runs.execute`).",
     ),
     "lander": Suite(
         "LunarLander in fifty thousand steps",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sb3_ppo_edu.bench.plots import MINUS
-from sb3_ppo_edu.bench.statistics.aggregates import Interval
+from sb3_ppo_edu.lab.plots import MINUS
+from sb3_ppo_edu.lab.statistics.aggregates import Interval
 
 NOTHING = "–"
 

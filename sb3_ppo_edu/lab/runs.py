@@ -21,9 +21,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
-from sb3_ppo_edu.bench.algorithms import RANDOM, build, load_settings
-from sb3_ppo_edu.bench.rows import machine
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env, make_training_env
+from sb3_ppo_edu.lab.algorithms import RANDOM, build, load_settings
+from sb3_ppo_edu.lab.rows import machine
 from sb3_ppo_edu.training.run import (
     EVALUATION_SEED,
     EVALUATIONS_FILE,
@@ -41,7 +41,7 @@ class Run:
     """
     What to run. Two equal runs give equal rows, wall clock aside.
 
-    :param algorithm: key of :data:`sb3_ppo_edu.bench.algorithms.ALGORITHMS`
+    :param algorithm: key of :data:`sb3_ppo_edu.lab.algorithms.ALGORITHMS`
     :param env: Gymnasium id
     :param seed: of weights, actions and environments
     :param steps: environment steps

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
 
-from sb3_ppo_edu.bench.rows import append_rows
-from sb3_ppo_edu.bench.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_CASES, QUICK_GRID, REFERENCE, rotated
-from sb3_ppo_edu.bench.speed.rows import (
+from sb3_ppo_edu.lab.rows import append_rows
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_CASES, QUICK_GRID, REFERENCE, rotated
+from sb3_ppo_edu.lab.speed.rows import (
     END_TO_END_FILE,
     GRID_FILE,
     SPLIT_FILE,
@@ -210,7 +210,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job], starting: Callable[[Job], None])
         append_rows(folder / FILES[job.kind][0], run_in_child(job))
 
 
-CHILD = "sb3_ppo_edu.bench.speed.child"
+CHILD = "sb3_ppo_edu.lab.speed.child"
 """The module that measures, in the process that it is started in."""
 
 

@@ -21,9 +21,9 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
-from sb3_ppo_edu.bench.speed.cases import Grid, rotated
-from sb3_ppo_edu.bench.speed.floor import prepare_products
 from sb3_ppo_edu.engines import PolicyInputs
+from sb3_ppo_edu.lab.speed.cases import Grid, rotated
+from sb3_ppo_edu.lab.speed.floor import prepare_products
 
 ENGINES = ("sb3", "autograd", "fused")
 

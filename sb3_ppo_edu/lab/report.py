@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_ppo_edu.bench.algorithms import ALGORITHMS, FILES, RANDOM, load_settings
-from sb3_ppo_edu.bench.experiments import SUITES, Suite
-from sb3_ppo_edu.bench.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
-from sb3_ppo_edu.bench.page import Page, Picture, Section, Table
-from sb3_ppo_edu.bench.plots import Band, draw_bands, draw_profiles
-from sb3_ppo_edu.bench.rows import read_rows
-from sb3_ppo_edu.bench.runs import CurveRow, RunRow
-from sb3_ppo_edu.bench.sensitivity_report import sensitivity_lead, sensitivity_sections
-from sb3_ppo_edu.bench.statistics import aggregates
-from sb3_ppo_edu.bench.statistics.comparisons import Equivalence
-from sb3_ppo_edu.bench.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.bench.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
-from sb3_ppo_edu.bench.words import NOTHING, in_words, interval, number
 from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS, FILES, RANDOM, load_settings
+from sb3_ppo_edu.lab.experiments import SUITES, Suite
+from sb3_ppo_edu.lab.formatting import NOTHING, in_words, interval, number
+from sb3_ppo_edu.lab.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
+from sb3_ppo_edu.lab.page import Page, Picture, Section, Table
+from sb3_ppo_edu.lab.plots import Band, draw_bands, draw_profiles
+from sb3_ppo_edu.lab.rows import read_rows
+from sb3_ppo_edu.lab.runs import CurveRow, RunRow
+from sb3_ppo_edu.lab.sensitivity_report import sensitivity_lead, sensitivity_sections
+from sb3_ppo_edu.lab.statistics import aggregates
+from sb3_ppo_edu.lab.statistics.comparisons import Equivalence
+from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE
+from sb3_ppo_edu.lab.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
 
 TITLES = [algorithm.title for algorithm in ALGORITHMS.values()]
 """All algorithms, in the order of the pictures' palette."""

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_ppo_edu.bench.algorithms import RANDOM
-from sb3_ppo_edu.bench.extras import need
-from sb3_ppo_edu.bench.learning import Task
-from sb3_ppo_edu.bench.runs import RunRow
-from sb3_ppo_edu.bench.sensitivity import FACTORS, JOINT, LECTURE_ORDER, Factor, settings_in, variant_of
-from sb3_ppo_edu.bench.statistics.aggregates import RESAMPLES, Interval, bootstrap, mean, normalize, percentile_interval
+from sb3_ppo_edu.lab.algorithms import RANDOM
+from sb3_ppo_edu.lab.extras import need
+from sb3_ppo_edu.lab.learning import Task
+from sb3_ppo_edu.lab.runs import RunRow
+from sb3_ppo_edu.lab.sensitivity import FACTORS, JOINT, LECTURE_ORDER, Factor, settings_in, variant_of
+from sb3_ppo_edu.lab.statistics.aggregates import RESAMPLES, Interval, bootstrap, mean, normalize, percentile_interval
 
 TREES = 64
 """Trees of a fANOVA's forest."""

@@ -20,16 +20,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sb3_ppo_edu.bench.algorithms import RANDOM
-from sb3_ppo_edu.bench.extras import need
-from sb3_ppo_edu.bench.rows import read_rows, write_rows
-from sb3_ppo_edu.bench.runs import CurveRow, Result, Run, RunRow, check, execute
+from sb3_ppo_edu.lab.algorithms import RANDOM
+from sb3_ppo_edu.lab.extras import need
+from sb3_ppo_edu.lab.rows import read_rows, write_rows
+from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, check, execute
 from sb3_ppo_edu.training.run import write_atomically
 
 RESULT_FILE = "result.json"
 RUNS_FILE, CURVES_FILE, FAILURES_FILE = "runs.csv", "curves.csv", "failures.csv"
 
-WORKER = "sb3_ppo_edu.bench.worker"
+WORKER = "sb3_ppo_edu.lab.worker"
 """The module that runs one run in a process of its own."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
