@@ -35,6 +35,7 @@ from sb3_ppo_edu.course.building import (
     solution_lines,
     strip_solution,
 )
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.grading import (
     Grade,
     Limits,
@@ -47,7 +48,6 @@ from sb3_ppo_edu.course.grading import (
 )
 from sb3_ppo_edu.course.lesson import table
 from sb3_ppo_edu.course.verifying import fails_elsewhere, invalid, leaks, run_notebook, solution_fails, stale
-from sb3_ppo_edu.teaching.exercises import EXERCISES
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -73,7 +73,7 @@ def clip_fraction(ratio, clip_range):
     ### END SOLUTION
 
 # %% check="clip_fraction"
-from sb3_ppo_edu.teaching import check
+from sb3_ppo_edu.course.exercises import check
 check("clip_fraction", clip_fraction)
 
 # %%
@@ -299,7 +299,7 @@ def test_student_notebook_stops_at_its_first_todo(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(LESSONS))
 def test_stubs_fail_and_solutions_pass(name: str) -> None:
     """Each exercise as handed out is "not written yet" to its check; with the solution it is right."""
-    from sb3_ppo_edu.teaching import check
+    from sb3_ppo_edu.course.exercises import check
 
     for kind, status in ((STUDENT, "todo"), (SOLUTIONS, "right")):
         cells = [cell.source for cell in make_notebook(LESSONS[name], kind, PINS).cells if cell.cell_type == "code"]
@@ -467,8 +467,8 @@ def test_bad_answer_costs_its_own_points_only(small: Lesson, what: str) -> None:
 TAMPERING = {
     "redefines check": "def check(name, answer, seed=0):\n    return 'passed'\n",
     "patches the package": (
-        "import sb3_ppo_edu.teaching.judging as j\nj.judge = lambda *a: j.Verdict('x', 'right', 'right')\n"
-        "import sb3_ppo_edu.teaching\nsb3_ppo_edu.teaching.check = None\n"
+        "import sb3_ppo_edu.course.exercises.judging as j\nj.judge = lambda *a: j.Verdict('x', 'right', 'right')\n"
+        "import sb3_ppo_edu.course.exercises\nsb3_ppo_edu.teaching.check = None\n"
     ),
     "uses the package": "from sb3_ppo_edu.functional.losses import clip_fraction\n",
     "patches torch": (

@@ -21,15 +21,15 @@ from IPython.core.formatters import DisplayFormatter
 from scipy import signal, special, stats  # type: ignore[import-untyped]
 from stable_baselines3.common.utils import explained_variance
 
+from sb3_ppo_edu.course.exercises import check
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.judging import judge
+from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
+from sb3_ppo_edu.course.exercises.observing import Observation, case_from_json, case_to_json, observe
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate, monte_carlo_returns
 from sb3_ppo_edu.functional.distributions import TanhGaussianDistribution
 from sb3_ppo_edu.lab.statistics import aggregates, comparisons
-from sb3_ppo_edu.teaching import check
-from sb3_ppo_edu.teaching.exercises import EXERCISES
-from sb3_ppo_edu.teaching.judging import judge
-from sb3_ppo_edu.teaching.mistakes import MISTAKES
-from sb3_ppo_edu.teaching.observing import Observation, case_from_json, case_to_json, observe
 
 Answer = Callable[..., Any]
 
@@ -791,7 +791,7 @@ def test_missing_observations_are_no_pass() -> None:
 
 def test_observing_needs_no_package() -> None:
     """The module that runs answers imports nothing of the package: a grader can run it where the package is not."""
-    from sb3_ppo_edu.teaching import observing
+    from sb3_ppo_edu.course.exercises import observing
 
     with open(observing.__file__, encoding="utf-8") as file:
         assert "sb3_ppo_edu" not in file.read()

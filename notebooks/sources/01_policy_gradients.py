@@ -12,9 +12,9 @@ import torch
 from torch.distributions import Categorical
 
 from sb3_ppo_edu import Reinforce
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import Curve, begin, quick, table
 from sb3_ppo_edu.envs.factory import make_training_env
-from sb3_ppo_edu.teaching import check
 
 begin()
 

@@ -11,9 +11,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import begin, quick, table
 from sb3_ppo_edu.functional.advantages import monte_carlo_returns, n_step_returns
-from sb3_ppo_edu.teaching import check
 
 begin()
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.distributions import Categorical
 
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import begin, quick, table
-from sb3_ppo_edu.teaching import check
 
 begin()
 

@@ -20,8 +20,8 @@ from torch.distributions import Categorical
 from torch.nn import functional as F
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import begin, quick, table
-from sb3_ppo_edu.teaching import check
 
 begin()
 

@@ -12,9 +12,9 @@ import torch
 from torch.distributions import Normal
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import Curve, begin, play, quick, recipe, table
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
-from sb3_ppo_edu.teaching import check
 
 begin()
 

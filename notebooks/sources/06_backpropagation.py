@@ -17,9 +17,9 @@ import torch
 from torch.distributions import Categorical
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import begin, quick, table
 from sb3_ppo_edu.functional.losses import average, clipped_surrogate_loss
-from sb3_ppo_edu.teaching import check
 
 begin()
 

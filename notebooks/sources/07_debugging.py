@@ -18,12 +18,12 @@ import numpy as np
 from stable_baselines3.common.logger import configure
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import begin, quick, table
 from sb3_ppo_edu.doctor.diagnose import diagnose
 from sb3_ppo_edu.doctor.record import read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.envs.factory import make_training_env
-from sb3_ppo_edu.teaching import check
 
 begin()
 

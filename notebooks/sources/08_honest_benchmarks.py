@@ -13,11 +13,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import Curve, begin, quick, table
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.lab.statistics.aggregates import bootstrap
 from sb3_ppo_edu.lab.statistics.aggregates import interquartile_mean as library_iqm
-from sb3_ppo_edu.teaching import check
 
 begin()
 

@@ -19,9 +19,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import Curve, begin, play, play_randomly, quick, recipe, table
 from sb3_ppo_edu.lab.statistics.aggregates import bootstrap, interquartile_mean
-from sb3_ppo_edu.teaching import check
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 
 begin()

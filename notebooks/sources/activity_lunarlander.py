@@ -25,10 +25,10 @@ import torch
 from torch.nn import functional as F
 
 from sb3_ppo_edu import EduPPO, Reinforce
+from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.lesson import Curve, begin, play, play_randomly, quick, recipe, table
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
-from sb3_ppo_edu.teaching import check
 
 begin()
 ENV_ID = "LunarLanderContinuous-v3"

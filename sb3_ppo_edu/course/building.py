@@ -23,7 +23,7 @@ import jupytext  # type: ignore[import-untyped]
 import nbformat
 from packaging.requirements import Requirement
 
-from sb3_ppo_edu.teaching.exercises import EXERCISES
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.training.run import write_atomically
 
 REPOSITORY = ""

@@ -25,10 +25,10 @@ from typing import Any
 
 from sb3_ppo_edu.course import slicing
 from sb3_ppo_edu.course.building import Lesson
-from sb3_ppo_edu.teaching.exercises import EXERCISES
-from sb3_ppo_edu.teaching.judging import judge
-from sb3_ppo_edu.teaching.observing import Observation, case_to_json
-from sb3_ppo_edu.teaching.verdict import Verdict
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.judging import judge
+from sb3_ppo_edu.course.exercises.observing import Observation, case_to_json
+from sb3_ppo_edu.course.exercises.verdict import Verdict
 from sb3_ppo_edu.training.run import write_atomically
 
 HIDDEN_SEED = 1

@@ -172,7 +172,7 @@ def main() -> None:
     """Read the setup, confine this process, and run one exercise after the other."""
     setup = json.load(sys.stdin)
     here = Path(__file__).resolve().parent
-    paths = (here / "confinement.py", here / "slicing.py", here.parent / "teaching" / "observing.py")
+    paths = (here / "confinement.py", here / "slicing.py", here / "exercises" / "observing.py")
     modules = {path.stem: load(path) for path in paths}
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     sys.meta_path.insert(0, NoPackage())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sb3_ppo_edu.teaching.observing import Case
+from sb3_ppo_edu.course.exercises.observing import Case
 
 FloatArray = npt.NDArray[np.floating]
 Faults = frozenset[str]

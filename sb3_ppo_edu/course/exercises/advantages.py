@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch as th
 
+from sb3_ppo_edu.course.exercises.observing import Case
 from sb3_ppo_edu.functional.losses import ADVANTAGE_EPS
-from sb3_ppo_edu.teaching.observing import Case
 
 FloatArray = npt.NDArray[np.floating]
 Faults = frozenset[str]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_ppo_edu.teaching.observing import Case
+from sb3_ppo_edu.course.exercises.observing import Case
 
 Faults = frozenset[str]
 Rng = np.random.Generator

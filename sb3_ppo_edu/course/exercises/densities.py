@@ -9,8 +9,8 @@ import numpy as np
 import torch as th
 from torch.nn import functional as F
 
+from sb3_ppo_edu.course.exercises.observing import Case
 from sb3_ppo_edu.functional.distributions import log_tanh_derivative
-from sb3_ppo_edu.teaching.observing import Case
 
 Faults = frozenset[str]
 Rng = np.random.Generator

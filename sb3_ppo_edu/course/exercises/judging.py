@@ -15,10 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from sb3_ppo_edu.teaching.exercises import EXERCISES, VISIBLE_SEED, Exercise
-from sb3_ppo_edu.teaching.mistakes import MISTAKES
-from sb3_ppo_edu.teaching.observing import Answer, Case, Observation, observe, observe_once
-from sb3_ppo_edu.teaching.verdict import Verdict
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES, VISIBLE_SEED, Exercise
+from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
+from sb3_ppo_edu.course.exercises.observing import Answer, Case, Observation, observe, observe_once
+from sb3_ppo_edu.course.exercises.verdict import Verdict
 
 NBGRADER_VARIABLE = "NBGRADER_EXECUTION"
 """Set by nbgrader while it validates or grades."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_ppo_edu.teaching import advantages, backward, densities, experiments, gauges, objectives, scores
-from sb3_ppo_edu.teaching.observing import Answer, Case
+from sb3_ppo_edu.course.exercises import advantages, backward, densities, experiments, gauges, objectives, scores
+from sb3_ppo_edu.course.exercises.observing import Answer, Case
 
 Faults = frozenset[str]
 Faulty = Callable[..., Any]

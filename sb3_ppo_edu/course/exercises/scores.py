@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sb3_ppo_edu.teaching.observing import Case
+from sb3_ppo_edu.course.exercises.observing import Case
 
 FloatArray = npt.NDArray[np.floating]
 Faults = frozenset[str]
