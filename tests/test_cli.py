@@ -37,7 +37,7 @@ from sb3_ppo_edu.cli import (
     typed,
     yaml_value,
 )
-from sb3_ppo_edu.cli.common import positive
+from sb3_ppo_edu.cli.refusals import positive
 from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
 
 TINY = [

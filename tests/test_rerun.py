@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.cli.again import without
+from sb3_ppo_edu.cli.resume import without
 from sb3_ppo_edu.training.resume import compare_runs
 
 SMALL = ["--env", "CartPole-v1", "--steps", "1500", "--eval-episodes", "3", "--no-replay", "--n-steps", "32"]

@@ -29,12 +29,12 @@ from tqdm import tqdm
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
-from sb3_ppo_edu.cli.again import add_again
 from sb3_ppo_edu.cli.bench import add_bench
-from sb3_ppo_edu.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
 from sb3_ppo_edu.cli.course import add_course
 from sb3_ppo_edu.cli.doctor import add_doctor
-from sb3_ppo_edu.cli.together import begin, together
+from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError, positive, refusing_bad_input
+from sb3_ppo_edu.cli.resume import add_again
+from sb3_ppo_edu.cli.torchrun import begin, together
 from sb3_ppo_edu.cli.tune import add_tune
 from sb3_ppo_edu.distributed.data_parallel import Group, LostProcessError
 from sb3_ppo_edu.doctor.callback import PAGE_FILE

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from sb3_ppo_edu.cli.common import DONE, FAILED, positive, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, positive, refusing_bad_input
 from sb3_ppo_edu.lab.algorithms import ALGORITHMS as LEARNERS
 from sb3_ppo_edu.lab.experiments import SUITES
 from sb3_ppo_edu.lab.runs import Run

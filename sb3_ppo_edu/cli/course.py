@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, positive, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, positive, refusing_bad_input
 
 DESCRIPTION = """\
 The lessons in notebooks/: one text source each, from which the student's notebook and the one with solutions are built.

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sb3_ppo_edu.cli.common import DONE, RefusedError, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, RefusedError, refusing_bad_input
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, command, compare, diagnose, symptoms_as_markdown
 from sb3_ppo_edu.doctor.record import read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS

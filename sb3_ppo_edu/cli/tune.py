@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from sb3_ppo_edu.cli.bench import run_with_bar, show_page
-from sb3_ppo_edu.cli.common import DONE, FAILED, positive, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, positive, refusing_bad_input
 from sb3_ppo_edu.lab.runs import Run, RunRow
 from sb3_ppo_edu.lab.suite import in_processes, read_tables
 from sb3_ppo_edu.lab.tuning import FRESH, STAGES, Tuning

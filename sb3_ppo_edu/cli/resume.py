@@ -12,8 +12,8 @@ import torch as th
 from rich.console import Console
 from rich.table import Table
 
-from sb3_ppo_edu.cli.common import DONE, FAILED, RefusedError, refusing_bad_input
-from sb3_ppo_edu.cli.together import resume_together, together
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, refusing_bad_input
+from sb3_ppo_edu.cli.torchrun import resume_together, together
 from sb3_ppo_edu.distributed.data_parallel import Group
 from sb3_ppo_edu.training.resume import Likeness, compare_runs, resume_run
 from sb3_ppo_edu.training.run import SETTINGS_FILE, Run, read_settings
