@@ -28,7 +28,7 @@ from sb3_ppo_edu.distributed.data_parallel import Moments, added, cpus, keep_apa
 from sb3_ppo_edu.engines import EngineWrapper
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.training.run import EVALUATIONS_PER_RUN, RunSettings, share_of
-from tests.together import ENVS, SEED, STEPS, UPDATES, build, parameters
+from tests.torchrun_process import ENVS, SEED, STEPS, UPDATES, build, parameters
 
 PROJECT = Path(__file__).parents[1]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
@@ -59,7 +59,7 @@ def processes(words: list[str], size: int = 2, started: int | None = None) -> li
 
 def run(name: str, folder: Path, what: str = "found", **given: Any) -> list[dict[str, Any]]:
     """Let two processes do something, and give what came of it in each, or what it was like as a "process"."""
-    started = processes(["-m", "tests.together", name, json.dumps(given), str(folder)])
+    started = processes(["-m", "tests.torchrun_process", name, json.dumps(given), str(folder)])
     outputs = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
     return [json.loads((folder / f"{rank}.json").read_text())[what] for rank in range(2)]
@@ -180,7 +180,7 @@ def test_a_wish_to_stop_is_everyones(tmp_path: Path) -> None:
 def test_a_process_that_never_arrives_is_named(tmp_path: Path) -> None:
     """With one of two processes started, it gives up in the stated time and says which is missing."""
     begin = time.monotonic()
-    (process,) = processes(["-m", "tests.together", "alike", '{"waits": {"arrival": 2}}', str(tmp_path)], started=1)
+    (process,) = processes(["-m", "tests.torchrun_process", "alike", '{"waits": {"arrival": 2}}', str(tmp_path)], started=1)
     output = process.communicate(timeout=60)[0]
     assert process.returncode != 0 and time.monotonic() - begin < 30
     assert re.search(
@@ -190,7 +190,7 @@ def test_a_process_that_never_arrives_is_named(tmp_path: Path) -> None:
 
 def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
     """The others wait as long as was said, then end and name the one that is behind."""
-    started = processes(["-m", "tests.together", "hangs", '{"waits": {"meeting": 3}}', str(tmp_path)])
+    started = processes(["-m", "tests.torchrun_process", "hangs", '{"waits": {"meeting": 3}}', str(tmp_path)])
     output = started[0].communicate(timeout=60)[0]
     started[1].kill()
     started[1].communicate()

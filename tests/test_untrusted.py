@@ -287,7 +287,7 @@ class OwnPolicy(ActorCriticPolicy):
 def test_user_class_is_refused_by_name(tmp_path: Path) -> None:
     """A class outside the list is refused under its own name."""
     EduPPO(OwnPolicy, make_walk(), policy_kwargs=NETWORK, **SMALL).save(tmp_path / "model")
-    with pytest.raises(UntrustedFileError, match=r"'policy_class'.*tests\.test_trust\.OwnPolicy"):
+    with pytest.raises(UntrustedFileError, match=r"'policy_class'.*tests\.test_untrusted\.OwnPolicy"):
         EduPPO.load(tmp_path / "model", device="cpu", trusted=False)
 
 
