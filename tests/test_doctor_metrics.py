@@ -17,7 +17,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.algorithms.diagnostics import UpdateRecord, doctor_numbers, share_at_bounds
+from sb3_ppo_edu.algorithms.diagnostics import doctor_numbers, share_at_bounds
+from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines import MinibatchStatistics
 from tests.rollouts import N_STEPS, collect, make_model, record
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms.session import Session, next_session
@@ -20,12 +21,12 @@ class Noting(Session):
         super().__init__()
         self.events = events
 
-    def steps_to_do(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
+    def steps_to_do(self, model: OnPolicyAlgorithm, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
         """Note it."""
         self.events.append("steps_to_do")
         return super().steps_to_do(model, total_timesteps, reset_num_timesteps)
 
-    def begin(self, model: EduPPO, callback: BaseCallback) -> None:
+    def begin(self, model: OnPolicyAlgorithm, callback: BaseCallback) -> None:
         """Note it."""
         self.events.append("begin")
 
@@ -93,7 +94,7 @@ def test_a_session_may_change_what_is_done() -> None:
     class Shorter(Session):
         """Half as long."""
 
-        def steps_to_do(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
+        def steps_to_do(self, model: OnPolicyAlgorithm, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
             """Halve it."""
             return total_timesteps // 2, reset_num_timesteps
 
@@ -260,7 +261,7 @@ def test_an_interrupted_rollout_goes_on() -> None:
     class GoesOn(Session):
         """As after a restart."""
 
-        def begin(self, model: EduPPO, callback: BaseCallback) -> None:
+        def begin(self, model: OnPolicyAlgorithm, callback: BaseCallback) -> None:
             """Ten steps are done."""
             self.in_rollout, self.rollout_steps = True, 10
 

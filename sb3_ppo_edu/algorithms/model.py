@@ -34,11 +34,11 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.diagnostics import UpdateRecord
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.algorithms.session import Session
+from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines import (
     Engine,
     EngineFactory,
@@ -75,8 +75,8 @@ OF_SB3 = (
 """Arguments that SB3's own class takes and keeps."""
 
 LIKELY_CAUSES = (
-    "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in sb3_ppo_edu.vec_env.guard.FiniteGuard, "
-    "normalise with VecNormalize), a learning rate that is too high, or a log_std that ran away (log_std_bounds)."
+    "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in "
+    "sb3_ppo_edu.vec_env.guard.FiniteGuard, normalise with VecNormalize), a learning rate that is too high, or a log_std that ran away (log_std_bounds)."
 )
 
 

@@ -15,9 +15,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import KL_STOP_FACTOR, ActionDistribution, AdvantageNormalization, KlCheck, PPOArguments
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step, tell_training_failed
-from sb3_ppo_edu.algorithms.diagnostics import UpdateRecord, log_update
+from sb3_ppo_edu.algorithms.diagnostics import log_update
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.session import Session, next_session
+from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines import Engine, EngineFactory, EngineName, PolicyInputs, UpdateSettings
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
@@ -40,9 +41,9 @@ class EduPPO(PPOModel):
 
     .. math:: L = L^{policy} + c_v L^{value} + c_e L^{entropy}
 
-    The losses stand in :mod:`sb3_ppo_edu.functional.losses`, what they add up to in :mod:`sb3_ppo_edu.functional.objectives`, the advantages in
-    :mod:`sb3_ppo_edu.functional.advantages`. With only the arguments that ``stable_baselines3.PPO`` also has and ``engine="autograd"``,
-    training ends with the same bits as SB3's.
+    The losses stand in :mod:`~sb3_ppo_edu.functional.losses`, what they add up to in
+    :mod:`~sb3_ppo_edu.functional.objectives`, the advantages in :mod:`~sb3_ppo_edu.functional.advantages`. With only the
+    arguments that ``stable_baselines3.PPO`` also has and ``engine="autograd"``, training ends with the same bits as SB3's.
 
     Papers: PPO https://arxiv.org/abs/1707.06347, GAE https://arxiv.org/abs/1506.02438
 
@@ -81,8 +82,8 @@ class EduPPO(PPOModel):
     :param engine_kwargs: options of the autograd engine. ``compile=True`` has ``torch.compile`` compile the policy for its
         updates, which takes seconds and a C++ compiler; ``bf16=True`` computes the networks in bfloat16, see
         ``benchmarks/scale/bf16.md``. Neither has SB3's bits
-    :param objective: what is minimised: an :class:`~sb3_ppo_edu.functional.objectives.Objective`, its class, or the class's dotted path;
-        None for PPO's own
+    :param objective: what is minimised: an :class:`~sb3_ppo_edu.functional.objectives.Objective`, its class, or the class's
+        dotted path; None for PPO's own
     :param vf_clip_mode: value clipping as SB3 does it ("sb3") or with the pessimistic maximum of the lecture ("max"), see
         :func:`sb3_ppo_edu.functional.losses.value_loss`
     :param dual_clip: lower bound c·Â of the objective for negative advantages, c > 1 (https://arxiv.org/abs/1912.09729,
@@ -223,7 +224,6 @@ class EduPPO(PPOModel):
         :param n_rollout_steps: steps per environment
         :return: False if the callback ended training
         """
-        assert self._last_obs is not None, "No previous observation was provided"
         self.policy.set_training_mode(False)
         session = self.session
         n_steps = session.begin_rollout(self, env, callback, rollout_buffer)
@@ -234,7 +234,7 @@ class EduPPO(PPOModel):
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
 
-            inputs = PolicyInputs(obs_tensor := self._as_tensor(self._last_obs))
+            inputs = PolicyInputs(obs_tensor := self._last_obs_as_tensor())
             actions, values, log_probs = self.act(engine, inputs)
             clipped_actions = self.within_bounds(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
@@ -255,13 +255,9 @@ class EduPPO(PPOModel):
             self._last_obs, self._last_episode_starts = cast(Any, new_obs), dones
             session.after_step()
 
-        session.rollout_steps = 0
-        values, dones = (
-            engine.value(PolicyInputs(self._as_tensor(self._last_obs))),
-            cast(np.ndarray, self._last_episode_starts),
-        )
+        session.end_rollout()
+        values, dones = engine.value(PolicyInputs(self._last_obs_as_tensor())), cast(Any, self._last_episode_starts)
         compute_returns_and_advantage(rollout_buffer, values, dones)
-
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -302,11 +298,12 @@ class EduPPO(PPOModel):
 
     # -- its steps -------------------------------------------------------------------------------------------------------
 
-    def _as_tensor(self, observations: Any) -> PyTorchObs:
-        """Turn observations into tensors on the model's device; on the CPU they share the observations' memory."""
-        if self.device.type == "cpu" and isinstance(observations, np.ndarray):
-            return th.from_numpy(observations)
-        tensors: PyTorchObs = obs_as_tensor(observations, self.device)
+    def _last_obs_as_tensor(self) -> PyTorchObs:
+        """The latest observations on the model's device; on the CPU they share the environments' memory."""
+        assert self._last_obs is not None, "No previous observation was provided"
+        if self.device.type == "cpu" and isinstance(self._last_obs, np.ndarray):
+            return th.from_numpy(self._last_obs)
+        tensors: PyTorchObs = obs_as_tensor(self._last_obs, self.device)
         return tensors
 
     def _bootstrap_time_limits(
@@ -339,7 +336,7 @@ class EduPPO(PPOModel):
             rows = slice(start, start + size)
             inputs = PolicyInputs(rows_as_tensors(buffer.observations, rows, self.device))
             values[rows] = engine.value(inputs).cpu().numpy()[:, 0]
-        last_values = engine.value(PolicyInputs(self._as_tensor(self._last_obs)))
+        last_values = engine.value(PolicyInputs(self._last_obs_as_tensor()))
         recompute_returns_and_advantage(buffer, values, last_values, cast(np.ndarray, self._last_episode_starts))
         self.policy.set_training_mode(True)
         return self.update_settings()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.callbacks import callbacks_of
 from sb3_ppo_edu.engines import Engine
-
-if TYPE_CHECKING:
-    from sb3_ppo_edu.algorithms.ppo import EduPPO
 
 
 class Session:
@@ -37,7 +35,7 @@ class Session:
         self.n_processes = 1
         self.around_engine: Callable[[Engine[Any]], Engine[Any]] | None = None
 
-    def steps_to_do(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
+    def steps_to_do(self, model: OnPolicyAlgorithm, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
         """
         Say how much is to be learned.
 
@@ -48,10 +46,12 @@ class Session:
         """
         return total_timesteps, reset_num_timesteps
 
-    def begin(self, model: EduPPO, callback: BaseCallback) -> None:
+    def begin(self, model: OnPolicyAlgorithm, callback: BaseCallback) -> None:
         """Called when ``learn`` is set up and callbacks know that training starts."""
 
-    def begin_rollout(self, model: EduPPO, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer) -> int:
+    def begin_rollout(
+        self, model: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer
+    ) -> int:
         """
         Begin a rollout, or go on with one that was interrupted.
 
@@ -86,6 +86,10 @@ class Session:
     def after_step(self) -> None:
         """Called when a step is stored."""
         self.rollout_steps += 1
+
+    def end_rollout(self) -> None:
+        """Called when all steps of a rollout are stored."""
+        self.rollout_steps = 0
 
     def end(self) -> None:
         """Called when training has ended, however it did."""

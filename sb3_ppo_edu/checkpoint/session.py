@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_ppo_edu.algorithms.session import Session
 
@@ -39,16 +40,16 @@ class CheckpointSession(Session):
         self.safe_point, self.resumption = safe_point, resumption
         self._failure: Exception | None = None
 
-    def steps_to_do(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
+    def steps_to_do(self, model: OnPolicyAlgorithm, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
         """See :meth:`sb3_ppo_edu.algorithms.session.Session.steps_to_do`: what is left of an interrupted training."""
         if self.resumption is None:
             return total_timesteps, reset_num_timesteps
-        return self.resumption.left(model, total_timesteps, reset_num_timesteps), False
+        return self.resumption.left(cast("EduPPO", model), total_timesteps, reset_num_timesteps), False
 
-    def begin(self, model: EduPPO, callback: BaseCallback) -> None:
+    def begin(self, model: OnPolicyAlgorithm, callback: BaseCallback) -> None:
         """Restore what ``learn`` has set up anew."""
         if self.resumption is not None:
-            self.resumption.restore(model, callback)
+            self.resumption.restore(cast("EduPPO", model), callback)
             self.resumption = None
             self.in_rollout = self.rollout_steps > 0
 

@@ -46,7 +46,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from sb3_ppo_edu.algorithms.diagnostics import NUMBERS
+from sb3_ppo_edu.algorithms.update_record import NUMBERS
 from sb3_ppo_edu.engines import Engine, EngineWrapper, MinibatchStatistics, NonFiniteUpdateError, UpdateSettings, as_array
 from sb3_ppo_edu.functional.objectives import Array
 

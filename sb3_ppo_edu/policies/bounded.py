@@ -1,7 +1,7 @@
 """Actor-critic policies for bounded actions, for vectors, images and dictionaries of observations.
 
-Two mixins put a distribution of :mod:`sb3_ppo_edu.functional.distributions` into any SB3 ``ActorCriticPolicy``; six classes apply
-them to SB3's three. They train under SB3's own PPO and A2C too. A policy of your own becomes bounded by::
+Two mixins put a distribution of :mod:`~sb3_ppo_edu.functional.distributions` into any SB3 ``ActorCriticPolicy``; six classes
+apply them to SB3's three. They train under SB3's own PPO and A2C too. A policy of your own becomes bounded by::
 
     class MyBoundedPolicy(TanhGaussianMixin, MyPolicy):
         pass

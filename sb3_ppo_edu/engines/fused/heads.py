@@ -272,7 +272,8 @@ class TanhGaussianHead(GaussianHead):
 
     The Jacobian does not depend on the parameters, so the log-probability has the Gaussian's gradient. The entropy is
     :math:`H_{Gauss} + \sum_d \mathbb E[\log(1-\tanh^2 u_d)]` by the quadrature of
-    :class:`sb3_ppo_edu.functional.distributions.TanhGaussianDistribution`. With nodes :math:`u_k=\mu+\sigma x_k` its derivatives are
+    :class:`sb3_ppo_edu.functional.distributions.TanhGaussianDistribution`. With nodes :math:`u_k=\mu+\sigma x_k` its
+    derivatives are
     :math:`\sum_k w_k(-2\tanh u_k)` with respect to :math:`\mu`, and :math:`\sum_k w_k(-2\tanh u_k)\sigma x_k` with respect to
     :math:`\log\sigma`.
     """
