@@ -76,7 +76,8 @@ OF_SB3 = (
 
 LIKELY_CAUSES = (
     "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in "
-    "sb3_ppo_edu.vec_env.guard.FiniteGuard, normalise with VecNormalize), a learning rate that is too high, or a log_std that ran away (log_std_bounds)."
+    "sb3_ppo_edu.vec_env.guard.FiniteGuard, normalise with VecNormalize), a learning rate that is too high, or a log_std that "
+    "ran away (log_std_bounds)."
 )
 
 

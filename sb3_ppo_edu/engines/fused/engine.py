@@ -2,7 +2,7 @@
 
 For MLP policies on a CPU nearly all of PPO's time under autograd goes into operator and graph overhead: a minibatch of 64
 through two towers of 64 x 64 is about 0.1 ms of arithmetic. Here a minibatch is some seventy numpy calls into memory that
-is allocated once. The README beside this file derives every backward pass.
+is allocated once. The README in ../derivation derives every backward pass.
 """
 
 from __future__ import annotations

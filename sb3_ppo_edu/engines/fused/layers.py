@@ -1,6 +1,6 @@
 """The layers of the fused engine: activations and towers of linear layers as forward/backward pairs on raw tensors.
 
-The README beside this file derives each pair. Tensors live in buffers that are allocated once per batch size and reused, and
+The README in ../derivation derives each pair. Tensors live in buffers that are allocated once per batch size and reused, and
 no autograd graph is built. Torch's own kernels do the arithmetic: its batched matrix product adds the bias on the way, and
 its ``*_backward`` kernels multiply by an activation's derivative in one pass.
 """
