@@ -153,6 +153,16 @@ def test_a_list_is_looked_into() -> None:
     assert list(callbacks_of([one, [two]])) == [one, two]
 
 
+def test_callbacks_may_know_each_other() -> None:
+    """Two that hold each other train as in SB3, and each is listed once."""
+    one, two = Own(), Own()
+    with_attribute(one, "other", two)
+    with_attribute(two, "other", one)
+    whole = CallbackList([one, two])
+    assert list(callbacks_of(whole)) == [whole, one, two]
+    assert make_model().learn(N_STEPS, callback=[one, two]).num_timesteps == N_STEPS
+
+
 # -- reading -------------------------------------------------------------------------------------------------------------
 
 

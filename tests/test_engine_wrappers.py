@@ -26,6 +26,7 @@ from sb3_ppo_edu.engines import (
     with_moments,
 )
 from sb3_ppo_edu.engines.wrappers import MinibatchInParts
+from sb3_ppo_edu.functional.objectives import Evaluation, Objective, Transitions
 from tests.rollouts import N_STEPS, collect, largest_difference, make_model, parameters_of, record, update_settings
 
 ENGINES: tuple[EngineName, ...] = ("autograd", "numpy", "fused")
@@ -133,6 +134,7 @@ def test_a_wrapper_of_one_method_trains(name: EngineName) -> None:
         {"action": "discrete", "advantage_normalization": "batch", "recompute_advantages": True},
         {"action": "discrete", "normalize_advantage": False, "target_kl": 0.01},
         {"n_epochs": 3, "policy_kwargs": {"optimizer_class": th.optim.Adam}},
+        {"n_steps": 30, "learning_rate": 0.1},  # 90 transitions: one of 64, and one of 26, whose last part is short
     ],
 )
 def test_parts_add_up_to_the_whole(name: EngineName, micro_batch_size: int, arguments: dict[str, Any]) -> None:
@@ -148,6 +150,25 @@ def test_parts_add_up_to_the_whole(name: EngineName, micro_batch_size: int, argu
     assert largest_difference(whole, parts) < 1e-6
     for key in ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "ratio_max", "grad_norm"):
         assert log_of_parts[f"train/{key}"] == pytest.approx(log[f"train/{key}"], rel=1e-4, abs=1e-6), key
+
+
+class Emphasis(Objective):
+    """Weighs transitions by what they returned: parts of a minibatch have weights of very different sums."""
+
+    def weights(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
+        """Above 0."""
+        return data.returns.exp()
+
+
+@pytest.mark.parametrize("name", ["autograd", "numpy"])
+def test_weighted_parts_add_up_to_the_whole(name: EngineName) -> None:
+    """With an objective that weighs its transitions, a part counts by its sum of weights, not by its size."""
+    found = []
+    for micro_batch_size in (None, 4):
+        model = make_model(engine=name, objective=Emphasis(), micro_batch_size=micro_batch_size, learning_rate=0.1, n_epochs=2)
+        model.learn(N_STEPS)
+        found.append(parameters_of(model))
+    assert largest_difference(*found) < 1e-6
 
 
 def test_parts_see_the_moments_of_the_whole() -> None:
@@ -195,8 +216,8 @@ def test_ratios_of_all_parts_are_reported(name: EngineName) -> None:
 def test_mean_statistics_by_hand() -> None:
     """Parts of 1 and 3 transitions: (1·2 + 3·6) / 4 = 5 for each number, the larger ratio of the two, all ratios."""
     parts = [
-        MinibatchStatistics(2.0, 2.0, 2.0, 2.0, np.float32(2.0), 2.0, 9.0, np.array([9.0])),
-        MinibatchStatistics(6.0, 6.0, 6.0, 6.0, np.float32(6.0), 6.0, 3.0, th.tensor([1.0, 2.0, 3.0])),
+        MinibatchStatistics(2.0, 2.0, 2.0, 2.0, np.float32(2.0), 2.0, 9.0, 1.0, np.array([9.0])),
+        MinibatchStatistics(6.0, 6.0, 6.0, 6.0, np.float32(6.0), 6.0, 3.0, 1.0, th.tensor([1.0, 2.0, 3.0])),
     ]
     found = mean_statistics(parts, [1, 3])
     assert [float(number) for number in found[:6]] == [5.0] * 6

@@ -364,7 +364,7 @@ def test_derivatives_by_hand() -> None:
     assert derivatives.entropy is not None
     np.testing.assert_allclose(derivatives.entropy, [-0.1] * 3, atol=1e-12)
     # Policy -(2 + 1.25·2 - 1.5·2) / 3, value (4 + 1 + 0) / 3, entropy -0.7.
-    assert found == pytest.approx((-0.5, 5 / 3, -0.7, -0.5 + 0.5 * 5 / 3 - 0.21))
+    assert found == pytest.approx((-0.5, 5 / 3, -0.7, -0.5 + 0.5 * 5 / 3 - 0.21, 1.0))
 
 
 def test_without_an_entropy_the_log_probability_has_its_share() -> None:
@@ -385,7 +385,8 @@ def test_weights_leave_out_the_padding() -> None:
     for objective in (PPOObjective(), KLPenalty()):
         found, derivatives = objective.gradients(log_prob, values, entropy, padded, settings)
         expected, of_short = objective.gradients(log_prob[:5], values[:5], entropy[:5], short, settings)
-        assert found == pytest.approx(expected, rel=1e-12)
+        assert found[:4] == pytest.approx(expected[:4], rel=1e-12)
+        assert found.weight == pytest.approx(5 / 8)
         for ours, theirs in zip(derivatives, of_short, strict=True):
             assert ours is not None and theirs is not None
             np.testing.assert_allclose(ours, [*theirs, 0.0, 0.0, 0.0], rtol=1e-12, atol=1e-15)
@@ -411,6 +412,7 @@ def test_the_total_is_the_weighted_sum() -> None:
     log_prob, values, entropy, data = rollout(2, 5)
     found = PPOObjective()(evaluation_of(log_prob, values, entropy, data), data, make_settings(ent_coef=0.3, vf_coef=0.7))
     assert found.total == pytest.approx(found.policy + 0.3 * found.entropy + 0.7 * found.value)
-    assert all(part.shape == () for part in found)
+    assert all(part.shape == () for part in found[:4])
+    assert found.weight == 1.0
     assert float(found.entropy) == pytest.approx(-entropy.mean())
     assert math.isfinite(float(found.total))

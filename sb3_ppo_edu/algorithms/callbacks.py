@@ -41,18 +41,23 @@ def callbacks_of(callback: Any) -> Iterator[BaseCallback]:
     List a callback and those inside it, in an order that depends on how they were put together only.
 
     :param callback: the outermost; or a list, a function or None, as ``learn`` is given them
-    :return: callbacks
+    :return: callbacks, each once
     """
+    yield from _below(callback, set())
+
+
+def _below(callback: Any, seen: set[int]) -> Iterator[BaseCallback]:
+    """Those of :func:`callbacks_of` that have not been seen: callbacks may know each other."""
     if isinstance(callback, list):
         for one in callback:
-            yield from callbacks_of(one)
-    if not isinstance(callback, BaseCallback):
+            yield from _below(one, seen)
+    if not isinstance(callback, BaseCallback) or id(callback) in seen:
         return
+    seen.add(id(callback))
     yield callback
     for name, value in vars(callback).items():
         if name not in OUTSIDE:
-            for one in value if isinstance(value, list) else [value]:
-                yield from callbacks_of(one)
+            yield from _below(value, seen)
 
 
 def reads_every_step(callback: BaseCallback) -> bool:
@@ -85,7 +90,8 @@ def is_harmless(callback: BaseCallback) -> bool:
     if "_on_step" in vars(callback) or "on_step" in vars(callback):
         return False  # patched
     if type(callback) is ConvertCallback:
-        return callback.callback is None
+        # LogEveryNTimesteps has one around a method of its own.
+        return callback.callback is None or type(getattr(callback.callback, "__self__", None)) is LogEveryNTimesteps
     return type(callback) in HARMLESS or not getattr(callback, "changes_policy", True)
 
 

@@ -63,8 +63,7 @@ class EngineChoice:
         :return: the engine, attached to the policy
         :raises UnsupportedPolicyError: if one is asked for by name that can't serve the policy
         """
-        # The autograd engine keeps nothing of a policy, and a factory's engine looks after itself.
-        found = None if request.engine == "autograd" or not isinstance(request.engine, str) else fingerprint(policy)
+        found = fingerprint_for(request, policy)
         unfit = in_update and self.engine is not None and not serves_state(self.engine, policy)
         if self.engine is None or unfit or self._is_another(policy, request, found):
             self._choose(policy, request, found, verbose)
@@ -80,7 +79,7 @@ class EngineChoice:
         :param request: what is asked for
         :return: one sentence, which begins with the engine's name; or why the one that is asked for can't be had
         """
-        if self.engine is None or self._request != request:
+        if self.engine is None or self._is_another(policy, request, fingerprint_for(request, policy)):
             try:
                 return make_engine(request.engine, policy, request.engine_kwargs, request.objective)[1]
             except UnsupportedPolicyError as error:
@@ -111,3 +110,12 @@ class EngineChoice:
 def serves_state(engine: Engine[Any], policy: ActorCriticPolicy) -> bool:
     """Tell whether an engine can go on with the optimizer's state, of which the fused engine wants one for all parameters."""
     return engine.name != FusedEngine.name or why_not_one_state(policy.optimizer, [*policy.parameters()]) is None
+
+
+def fingerprint_for(request: EngineRequest, policy: ActorCriticPolicy) -> Fingerprint | None:
+    """
+    Look at a policy where an engine depends on it.
+
+    The autograd engine keeps nothing of a policy, and the engine of a factory looks after itself.
+    """
+    return None if request.engine == "autograd" or not isinstance(request.engine, str) else fingerprint(policy)

@@ -41,7 +41,8 @@ def named_class(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ArgumentError(
-            f"objective={path!r}: expected the dotted path of a class that can be imported ({error})"
+            f"objective={path!r}: expected the dotted path of a class that can be imported ({error}); where a saved model has "
+            "it, give the class to load(…, objective=…)"
         ) from error
 
 

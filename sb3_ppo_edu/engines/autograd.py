@@ -121,6 +121,7 @@ class AutogradEngine:
                 approx_kl=np.float32(losses.approx_kl(now.log_ratio, settings.kl_estimator).item()),
                 clip_fraction=losses.clip_fraction(ratio, settings.clip_range).item(),
                 ratio_max=ratio.max().item(),
+                weight=float(found.weight),
                 ratios=ratio,
             )
         check_finite(statistics)

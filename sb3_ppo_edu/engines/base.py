@@ -69,6 +69,7 @@ class MinibatchStatistics(NamedTuple):
     :param approx_kl: estimate of KL(old || new) in nats, float32 as SB3 keeps it
     :param clip_fraction: fraction of ratios outside the clip range
     :param ratio_max: largest probability ratio
+    :param weight: mean weight of the transitions in the losses, 1 where they have none
     :param ratios: all probability ratios, shape ``(batch,)``
     """
 
@@ -79,6 +80,7 @@ class MinibatchStatistics(NamedTuple):
     approx_kl: np.float32
     clip_fraction: float
     ratio_max: float
+    weight: float = 1.0
     ratios: th.Tensor | Array = np.empty(0)
 
 

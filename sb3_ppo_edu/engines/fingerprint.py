@@ -112,7 +112,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     objects: list[Any] = [policy, optimizer, type(optimizer), type(optimizer).step, distribution, type(distribution)]
     facts: list[Any] = [
         [name for _, name, function, mapping in PATCHABLE if mapping.get(name) is not function],
-        torch_module._has_any_global_hook(),
+        bool(torch_module._has_any_global_hook()),
         len(torch_optimizer._global_optimizer_pre_hooks) + len(torch_optimizer._global_optimizer_post_hooks),
         len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks),
         th.is_autocast_enabled("cpu"),

@@ -99,8 +99,9 @@ class AccumulatingEngine(EngineWrapper[AnyMinibatch]):
     Computes each minibatch in parts of ``micro_batch_size`` with another engine.
 
     Every loss is a mean over the minibatch, so that the gradient of the whole is the mean of the parts' gradients, weighted by
-    their sizes: :math:`\nabla L = \sum_i \frac{n_i}{n} \nabla L_i`. What is not a mean are the advantages' moments; they are
-    taken of the whole minibatch first. Results agree with those of one large minibatch to float rounding.
+    their sizes: :math:`\nabla L = \sum_i \frac{n_i}{n} \nabla L_i`, or by their transitions' weights where an objective has
+    some. What is not a mean are the advantages' moments; they are taken of the whole minibatch first. Results agree with those
+    of one large minibatch to float rounding.
 
     :param engine: computes the parts
     :param micro_batch_size: transitions of a part; divides the size of minibatches
@@ -142,12 +143,14 @@ class AccumulatingEngine(EngineWrapper[AnyMinibatch]):
             statistics.append(self.engine.gradients(part, settings))
             for total, parameter in zip(totals, parameters, strict=True):
                 if parameter.grad is not None:
-                    total.add_(parameter.grad, alpha=part.size / minibatch.size)
+                    total.add_(parameter.grad, alpha=part.size / minibatch.size * statistics[-1].weight)
+        weights = [part.size * one.weight for part, one in zip(minibatch.parts, statistics, strict=True)]
         for index, (total, parameter) in enumerate(zip(totals, parameters, strict=True)):
             if parameter.grad is not None:
                 before = others.get(index)
+                total.div_(sum(weights) / minibatch.size)
                 parameter.grad.copy_(total if before is None else total + before)
-        return mean_statistics(statistics, [part.size for part in minibatch.parts])
+        return mean_statistics(statistics, weights)._replace(weight=sum(weights) / minibatch.size)
 
 
 def as_array(tensor: th.Tensor | Array) -> Array:

@@ -75,12 +75,14 @@ class Losses(NamedTuple):
     :param value: value loss, not weighted
     :param entropy: entropy loss, not weighted
     :param total: the weighted sum that is minimised
+    :param weight: mean weight of the transitions, 1 where they have none: how much the minibatch counts beside others
     """
 
     policy: Any
     value: Any
     entropy: Any
     total: Any
+    weight: Any = 1.0
 
 
 class Derivatives(NamedTuple):
@@ -157,7 +159,8 @@ class Objective:
         value = value if value.ndim == 0 else losses.average(value, weights)
         entropy = losses.average(self.entropy_loss(now, data, settings), weights)
         # The order of SB3's sum.
-        return Losses(policy, value, entropy, policy + settings.ent_coef * entropy + settings.vf_coef * value)
+        total = policy + settings.ent_coef * entropy + settings.vf_coef * value
+        return Losses(policy, value, entropy, total, 1.0 if weights is None else weights.detach().mean())
 
     def gradients(
         self, log_prob: Array, values: Array, entropy: Array | None, data: Transitions, settings: UpdateSettings
@@ -185,7 +188,7 @@ class Objective:
             found.total.backward()
         slopes = [None if leaf is None or leaf.grad is None else leaf.grad.numpy() for leaf in leaves]
         zeros = np.zeros_like(log_prob)
-        return Losses(*(part.item() for part in found)), Derivatives(
+        return Losses(*(float(part.detach()) if isinstance(part, th.Tensor) else part for part in found)), Derivatives(
             zeros if slopes[0] is None else slopes[0], zeros if slopes[1] is None else slopes[1], slopes[2]
         )
 

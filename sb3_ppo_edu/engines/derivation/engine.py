@@ -96,6 +96,7 @@ class NumpyEngine:
             approx_kl=np.float32(losses.approx_kl(log_ratio, settings.kl_estimator).item()),
             clip_fraction=losses.clip_fraction(ratio, settings.clip_range).item(),
             ratio_max=ratio.max().item(),
+            weight=found.weight,
             ratios=ratio,
         )
         check_finite(statistics)
