@@ -16,13 +16,13 @@ from sb3_ppo_edu.envs.factory import (
     EpisodeSeeds,
     action_repeat,
     check_harmless,
-    import_named,
     import_wrappers,
     make_evaluation_env,
     make_training_env,
     named_with_kwargs,
 )
-from sb3_ppo_edu.serialization.untrusted import UntrustedFileError
+from sb3_ppo_edu.serialization.errors import UntrustedFileError
+from sb3_ppo_edu.serialization.names import import_named
 
 
 class Reseeded(gym.Env[Any, Any]):

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 import sb3_ppo_edu
 from sb3_ppo_edu import EduPPO, zoo
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.serialization.untrusted import load_statistics
+from sb3_ppo_edu.serialization.statistics import load_statistics
 from tests.first_edition.list_tests import test_functions as list_tests
 from tests.first_edition.models import HERE, ROLLOUT, SAVED_MODELS, arithmetic, parameters_of, predict, train_on
 

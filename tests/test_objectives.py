@@ -21,7 +21,7 @@ from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from sb3_ppo_edu.engines import EngineName, UpdateSettings
 from sb3_ppo_edu.functional.objectives import Derivatives, Evaluation, Losses, Objective, PPOObjective, Transitions, evaluation
-from sb3_ppo_edu.serialization.untrusted import UntrustedFileError
+from sb3_ppo_edu.serialization.errors import UntrustedFileError
 from tests.rollouts import N_STEPS, collect, largest_difference, make_env, make_model, parameters_of, transitions
 from tests.rollouts import update_settings as make_settings
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.engines import MinibatchStatistics, PolicyInputs, UpdateSettings
-from sb3_ppo_edu.serialization.untrusted import UntrustedFileError
+from sb3_ppo_edu.serialization.errors import UntrustedFileError
 from tests.rollouts import N_STEPS, collect, largest_difference, make_env, make_model, parameters_of
 
 

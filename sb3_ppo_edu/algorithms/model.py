@@ -57,7 +57,8 @@ from sb3_ppo_edu.policies.bounded import (
     check_bounded_action_space,
     resolve_policy,
 )
-from sb3_ppo_edu.serialization.untrusted import DamagedFileError, check_model, describing_failure
+from sb3_ppo_edu.serialization.errors import DamagedFileError
+from sb3_ppo_edu.serialization.models import check_model, describing_failure
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")

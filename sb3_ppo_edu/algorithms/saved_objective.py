@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import Any
 
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
+from sb3_ppo_edu.serialization.names import import_named
 
 
 def resolve_objective(objective: Any) -> Objective:
@@ -36,13 +36,11 @@ def named_class(path: str) -> Any:
     :return: the class
     :raises ArgumentError: if there is nothing of that name
     """
-    module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        return import_named(path)
+    except ValueError as error:
         raise ArgumentError(
-            f"objective={path!r}: expected the dotted path of a class that can be imported ({error}); where a saved model has "
-            "it, give the class to load(…, objective=…)"
+            f"objective={error}; where a saved model has it, give the class to load(…, objective=…)"
         ) from error
 
 

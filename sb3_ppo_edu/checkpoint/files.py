@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import torch as th
 from stable_baselines3 import __version__ as sb3_version
 
-from sb3_ppo_edu.serialization.untrusted import DamagedFileError, read_archive
+from sb3_ppo_edu.serialization.archive import read_archive
+from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.version import __version__
 
 FORMAT, VERSION = "sb3_ppo_edu checkpoint", 2

@@ -30,8 +30,8 @@ from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
 from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, add_row, read_settings, record_of_columns
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.engines import NonFiniteUpdateError
-from sb3_ppo_edu.envs.factory import import_named
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
+from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.training.run import write_atomically
 from sb3_ppo_edu.vec_env.guard import NonFiniteStepError
 

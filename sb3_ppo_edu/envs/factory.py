@@ -8,7 +8,6 @@ environment's own. ``FiniteGuard`` comes right before normalisation, whose momen
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import warnings
 from collections.abc import Callable, Mapping
@@ -32,7 +31,9 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, choose
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
-from sb3_ppo_edu.serialization.untrusted import UntrustedFileError, load_statistics
+from sb3_ppo_edu.serialization.errors import UntrustedFileError
+from sb3_ppo_edu.serialization.names import import_named
+from sb3_ppo_edu.serialization.statistics import load_statistics
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
@@ -294,21 +295,6 @@ def _has_channels_last(space: spaces.Space) -> bool:
     if isinstance(space, spaces.Dict):
         return any(_has_channels_last(part) for part in space.spaces.values())
     return isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space)
-
-
-def import_named(name: str) -> Any:
-    """
-    Import an object by its dotted name.
-
-    :param name: such as ``"stable_baselines3.common.callbacks.CheckpointCallback"``
-    :return: the object
-    :raises ValueError: if there is no such object
-    """
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name!r}: expected the dotted name of something that can be imported ({error})") from error
 
 
 WRAPPERS_FROM = ("gymnasium", "rl_zoo3", "sb3_contrib", "sb3_ppo_edu", "stable_baselines3")

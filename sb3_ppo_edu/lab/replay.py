@@ -10,7 +10,7 @@ from PIL import Image
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.serialization.untrusted import DamagedFileError, UntrustedFileError
+from sb3_ppo_edu.serialization.errors import DamagedFileError, UntrustedFileError
 from sb3_ppo_edu.training.run import SavedRun, write_atomically
 
 MAX_BYTES = 2_000_000

@@ -49,12 +49,12 @@ from sb3_ppo_edu.envs.backends import AS_A_WHOLE
 from sb3_ppo_edu.envs.factory import (
     EnvironmentSettings,
     check_harmless,
-    import_named,
     make_evaluation_env,
     make_training_env,
     named_with_kwargs,
     with_backend,
 )
+from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 from sb3_ppo_edu.version import __version__
 

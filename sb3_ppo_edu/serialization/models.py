@@ -1,0 +1,223 @@
+"""
+Stable-Baselines3's ``model.zip`` from someone else: checked as a whole before a model is built of it.
+
+Nothing of the file is run. It may still ask for a large network, which costs memory and time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sb3_ppo_edu.functional import objectives as own_objectives
+from sb3_ppo_edu.serialization.archive import bad_member, read_archive, read_file
+from sb3_ppo_edu.serialization.constructors import is_method
+from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, UntrustedFileError, how_to_trust, reason
+from sb3_ppo_edu.serialization.unpickler import read_pickle
+
+_REQUIRED_MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
+_TENSOR_MEMBERS = (*_REQUIRED_MEMBERS[1:], "pytorch_variables.pth")
+
+_REQUIRED_ATTRIBUTES = frozenset(
+    {
+        "policy_class",
+        "policy_kwargs",
+        "observation_space",
+        "action_space",
+        "learning_rate",
+        "n_steps",
+        "batch_size",
+        "n_epochs",
+        "gamma",
+        "gae_lambda",
+        "clip_range",
+        "clip_range_vf",
+        "ent_coef",
+        "vf_coef",
+        "max_grad_norm",
+        "n_envs",
+        "use_sde",
+        "num_timesteps",
+        "seed",
+        "verbose",
+    }
+)
+"""What every PPO's file has, and no other algorithm's."""
+
+_NOT_SAVED = frozenset(
+    {
+        "policy",
+        "device",
+        "env",
+        "rollout_buffer",
+        "replay_buffer",
+        "logger",
+        "_vec_normalize_env",
+        "_episode_storage",
+        "_logger",
+        "_custom_logger",
+        "_engine",
+        "_engines",
+        "_session",
+        "session",
+        "objective",
+        "changes_to_check",
+    }
+)
+"""What no file of Stable-Baselines3 has, because it is built anew."""
+
+_SERIALIZED = ":serialized:"
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """
+    A model's file that is safe to give to ``load``.
+
+    :param file: its content
+    :param attributes: every attribute in it; given as ``custom_objects``, nothing is left to unpickle
+    """
+
+    file: io.BytesIO
+    attributes: dict[str, Any]
+
+
+def check_model(path: Any, algorithm: type, custom_objects: Mapping[str, Any] | None = None) -> CheckedModel:
+    """
+    Read a model's file without running anything of it.
+
+    :param path: the file, or its name with or without ``.zip``, as Stable-Baselines3 takes it
+    :param algorithm: class that it is to become
+    :param custom_objects: attributes that replace what the file has, which is then not looked at
+    :return: the model, checked
+    :raises FileNotFoundError: if there is no such file
+    :raises DamagedFileError: if it is damaged or no PPO's
+    :raises UntrustedFileError: if it wants anything that is not on the list
+    """
+    where = f"model {path}" if isinstance(path, (str, Path)) else "model"
+    content = read_file(path, where)
+    members = read_archive(content, where, compressed=True)
+    missing = [name for name in _REQUIRED_MEMBERS if name not in members]
+    if missing:
+        raise DamagedFileError(
+            f"{where}: found no {' and no '.join(missing)} in it; expected a model as EduPPO or Stable-Baselines3's PPO saves "
+            f"it: {ANOTHER_COPY}"
+        )
+    for name in members:
+        if name.endswith(".pth"):
+            _check_tensors(members[name], name, where)
+    attributes = _read_attributes(members["data"], where, algorithm, custom_objects or {})
+    _check_widths(attributes["policy_kwargs"], len(members["policy.pth"]), where)
+    return CheckedModel(io.BytesIO(content), attributes)
+
+
+def _check_tensors(content: bytes, name: str, where: str) -> None:
+    """Check that a member is an archive of torch's present format, none of which is compressed."""
+    if name not in _TENSOR_MEMBERS:
+        raise bad_member(where, f"the member {name!r}", f"tensors in {', '.join(_TENSOR_MEMBERS)}")
+    read_archive(content, f"{where}, {name}")
+
+
+def _check_widths(policy_kwargs: Any, n_bytes: int, where: str) -> None:
+    """
+    Check that the layers asked for are not larger than the weights that are there, before memory and time go into them.
+
+    :param policy_kwargs: of the model
+    :param n_bytes: size of its weights
+    :param where: what is read, for messages
+    :raises DamagedFileError: if they are larger
+    """
+    net_arch = policy_kwargs.get("net_arch") if isinstance(policy_kwargs, dict) else None
+    for layers in net_arch.values() if isinstance(net_arch, dict) else [net_arch]:
+        widths = [width for width in layers if isinstance(width, int)] if isinstance(layers, list) else []
+        n_weights = sum(widths) + sum(map(operator.mul, widths, widths[1:]))
+        if 4 * n_weights > n_bytes:
+            raise DamagedFileError(
+                f"{where}: found net_arch={net_arch} with {n_bytes:,} bytes of weights; expected {4 * n_weights:,} or more "
+                f"for it: {ANOTHER_COPY}"
+            )
+
+
+def _read_attributes(text: bytes, where: str, algorithm: type, custom_objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the attributes of a model from their JSON and the pickles in it."""
+    try:
+        record = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError("it is not an object")
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{where}, data: found broken JSON ({reason(error)}); expected a model's attributes: {ANOTHER_COPY}"
+        ) from error
+    missing = sorted(_REQUIRED_ATTRIBUTES - record.keys())
+    if missing:
+        raise DamagedFileError(
+            f"{where}, data: found no {', '.join(missing)}; expected a model of EduPPO or Stable-Baselines3's PPO: "
+            "load it with the algorithm that has saved it"
+        )
+    odd = sorted(key for key in record if is_method(algorithm, key) or key in _NOT_SAVED)
+    if odd:
+        raise UntrustedFileError(
+            f"{where}, data: found an attribute {odd[0]!r}, which would replace a part of {algorithm.__name__}; expected only "
+            f"attributes that model.save() writes: {how_to_trust()}"
+        )
+    _check_objective(record.get("saved_objective"), where)
+    return {key: _read_attribute(key, value, where) for key, value in record.items() if key not in custom_objects} | {
+        **custom_objects
+    }
+
+
+def _check_objective(description: Any, where: str) -> None:
+    """Check that an objective that a file names is one of ours, and its attributes are numbers and text."""
+    if description is None:
+        return
+    path = description.get("path") if isinstance(description, dict) else None
+    module, _, name = str(path).rpartition(".")
+    found = getattr(own_objectives, name, None) if module == own_objectives.__name__ else None
+    if not (isinstance(found, type) and issubclass(found, own_objectives.Objective)):
+        raise UntrustedFileError(
+            f"{where}, data: found the objective {path!r}, which would be imported; expected one of "
+            f"{own_objectives.__name__}: {how_to_trust()}"
+        )
+    attributes = description.get("attributes")
+    if not isinstance(attributes, dict) or any(is_method(found, key) for key in attributes):
+        raise UntrustedFileError(
+            f"{where}, data: found an objective with attributes that replace a part of it: {how_to_trust()}"
+        )
+
+
+def _read_attribute(key: str, value: Any, where: str) -> Any:
+    """Read one attribute, plain or pickled."""
+    if not isinstance(value, dict) or _SERIALIZED not in value:
+        return value
+    where = f"{where}, attribute {key!r}"
+    try:
+        content = base64.b64decode(value[_SERIALIZED], validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{where}: found broken base64 ({reason(error)}); expected a pickle: {ANOTHER_COPY}") from error
+    return read_pickle(content, where, remedy=how_to_trust(key))
+
+
+@contextmanager
+def describing_failure(path: Any) -> Iterator[None]:
+    """
+    Say which file it was whose content does not make a model: types and sizes are checked only by building it.
+
+    :param path: the file
+    :raises DamagedFileError: with the reason
+    """
+    try:
+        yield
+    except Exception as error:
+        where = f"model {path}" if isinstance(path, (str, Path)) else "model"
+        raise DamagedFileError(
+            f"{where}: no model can be built from it ({reason(error)}); expected one as EduPPO or Stable-Baselines3's PPO "
+            f"saves it, and an environment with the same spaces: {ANOTHER_COPY}"
+        ) from error
