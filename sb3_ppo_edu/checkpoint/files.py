@@ -58,7 +58,7 @@ def save(folder: Path, step: int, members: Mapping[str, bytes], keep: int) -> Pa
     when it does. One training at a time may use a folder.
 
     :param folder: where, made if need be
-    :param step: number of steps, part of the name
+    :param step: environment steps so far (``num_timesteps``), below 10¹², part of the name
     :param members: contents by name
     :param keep: how many checkpoints stay, this one included, ≥ 1
     :return: the file
@@ -163,7 +163,7 @@ def latest_good(place: Path) -> Found:
     """
     Find the newest checkpoint that is whole.
 
-    :param place: a folder of checkpoints, or one of them
+    :param place: a folder of checkpoints, or the file of one
     :return: the checkpoint, and what is wrong with newer ones
     :raises CheckpointError: if there is none, saying what is wrong with each
     """

@@ -89,11 +89,8 @@ def _encode_all(values: Any, where: str, contents: _Contents) -> list[Any]:
 
 
 def _order(array: np.ndarray) -> list[int]:
-    """
-    Sort an array's axes by how far apart their elements lie in memory.
-
-    Images that SB3 has transposed keep the layout of those it was given, and a convolution's bits depend on it.
-    """
+    """Sort an array's axes by how far apart their elements lie in memory, the farthest first."""
+    # Images that SB3 has transposed keep the layout of those it was given, and a convolution's bits depend on it.
     return sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), -array.shape[axis]))
 
 
@@ -102,7 +99,7 @@ def check_plain(value: Any, where: str = "value") -> None:
     Make sure that something is plain data.
 
     :param value: anything
-    :param where: what it is, for the error
+    :param where: its name in the error; what lies inside is named by its place, as in ``where[3]['key']``
     :raises NotPlainError: if it is not
     """
     _encode(value, where, _Contents())
@@ -110,10 +107,10 @@ def check_plain(value: Any, where: str = "value") -> None:
 
 def pack(value: Any) -> bytes:
     """
-    Write plain data.
+    Write plain data as bytes, in the format that this module describes.
 
-    :param value: plain data
-    :return: bytes
+    :param value: plain data; tensors may lie on any device
+    :return: a line of JSON, a zero byte, and the contents of all arrays
     :raises NotPlainError: if it holds anything else
     """
     contents = _Contents()
@@ -125,8 +122,8 @@ def unpack(data: bytes) -> Any:
     """
     Read what :func:`pack` has written; nothing but plain data is ever built.
 
-    :param data: bytes
-    :return: plain data
+    :param data: bytes, which may be anyone's
+    :return: plain data; arrays and tensors share no memory with ``data``, tensors lie on the CPU
     :raises ValueError: if they are anything else
     """
     text, zero, contents = data.partition(b"\0")
@@ -190,16 +187,16 @@ _DECODERS: dict[str, Any] = {
 }
 
 
-def plain_attributes(thing: Any, skip: Container[str] = ()) -> tuple[dict[str, Any], list[str]]:
+def plain_attributes(instance: Any, skip: Container[str] = ()) -> tuple[dict[str, Any], list[str]]:
     """
     Take an object's attributes that are plain data.
 
-    :param thing: the object
+    :param instance: the object
     :param skip: names to leave out
     :return: the plain ones by name, not copied, and the names of the others
     """
     plain, others = {}, []
-    for name, value in vars(thing).items():
+    for name, value in vars(instance).items():
         if name in skip:
             continue
         try:

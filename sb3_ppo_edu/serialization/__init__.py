@@ -1,1 +1,1 @@
-"""Reading files that others made, and names in files."""
+"""Untrusted files, the one gate for names in files, and import paths that moved."""

@@ -127,14 +127,7 @@ def _check_tensors(content: bytes, name: str, where: str) -> None:
 
 
 def _check_widths(policy_kwargs: Any, n_bytes: int, where: str) -> None:
-    """
-    Check that the layers asked for are not larger than the weights that are there, before memory and time go into them.
-
-    :param policy_kwargs: of the model
-    :param n_bytes: size of its weights
-    :param where: what is read, for messages
-    :raises DamagedFileError: if they are larger
-    """
+    """Check, before memory and time go into them, that the layers asked for are not larger than the weights (in bytes)."""
     net_arch = policy_kwargs.get("net_arch") if isinstance(policy_kwargs, dict) else None
     for layers in net_arch.values() if isinstance(net_arch, dict) else [net_arch]:
         widths = [width for width in layers if isinstance(width, int)] if isinstance(layers, list) else []
