@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.cli.resume import without
+from sb3_ppo_edu.cli.reproduce import without_flags
 from sb3_ppo_edu.training.resume import compare_runs
 
 SMALL = ["--env", "CartPole-v1", "--steps", "1500", "--eval-episodes", "3", "--no-replay", "--n-steps", "32"]
@@ -117,4 +117,4 @@ def test_a_run_without_checkpoints_is_refused(undisturbed: Path, tmp_path: Path,
 
 def test_flags_are_left_out() -> None:
     """With their values, in both ways of writing them."""
-    assert without(["train", "--name", "a", "--env", "b", "--folder=c"], "--name", "--folder") == ["train", "--env", "b"]
+    assert without_flags(["train", "--name", "a", "--env", "b", "--folder=c"], "--name", "--folder") == ["train", "--env", "b"]

@@ -1,4 +1,8 @@
-"""``sb3-edu bench``: the laboratory's experiments."""
+"""
+``sb3-edu bench``: the laboratory's experiments.
+
+"The lecture" is lecture 10 of Reinforcement Learning, Sogang University, autumn 2025 (errata: ``notebooks/errata.md``).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from sb3_ppo_edu.cli.refusals import DONE, FAILED, positive, refusing_bad_input
+from sb3_ppo_edu.cli.flags import positive_int
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.lab.algorithms import ALGORITHMS as LEARNERS
 from sb3_ppo_edu.lab.experiments import SUITES
 from sb3_ppo_edu.lab.runs import Run
@@ -72,7 +77,7 @@ where it stopped. All of it takes about an hour.
 
 BENCH_SCALE_DESCRIPTION = """\
 Measure environment steps a second of every backend against the number of environments, training in one process and in two,
-and what updates and meetings of processes take; project from there to 64 processes on 8 machines. Rows are kept as they
+and what updates and all-reduces of processes take; project from there to 64 processes on 8 machines. Rows are kept as they
 come: what is interrupted goes on where it stopped. All of it takes about ten minutes.
 
 exit codes: 0 done, 2 bad input, 130 interrupted (the rows so far are kept)
@@ -111,7 +116,9 @@ def _add_bench_scale(experiments: Any) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(command=bench_scale, parser=parser)
-    parser.add_argument("--repetitions", type=positive, metavar="N", help="of each measurement (default: 3; with --quick 1)")
+    parser.add_argument(
+        "--repetitions", type=positive_int, metavar="N", help="of each measurement (default: 3; with --quick 1)"
+    )
     parser.add_argument(
         "--folder",
         type=Path,
@@ -125,13 +132,8 @@ def _add_bench_scale(experiments: Any) -> None:
 
 
 def bench_scale(arguments: argparse.Namespace) -> int:
-    """
-    Measure what is not yet measured, and write the report.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
-    # Imported here for the same reason as in finish.
+    """Measure what is not yet measured, and write the report; return the exit code."""
+    # Imported here: it draws.
     from sb3_ppo_edu.lab.scale.measure import measure, missing, plan
     from sb3_ppo_edu.lab.scale.report import write_report
 
@@ -170,7 +172,7 @@ def _add_bench_speed(experiments: Any) -> None:
         metavar="NAME",
         help=f"who trains: {', '.join(ALGORITHMS)} (default: all that are installed; {REFERENCE} takes part in any case)",
     )
-    parser.add_argument("--repetitions", type=positive, metavar="N", help="trainings of each (default: 5; with --quick 2)")
+    parser.add_argument("--repetitions", type=positive_int, metavar="N", help="trainings of each (default: 5; with --quick 2)")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -200,7 +202,7 @@ def _add_bench_learn(experiments: Any) -> None:
     )
     parser.add_argument("--envs", nargs="+", metavar="ENV", help="only these environments")
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", help=f"only these: {', '.join(LEARNERS)}")
-    parser.add_argument("--seeds", type=positive, metavar="N", help="seeds of each (default: the suite's own number)")
+    parser.add_argument("--seeds", type=positive_int, metavar="N", help="seeds of each (default: the suite's own number)")
     _add_running(parser, "benchmarks/SUITE")
 
 
@@ -230,7 +232,9 @@ def _add_bench_sensitivity(experiments: Any) -> None:
     parser.set_defaults(command=bench_suite, parser=parser, suite="sensitivity", algorithms=None)
     parser.add_argument("--quick", action="store_true", help="short runs, to see it work; the numbers are no result")
     parser.add_argument("--envs", nargs="+", metavar="ENV", help="only these environments")
-    parser.add_argument("--seeds", type=positive, metavar="N", help="seeds of each value (default: the study's own number)")
+    parser.add_argument(
+        "--seeds", type=positive_int, metavar="N", help="seeds of each value (default: the study's own number)"
+    )
     _add_running(parser, "benchmarks/sensitivity; with --quick runs/sensitivity-quick")
 
 
@@ -251,7 +255,7 @@ def _add_running(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add what all suites have in common."""
     parser.add_argument("--folder", type=Path, metavar="DIR", help=f"where rows, report and pictures are (default: {folder})")
     parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="runs at a time (default: %(default)s)"
+        "--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N", help="runs at a time (default: %(default)s)"
     )
     parser.add_argument(
         "--backend", choices=("processes", "ray"), default="processes", help="who runs them (default: %(default)s)"
@@ -259,25 +263,15 @@ def _add_running(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster (default: one is started here)")
 
 
-def folder_of(name: str) -> Path:
-    """
-    Say where a suite keeps its rows.
-
-    :param name: key of :data:`SUITES`
-    :return: the folder
-    """
+def suite_folder(name: str) -> Path:
+    """Name the folder where a suite, by its key in ``SUITES``, keeps its rows."""
     return Path("runs", name) if name.endswith("quick") else Path("benchmarks", name)
 
 
 def bench_suite(arguments: argparse.Namespace) -> int:
-    """
-    Run what is missing of a suite, and write its report.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
+    """Run what is missing of a suite, and write its report; return the exit code."""
     name = f"{arguments.suite}-quick" if arguments.quick else arguments.suite
-    folder = arguments.folder or folder_of(name)
+    folder = arguments.folder or suite_folder(name)
     suite = SUITES[name]
     with refusing_bad_input():
         every_run = suite.runs(range(max(arguments.seeds or suite.seeds, suite.seeds)))
@@ -342,14 +336,9 @@ def choose_runs(runs: Sequence[Run], envs: Sequence[str] | None, algorithms: Seq
 
 
 def bench_report(arguments: argparse.Namespace) -> int:
-    """
-    Write the report of a suite anew.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
+    """Write the report of a suite anew; return the exit code."""
     with refusing_bad_input():
-        show_report(arguments.folder or folder_of(arguments.suite), arguments.suite, Console())
+        show_report(arguments.folder or suite_folder(arguments.suite), arguments.suite, Console())
     return DONE
 
 
@@ -359,7 +348,7 @@ def show_report(folder: Path, name: str, console: Console) -> None:
 
     :param folder: where the rows are
     :param name: key of :data:`SUITES`
-    :param console: where to print
+    :param console: to print on
     """
     # Imported here: it draws.
     from sb3_ppo_edu.lab.report import read_page
@@ -394,13 +383,8 @@ def show_page(page: Any, folder: Path, name: str, console: Console) -> None:
 
 
 def bench_speed(arguments: argparse.Namespace) -> int:
-    """
-    Measure what is not yet measured, and write the report.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
-    # Imported here for the same reason as in finish.
+    """Measure what is not yet measured, and write the report; return the exit code."""
+    # Imported here: it draws.
     from sb3_ppo_edu.lab.speed.report import write_report
 
     folder = arguments.folder or (QUICK_SPEED_FOLDER if arguments.quick else SPEED_FOLDER)
@@ -419,13 +403,7 @@ def bench_speed(arguments: argparse.Namespace) -> int:
 
 
 def measure_speed(folder: Path, jobs: Sequence[Job]) -> bool:
-    """
-    Measure, with a progress bar.
-
-    :param folder: where the rows go
-    :param jobs: the measurements
-    :return: whether all of them succeeded
-    """
+    """Measure with a progress bar, rows into the folder; tell whether all measurements succeeded."""
     columns, lines = shutil.get_terminal_size()
     with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, positive, refusing_bad_input
+from sb3_ppo_edu.cli.flags import positive_int
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, refusing_bad_input
 
 DESCRIPTION = """\
 The lessons in notebooks/: one text source each, from which the student's notebook and the one with solutions are built.
@@ -28,11 +29,7 @@ NEEDS = "sb3-edu course: expected jupytext, nbclient and nbformat (pip install '
 
 
 def add_course(commands: Any) -> None:
-    """
-    Add ``sb3-edu course``.
-
-    :param commands: to add to
-    """
+    """Add ``sb3-edu course``."""
     parser = commands.add_parser(
         "course",
         help="build, verify and grade the lessons",
@@ -55,14 +52,14 @@ def add_course(commands: Any) -> None:
     grade.set_defaults(command=grade_course, parser=grade)
     grade.add_argument("folder", type=Path, metavar="FOLDER", help="with one .ipynb file for each submission")
     grade.add_argument("--output", type=Path, metavar="DIR", help="where grades.csv and feedback/ go (default: FOLDER)")
-    grade.add_argument("--seed", type=positive, default=1, metavar="N", help="of the hidden inputs (default: %(default)s)")
+    grade.add_argument("--seed", type=positive_int, default=1, metavar="N", help="of the hidden inputs (default: %(default)s)")
     for verb in (build, check, grade):
         verb.add_argument(
             "--notebooks", type=Path, default=Path("notebooks"), metavar="DIR", help="of the lessons (default: %(default)s)"
         )
 
 
-def need_course() -> None:
+def require_notebook_packages() -> None:
     """
     Refuse to go on without the packages of the extra.
 
@@ -74,13 +71,8 @@ def need_course() -> None:
 
 
 def build_course(arguments: argparse.Namespace) -> int:
-    """
-    Write the notebooks.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
-    need_course()
+    """Write the notebooks; return the exit code."""
+    require_notebook_packages()
     from sb3_ppo_edu.course.building import build
 
     console = Console(highlight=False)
@@ -92,11 +84,7 @@ def build_course(arguments: argparse.Namespace) -> int:
 
 
 def warn_without_address(console: Console) -> None:
-    """
-    Say that notebooks do not know where the project lives, if so. It is no failure: they run wherever the package is.
-
-    :param console: to print on
-    """
+    """Say that notebooks do not know where the project lives, if so. It is no failure: they run wherever the package is."""
     from sb3_ppo_edu.course.building import without_address
 
     if missing := without_address():
@@ -104,13 +92,8 @@ def warn_without_address(console: Console) -> None:
 
 
 def check_course(arguments: argparse.Namespace) -> int:
-    """
-    Verify the notebooks.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
-    need_course()
+    """Verify the notebooks; return the exit code."""
+    require_notebook_packages()
     from sb3_ppo_edu.course.verifying import verify
 
     console = Console(highlight=False)
@@ -127,13 +110,8 @@ def check_course(arguments: argparse.Namespace) -> int:
 
 
 def grade_course(arguments: argparse.Namespace) -> int:
-    """
-    Grade submissions.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
-    need_course()
+    """Grade submissions; return the exit code."""
+    require_notebook_packages()
     from sb3_ppo_edu.course.building import read_lessons
     from sb3_ppo_edu.course.grading import CSV_NAME, FEEDBACK_FOLDER, grade_folder
 

@@ -32,11 +32,7 @@ exit codes: 0 examined, whatever the verdict, 2 bad input
 
 
 def add_doctor(commands: Any) -> None:
-    """
-    Add ``sb3-edu doctor``.
-
-    :param commands: to add to
-    """
+    """Add ``sb3-edu doctor``."""
     parser = commands.add_parser(
         "doctor",
         help="say what is wrong with a training",
@@ -45,7 +41,7 @@ def add_doctor(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(command=see_doctor, parser=parser)
+    parser.set_defaults(command=doctor, parser=parser)
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="the run's folder, progress.csv or events file")
     parser.add_argument("--compare", type=Path, nargs="+", metavar="RUN", help="compare these runs, two or more")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where doctor.json and doctor.html go (default: the run)")
@@ -53,12 +49,10 @@ def add_doctor(commands: Any) -> None:
     parser.add_argument("--no-page", dest="page", action="store_false", help="print only, write nothing")
 
 
-def see_doctor(arguments: argparse.Namespace) -> int:
+def doctor(arguments: argparse.Namespace) -> int:
     """
-    Diagnose a run, or compare several.
+    Diagnose a run, or compare several; return the exit code.
 
-    :param arguments: of the command line
-    :return: exit code
     :raises RefusedError: if what was given is no record of a PPO training
     """
     console = Console(highlight=False)
@@ -99,12 +93,7 @@ def see_doctor(arguments: argparse.Namespace) -> int:
 
 
 def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
-    """
-    Print verdict, findings and what to try first.
-
-    :param console: where to print
-    :param diagnosis: of the run
-    """
+    """Print verdict, findings and what to try first."""
     record = diagnosis.record
     console.print(f"[bold]{diagnosis.verdict}[/bold]: ", end="")
     console.print(diagnosis.summary, soft_wrap=True, markup=False)
@@ -126,12 +115,7 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
 
 
 def findings_table(diagnosis: Diagnosis) -> Table:
-    """
-    List the findings.
-
-    :param diagnosis: of the run
-    :return: the table
-    """
+    """List the findings in a table."""
     table = Table(box=None, padding=(0, 2))
     table.add_column("finding")
     table.add_column("confidence", justify="right")
@@ -146,12 +130,6 @@ def findings_table(diagnosis: Diagnosis) -> Table:
 
 
 def reasons(diagnosis: Diagnosis, most: int = 4) -> str:
-    """
-    Say why symptoms were not examined.
-
-    :param diagnosis: of the run
-    :param most: how many reasons to name
-    :return: the reasons, each once
-    """
+    """Say why symptoms were not examined: at most ``most`` reasons, each once."""
     different: Sequence[str] = list(dict.fromkeys(diagnosis.not_examined.values()))
     return "; ".join(different[:most]) + ("; …" if len(different) > most else "")

@@ -1,8 +1,7 @@
-"""What the commands have in common: exit codes, refusals, and kinds of arguments."""
+"""Exit codes, and the refusal of bad input, that all commands share."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,20 +28,3 @@ def refusing_bad_input() -> Iterator[None]:
         yield
     except (ValueError, AssertionError, OSError, gym.error.Error) as error:
         raise RefusedError(str(error)) from error
-
-
-def positive(text: str) -> int:
-    """
-    Read a positive whole number; ``1e5`` and ``50_000`` will do.
-
-    :param text: what was given
-    :return: the number
-    :raises argparse.ArgumentTypeError: if it is anything else
-    """
-    try:
-        value = float(text)
-        if value < 1 or not value.is_integer():
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number") from None
-    return int(value)

@@ -1,4 +1,4 @@
-"""Runs of several processes: one folder for all, and what each needs to go on in a folder within it."""
+"""Runs of several processes that torchrun starts: rank 0 owns the run's folder, each other rank a folder within it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sb3_ppo_edu.training.run import CHECKPOINT_FOLDER, SETTINGS_FILE, Run, RunS
 
 
 @contextmanager
-def together() -> Iterator[Group | None]:
+def process_group() -> Iterator[Group | None]:
     """
-    Train together with the processes that torchrun has started, if it has.
+    Join the process group of the processes that torchrun has started, if it has, and leave it at the end.
 
-    :return: the processes, or ``None`` for this one alone
+    :return: the group, or ``None`` for this process alone
     :raises RefusedError: if they do not all arrive
     """
     if not launched():
@@ -35,60 +35,55 @@ def together() -> Iterator[Group | None]:
         leave()
 
 
-class NothingInCommonError(ValueError):
+class NoCommonCheckpointError(ValueError):
     """The processes of a run have no whole checkpoint of the same step."""
 
 
-def begin(settings: RunSettings, folder: Path, command: Sequence[str], group: Group, device: str) -> Run:
+def start_or_resume_rank(settings: RunSettings, folder: Path, command: Sequence[str], group: Group, device: str) -> Run:
     """
-    Start a run, or go on with it where torchrun has started the processes anew.
+    Start this rank's part of a run, or go on with it where torchrun has started the processes anew.
 
-    :param settings: of the whole
+    :param settings: of the whole run
     :param folder: of the run
     :param command: the command line, for the record
-    :param group: the processes
+    :param group: the process group
     :param device: where the networks live
-    :return: this process's part
+    :return: this rank's part
     :raises ValueError: as :func:`sb3_ppo_edu.training.run.start_run`
     """
     if not restarts() or not any(group.gather((folder / SETTINGS_FILE).is_file())):
-        return start_together(settings, folder, command, group)
+        return start_rank(settings, folder, command, group)
     try:
-        return resume_together(folder, group, device)
-    except NothingInCommonError:
+        return resume_rank(folder, group, device)
+    except NoCommonCheckpointError:
         # What is there stays: it is the user's.
-        return start_together(settings, folder.with_name(f"{folder.name}-restart-{restarts()}"), command, group)
+        return start_rank(settings, folder.with_name(f"{folder.name}-restart-{restarts()}"), command, group)
 
 
-def folder_of(folder: Path, rank: int) -> Path:
-    """
-    Name the folder of a process.
-
-    :param folder: of the run
-    :param rank: number of the process
-    :return: the run's own for the first, and one within it for each other
-    """
+def rank_folder(folder: Path, rank: int) -> Path:
+    """Name the folder of a rank: the run's own for rank 0, and one within it for each other."""
     return folder if rank == 0 else folder / f"rank-{rank}"
 
 
-def start_together(settings: RunSettings, folder: Path, command: Sequence[str], group: Group) -> Run:
+def start_rank(settings: RunSettings, folder: Path, command: Sequence[str], group: Group) -> Run:
     """
-    Start this process's part of a run.
+    Start this rank's part of a run.
 
-    :param settings: of the whole
-    :param folder: of the run; where the first process says, if they differ
+    :param settings: of the whole run
+    :param folder: of the run; that of rank 0, if they differ
     :param command: the command line, for the record
-    :param group: the processes
-    :return: this process's part
-    :raises ValueError: as :func:`sb3_ppo_edu.training.run.start_run`; the first process's errors everywhere
+    :param group: the process group
+    :return: this rank's part
+    :raises ValueError: as :func:`sb3_ppo_edu.training.run.start_run`; an error of one rank is raised on all
     """
     folder = group.gather(folder)[0]
     own = share_of(settings, group.rank, group.size)
     run, error = None, ""
-    for leads in (True, False):  # its folder is the others' parent
-        if leads == group.leads and not error:
+    is_rank_zero = group.rank == 0
+    for turn in (True, False):  # the folder of rank 0 is the others' parent
+        if turn == is_rank_zero and not error:
             try:
-                run = start_run(own, folder_of(folder, group.rank), command, leads=leads)
+                run = start_run(own, rank_folder(folder, group.rank), command, leads=is_rank_zero)
             except ValueError as problem:
                 error = str(problem)
         error = next((one for one in group.gather(error) if one), "")
@@ -97,37 +92,32 @@ def start_together(settings: RunSettings, folder: Path, command: Sequence[str], 
     return run
 
 
-def resume_together(folder: Path, group: Group, device: str, *, trusted: bool = False, on_fault: str | None = None) -> Run:
+def resume_rank(folder: Path, group: Group, device: str, *, trusted: bool = False, on_fault: str | None = None) -> Run:
     """
-    Go on with this process's part of a run, from the newest checkpoint that all processes have whole.
+    Go on with this rank's part of a run, from the newest checkpoint that all ranks have whole.
 
     :param folder: of the run
-    :param group: the processes
+    :param group: the process group
     :param device: where the networks live
     :param trusted: see :func:`sb3_ppo_edu.training.resume.resume_run`
     :param on_fault: see there
-    :return: this process's part
-    :raises NothingInCommonError: if the processes have no checkpoint in common
+    :return: this rank's part
+    :raises NoCommonCheckpointError: if the processes have no checkpoint in common
     :raises ValueError: if the run was made by another number of processes
     """
-    own = folder_of(folder, group.rank)
+    own = rank_folder(folder, group.rank)
     made_by = read_settings(folder / SETTINGS_FILE).get("processes", 1)
     if made_by != group.size:
         raise ValueError(f"run {folder}: found {group.size} processes, expected the {made_by} that it was made by")
-    common = set.intersection(*group.gather(whole_in(own / CHECKPOINT_FOLDER)))
+    common = set.intersection(*group.gather(readable_checkpoints(own / CHECKPOINT_FOLDER)))
     if not common:
-        raise NothingInCommonError(f"run {folder}: its processes have no whole checkpoint of the same step: start it anew")
+        raise NoCommonCheckpointError(f"run {folder}: its processes have no whole checkpoint of the same step: start it anew")
     checkpoint = own / CHECKPOINT_FOLDER / max(common)
-    return resume_run(own, device, trusted=trusted, on_fault=on_fault, checkpoint=checkpoint, leads=group.leads)
+    return resume_run(own, device, trusted=trusted, on_fault=on_fault, checkpoint=checkpoint, leads=group.rank == 0)
 
 
-def whole_in(folder: Path) -> set[str]:
-    """
-    Name the checkpoints of a folder that can be read.
-
-    :param folder: the folder
-    :return: names of their files
-    """
+def readable_checkpoints(folder: Path) -> set[str]:
+    """Name the files of a folder's checkpoints that can be read."""
     found = set()
     for path in all_in(folder):
         try:

@@ -1,4 +1,8 @@
-"""``sb3-edu tune``: the lecture's tuning order on the user's environment."""
+"""
+``sb3-edu tune``: the lecture's tuning order on the user's environment.
+
+"The lecture" is lecture 10 of Reinforcement Learning, Sogang University, autumn 2025 (errata: ``notebooks/errata.md``).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from sb3_ppo_edu.cli.bench import run_with_bar, show_page
-from sb3_ppo_edu.cli.refusals import DONE, FAILED, positive, refusing_bad_input
+from sb3_ppo_edu.cli.flags import positive_int
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.lab.runs import Run, RunRow
 from sb3_ppo_edu.lab.suite import in_processes, read_tables
 from sb3_ppo_edu.lab.tuning import FRESH, STAGES, Tuning
@@ -49,30 +54,25 @@ def add_tune(commands: Any) -> None:
     parser.add_argument(
         "--env", required=True, metavar="ID", help="Gymnasium id; MODULE:ID imports the module that registers it"
     )
-    parser.add_argument("--steps", type=positive, required=True, metavar="N", help="environment steps of each training")
-    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds of each value, ≥ 2 (default: 3)")
+    parser.add_argument("--steps", type=positive_int, required=True, metavar="N", help="environment steps of each training")
+    parser.add_argument("--seeds", type=positive_int, default=3, metavar="N", help="seeds of each value, ≥ 2 (default: 3)")
     parser.add_argument(
         "--settings",
         choices=("defaults", "own", "zoo"),
         default="defaults",
-        help="where to begin: SB3's defaults, this package's settings or the zoo's (default: defaults)",
+        help="where to start_or_resume_rank: SB3's defaults, this package's settings or the zoo's (default: defaults)",
     )
     parser.add_argument(
         "--only", nargs="+", choices=names, metavar="NAME", help=f"tune only these, in the lecture's order: {', '.join(names)}"
     )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where rows and recommendation are (default: runs/tune-ID)")
     parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="runs at a time (default: %(default)s)"
+        "--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N", help="runs at a time (default: %(default)s)"
     )
 
 
 def tune(arguments: argparse.Namespace) -> int:
-    """
-    Tune, compare on fresh seeds, and write the recommendation.
-
-    :param arguments: of the command line
-    :return: exit code
-    """
+    """Tune, compare on fresh seeds, and write the recommendation; return the exit code."""
     # Imported here: it draws.
     from sb3_ppo_edu.lab.tuning_report import recommend, save_block
 

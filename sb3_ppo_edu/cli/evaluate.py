@@ -1,0 +1,41 @@
+"""``sb3-edu evaluate``: a saved run against random actions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
+from sb3_ppo_edu.cli.printing import print_evaluation
+from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
+from sb3_ppo_edu.training.run import evaluate_random, evaluate_run, open_run
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add ``sb3-edu evaluate``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="evaluate a saved run against random actions",
+        description="Evaluate a saved run, and random actions from the same starting states.",
+        epilog="example:\n  sb3-edu evaluate runs/lander --episodes 500 --seed 7",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=evaluate_saved, parser=parser)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
+    parser.add_argument("--episodes", type=positive_int, default=100, metavar="N", help="number of episodes (default: 100)")
+    add_acting_arguments(parser)
+
+
+def evaluate_saved(arguments: argparse.Namespace) -> int:
+    """Evaluate a saved run and random actions; return the exit code."""
+    console = Console(highlight=False)
+    with refusing_bad_input():
+        saved = open_run(arguments.run, trusted=arguments.trust)
+        trained = evaluate_run(saved, arguments.episodes, arguments.seed, deterministic=not arguments.stochastic)
+        random = evaluate_random(saved, arguments.episodes, arguments.seed)
+    print_evaluation(console, trained, random)
+    return DONE

@@ -1,0 +1,128 @@
+"""What the commands print: the start of a run, its files, its evaluation, and what to type next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import torch as th
+from rich.console import Console
+from rich.table import Table
+
+from sb3_ppo_edu.distributed.data_parallel import Group
+from sb3_ppo_edu.doctor.callback import PAGE_FILE
+from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.training.run import (
+    CHECKPOINT_FOLDER,
+    EVALUATION_FILE,
+    EVALUATIONS_FILE,
+    MODEL_FILE,
+    MONITOR_FOLDER,
+    NORMALIZATION_FILE,
+    PROGRESS_FILE,
+    SETTINGS_FILE,
+    Evaluation,
+    Run,
+)
+
+LEARNING_CURVE_FILE = "learning_curve.png"
+
+
+REPLAY_FILE = "replay.gif"
+
+
+WHAT_FILES_HOLD = {
+    MODEL_FILE: "the trained model: EduPPO.load() reads it",
+    NORMALIZATION_FILE: "statistics that normalise its observations",
+    SETTINGS_FILE: "everything the run was made from",
+    EVALUATION_FILE: "the final evaluation, episode by episode",
+    LEARNING_CURVE_FILE: "how it learned",
+    REPLAY_FILE: "one episode, the one with the median return",
+    PROGRESS_FILE: "every logged number (TensorBoard events beside it)",
+    EVALUATIONS_FILE: "evaluations during training",
+    MONITOR_FOLDER: "every training episode",
+    PAGE_FILE: "what the doctor found (doctor.json for programs)",
+    CHECKPOINT_FOLDER: "where sb3-edu resume goes on",
+}
+
+
+def console_for(group: Group | None) -> Console:
+    """
+    Make the console to print on, which is quiet on all ranks but 0.
+
+    :param group: the processes that train together, or ``None`` for this one alone
+    """
+    return Console(highlight=False, quiet=group is not None and group.rank != 0)
+
+
+def print_start(console: Console, run: Run) -> None:
+    """Print what is about to be trained."""
+    settings = run.settings
+    environments = "1 environment" if settings.n_envs == 1 else f"{settings.n_envs} environments"
+    if settings.processes > 1:
+        environments += f" in each of {settings.processes} processes"
+    repeats = action_repeat(settings.environment.wrapper)
+    held = f" of {repeats} environment steps each, {repeats * settings.steps:,} in all" if repeats > 1 else ""
+    console.print(
+        f"[bold]{settings.environment.id}[/bold]: {settings.steps:,} steps{held}, seed {settings.seed}, {environments}, "
+        f"{'normalised' if settings.environment.normalize else 'not normalised'}, "
+        f"{th.get_num_threads()} torch thread(s), into [bold]{run.folder}[/bold]",
+        soft_wrap=True,
+    )
+    console.print(f"engine: {run.model.engine_reason}", soft_wrap=True, markup=False)
+
+
+def print_files(console: Console, folder: Path) -> None:
+    """Print what the run has left in its folder."""
+    table = Table(title=str(folder), title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2))
+    for name, what in WHAT_FILES_HOLD.items():
+        if (folder / name).exists():
+            table.add_row(name, what)
+    console.print()
+    console.print(table)
+
+
+def print_evaluation(console: Console, trained: Evaluation, random: Evaluation) -> None:
+    """Print the returns of the trained policy and of random actions."""
+    table = Table("", title="Return of an episode", title_justify="left", title_style="bold", box=None, padding=(0, 2))
+    for heading in ("mean ± std", "median", "lowest", "highest", "episodes"):
+        table.add_column(heading, justify="right")
+    for who, episodes in (("trained", trained), ("random actions", random)):
+        summary = episodes.summary()
+        numbers = (f"{summary[name]:.1f}" for name in ("median", "min", "max"))
+        table.add_row(who, f"[bold]{summary['mean']:.1f}[/bold] ± {summary['std']:.1f}", *numbers, str(summary["n"]))
+    console.print()
+    console.print(table)
+
+
+def print_next(console: Console, folder: Path) -> None:
+    """Print what to type next about the run of a folder."""
+    console.print("\n[bold]What to type next[/bold]")
+    for command, what in (
+        (f"{typed('sb3-edu')} enjoy {quoted(folder)}", "watch it"),
+        (f"{typed('sb3-edu')} evaluate {quoted(folder)} --episodes 500", "judge it on more episodes"),
+        (f"{typed('tensorboard')} --logdir {quoted(folder.parent)}", "see every number it logged"),
+    ):
+        console.print(f"  {command}  [dim]# {what}[/dim]", soft_wrap=True)
+
+
+def typed(program: str) -> str:
+    """
+    Spell a program of this Python so that a shell finds it.
+
+    :param program: its name
+    :return: the name if it is on the path, else the path from here
+    """
+    if shutil.which(program):
+        return program
+    beside_python = Path(sys.executable).parent / program
+    relative = os.path.relpath(beside_python)
+    return shlex.quote(relative if len(relative) < len(str(beside_python)) else str(beside_python))
+
+
+def quoted(path: Path) -> str:
+    """Spell a path for a shell, in quotes where it needs them."""
+    return shlex.quote(str(path))

@@ -1,0 +1,95 @@
+"""``sb3-edu reproduce``: do a run again, and compare the two bit by bit."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, refusing_bad_input
+from sb3_ppo_edu.training.resume import Likeness, compare_runs
+from sb3_ppo_edu.training.run import SETTINGS_FILE, read_settings
+
+REPRODUCE_DESCRIPTION = """\
+Run the command of a run again, into a new folder, and compare the two bit by bit: parameters, optimizer, logs, evaluations.
+What could explain a difference, versions, threads, machine, code, is compared too.
+
+exit codes: 0 the same bits, 1 something differs, 2 bad input, 130 interrupted
+"""
+
+
+def add_reproduce(commands: Any, main: Callable[[Sequence[str]], int]) -> None:
+    """
+    Add ``sb3-edu reproduce``.
+
+    :param commands: to add to
+    :param main: runs a command line of this program, and returns its exit code
+    """
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="do a run again, and compare bit by bit",
+        description=REPRODUCE_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    reproduce.set_defaults(command=lambda arguments: reproduce_run(arguments, main), parser=reproduce)
+    reproduce.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
+    reproduce.add_argument("--name", help="folder of the new run, beside the old one (default: RUN-again)")
+
+
+def reproduce_run(arguments: argparse.Namespace, main: Callable[[Sequence[str]], int]) -> int:
+    """
+    Do a run again and compare; return the exit code.
+
+    :param arguments: of the command line
+    :param main: see :func:`add_reproduce`
+    """
+    console = Console(highlight=False)
+    folder: Path = arguments.run
+    with refusing_bad_input():
+        record = read_settings(folder / SETTINGS_FILE)
+        command = shlex.split(record.get("command", ""))
+        if record.get("processes", 1) > 1:
+            raise ValueError(f"run {folder}: {record['processes']} processes made it, and one alone can't do it again")
+    if command[:2] != ["sb3-edu", "train"]:
+        raise RefusedError(f"run {folder}: found the command {shlex.join(command)!r}, expected sb3-edu train …")
+    name = arguments.name or f"{folder.name}-again"
+    code = main(
+        [*without_flags(command[1:], "--name", "--folder"), "--folder", str(folder.parent), "--name", name, "--no-replay"]
+    )
+    if code != DONE:
+        return code
+    found = compare_runs(folder, folder.parent / name)
+    print_comparison(console, found, folder, folder.parent / name)
+    return DONE if all(one.equal is not False for one in found[4:]) else FAILED
+
+
+def without_flags(words: list[str], *flags: str) -> list[str]:
+    """Leave flags, each with its value, out of the words of a command line."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in flags:
+            skip = True
+        elif not word.startswith(tuple(f"{flag}=" for flag in flags)):
+            kept.append(word)
+    return kept
+
+
+def print_comparison(console: Console, found: list[Likeness], first: Path, second: Path) -> None:
+    """Print how the runs of two folders compare."""
+    table = Table(title=f"{first} and {second}", title_justify="left", title_style="bold", box=None, padding=(0, 2))
+    for heading in ("", "", "difference"):
+        table.add_column(heading)
+    words = {True: "the same", False: "[bold]differs[/bold]", None: "–"}
+    for one in found:
+        table.add_row(one.what, words[one.equal], one.detail)
+    console.print()
+    console.print(table)

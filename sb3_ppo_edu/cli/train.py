@@ -1,0 +1,300 @@
+"""``sb3-edu train``: train, save, evaluate, draw, and say where everything is."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from rich.console import Console
+
+from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
+from sb3_ppo_edu.cli.callbacks import Progress, StopOnRequest, stopping_on_signals
+from sb3_ppo_edu.cli.display import draw_into_memory
+from sb3_ppo_edu.cli.flags import add_algorithm_arguments, flag_of, positive_int, yaml_value
+from sb3_ppo_edu.cli.printing import (
+    LEARNING_CURVE_FILE,
+    REPLAY_FILE,
+    console_for,
+    print_evaluation,
+    print_files,
+    print_next,
+    print_start,
+    quoted,
+    typed,
+)
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
+from sb3_ppo_edu.cli.torchrun import process_group, start_or_resume_rank
+from sb3_ppo_edu.distributed.data_parallel import Group, LostProcessError
+from sb3_ppo_edu.engines import NonFiniteUpdateError
+from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
+from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.training.hyperparameters import load_hyperparameters, parse_expression
+from sb3_ppo_edu.training.run import (
+    CHECKPOINT_FOLDER,
+    EVALUATIONS_PER_RUN,
+    Run,
+    RunSettings,
+    close_run,
+    default_name,
+    evaluate_random,
+    evaluate_run,
+    learn,
+    open_run,
+    save_model,
+    settings_from_hyperparameters,
+    start_run,
+    write_evaluation,
+)
+from sb3_ppo_edu.vec_env.guard import ON_FAULT, NonFiniteStepError
+from sb3_ppo_edu.vec_env.workers import WorkerError
+
+DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
+
+
+TRAIN_EXAMPLES = """\
+Settings come from three places, each going over the one before it: EduPPO's defaults, the environment's block in the YAML
+file, and the flags given here.
+
+examples:
+  sb3-edu train --env CartPole-v1
+  sb3-edu train --env LunarLanderContinuous-v3 --steps 100000 --seed 1 --name lander
+  sb3-edu train --env Pendulum-v1 --action-distribution tanh_gaussian --learning-rate lin_1e-3
+  sb3-edu train --env CartPole-v1 --policy-kwargs "dict(net_arch=[32, 32], activation_fn=nn.ReLU)" --no-normalize
+  sb3-edu train --env Acrobot-v1 --config my_settings.yml
+
+exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted or
+143 ended by SIGTERM (the model is saved)
+"""
+
+
+def add_train(commands: Any) -> None:
+    """Add ``sb3-edu train``."""
+    parser = commands.add_parser(
+        "train",
+        usage="%(prog)s --env ID [--steps N] [--seed N] [--name NAME] [and what is listed below]",
+        help="train, evaluate against random actions, and leave everything in a run folder",
+        description="Train EduPPO, evaluate it against random actions, and leave everything in a new folder runs/NAME.",
+        epilog=TRAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=train, parser=parser)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--env", required=True, metavar="ID", help="Gymnasium id; MODULE:ID imports the module that registers it")
+    run.add_argument("--steps", type=positive_int, metavar="N", help="environment steps to train for (default: the YAML's)")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights, actions and environments (default: 0)")
+    run.add_argument("--folder", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs)")
+    run.add_argument("--name", help="the run's folder in there; must be new (default: ENV-SEED-TIME)")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    run.add_argument(
+        "--threads", type=positive_int, default=1, metavar="N", help="torch threads (default: 1, fastest for small networks)"
+    )
+    run.add_argument(
+        "--checkpoint-freq",
+        type=positive_int,
+        metavar="N",
+        help="steps between checkpoints, for sb3-edu resume (default: none)",
+    )
+    run.add_argument(
+        "--on-fault",
+        choices=(*ON_FAULT, "off"),
+        default="raise",
+        help="NaN and infinities in actions, observations and rewards: stop there, or put 0 in their place (default: raise)",
+    )
+    run.add_argument(
+        "--doctor", action="store_true", help="watch the training, warn of what is wrong with it, and leave doctor.html"
+    )
+    run.add_argument("--verbose", type=int, choices=(0, 1, 2), default=0, help="1 prints SB3's log tables, 2 debugging too")
+    settings = parser.add_argument_group("the environments and their settings")
+    settings.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML in the form of RL Baselines3 Zoo (default: the one that comes with us)",
+    )
+    settings.add_argument("--n-envs", type=positive_int, metavar="N", help="environments stepped together")
+    settings.add_argument(
+        "--vec-env",
+        choices=(*BACKENDS, AUTO),
+        help="who steps them: one by one in this process (dummy, gymnasium-sync), each in its own (subproc, gymnasium-async), "
+        "all at once (gymnasium-native, envpool), or the fastest that gives the same episodes (auto); default: dummy",
+    )
+    settings.add_argument(
+        "--normalize", action=argparse.BooleanOptionalAction, help="observations and rewards normalised by running statistics"
+    )
+    settings.add_argument(
+        "--env-kwargs", type=yaml_value, metavar="MAP", help='such as "{gravity: -5.0}" or "dict(gravity=-5.0)"'
+    )
+    evaluation = parser.add_argument_group("the evaluation")
+    evaluation.add_argument(
+        "--eval-episodes", type=positive_int, default=100, metavar="N", help="episodes of the final evaluation (default: 100)"
+    )
+    evaluation.add_argument(
+        "--eval-freq",
+        type=positive_int,
+        metavar="N",
+        help=f"steps between evaluations (default: {EVALUATIONS_PER_RUN} in a run)",
+    )
+    evaluation.add_argument("--no-replay", dest="replay", action="store_false", help=f"make no {REPLAY_FILE}")
+    add_algorithm_arguments(parser)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train, save, evaluate, draw, and say where everything is; return the exit code."""
+    th.set_num_threads(arguments.threads)
+    command = ["sb3-edu", *arguments.argv]
+    with refusing_bad_input():
+        settings = read_settings(arguments)
+        folder = run_folder(arguments)
+    with process_group() as group:
+        arguments.group = group
+        with refusing_bad_input():
+            if group is None:
+                run = start_run(settings, folder, command)
+            else:
+                run = start_or_resume_rank(settings, folder, command, group, arguments.device)
+        print_start(console_for(group), run)
+        return train_and_finish(run, arguments)
+
+
+def read_settings(arguments: argparse.Namespace) -> RunSettings:
+    """
+    Put together the YAML's settings and the flags.
+
+    :raises ValueError: if a setting is wrong
+    """
+    given = vars(arguments)
+    overrides = {name.removeprefix("algorithm."): value for name, value in given.items() if name.startswith("algorithm.")}
+    overrides.update(
+        {name: given[name] for name in ("n_envs", "vec_env", "normalize", "env_kwargs") if given[name] is not None}
+    )
+    for name, value in overrides.items():
+        if name.endswith("_kwargs") and isinstance(value, str):
+            overrides[name] = parse_expression(value, flag_of(name))
+    hyperparameters = load_hyperparameters(arguments.env, arguments.config, overrides)
+    if arguments.doctor:
+        # By its name, as a YAML would ask for it: so it is in the run's record, and there again when the run is resumed.
+        others = hyperparameters.get("callback")
+        hyperparameters["callback"] = [*(others if isinstance(others, list) else [others] if others else []), DOCTOR]
+    return settings_from_hyperparameters(
+        arguments.env,
+        hyperparameters,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        eval_freq=arguments.eval_freq,
+        device=arguments.device,
+        verbose=arguments.verbose,
+        checkpoint_freq=arguments.checkpoint_freq,
+        on_fault=arguments.on_fault,
+    )
+
+
+def run_folder(arguments: argparse.Namespace) -> Path:
+    """
+    Choose the run's folder, which need not exist.
+
+    :raises ValueError: if the name is none
+    """
+    if arguments.name is None:
+        return Path(arguments.folder, default_name(arguments.env, arguments.seed, datetime.now()))
+    if Path(arguments.name).name != arguments.name:
+        raise ValueError(f"--name {arguments.name!r}: expected the name of a folder, not a path; --folder says where it goes")
+    return Path(arguments.folder, arguments.name)
+
+
+def train_and_finish(run: Run, arguments: argparse.Namespace) -> int:
+    """
+    Train what is left of a run, evaluate it and print what there is; return the exit code.
+
+    :param run: closed at the end
+    :param arguments: of the command line, with the processes that train together, or ``None``, in ``group``
+    """
+    console = console_for(arguments.group)
+    try:
+        exit_code = train_until_stopped(run, console, arguments.group)
+    finally:
+        close_run(run)
+    if exit_code == DONE and not console.quiet:
+        finish(run, arguments, console)
+    return exit_code
+
+
+def train_until_stopped(run: Run, console: Console, group: Group | None = None) -> int:
+    """
+    Train to the end or until Ctrl-C or SIGTERM, and save the model in each case; return the exit code.
+
+    :param run: left open
+    :param console: a quiet one, as of all ranks but 0, shows no progress and saves no model
+    :param group: the processes to train together with, or ``None``
+    """
+    stop = StopOnRequest()
+    progress = [] if console.quiet else [Progress(run.settings.steps)]
+    exit_code = DONE
+    try:
+        with stopping_on_signals(stop):
+            learn(run, [stop, *progress], group)
+    except KeyboardInterrupt:
+        stop.requested = True
+    except SystemExit as ended:
+        if ended.code != 128 + signal.SIGTERM:
+            raise
+        stop.requested, stop.signal = True, signal.SIGTERM  # as an exact checkpoint ends the training
+    except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError, WorkerError) as error:
+        # A signal to all processes, as clusters send it, ends those that this one waits for.
+        if not stop.requested:
+            print(f"sb3-edu train: error: {error}", file=sys.stderr)
+            exit_code = FAILED
+    finally:
+        for bar in progress:
+            bar.close()
+        if not console.quiet:
+            save_model(run)
+    if stop.requested:
+        exit_code = 128 + stop.signal
+    if exit_code != DONE:
+        steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
+        console.print(f"Stopped after {steps}. The model is saved in [bold]{run.folder}[/bold].", soft_wrap=True)
+        checkpoint = last_checkpoint(run)
+        if checkpoint is not None:
+            if exit_code == FAILED:
+                print(f"The last good checkpoint is {checkpoint}.", file=sys.stderr)
+            console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.folder)}", soft_wrap=True)
+        console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.folder)}", soft_wrap=True)
+    return exit_code
+
+
+def last_checkpoint(run: Run) -> Path | None:
+    """Find the file of the checkpoint that a run would go on from; ``None`` if there is no whole one."""
+    try:
+        return latest_good(run.folder / CHECKPOINT_FOLDER).path
+    except CheckpointError:
+        return None
+
+
+def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
+    """Evaluate the saved model of a trained run, draw, and print what there is."""
+    # Imported here, because drawing takes a second to load, and bad input shall not wait for it.
+    from sb3_ppo_edu.lab import plots, replay
+
+    console.print(f"Evaluating {arguments.eval_episodes} episodes, and as many of random actions.")
+    saved = open_run(run.folder)
+    trained = evaluate_run(saved, arguments.eval_episodes)
+    random = evaluate_random(saved, arguments.eval_episodes)
+    write_evaluation(run, trained, random)
+    repeats = action_repeat(run.settings.environment.wrapper)
+    curve = plots.read_learning_curve(run.folder, f"{arguments.env}, seed {arguments.seed}", repeats)
+    plots.save_figure(plots.draw_learning_curve(curve), run.folder / LEARNING_CURVE_FILE)
+    if arguments.replay:
+        draw_into_memory()
+        try:
+            replay.save_gif(replay.film_run(saved, trained.median_seed()), run.folder / REPLAY_FILE)
+        except replay.CannotRenderError as error:
+            console.print(f"No {REPLAY_FILE}: {arguments.env} cannot draw itself here ({error}).", markup=False)
+    print_files(console, run.folder)
+    print_evaluation(console, trained, random)
+    print_next(console, run.folder)
