@@ -60,7 +60,7 @@ def add_tune(commands: Any) -> None:
         "--settings",
         choices=("defaults", "own", "zoo"),
         default="defaults",
-        help="where to start_or_resume_rank: SB3's defaults, this package's settings or the zoo's (default: defaults)",
+        help="where to begin: SB3's defaults, this package's settings or the zoo's (default: defaults)",
     )
     parser.add_argument(
         "--only", nargs="+", choices=names, metavar="NAME", help=f"tune only these, in the lecture's order: {', '.join(names)}"
