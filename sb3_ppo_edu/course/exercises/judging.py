@@ -15,7 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from sb3_ppo_edu.course.exercises.catalogue import EXERCISES, VISIBLE_SEED, Exercise
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.exercise import VISIBLE_SEED, Exercise
 from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
 from sb3_ppo_edu.course.exercises.observing import Answer, Case, Observation, observe, observe_once
 from sb3_ppo_edu.course.exercises.verdict import Verdict
