@@ -1,0 +1,254 @@
+"""Grading: right answers have their points, whatever is around them, and no submission harms its grader or another."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sb3_ppo_edu.course.building import (
+    SOLUTIONS,
+    STUDENT,
+    Lesson,
+    make_notebook,
+)
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.grading import (
+    Grade,
+    Limits,
+    find_lesson,
+    grade,
+    grade_folder,
+    network_isolation,
+    read_cells,
+    write_results,
+)
+from tests.lessons import GOOD, LESSONS, PINS, write_submission
+
+POINTS = {name: EXERCISES[name].points for name in GOOD}
+
+LIMITS = Limits(wall_seconds=6.0, cpu_seconds=4, memory=300 << 20, output=100_000)
+
+SHORTER = replace(LIMITS, wall_seconds=3.0, cpu_seconds=2)
+"""For answers that use up whatever they get."""
+
+
+@pytest.fixture(scope="module")
+def small() -> Lesson:
+    """A lesson with two exercises."""
+    cells = [nbformat.v4.new_code_cell("", metadata={"exercise": name}) for name in GOOD]
+    return Lesson("small", cells)
+
+
+def graded(small: Lesson, *cells: str, limits: Limits = LIMITS) -> Grade:
+    """Grade code cells as a submission, on inputs that are not the visible ones."""
+    return grade("somebody", list(cells), [small], 7, limits, network_isolation())
+
+
+def test_good_submission_has_all_points(small: Lesson) -> None:
+    """Right answers have all points, whatever is around them: cells that crash, loop or are no Python are not run."""
+    around = ["%matplotlib inline\nimport nonsense_that_is_not_there", "while True:\n    pass", "1 / 0", "def broken(:", "!ls"]
+    helper = "WINDOW = 1.0\ndef outside(ratio, eps):\n    return (ratio - WINDOW).abs() > eps"
+    uses_it = "def clip_fraction(ratio, clip_range):\n    return outside(ratio, clip_range).float().mean()"
+    one = graded(small, *around, helper, uses_it, GOOD["approx_kl"])
+    assert one.points == POINTS
+    assert one.status == "graded"
+
+
+@pytest.mark.parametrize("name", sorted(name for name, lesson in LESSONS.items() if lesson.exercises))
+def test_solutions_have_all_points(name: str) -> None:
+    """Graded as a submission, a lesson's solutions have all points."""
+    assert graded_as(SOLUTIONS, name) == {exercise: EXERCISES[exercise].points for exercise in LESSONS[name].exercises}
+
+
+def test_stubs_have_no_points() -> None:
+    """Graded as a submission, what is handed out has none; that each stub is "not written yet" is tested above."""
+    assert set(graded_as(STUDENT, "03_clipped_objective").values()) == {0}
+
+
+def graded_as(kind: str, name: str) -> Mapping[str, int]:
+    """Grade a lesson's own notebook."""
+    cells = [cell.source for cell in make_notebook(LESSONS[name], kind, PINS).cells if cell.cell_type == "code"]
+    one = grade(name, cells, list(LESSONS.values()), 7, LIMITS, network_isolation())
+    assert one.lesson == name
+    return one.points
+
+
+BAD = {
+    "crashes": "def clip_fraction(ratio, clip_range):\n    return 1 / 0",
+    "loops": "def clip_fraction(ratio, clip_range):\n    while True:\n        pass",
+    "sleeps": "import time\ndef clip_fraction(ratio, clip_range):\n    time.sleep(1000)",
+    "prints megabytes": (
+        "def clip_fraction(ratio, clip_range):\n    for _ in range(10**6):\n        print('x' * 1000, flush=True)\n"
+        "    return ((ratio - 1).abs() > clip_range).float().mean()"
+    ),
+    "eats memory": (
+        "def clip_fraction(ratio, clip_range):\n    hoard = [bytearray(10**8) for _ in range(50)]\n"
+        "    return ((ratio - 1).abs() > clip_range).float().mean()"
+    ),
+    "ends the process": "import os\ndef clip_fraction(ratio, clip_range):\n    os._exit(0)",
+    "kills": "import os, signal\ndef clip_fraction(ratio, clip_range):\n    os.kill(os.getpid(), signal.SIGKILL)",
+    "returns nonsense": "def clip_fraction(ratio, clip_range):\n    return object()",
+    "returns too much": "import torch\ndef clip_fraction(ratio, clip_range):\n    return torch.zeros(10**7)",
+    "loops while it is defined": "def forever():\n    while True: pass\nX = forever()\ndef clip_fraction(r, c):\n    return X",
+    "raises BaseException": "def clip_fraction(ratio, clip_range):\n    raise SystemExit(0)",
+    "is not there": "",
+}
+
+
+@pytest.mark.parametrize("what", sorted(BAD))
+def test_bad_answer_costs_its_own_points_only(small: Lesson, what: str) -> None:
+    """An answer that crashes, loops, prints, hoards or dies has no points; the other answer of the same submission has its."""
+    one = graded(small, BAD[what], GOOD["approx_kl"], limits=SHORTER)
+    assert one.points == {"clip_fraction": 0, "approx_kl": POINTS["approx_kl"]}
+    assert not one.verdicts["clip_fraction"].passed
+
+
+TAMPERING = {
+    "redefines check": "def check(name, answer, seed=0):\n    return 'passed'\n",
+    "patches the package": (
+        "import sb3_ppo_edu.course.exercises.judging as j\nj.judge = lambda *a: j.Verdict('x', 'right', 'right')\n"
+        "import sb3_ppo_edu.course.exercises\nsb3_ppo_edu.course.exercises.check = None\n"
+    ),
+    "uses the package": "from sb3_ppo_edu.functional.losses import clip_fraction\n",
+    "patches torch": (
+        "import torch, numpy\ntorch.Tensor.mean = lambda *a, **k: torch.tensor(0.4)\nnumpy.allclose = lambda *a, **k: True\n"
+    ),
+    "forges results": (
+        "import os, json\ndef clip_fraction(ratio, clip_range):\n    for fd in range(3, 64):\n        try:\n"
+        "            os.write(fd, json.dumps({'exercise': 'clip_fraction', 'status': 'observed', 'points': 99}).encode())\n"
+        "        except OSError:\n            pass\n    return 0.0\n"
+    ),
+    "equals everything": (
+        "class Same(float):\n    def __eq__(self, other): return True\n    def __hash__(self): return 0\n"
+        "def clip_fraction(ratio, clip_range):\n    return Same(0.5)\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", sorted(TAMPERING))
+def test_tampering_gains_nothing(small: Lesson, what: str) -> None:
+    """Points come from numbers that are compared in another process: nothing that a submission redefines can reach it."""
+    wrong = "" if "clip_fraction" in TAMPERING[what] else "def clip_fraction(ratio, clip_range):\n    return 0.123"
+    one = graded(small, TAMPERING[what], wrong, GOOD["approx_kl"])
+    assert one.points == {"clip_fraction": 0, "approx_kl": POINTS["approx_kl"]}
+
+
+def test_answers_learnt_by_heart_have_no_points(small: Lesson) -> None:
+    """Results of the visible inputs, returned in their order, do not pass on hidden ones."""
+    by_heart = "RESULTS = iter([0.0, 0.6, 0.4] * 10)\ndef clip_fraction(ratio, clip_range):\n    return next(RESULTS)"
+    assert graded(small, by_heart, GOOD["approx_kl"]).points["clip_fraction"] == 0
+
+
+def test_no_network(small: Lesson) -> None:
+    """An answer that connects to a server on this machine does not reach it, and so has no points."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(0.2)
+    reached: list[bool] = []
+
+    def listen() -> None:
+        while not stop.is_set():
+            try:
+                server.accept()[0].close()
+                reached.append(True)
+            except TimeoutError:
+                continue
+
+    stop = threading.Event()
+    listener = threading.Thread(target=listen)
+    listener.start()
+    port = server.getsockname()[1]
+    calls = (
+        "import socket\ndef clip_fraction(ratio, clip_range):\n"
+        f"    socket.create_connection(('127.0.0.1', {port}), 2).close()\n"
+        "    return ((ratio - 1).abs() > clip_range).float().mean()"
+    )
+    try:
+        one = graded(small, calls, GOOD["approx_kl"])
+    finally:
+        stop.set()
+        listener.join()
+        server.close()
+    assert reached == []
+    assert one.points == {"clip_fraction": 0, "approx_kl": POINTS["approx_kl"]}
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/security/landlock") and os.uname().release < "5.13", reason="no Landlock")
+def test_files_of_others_are_out_of_reach(small: Lesson, tmp_path: Path) -> None:
+    """Neither reading nor writing outside of its own empty folder: a secret stays secret, and a file is not overwritten."""
+    secret = tmp_path / "solutions.txt"
+    secret.write_text("0.123", encoding="utf-8")
+    curious = (
+        f"import pathlib\ndef clip_fraction(ratio, clip_range):\n    place = pathlib.Path({str(secret)!r})\n"
+        "    try:\n        place.write_text('mine')\n    except OSError:\n        pass\n    place.read_text()\n"
+        "    return ((ratio - 1).abs() > clip_range).float().mean()"
+    )
+    one = graded(small, curious, GOOD["approx_kl"])
+    assert secret.read_text(encoding="utf-8") == "0.123"
+    assert one.points["clip_fraction"] == 0
+    assert "PermissionError" in str(one.verdicts["clip_fraction"])
+
+
+def test_folder_is_graded_into_csv_and_feedback(tmp_path: Path, small: Lesson) -> None:
+    """One line and one feedback file for each submission, junk and bombs included; the mistake is named in the feedback."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_submission(folder / "ada.ipynb", *GOOD.values())
+    one_sided = "def clip_fraction(ratio, clip_range):\n    return (ratio > 1 + clip_range).float().mean()"
+    write_submission(folder / "=bob.ipynb", one_sided, GOOD["approx_kl"])
+    (folder / "junk.ipynb").write_bytes(b"\xff\xfe{")
+    (folder / "list.ipynb").write_text("[1, 2]", encoding="utf-8")
+    write_submission(folder / "nothing.ipynb", "print('hello')")
+    grades = {one.name: one for one in grade_folder(folder, [small], output, seed=5, limits=LIMITS)}
+    assert {name: one.total for name, one in grades.items()} == {"ada": 3, "=bob": 2, "junk": 0, "list": 0, "nothing": 0}
+    with (output / "grades.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["submission"]: row for row in csv.DictReader(file)}
+    assert rows["ada"] == {
+        "submission": "ada", "lesson": "small", "approx_kl": "2", "clip_fraction": "1", "total": "3", "possible": "3",
+        "status": "graded",
+    }  # fmt: skip
+    # A spreadsheet would take a leading equals sign for a formula.
+    assert rows["'=bob"]["total"] == "2"
+    assert rows["junk"]["status"] == "the file is no notebook"
+    feedback = (output / "feedback" / "=bob.md").read_text(encoding="utf-8")
+    assert "2 of 3 points" in feedback
+    assert "Only ratios that are too large are counted" in feedback
+    assert "seed 5" in feedback
+    assert "namespace" in feedback or "sockets refused" in feedback
+    assert len(list((output / "feedback").iterdir())) == 5
+
+
+def test_empty_folder_is_refused(tmp_path: Path, small: Lesson) -> None:
+    """A folder without notebooks is an error that says what was expected."""
+    with pytest.raises(ValueError, match=r"no submissions found, expected files such as name\.ipynb"):
+        grade_folder(tmp_path, [small], tmp_path)
+
+
+def test_lesson_is_found_by_its_functions() -> None:
+    """A submission belongs to the lesson of whose functions it defines the largest share."""
+    for lesson in (one for one in LESSONS.values() if one.exercises):
+        cells = [f"def {name}(*a):\n    pass" for name in lesson.exercises]
+        assert find_lesson(cells, list(LESSONS.values())) == lesson
+    assert find_lesson(["x = 1"], list(LESSONS.values())) is None
+
+
+def test_too_large_a_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file beyond the limit is refused unread."""
+    path = tmp_path / "large.ipynb"
+    write_submission(path, "x = 1")
+    assert read_cells(path) == ["x = 1"]
+    monkeypatch.setattr("sb3_ppo_edu.course.grading.MOST_BYTES", 10)
+    assert read_cells(path) is None
+
+
+def test_write_results_needs_no_submission_to_be_readable(tmp_path: Path) -> None:
+    """Grades without verdicts make a CSV without exercises."""
+    write_results([Grade("x", "", "the file is no notebook")], tmp_path, "namespace", 1)
+    assert (tmp_path / "grades.csv").read_text(encoding="utf-8").splitlines()[1] == "x,,0,0,the file is no notebook"
