@@ -106,8 +106,6 @@ def read_lesson(path: Path) -> Lesson:
     """
     Read and check one source.
 
-    :param path: of the file
-    :return: the lesson
     :raises SourceError: if a cell is wrong
     """
     notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
@@ -197,7 +195,6 @@ def make_notebook(lesson: Lesson, kind: str, pins: list[str]) -> Any:
     :param lesson: the source
     :param kind: for students, or with solutions
     :param pins: what the install cell installs
-    :return: the notebook
     """
     cells = []
     for number, cell in enumerate(_with_install_cell(lesson, kind, pins)):
@@ -303,7 +300,6 @@ def to_text(notebook: Any) -> str:
     """
     Write a notebook in the one way that leaves no difference between two builds.
 
-    :param notebook: the notebook
     :return: its text
     """
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

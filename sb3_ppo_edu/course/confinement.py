@@ -1,5 +1,5 @@
 """
-What a process may still do once it runs a stranger's code: little, and less where Linux helps.
+A sandbox for untrusted code: what a process may still do once it runs a submission. Little, and less where Linux helps.
 
 Knows only the standard library: the process that runs submissions loads it by its path.
 """

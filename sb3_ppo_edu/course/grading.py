@@ -123,7 +123,6 @@ def read_cells(path: Path) -> list[str] | None:
     """
     Read the code cells of a notebook that nobody vouches for.
 
-    :param path: of the file
     :return: their sources, or None if it is no notebook
     """
     try:
@@ -164,7 +163,6 @@ def grade(name: str, cells: list[str] | None, lessons: Sequence[Lesson], seed: i
     :param seed: of the inputs
     :param limits: what it may use
     :param isolation: from :func:`network_isolation`
-    :return: its grade
     """
     if cells is None:
         return Grade(name, "", WORDS["unreadable"])
@@ -291,7 +289,6 @@ def write_results(grades: Sequence[Grade], output: Path, isolation: str, seed: i
     """
     Write the CSV and one feedback file per submission.
 
-    :param grades: of all submissions
     :param output: folder
     :param isolation: how submissions were kept from the network
     :param seed: of the inputs

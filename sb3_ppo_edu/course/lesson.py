@@ -142,8 +142,6 @@ class Curve(BaseCallback):
         """
         Draw the running mean of the returns.
 
-        :param axes: to draw on
-        :param label: of the line
         :param window: episodes in the mean
         """
         if self.returns:

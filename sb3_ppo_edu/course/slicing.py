@@ -34,12 +34,7 @@ def statements(cells: Iterable[str]) -> list[Statement]:
 
 
 def names_defined(statement: Statement) -> set[str]:
-    """
-    List the names that a top-level statement gives a meaning to.
-
-    :param statement: the statement
-    :return: the names
-    """
+    """List the names that a top-level statement gives a meaning to."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -53,12 +48,7 @@ def names_defined(statement: Statement) -> set[str]:
 
 
 def names_used(statement: Statement) -> set[str]:
-    """
-    List the global names that a statement looks up, wherever in it: not its functions' own variables of the same names.
-
-    :param statement: the statement
-    :return: the names
-    """
+    """List the global names that a statement looks up, wherever in it: not its functions' own variables of the same names."""
     return set(_globals_of(symtable.symtable(ast.unparse(statement), "<submission>", "exec")))
 
 

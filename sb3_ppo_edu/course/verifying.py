@@ -126,7 +126,6 @@ def invalid(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
     """
     Find notebooks that are against nbformat's schema, or without a check for an exercise.
 
-    :param lesson: to look at
     :param pins: of the install cell
     :return: one finding for each
     """
@@ -145,7 +144,6 @@ def leaks(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
     """
     Find lines of solutions in the student's notebook.
 
-    :param lesson: to look at
     :param pins: of the install cell
     :return: one finding for each line
     """
@@ -215,7 +213,6 @@ def fails_elsewhere(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
     """
     Run the student's notebook, which has to stop at a TODO and nowhere else.
 
-    :param lesson: to run
     :param pins: of the install cell
     :return: one finding if it does not
     """
@@ -231,7 +228,6 @@ def solution_fails(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
     """
     Run the solution notebook.
 
-    :param lesson: to run
     :param pins: of the install cell
     :return: a finding for an error, and for every exercise without a tick
     """

@@ -32,12 +32,7 @@ TAIL = 2000
 
 
 def load(path: Path) -> ModuleType:
-    """
-    Load a module by its path, without its package.
-
-    :param path: of the file
-    :return: the module
-    """
+    """Load a module by its path, without its package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -53,9 +48,6 @@ class NoPackage(MetaPathFinder):
         """
         Refuse the package, and leave all else to others.
 
-        :param name: of the module
-        :param path: not looked at
-        :param target: not looked at
         :raises ImportError: for the package
         """
         if name.split(".")[0] == PACKAGE:

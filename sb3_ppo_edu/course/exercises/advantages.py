@@ -1,4 +1,8 @@
-"""Returns and advantages with faults, and inputs that tell them apart."""
+"""
+Returns and advantages with faults, and inputs that tell them apart.
+
+The lecture is lecture 10 of Reinforcement Learning, Sogang University, autumn 2025 (notebooks/errata.md).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,6 @@ def discounted_returns(faults: Faults, rewards: FloatArray, gamma: float) -> Flo
     """
     Compute the returns of one episode.
 
-    :param faults: mistakes to make
     :param rewards: shape ``(n_steps,)``
     :param gamma: discount factor
     :return: shape ``(n_steps,)``
@@ -45,12 +48,7 @@ def discounted_returns(faults: Faults, rewards: FloatArray, gamma: float) -> Flo
 
 
 def return_cases(rng: Rng) -> list[Case]:
-    """
-    Make episodes.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make episodes."""
     return [
         Case("three rewards of 1, γ = 0.9", {"rewards": np.ones(3), "gamma": 0.9}),
         Case("one step", {"rewards": np.array([2.0]), "gamma": 0.9}),
@@ -75,7 +73,6 @@ def td_errors(
     """
     Compute the TD errors of a rollout.
 
-    :param faults: mistakes to make
     :param rewards: shape ``(n_steps, ...)``
     :param values: values of the states acted in, the same shape
     :param dones: 1 where the episode ended with the step, the same shape
@@ -107,7 +104,6 @@ def compute_gae(
     """
     Compute generalized advantage estimates.
 
-    :param faults: mistakes to make
     :param rewards: shape ``(n_steps, ...)``
     :param values: values of the states acted in, the same shape
     :param dones: 1 where the episode ended with the step, the same shape
@@ -179,7 +175,6 @@ def bootstrap_time_limits(
     """
     Add the value of what a time limit cut off.
 
-    :param faults: mistakes to make
     :param rewards: shape ``(n,)``
     :param terminated: 1 where the task ended
     :param truncated: 1 where the time limit was reached
@@ -200,12 +195,7 @@ def bootstrap_time_limits(
 
 
 def time_limit_cases(rng: Rng) -> list[Case]:
-    """
-    Make steps of which some end an episode.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make steps of which some end an episode."""
 
     def case(name: str, terminated: list[float], truncated: list[float]) -> Case:
         n = len(terminated)
@@ -233,7 +223,6 @@ def normalize_advantages(faults: Faults, advantages: th.Tensor) -> th.Tensor:
     """
     Standardise advantages.
 
-    :param faults: mistakes to make
     :param advantages: any shape
     :return: the same shape
     """
@@ -260,12 +249,7 @@ def normalize_advantages(faults: Faults, advantages: th.Tensor) -> th.Tensor:
 
 
 def advantage_cases(rng: Rng) -> list[Case]:
-    """
-    Make advantages.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make advantages."""
 
     def tensor(numbers: Any) -> th.Tensor:
         return th.tensor(np.asarray(numbers), dtype=th.float32)

@@ -18,7 +18,6 @@ def surrogate_gradient(faults: Faults, ratio: FloatArray, advantages: FloatArray
     """
     Differentiate PPO's policy loss with respect to the log-probabilities.
 
-    :param faults: mistakes to make
     :param ratio: shape ``(batch,)``
     :param advantages: shape ``(batch,)``
     :param clip_range: ε
@@ -37,12 +36,7 @@ def surrogate_gradient(faults: Faults, ratio: FloatArray, advantages: FloatArray
 
 
 def surrogate_cases(rng: Rng) -> list[Case]:
-    """
-    Make ratios on all sides of the window.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make ratios on all sides of the window."""
 
     def case(name: str, ratio: Any, advantages: Any, clip_range: float = 0.2) -> Case:
         arguments = {"ratio": np.array(ratio), "advantages": np.array(advantages), "clip_range": clip_range}
@@ -60,7 +54,6 @@ def logits_gradient(faults: Faults, logits: FloatArray, actions: npt.NDArray[np.
     """
     Differentiate the log-probabilities of the actions taken with respect to the logits.
 
-    :param faults: mistakes to make
     :param logits: shape ``(batch, n_actions)``
     :param actions: shape ``(batch,)``
     :param upstream: derivative of the loss with respect to each log-probability, shape ``(batch,)``
@@ -80,12 +73,7 @@ def logits_gradient(faults: Faults, logits: FloatArray, actions: npt.NDArray[np.
 
 
 def logits_cases(rng: Rng) -> list[Case]:
-    """
-    Make logits, actions, and what comes down the chain.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make logits, actions, and what comes down the chain."""
 
     def case(name: str, logits: Any, actions: Any, upstream: Any) -> Case:
         arguments = {"logits": np.array(logits, dtype=float), "actions": np.array(actions), "upstream": np.array(upstream)}
@@ -102,7 +90,6 @@ def tanh_gradient(faults: Faults, outputs: FloatArray, upstream: FloatArray) -> 
     """
     Carry a derivative back through y = tanh(x), given y.
 
-    :param faults: mistakes to make
     :param outputs: y, any shape
     :param upstream: derivative of the loss with respect to y, the same shape
     :return: derivative with respect to x, the same shape
@@ -118,12 +105,7 @@ def tanh_gradient(faults: Faults, outputs: FloatArray, upstream: FloatArray) -> 
 
 
 def tanh_cases(rng: Rng) -> list[Case]:
-    """
-    Make outputs of tanh, and what comes down the chain.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make outputs of tanh, and what comes down the chain."""
     return [
         Case("y = 0, ½ and 1", {"outputs": np.array([0.0, 0.5, 1.0]), "upstream": np.array([1.0, 2.0, 3.0])}),
         Case("a layer", {"outputs": np.tanh(rng.normal(size=(4, 3))).round(2), "upstream": rng.normal(size=(4, 3)).round(2)}),
@@ -134,7 +116,6 @@ def weight_gradient(faults: Faults, inputs: FloatArray, upstream: FloatArray) ->
     """
     Differentiate a linear layer x W' + b with respect to its weights W.
 
-    :param faults: mistakes to make
     :param inputs: x, shape ``(batch, n_inputs)``
     :param upstream: derivative of the loss with respect to the layer's outputs, shape ``(batch, n_outputs)``
     :return: shape of W, ``(n_outputs, n_inputs)``
@@ -148,12 +129,7 @@ def weight_gradient(faults: Faults, inputs: FloatArray, upstream: FloatArray) ->
 
 
 def weight_cases(rng: Rng) -> list[Case]:
-    """
-    Make inputs of a layer, and what comes down the chain.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make inputs of a layer, and what comes down the chain."""
 
     def case(name: str, batch: int, n_inputs: int, n_outputs: int) -> Case:
         shapes = {"inputs": (batch, n_inputs), "upstream": (batch, n_outputs)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sb3_ppo_edu.course.exercises import advantages, backward, densities, experiments, gauges, objectives, scores
+from sb3_ppo_edu.course.exercises import advantages, backward, densities, diagnostics, experiments, objectives, scores
 from sb3_ppo_edu.course.exercises.exercise import Exercise
 
 _ALL = (
@@ -359,7 +359,7 @@ _ALL = (
     Exercise(
         "explained_variance",
         "one number, at most 1",
-        gauges.explained_variance,
+        diagnostics.explained_variance,
         (
             "unexplained-share",
             "error-squared-for-variance",
@@ -368,13 +368,13 @@ _ALL = (
             "spread-of-predictions",
             "explained-of-nothing",
         ),
-        gauges.explained_cases,
+        diagnostics.explained_cases,
         points=2,
     ),
     Exercise(
         "learning_rate_advice",
         "−1, 0 or 1",
-        gauges.learning_rate_advice,
+        diagnostics.learning_rate_advice,
         (
             "knob-wrong-way",
             "silenced-taken-for-slow",
@@ -383,7 +383,7 @@ _ALL = (
             "mean-for-median",
             "last-update-only",
         ),
-        gauges.reading_cases,
+        diagnostics.reading_cases,
         points=2,
     ),
     Exercise(

@@ -36,7 +36,6 @@ def gaussian_entropy(faults: Faults, log_std: th.Tensor) -> th.Tensor:
     """
     Compute the entropy of a diagonal Gaussian, averaged over the batch if there is one.
 
-    :param faults: mistakes to make
     :param log_std: shape ``(action_dim,)`` or ``(batch, action_dim)``
     :return: scalar
     """
@@ -59,12 +58,7 @@ def gaussian_entropy(faults: Faults, log_std: th.Tensor) -> th.Tensor:
 
 
 def log_std_cases(rng: Rng) -> list[Case]:
-    """
-    Make log standard deviations.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make log standard deviations."""
 
     def case(name: str, log_std: Any) -> Case:
         return Case(name, {"log_std": _tensor(log_std)}, ("log_std",))
@@ -81,7 +75,6 @@ def categorical_entropy(faults: Faults, logits: th.Tensor) -> th.Tensor:
     """
     Compute the mean entropy of categorical distributions.
 
-    :param faults: mistakes to make
     :param logits: shape ``(batch, n_actions)``
     :return: scalar
     """
@@ -99,12 +92,7 @@ def categorical_entropy(faults: Faults, logits: th.Tensor) -> th.Tensor:
 
 
 def logit_cases(rng: Rng) -> list[Case]:
-    """
-    Make logits.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make logits."""
 
     def case(name: str, logits: Any) -> Case:
         return Case(name, {"logits": _tensor(logits)}, ("logits",))
@@ -121,7 +109,6 @@ def gaussian_log_prob(faults: Faults, actions: th.Tensor, mean: th.Tensor, log_s
     """
     Compute the log-probability of actions under a diagonal Gaussian.
 
-    :param faults: mistakes to make
     :param actions: shape ``(batch, action_dim)``
     :param mean: shape ``(batch, action_dim)``
     :param log_std: shape ``(action_dim,)``
@@ -140,12 +127,7 @@ def gaussian_log_prob(faults: Faults, actions: th.Tensor, mean: th.Tensor, log_s
 
 
 def gaussian_cases(rng: Rng) -> list[Case]:
-    """
-    Make actions and Gaussians.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make actions and Gaussians."""
 
     def case(name: str, actions: Any, mean: Any, log_std: Any) -> Case:
         arguments = {"actions": _tensor(actions), "mean": _tensor(mean), "log_std": _tensor(log_std)}
@@ -163,7 +145,6 @@ def squashed_log_prob(faults: Faults, raw_actions: th.Tensor, mean: th.Tensor, l
     """
     Compute the log-probability of y = tanh(u) from the raw action u.
 
-    :param faults: mistakes to make
     :param raw_actions: u, shape ``(batch, action_dim)``
     :param mean: of u, shape ``(batch, action_dim)``
     :param log_std: of u, shape ``(action_dim,)``
@@ -186,12 +167,7 @@ def squashed_log_prob(faults: Faults, raw_actions: th.Tensor, mean: th.Tensor, l
 
 
 def squashed_cases(rng: Rng) -> list[Case]:
-    """
-    Make raw actions, some of them where tanh has saturated.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make raw actions, some of them where tanh has saturated."""
 
     def case(name: str, raw_actions: Any, mean: Any, log_std: Any) -> Case:
         arguments = {"raw_actions": _tensor(raw_actions), "mean": _tensor(mean), "log_std": _tensor(log_std)}

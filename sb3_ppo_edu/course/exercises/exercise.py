@@ -30,7 +30,7 @@ class Exercise:
     """
     One function to write.
 
-    :param name: its name
+    :param name: of the function, and of the exercise
     :param expects: what it returns, in a few words, for the report
     :param faulty: the function with a set of faults as its first argument
     :param mistakes: names of the faults that it knows, the more telling ones first
@@ -50,26 +50,15 @@ class Exercise:
         Make inputs to try an answer on.
 
         :param seed: of the random numbers in them
-        :return: the cases
         """
         return self.make_cases(np.random.default_rng(seed))
 
     def solution(self, *arguments: Any) -> Any:
-        """
-        Compute what is right.
-
-        :param arguments: of the exercise
-        :return: the result
-        """
+        """Compute what is right."""
         return self.faulty(frozenset(), *arguments)
 
     def with_faults(self, *names: str) -> Answer:
-        """
-        Make an answer that makes mistakes.
-
-        :param names: of the mistakes
-        :return: the answer
-        """
+        """Make an answer that makes mistakes."""
         faults = frozenset(names)
         return lambda *arguments: self.faulty(faults, *arguments)
 

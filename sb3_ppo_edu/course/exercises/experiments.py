@@ -18,7 +18,6 @@ def first_difference(faults: Faults, first: FloatArray, second: FloatArray) -> i
     """
     Find the update at which two runs part.
 
-    :param faults: mistakes to make
     :param first: numbers of a run after each update, shape ``(updates, numbers)``
     :param second: the other run's, the same shape
     :return: index of the first update in which any number differs, −1 if there is none
@@ -41,12 +40,7 @@ def first_difference(faults: Faults, first: FloatArray, second: FloatArray) -> i
 
 
 def run_pairs(rng: Rng) -> list[Case]:
-    """
-    Make pairs of runs that part, or do not.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make pairs of runs that part, or do not."""
 
     def case(name: str, change: dict[tuple[int, int], float], updates: int = 5, numbers: int = 3) -> Case:
         first = rng.normal(size=(updates, numbers)).round(3)
@@ -77,7 +71,6 @@ def score_within_budget(
     """
     Look up what a run had reached when its budget was spent.
 
-    :param faults: mistakes to make
     :param decisions: made before each evaluation, rising, shape ``(evaluations,)``
     :param scores: of the evaluations, the same shape
     :param budget: steps of the environment
@@ -101,12 +94,7 @@ def score_within_budget(
 
 
 def budget_cases(rng: Rng) -> list[Case]:
-    """
-    Make evaluations of runs, and budgets.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make evaluations of runs, and budgets."""
 
     def case(name: str, decisions: list[int], scores: list[float], budget: int, action_repeat: int = 1) -> Case:
         return Case(

@@ -57,8 +57,6 @@ def find_exercise(name: str) -> Exercise:
     """
     Look up an exercise.
 
-    :param name: its name
-    :return: the exercise
     :raises ValueError: if there is none
     """
     if name not in EXERCISES:
@@ -73,7 +71,6 @@ def judge(exercise: Exercise, observations: Sequence[Observation], seed: int = V
     :param exercise: what was asked
     :param observations: one for each case
     :param seed: of the inputs
-    :return: the verdict
     """
     cases = exercise.cases(seed)
     expected = _expected(exercise.name, seed)

@@ -1,4 +1,8 @@
-"""Losses, objectives and estimates of policy and critic with faults, and inputs that tell them apart."""
+"""
+Losses, objectives and estimates of policy and critic with faults, and inputs that tell them apart.
+
+The lecture is lecture 10 of Reinforcement Learning, Sogang University, autumn 2025 (notebooks/errata.md).
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,6 @@ def reinforce_loss(faults: Faults, log_probs: th.Tensor, returns: th.Tensor) -> 
     """
     Compute the loss of REINFORCE.
 
-    :param faults: mistakes to make
     :param log_probs: shape ``(batch,)``
     :param returns: shape ``(batch,)``
     :return: scalar
@@ -47,12 +50,7 @@ def reinforce_loss(faults: Faults, log_probs: th.Tensor, returns: th.Tensor) -> 
 
 
 def reinforce_cases(rng: Rng) -> list[Case]:
-    """
-    Make batches of log-probabilities and returns.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make batches of log-probabilities and returns."""
 
     def case(name: str, log_probs: Any, returns: Any) -> Case:
         return Case(name, {"log_probs": _tensor(log_probs), "returns": _tensor(returns)}, ("log_probs",))
@@ -70,7 +68,6 @@ def actor_critic_loss(
     """
     Compute the loss of an actor-critic that learns from returns.
 
-    :param faults: mistakes to make
     :param log_probs: shape ``(batch,)``
     :param values: shape ``(batch, 1)``, as a critic gives them
     :param returns: shape ``(batch,)``
@@ -96,12 +93,7 @@ def actor_critic_loss(
 
 
 def actor_critic_cases(rng: Rng) -> list[Case]:
-    """
-    Make batches as a rollout and a critic give them.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make batches as a rollout and a critic give them."""
 
     def case(name: str, log_probs: Any, values: Any, returns: Any, vf_coef: float = 0.5) -> Case:
         arguments = {
@@ -124,7 +116,6 @@ def probability_ratio(faults: Faults, log_probs: th.Tensor, old_log_probs: th.Te
     """
     Compute the ratio of new and old probability.
 
-    :param faults: mistakes to make
     :param log_probs: shape ``(batch,)``
     :param old_log_probs: shape ``(batch,)``
     :return: shape ``(batch,)``
@@ -140,12 +131,7 @@ def probability_ratio(faults: Faults, log_probs: th.Tensor, old_log_probs: th.Te
 
 
 def ratio_cases(rng: Rng) -> list[Case]:
-    """
-    Make log-probabilities of two policies, both with a graph behind them.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make log-probabilities of two policies, both with a graph behind them."""
 
     def case(name: str, log_probs: Any, old_log_probs: Any) -> Case:
         arguments = {"log_probs": _tensor(log_probs), "old_log_probs": _tensor(old_log_probs)}
@@ -191,7 +177,6 @@ def clipped_objective(faults: Faults, ratio: th.Tensor, advantages: th.Tensor, c
     """
     Compute the clipped surrogate objective, transition by transition.
 
-    :param faults: mistakes to make
     :param ratio: shape ``(batch,)``
     :param advantages: shape ``(batch,)``
     :param clip_range: ε
@@ -204,12 +189,7 @@ def clipped_objective(faults: Faults, ratio: th.Tensor, advantages: th.Tensor, c
 
 
 def clipped_cases(rng: Rng) -> list[Case]:
-    """
-    Make ratios on all sides of the window, for good and bad actions.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make ratios on all sides of the window, for good and bad actions."""
 
     def case(name: str, ratio: Any, advantages: Any, clip_range: float = CLIP) -> Case:
         return Case(name, {"ratio": _tensor(ratio), "advantages": _tensor(advantages), "clip_range": clip_range}, ("ratio",))
@@ -228,7 +208,6 @@ def policy_loss(
     """
     Compute the policy loss of PPO.
 
-    :param faults: mistakes to make
     :param log_probs: shape ``(batch,)``
     :param old_log_probs: shape ``(batch,)``
     :param advantages: shape ``(batch,)``
@@ -247,12 +226,7 @@ def policy_loss(
 
 
 def policy_cases(rng: Rng) -> list[Case]:
-    """
-    Make minibatches.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make minibatches."""
 
     def case(name: str, log_probs: Any, old_log_probs: Any, advantages: Any, clip_epsilon: float = CLIP) -> Case:
         arguments = {
@@ -281,7 +255,6 @@ def clipped_value_loss(
     """
     Compute the lecture's clipped value loss.
 
-    :param faults: mistakes to make
     :param values: shape ``(batch,)``
     :param old_values: shape ``(batch,)``
     :param returns: shape ``(batch,)``
@@ -312,12 +285,7 @@ def clipped_value_loss(
 
 
 def value_cases(rng: Rng) -> list[Case]:
-    """
-    Make values that have moved towards the return and away from it, within the window and beyond.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make values that have moved towards the return and away from it, within the window and beyond."""
 
     def case(name: str, values: Any, old_values: Any, returns: Any, clip_range_vf: float = CLIP) -> Case:
         arguments = {
@@ -340,7 +308,6 @@ def approx_kl(faults: Faults, log_probs: th.Tensor, old_log_probs: th.Tensor) ->
     """
     Estimate KL(old ‖ new) by k3.
 
-    :param faults: mistakes to make
     :param log_probs: shape ``(batch,)``
     :param old_log_probs: shape ``(batch,)``
     :return: scalar
@@ -359,12 +326,7 @@ def approx_kl(faults: Faults, log_probs: th.Tensor, old_log_probs: th.Tensor) ->
 
 
 def kl_cases(rng: Rng) -> list[Case]:
-    """
-    Make log-probabilities of two policies.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make log-probabilities of two policies."""
 
     def case(name: str, log_probs: Any, old_log_probs: Any) -> Case:
         return Case(name, {"log_probs": _tensor(log_probs), "old_log_probs": _tensor(old_log_probs)})
@@ -381,7 +343,6 @@ def clip_fraction(faults: Faults, ratio: th.Tensor, clip_range: float) -> th.Ten
     """
     Compute the share of ratios outside of the window.
 
-    :param faults: mistakes to make
     :param ratio: shape ``(batch,)``
     :param clip_range: ε
     :return: scalar
@@ -393,12 +354,7 @@ def clip_fraction(faults: Faults, ratio: th.Tensor, clip_range: float) -> th.Ten
 
 
 def fraction_cases(rng: Rng) -> list[Case]:
-    """
-    Make ratios.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make ratios."""
     return [
         Case("none outside", {"ratio": _tensor([0.9, 1.0, 1.1]), "clip_range": CLIP}),
         Case("one above, two below", {"ratio": _tensor([0.5, 0.7, 1.0, 1.5, 1.1]), "clip_range": CLIP}),
@@ -412,7 +368,6 @@ def total_loss(
     """
     Add up the three parts of PPO's loss.
 
-    :param faults: mistakes to make
     :param policy: the policy loss, scalar
     :param value: the value loss, scalar
     :param entropy: the mean entropy, scalar
@@ -431,12 +386,7 @@ def total_loss(
 
 
 def total_cases(rng: Rng) -> list[Case]:
-    """
-    Make the three parts.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make the three parts."""
 
     def case(name: str, parts: Any, vf_coef: float, ent_coef: float) -> Case:
         names = ("policy_loss", "value_loss", "entropy")

@@ -79,7 +79,6 @@ class Observation:
         Take an observation from a process that is not trusted: every field is converted, none is believed.
 
         :param found: what was parsed
-        :return: the observation
         :raises ValueError: if it is none
         """
         try:
@@ -168,7 +167,6 @@ def case_to_json(case: Case) -> dict[str, Any]:
     """
     Write a case as what JSON knows.
 
-    :param case: the case
     :return: a dictionary of plain values
     """
     return {
@@ -179,12 +177,7 @@ def case_to_json(case: Case) -> dict[str, Any]:
 
 
 def case_from_json(found: dict[str, Any]) -> Case:
-    """
-    Read what :func:`case_to_json` wrote.
-
-    :param found: the dictionary
-    :return: the case
-    """
+    """Read what :func:`case_to_json` wrote."""
     arguments = {name: _argument_from_json(value) for name, value in found["arguments"]}
     return Case(found["name"], arguments, tuple(found["differentiable"]))
 

@@ -18,7 +18,6 @@ def interquartile_mean(faults: Faults, scores: FloatArray) -> float:
     """
     Average the middle half of the runs.
 
-    :param faults: mistakes to make
     :param scores: shape ``(runs,)``
     :return: the mean
     """
@@ -33,12 +32,7 @@ def interquartile_mean(faults: Faults, scores: FloatArray) -> float:
 
 
 def score_cases(rng: Rng) -> list[Case]:
-    """
-    Make scores of runs.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make scores of runs."""
     return [
         Case(
             "eight runs, one of which collapsed", {"scores": np.array([200.0, 210.0, 9.0, 190.0, 205.0, 250.0, 230.0, 180.0])}
@@ -53,7 +47,6 @@ def probability_of_improvement(faults: Faults, first: FloatArray, second: FloatA
     """
     Estimate how often a run of the first algorithm beats one of the second.
 
-    :param faults: mistakes to make
     :param first: shape ``(runs,)``
     :param second: shape ``(other_runs,)``
     :return: from 0 to 1
@@ -72,12 +65,7 @@ def probability_of_improvement(faults: Faults, first: FloatArray, second: FloatA
 
 
 def pair_cases(rng: Rng) -> list[Case]:
-    """
-    Make scores of two algorithms.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make scores of two algorithms."""
 
     def case(name: str, first: Any, second: Any) -> Case:
         return Case(name, {"first": np.array(first, dtype=float), "second": np.array(second, dtype=float)})

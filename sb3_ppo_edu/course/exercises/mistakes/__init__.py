@@ -14,8 +14,8 @@ from sb3_ppo_edu.course.exercises.mistakes import (
     advantages,
     backward,
     densities,
+    diagnostics,
     experiments,
-    gauges,
     losses,
     objectives,
     scores,
@@ -44,7 +44,7 @@ _TEXTS = {
     **densities.TEXTS,
     **backward.TEXTS,
     **scores.TEXTS,
-    **gauges.TEXTS,
+    **diagnostics.TEXTS,
     **experiments.TEXTS,
 }
 

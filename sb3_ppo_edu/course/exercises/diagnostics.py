@@ -1,4 +1,4 @@
-"""What a training's gauges say, with faults, and readings that tell these apart."""
+"""What the diagnostics of a training say, with faults, and readings that tell these apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ def explained_variance(faults: Faults, values: FloatArray, returns: FloatArray) 
     """
     Compute how much of the returns a critic explains.
 
-    :param faults: mistakes to make
     :param values: what it predicted, shape ``(batch,)``
     :param returns: what came of it, shape ``(batch,)``
     :return: 1 − Var(returns − values)/Var(returns); NaN where all returns are equal
@@ -44,12 +43,7 @@ def explained_variance(faults: Faults, values: FloatArray, returns: FloatArray) 
 
 
 def explained_cases(rng: Rng) -> list[Case]:
-    """
-    Make critics, good and bad.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make critics, good and bad."""
 
     def case(name: str, values: list[float], returns: list[float]) -> Case:
         return Case(name, {"values": np.array(values), "returns": np.array(returns)})
@@ -69,7 +63,6 @@ def learning_rate_advice(faults: Faults, approx_kl: FloatArray, clip_fraction: F
     """
     Say which way the learning rate should go.
 
-    :param faults: mistakes to make
     :param approx_kl: of each update, shape ``(updates,)``
     :param clip_fraction: of each update, shape ``(updates,)``
     :return: −1 for a lower one, 1 for a higher one, 0 where it is not to blame
@@ -93,12 +86,7 @@ def learning_rate_advice(faults: Faults, approx_kl: FloatArray, clip_fraction: F
 
 
 def reading_cases(rng: Rng) -> list[Case]:
-    """
-    Make the gauges of trainings: too fast, too slow, silenced, healthy, and with peaks.
-
-    :param rng: random numbers
-    :return: the cases
-    """
+    """Make the diagnostics of trainings: too fast, too slow, silenced, healthy, and with peaks."""
 
     def case(name: str, approx_kl: list[float], clip_fraction: list[float]) -> Case:
         return Case(name, {"approx_kl": np.array(approx_kl), "clip_fraction": np.array(clip_fraction)})
