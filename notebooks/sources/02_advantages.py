@@ -2,8 +2,9 @@
 # # 02 Advantages: who deserves the credit?
 #
 # An episode is over, and it went well. Which of its hundred actions was it? The *advantage* of an action says how much better
-# than expected things went because of it. In this lesson you build the estimator that PPO uses, break it the way the lecture's
-# listing does, and measure what its dial $\lambda$ trades for what.
+# than expected things went because of it. In this lesson you build the estimator that PPO uses, break it the way the listing
+# of the lecture does (lecture 10 of Reinforcement Learning, Sogang University, autumn 2025), and measure what its dial $\lambda$
+# trades for what.
 #
 # You need: the discounted return $G_t = r_t + \gamma G_{t+1}$, and a critic $V(s)$ that guesses it.
 

@@ -227,7 +227,8 @@ check("clip_fraction", clip_fraction)
 
 # %% [markdown]
 # The **KL divergence** $\mathbb E_{a\sim\pi_{old}}[\log\pi_{old} - \log\pi_\theta]$ can be estimated from the very actions that we
-# have. The lecture's estimator, the mean of $-\log r$ (k1), is right on average, yet negative for many a batch. The mean of
+# have. The estimator of the lecture (lecture 10 of Reinforcement Learning, Sogang University, autumn 2025), the mean of $-\log r$
+# (k1), is right on average, yet negative for many a batch. The mean of
 # $(r - 1) - \log r$ (k3) is right on average too, since $\mathbb E_{\pi_{old}}[r] = 1$, and never negative, since
 # $\log r \le r - 1$.
 

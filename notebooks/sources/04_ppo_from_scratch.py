@@ -313,7 +313,8 @@ table([f"after {TOTAL:,} steps", "shape", "equal to the bit", "largest differenc
 # 1e-6, you add in another order: floating-point addition is not associative, and a rounding grows. If they differ by more, something *is*
 # different. A good way to find it: train for one rollout and one epoch, and compare.)
 #
-# How easily equality is lost is worth seeing. The lecture normalises the advantages of the whole batch instead of each minibatch's.
+# How easily equality is lost is worth seeing. The lecture (lecture 10 of Reinforcement Learning, Sogang University, autumn 2025) normalises
+# the advantages of the whole batch instead of each minibatch's.
 # Is that wrong? No; it is another algorithm:
 
 # %%

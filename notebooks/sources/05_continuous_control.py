@@ -3,7 +3,8 @@
 #
 # A lander's throttle, a joint's torque: actions are numbers now, and they have bounds. The policy becomes a density, and
 # densities are slippery: they may be larger than 1, their entropy may be negative, and if you squeeze the axis they change. This lesson
-# shows what has to be right, what may be left out, and why the second list is shorter than the lecture says.
+# shows what has to be right, what may be left out, and why the second list is shorter than the lecture says (lecture 10 of
+# Reinforcement Learning, Sogang University, autumn 2025).
 
 # %%
 import matplotlib.pyplot as plt
