@@ -36,7 +36,7 @@ def library_squashed(raw: th.Tensor, mean: th.Tensor, log_std: th.Tensor) -> th.
 
 
 def library_gae(rewards: Any, values: Any, dones: Any, next_value: Any, gamma: float, lam: float) -> Any:
-    """Floor 1's, whose last values are an array."""
+    """The package's, whose last values are an array."""
     return generalized_advantage_estimate(rewards, values, dones, np.asarray(next_value), gamma, lam)
 
 
@@ -46,7 +46,7 @@ def library_td(rewards: Any, values: Any, dones: Any, next_value: Any, gamma: fl
 
 
 def library_normalize(advantages: th.Tensor) -> th.Tensor:
-    """Floor 1's takes the flat batch."""
+    """The package's takes the flat batch."""
     return losses.normalize_advantages(advantages.flatten()).reshape(advantages.shape)
 
 
@@ -59,7 +59,7 @@ def by_autograd(function: Answer, at: Any, upstream: Any) -> Any:
 
 
 def library_surrogate_gradient(ratio: Any, advantages: Any, clip_range: float) -> Any:
-    """Differentiate floor 1's loss with respect to the logarithm of the ratio."""
+    """Differentiate the package's loss with respect to the logarithm of the ratio."""
     weights = th.as_tensor(advantages)
     each = 1.0 / len(ratio)  # of the mean
     return by_autograd(lambda x: losses.clipped_surrogate_loss(x.exp(), weights, clip_range), np.log(ratio), each)
