@@ -90,14 +90,12 @@ class Case:
     :param policy: SB3's name of the policy
     :param env: id or class of the environment
     :param arguments: more of the algorithm's
-    :param sb3s: whether SB3's PPO has all of them
     """
 
     name: str
     policy: str
     env: str | type[gym.Env[Any, Any]]
     arguments: dict[str, Any]
-    sb3s: bool = True
 
     def environments(self, n_envs: int = 4) -> VecEnv:
         """Make environments that can be resumed."""

@@ -29,7 +29,7 @@ from sb3_ppo_edu.lab.speed import summary as numbers
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, QUICK_CASES, Case, Grid, quick_version, rotated
 from sb3_ppo_edu.lab.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, read_tables
 from sb3_ppo_edu.lab.speed.suite import Job, MeasurementError, make_plan, open_folder, plan_jobs, run_jobs
-from sb3_ppo_edu.lab.statistics.aggregates import median_interval
+from sb3_ppo_edu.lab.statistics.aggregates import Interval, median_interval
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "benchmarks" / "speed"
@@ -738,7 +738,7 @@ def test_ratios_are_paired(tables: Tables) -> None:
     assert numbers.speedups(tables.end_to_end[1:], "cartpole-zoo", "fused") == [2.0, 3.0]
     assert numbers.speedups(tables.end_to_end, "pendulum-zoo", "autograd") == [1.5]
     assert numbers.speedups(tables.end_to_end, "pendulum-zoo", "fused") == []
-    assert numbers.estimate([4.0, 2.0, 3.0]) == numbers.Estimate(3.0, 2.0, 4.0)
+    assert numbers.estimate([4.0, 2.0, 3.0]) == Interval(3.0, 2.0, 4.0)
     assert numbers.estimate([]) is None
 
 

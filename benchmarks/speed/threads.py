@@ -16,7 +16,7 @@ from pathlib import Path
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES
 from sb3_ppo_edu.lab.speed.rows import conditions
 from sb3_ppo_edu.lab.speed.runs import make_model
-from sb3_ppo_edu.lab.speed.suite import ONE_THREAD
+from sb3_ppo_edu.lab.speed.suite import ENVIRONMENT
 
 CASE = "cartpole-zoo"
 ROLLOUTS = 20
@@ -47,8 +47,8 @@ def seconds_beside(algorithm: str, processes: int, *, one_thread: bool) -> float
     :param one_thread: whether each is limited to one thread; otherwise the libraries choose
     :return: seconds of the slowest
     """
-    others = {name: value for name, value in os.environ.items() if name not in ONE_THREAD}
-    env = {**others, **ONE_THREAD} if one_thread else others
+    others = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    env = {**others, **ENVIRONMENT} if one_thread else others
     command = [sys.executable, __file__, algorithm]
     running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     return max(float(process.communicate()[0].splitlines()[-1]) for process in running)

@@ -18,8 +18,6 @@ EngineName = Literal["auto", "autograd", "numpy", "fused"]
 EngineFactory = Callable[..., Engine[Any]]
 
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "autograd", "numpy", "fused")
-OPTIONS = ("compile", "bf16")
-"""What ``engine_kwargs`` may hold for the engines that have a name."""
 
 
 class UnsupportedPolicyError(ValueError):

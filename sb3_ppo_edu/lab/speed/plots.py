@@ -121,10 +121,10 @@ def draw_end_to_end(rows: Sequence[EndToEndRow]) -> Figure:
     axes, places = grouped_axes(figure, groups)
     for (case, name), summary in found.items():
         at = places[case, name]
-        axes.barh(at, summary.median, height=0.78, color=ALGORITHM_COLOURS[name])
-        errors = [[summary.median - summary.low], [summary.high - summary.median]]
-        axes.errorbar(summary.median, at, xerr=errors, color="black", capsize=2.5, linewidth=1)
-        axes.text(summary.high, at, f"  {summary.median:.2f}", va="center", fontsize=8)
+        axes.barh(at, summary.value, height=0.78, color=ALGORITHM_COLOURS[name])
+        errors = [[summary.value - summary.low], [summary.high - summary.value]]
+        axes.errorbar(summary.value, at, xerr=errors, color="black", capsize=2.5, linewidth=1)
+        axes.text(summary.high, at, f"  {summary.value:.2f}", va="center", fontsize=8)
     for case, names in groups:
         ends = [places[case, name] for name in names]
         axes.plot([1, 1], [min(ends) - 0.5, max(ends) + 0.5], color=VERMILLION, linewidth=2)

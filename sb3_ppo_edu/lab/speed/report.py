@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+from sb3_ppo_edu.lab.formatting import NOTHING
+from sb3_ppo_edu.lab.page import Table, markdown_table
 from sb3_ppo_edu.lab.plots import save_figure
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.lab.speed.plots import draw_end_to_end, draw_scaling, draw_split
@@ -25,7 +27,6 @@ from sb3_ppo_edu.lab.speed.summary import (
     FLOOR,
     FLOOR_PARTS,
     PARTS,
-    Estimate,
     Point,
     algorithms_in,
     cases_in,
@@ -37,15 +38,13 @@ from sb3_ppo_edu.lab.speed.summary import (
     speedups,
     times_floor,
 )
+from sb3_ppo_edu.lab.statistics.aggregates import Interval
 from sb3_ppo_edu.training.run import write_atomically
 
 REPORT_FILE = "speed.md"
 END_TO_END_PICTURE, SPLIT_PICTURE, SCALING_PICTURE = "end_to_end.png", "split.png", "scaling.png"
 
 Cell = TypeVar("Cell")
-
-NOTHING = "–"
-"""What a table has where nothing was measured."""
 
 COMMAND = "sb3-edu bench speed"
 
@@ -100,19 +99,6 @@ def report_text(tables: Tables) -> str:
     return "\n\n".join([*sections, method(tables)]) + "\n"
 
 
-def table(header: Sequence[str], lines: Sequence[Sequence[str]], names: int = 1) -> str:
-    """
-    Write a table, names to the left and numbers to the right.
-
-    :param header: titles of the columns
-    :param lines: cells
-    :param names: columns of names, the first ones
-    :return: Markdown
-    """
-    rule = ["---"] * names + ["---:"] * (len(header) - names)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
-
-
 def prose(text: str, indent: str = "") -> str:
     """
     Break a paragraph into lines.
@@ -127,14 +113,14 @@ def prose(text: str, indent: str = "") -> str:
     )
 
 
-def with_interval(found: Estimate | None) -> str:
+def with_interval(found: Interval | None) -> str:
     """
     Write an estimate.
 
     :param found: the estimate, if there is one
     :return: such as "7.13 (6.79 to 7.43)"
     """
-    return NOTHING if found is None else f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})"
+    return NOTHING if found is None else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def in_seconds(value: float | None) -> str:
@@ -252,7 +238,9 @@ def speedup_table(rows: Sequence[EndToEndRow], others: Sequence[str], quantity: 
     for case in cases_in(rows):
         ratios = [with_interval(estimate(speedups(rows, case, name, quantity))) for name in others]
         lines.append([CASES[case].title, in_seconds(median_of(rows, case, REFERENCE, quantity)), *ratios])
-    return table(["training", f"{ALGORITHMS[REFERENCE].title} takes", *(ALGORITHMS[name].title for name in others)], lines)
+    return markdown_table(
+        Table(["training", f"{ALGORITHMS[REFERENCE].title} takes", *(ALGORITHMS[name].title for name in others)], lines)
+    )
 
 
 def processor_time(rows: Sequence[EndToEndRow]) -> str:
@@ -295,7 +283,7 @@ def compiling(rows: Sequence[EndToEndRow]) -> str:
             "Seconds of `learn`, and of these what JAX's compiler reports; what it takes while the model is built is not "
             "counted. The compiler has threads of its own, which the processor time above includes."
         ),
-        table(["training", "SBX takes", "of which it compiles", "SB3's PPO takes"], lines),
+        markdown_table(Table(["training", "SBX takes", "of which it compiles", "SB3's PPO takes"], lines)),
     ]
     return "\n\n".join(paragraphs)
 
@@ -320,7 +308,7 @@ def memory(rows: Sequence[EndToEndRow]) -> str:
             "Largest resident memory of the process in MiB, in parentheses what it had before `learn`: libraries (SB3 and "
             "EduPPO in every process), environments, networks. Medians."
         ),
-        table(["training", *(ALGORITHMS[name].title for name in names)], lines),
+        markdown_table(Table(["training", *(ALGORITHMS[name].title for name in names)], lines)),
     ]
     return "\n\n".join(paragraphs)
 
@@ -345,7 +333,7 @@ def split(rows: Sequence[SplitRow]) -> str:
             f"Seconds of each part, medians of {repetitions_of(rows)} trainings of their own with stopwatches around the "
             'parts. "rest" is what remains: the rollout buffer, values to bootstrap from, callbacks, logs.'
         ),
-        table(["training", "algorithm", *PARTS, "all"], lines, names=2),
+        markdown_table(Table(["training", "algorithm", *PARTS, "all"], lines, names=2)),
         f"![Where the time goes]({SPLIT_PICTURE})",
     ]
     return "\n\n".join(paragraphs)
@@ -377,7 +365,7 @@ def floor(rows: Sequence[SplitRow]) -> str:
             "faster, into memory allocated beforehand; no activation, sampling, loss, shuffling or optimizer. The last "
             "column is not part of the floor: the same steps without a vector environment."
         ),
-        table(header, lines),
+        markdown_table(Table(header, lines)),
     ]
     return "\n\n".join(paragraphs)
 
@@ -426,7 +414,7 @@ def grid_table(found: dict[Point, Cell], title: str, write: Callable[[Cell], str
     for depth, width in networks:
         points = [(width, depth, rows) for rows in columns]
         lines.append([f"{depth} × {width}", *(write(found[point]) if point in found else NOTHING for point in points)])
-    return table([f"layers × units; {title}", *(f"{rows:,}" for rows in columns)], lines)
+    return markdown_table(Table([f"layers × units; {title}", *(f"{rows:,}" for rows in columns)], lines))
 
 
 def worst_point(found: dict[Point, float], what: str) -> str:

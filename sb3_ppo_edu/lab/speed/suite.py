@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
 
+from sb3_ppo_edu.bench.suite import ONE_THREAD
 from sb3_ppo_edu.lab.rows import append_rows
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_CASES, QUICK_GRID, REFERENCE, rotated
 from sb3_ppo_edu.lab.speed.rows import (
@@ -28,8 +29,8 @@ from sb3_ppo_edu.lab.speed.rows import (
     read_tables,
 )
 
-ONE_THREAD = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+ENVIRONMENT = {
+    **ONE_THREAD,
     # JAX has thread pools of its own; NPROC is where XLA looks for their size.
     "NPROC": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
@@ -227,7 +228,7 @@ def run_in_child(job: Job) -> list[Conditions]:
     :raises MeasurementError: if the process fails, with the end of what it complained about
     """
     command = [sys.executable, "-m", CHILD, json.dumps(asdict(job))]
-    child = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, check=False)
+    child = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
     if child.returncode != 0:
         complaint = "\n".join(child.stderr.splitlines()[-5:])
         raise MeasurementError(f"{job}: the process ended with exit code {child.returncode}:\n{complaint}")

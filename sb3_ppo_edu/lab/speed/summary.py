@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.lab.speed.rows import EndToEndRow, GridRow, SplitRow
-from sb3_ppo_edu.lab.statistics.aggregates import median_interval
+from sb3_ppo_edu.lab.statistics.aggregates import Interval, median_interval
 
 PARTS = ("environment", "acting", "advantages", "update", "rest")
 """Parts of a training, in the order in which they happen."""
@@ -18,29 +17,14 @@ FLOOR_PARTS = ("environment", "acting", "update")
 """Parts of the floor that add up to it."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """
-    The median of repetitions.
-
-    :param median: the median
-    :param low: lower end of its 95% interval
-    :param high: upper end
-    """
-
-    median: float
-    low: float
-    high: float
-
-
-def estimate(values: Sequence[float]) -> Estimate | None:
+def estimate(values: Sequence[float]) -> Interval | None:
     """
     Estimate the median.
 
     :param values: one for each repetition
     :return: the median and its interval, or None if there are no values
     """
-    return Estimate(statistics.median(values), *median_interval(values)) if values else None
+    return Interval(statistics.median(values), *median_interval(values)) if values else None
 
 
 def cases_in(rows: Sequence[EndToEndRow] | Sequence[SplitRow]) -> list[str]:
