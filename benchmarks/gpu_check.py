@@ -119,9 +119,7 @@ class Case:
 
 
 CARTPOLE = Case("CartPole", "MlpPolicy", "CartPole-v1", {})
-PENDULUM = Case(
-    "Pendulum, tanh", "MlpPolicy", "Pendulum-v1", {"action_distribution": "tanh_gaussian", "ent_coef": 0.01}, False
-)
+PENDULUM = Case("Pendulum, tanh", "MlpPolicy", "Pendulum-v1", {"action_distribution": "tanh_gaussian", "ent_coef": 0.01})
 CNN = Case("CNN", "CnnPolicy", MovingSquare, {"ent_coef": 0.01})
 CASES = (CARTPOLE, PENDULUM, CNN)
 
