@@ -13,7 +13,8 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.doctor.diagnose import compare, diagnose, rank
 from sb3_ppo_edu.doctor.findings import Change, Evidence, Finding, beyond, find
 from sb3_ppo_edu.doctor.record import Record
-from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS, epochs_per_update, rollout_size
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
+from sb3_ppo_edu.doctor.symptoms.metrics import epochs_per_update, rollout_size
 from tests.doctor_records import ROWS, gaussian, healthy, make_record
 
 TIME = np.linspace(0.0, 1.0, ROWS)

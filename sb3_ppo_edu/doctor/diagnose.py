@@ -10,7 +10,9 @@ import numpy as np
 
 from sb3_ppo_edu.doctor.findings import LIKELY, Evidence, Finding, Symptom, show
 from sb3_ppo_edu.doctor.record import Record
-from sb3_ppo_edu.doctor.symptoms import BY_NAME, OUTCOME, RETURN, SYMPTOMS, VALUE
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
+from sb3_ppo_edu.doctor.symptoms.consequences import OUTCOME, VALUE
+from sb3_ppo_edu.doctor.symptoms.metrics import RETURN
 
 Verdict = Literal["ill", "healthy", "unknown"]
 

@@ -17,7 +17,8 @@ from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.doctor.diagnose import Comparison, Diagnosis, command, evidence_keys
 from sb3_ppo_edu.doctor.findings import Band, Finding
 from sb3_ppo_edu.doctor.record import Record
-from sb3_ppo_edu.doctor.symptoms import BY_NAME, EXPLAINED_BAND, KL_BAND, RETURN_BAND, SYMPTOMS
+from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
+from sb3_ppo_edu.doctor.symptoms.metrics import EXPLAINED_BAND, KL_BAND, RETURN_BAND
 from sb3_ppo_edu.lab.page import Page, Picture, Section, Table, to_html
 from sb3_ppo_edu.lab.plots import BLUE, GREEN, GREY, VERMILLION
 from sb3_ppo_edu.training.run import write_atomically
