@@ -303,6 +303,21 @@ def test_report_and_page_are_written(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "doctor.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+@pytest.mark.filterwarnings("ignore:sb3_ppo_edu.bench has moved:DeprecationWarning")
+@pytest.mark.parametrize("page", ["sb3_ppo_edu.bench.doctor_page.write_page", "sb3_ppo_edu.lab.doctor_page.write_page"])
+def test_page_by_its_dotted_name_is_written(tmp_path: Path, page: str) -> None:
+    """Settings and checkpoints of the first edition name who draws the page by a dotted name: it is drawn as by default."""
+    make(EduPPO).learn(SIZE, callback=TrainingDoctor(tmp_path, page=page, verbose=0))
+    assert (tmp_path / "doctor.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("page", ["doctor_pages", "sb3_ppo_edu.lab.doctor_page.paint"])
+def test_page_that_nobody_draws_is_named(tmp_path: Path, page: str) -> None:
+    """A name that is neither a service nor leads anywhere is in the error."""
+    with pytest.raises(ValueError, match=f"{page}': expected the dotted name"):
+        make(EduPPO).learn(SIZE, callback=TrainingDoctor(tmp_path, page=page, verbose=0))
+
+
 def test_evaluations_beside_it_are_taken_in() -> None:
     """The mean return of an ``EvalCallback`` in the same list is in the record."""
     doctor = TrainingDoctor(page=None, verbose=0)

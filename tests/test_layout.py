@@ -83,8 +83,11 @@ HOUSE = House(
     from_floor=dict.fromkeys(DRAWING, 5),
 )
 
-# The one table of functions above the algorithm that its one-line methods call: name -> "module:function".
-SERVICES = {"resume": "sb3_ppo_edu.checkpoint.resume:resume"}
+# The one table of functions that lie above those who call them by name: name -> "module:function".
+SERVICES = {
+    "resume": "sb3_ppo_edu.checkpoint.resume:resume",
+    "doctor_page": "sb3_ppo_edu.lab.doctor_page:write_page",
+}
 
 # Exact resume is one of the promises, so it stands under the coverage threshold although it lies above floor 3.
 COVERED_ABOVE = {"checkpoint"}

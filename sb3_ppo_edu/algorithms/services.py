@@ -1,4 +1,4 @@
-"""What models offer and rooms above the algorithm do: the one place where an import may go up."""
+"""What models and callbacks offer and rooms above them do: the one place where an import may go up."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 SERVICES = {
     "resume": "sb3_ppo_edu.checkpoint.resume:resume",
+    "doctor_page": "sb3_ppo_edu.lab.doctor_page:write_page",
 }
-"""Name of the method, and the function behind it."""
+"""Name of the service, and the function behind it: of a model's method, and of the page that the doctor leaves."""
 
 
 def service(name: str) -> Any:
     """
-    Find the function behind a method.
+    Find the function behind a service.
 
-    :param name: of the method
+    :param name: a key of :data:`SERVICES`
     :return: the function
     """
     module, _, function = SERVICES[name].partition(":")

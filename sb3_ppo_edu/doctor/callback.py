@@ -26,6 +26,7 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 
 from sb3_ppo_edu.algorithms.diagnostics import rollout_statistics, share_at_bounds
 from sb3_ppo_edu.algorithms.ppo import EduPPO
+from sb3_ppo_edu.algorithms.services import SERVICES, service
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
 from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, add_row, read_settings, record_of_columns
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
@@ -39,8 +40,8 @@ REPORT_FILE, PAGE_FILE = "doctor.json", "doctor.html"
 
 PageWriter = Callable[[Diagnosis, Path], Any]
 
-DEFAULT_PAGE = "sb3_ppo_edu.lab.doctor_page.write_page"
-"""Who draws the page, by name, as settings name callbacks: drawing is the business of a floor above this one."""
+DEFAULT_PAGE = "doctor_page"
+"""Who draws the page, by its name in the table of services: drawing is the business of a floor above this one."""
 
 EVERY = 20
 """Updates between two looks while a training is young: a look takes about 2 ms, an update of the smallest ones 8 ms."""
@@ -64,7 +65,8 @@ class TrainingDoctor(BaseCallback):
     there.
 
     :param folder: where the report is written; None for the logger's folder, and nothing is written if there is none
-    :param page: draws the page: a function of the diagnosis and the folder, or its dotted name; None for no page
+    :param page: draws the page: a function of the diagnosis and the folder, its dotted name, or its name in
+        :data:`~sb3_ppo_edu.algorithms.services.SERVICES`; None for no page
     :param every: updates before the first look, ≥ 1; later looks are as far apart as the record is long, up to ten times this
     :param sure: confidence from which a finding is printed, in [0, 1]
     :param verbose: 0 prints nothing, 1 warnings and the verdict
@@ -347,8 +349,7 @@ class TrainingDoctor(BaseCallback):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_report(self.diagnosis, folder)
                 if self.page is not None:
-                    writer = import_named(self.page) if isinstance(self.page, str) else self.page
-                    writer(self.diagnosis, folder)
+                    page_writer(self.page)(self.diagnosis, folder)
         finally:
             if ours:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -364,6 +365,20 @@ class TrainingDoctor(BaseCallback):
         """Print one line where output is wanted."""
         if self.verbose >= 1:
             Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def page_writer(page: PageWriter | str) -> PageWriter:
+    """
+    Find who draws the page.
+
+    :param page: a function, its dotted name (settings and checkpoints of older versions hold one), or the name of a service
+    :return: the function
+    :raises ValueError: if there is none of that name
+    """
+    if not isinstance(page, str):
+        return page
+    writer: PageWriter = service(page) if page in SERVICES else import_named(page)
+    return writer
 
 
 def parameters_are_finite(model: EduPPO | PPO | Any) -> bool:
