@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from sb3_ppo_edu.doctor.diagnose import diagnose
 from sb3_ppo_edu.doctor.record import Record, record_of_rows
 
 ROWS = 40
 SIZE = 1024
+
+TIME = np.linspace(0.0, 1.0, ROWS)
+FLAT = {"rollout/ep_rew_mean": 21.0 + 0.3 * np.sin(9 * TIME), "rollout/ep_len_mean": 21.0 + 0.3 * np.sin(9 * TIME)}
+"""A return that does not rise."""
 
 SETTINGS: dict[str, Any] = {
     "learning_rate": 3e-4,
@@ -95,3 +100,8 @@ def make_record(
     listed = [{key: float(values[row]) for key, values in table.items()} for row in range(rows)]
     kept = {name: value for name, value in (SETTINGS | (settings or {})).items() if name not in without}
     return record_of_rows(listed, "by hand", kept)
+
+
+def names(record: Record) -> list[str]:
+    """Findings of a record, in order."""
+    return [finding.name for finding in diagnose(record).findings]
