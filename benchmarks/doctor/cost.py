@@ -81,7 +81,6 @@ class Meter:
         """
         Measure a method from now on; what it calls is not counted twice.
 
-        :param owner: the object
         :param name: of the method
         :param label: under which its time is added up
         """
@@ -124,8 +123,6 @@ def make_model(env_id: str, n_envs: int, arguments: Mapping[str, Any], folder: s
 
     :param env_id: Gymnasium id
     :param n_envs: environments stepped together
-    :param arguments: of EduPPO
-    :param folder: of its log
     :return: the model, which logs as ``sb3-edu train`` does, but for TensorBoard
     """
     env = make_vec_env(env_id, n_envs, seed=0, env_kwargs={"render_mode": None}, vec_env_cls=InProcessVecEnv)
@@ -138,7 +135,6 @@ def compare_blocks(model: EduPPO, blocks: int) -> dict[str, np.ndarray]:
     """
     Train in blocks of each kind in turn.
 
-    :param model: to train
     :param blocks: of each kind
     :return: processor seconds of each block, by kind
     """
@@ -163,7 +159,6 @@ def measure_inside(model: EduPPO, blocks: int) -> dict[str, float]:
     """
     Train with the doctor, and measure inside of its functions.
 
-    :param model: to train
     :param blocks: how long
     :return: shares of the processor time: of what is recorded, and of what watches
     """
@@ -193,13 +188,7 @@ def interval(shares: np.ndarray) -> str:
 
 
 def report(rows: Sequence[str], scale: float) -> str:
-    """
-    Write the page.
-
-    :param rows: of the table
-    :param scale: as it was given
-    :return: Markdown
-    """
+    """Write the page."""
     libraries = f"sb3_ppo_edu {__version__}, stable_baselines3 {stable_baselines3.__version__}, torch {th.__version__}"
     versions = f"{libraries}, Python {platform.python_version()}"
     lines = [
@@ -221,11 +210,7 @@ def report(rows: Sequence[str], scale: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """
-    Measure, print and write.
-
-    :param argv: the arguments; None for those of the process
-    """
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0].strip())
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="how many times as many blocks (default: 1)")
     parser.add_argument("--output", type=Path, default=HERE / "cost.md", metavar="FILE", help="where the table goes")

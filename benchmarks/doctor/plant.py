@@ -53,13 +53,7 @@ class Case:
         return f"{self.split}-{self.env}-{self.fault}-{self.number}"
 
     def changed(self, setting: str, value: Any) -> Case:
-        """
-        Follow an advice.
-
-        :param setting: to change
-        :param value: its new value
-        :return: the case with one setting changed
-        """
+        """Follow an advice."""
         if setting == "steps":
             return replace(self, steps=int(value))
         if setting == "policy_kwargs":
@@ -141,22 +135,13 @@ def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     """
     Draw a number whose logarithm is uniform.
 
-    :param random: source
-    :param low: least
-    :param high: largest
     :return: with two digits
     """
     return float(f"{np.exp(random.uniform(np.log(low), np.log(high))):.2g}")
 
 
 def pick(random: np.random.Generator, *choices: Any) -> Any:
-    """
-    Draw one of several values.
-
-    :param random: source
-    :param choices: the values
-    :return: one of them
-    """
+    """Draw one of several values."""
     return choices[int(random.integers(len(choices)))]
 
 
@@ -167,9 +152,7 @@ def draw_healthy(random: np.random.Generator, env: str) -> Settings:
     """
     Draw settings around those that are known to learn a task.
 
-    :param random: source
     :param env: Gymnasium id
-    :return: settings
     """
     common: Settings = {
         "clip_range": pick(random, 0.15, 0.2, 0.25),
@@ -262,10 +245,8 @@ def setting(name: str, low: float, high: float) -> Draw:
     """
     Make a fault out of one setting.
 
-    :param name: of the setting
     :param low: least value, drawn by its logarithm
     :param high: largest value
-    :return: the fault
     """
     return lambda random, env, settings: {**settings, name: log_uniform(random, low, high)}
 
@@ -380,12 +361,7 @@ FAULTS: Mapping[str, Fault] = {
 
 
 def random_of(name: str) -> np.random.Generator:
-    """
-    Give the source of all that is random in a case.
-
-    :param name: of the case
-    :return: the generator
-    """
+    """Give the source of all that is random in a case."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
 
 
@@ -397,7 +373,6 @@ def plant(split: str, env: str, fault: str, number: int) -> Case:
     :param env: Gymnasium id
     :param fault: name of a fault, or two joined by "+"
     :param number: distinguishes cases of the same fault
-    :return: the case
     :raises ValueError: for a name that is not known, or a fault that is none in this environment
     """
     if split not in SPLITS:

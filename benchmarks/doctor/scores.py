@@ -18,7 +18,6 @@ def is_right(row: Mapping[str, str], places: int, bare: bool = False) -> bool:
     :param row: of a case with a fault
     :param places: 1 for the first, 3 for the first three
     :param bare: what was said without the settings
-    :return: whether it was
     """
     named = [row[("bare_" if bare else "") + place] for place in ("first", "second", "third")[:places]]
     hits = [any(symptom in named for symptom in FAULTS[one].symptoms) for one in row["fault"].split("+")]
@@ -39,12 +38,7 @@ def needs_settings(fault: str) -> bool:
 
 
 def summarize(rows: Sequence[Mapping[str, str]]) -> str:
-    """
-    Write the shares that the trial is about, what was named for each fault, and whether the remedies worked.
-
-    :param rows: of the cases
-    :return: Markdown
-    """
+    """Write the shares that the trial is about, what was named for each fault, and whether the remedies worked."""
     ill = [row for row in rows if row["fault"] != "none"]
     well = [row for row in rows if row["fault"] == "none"]
     single, pairs = ([row for row in ill if ("+" in row["fault"]) is paired] for paired in (False, True))
@@ -97,7 +91,6 @@ def is_better(row: Mapping[str, str]) -> bool:
     Say whether following the first advice has raised the final return.
 
     :param row: of a case whose remedy was tried
-    :return: whether it has
     """
     return float(row["remedied_return"]) > float(row["final_return"])
 
@@ -107,7 +100,6 @@ def remedies(rows: Sequence[Mapping[str, str]]) -> list[str]:
     List what the first advice did, by planted fault.
 
     :param rows: of the cases whose remedy was tried
-    :return: lines of Markdown
     """
     if not rows:
         return []
@@ -130,12 +122,7 @@ def remedies(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def missed(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """
-    List the cases in which the doctor was wrong.
-
-    :param rows: of the cases
-    :return: lines of Markdown
-    """
+    """List the cases in which the doctor was wrong."""
     wrong = [row for row in rows if (row["verdict"] == "ill" if row["fault"] == "none" else not is_right(row, 3))]
     lines = ["", "Where it was wrong: a fault that is not among the first three, or a finding where there is none.", ""]
     lines += ["| planted | environment | number | named |", "|---|---|---:|---|"]
@@ -149,7 +136,6 @@ def share(what: str, hits: Sequence[bool]) -> str:
     """
     Write one line of the table.
 
-    :param what: what is counted
     :param hits: for each case, whether it holds
     :return: Markdown, with the Wilson interval
     """
@@ -163,7 +149,6 @@ def confusion(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
     """
     Count what was named first for each planted fault.
 
-    :param rows: of the cases
     :return: a table with a header: planted faults down, named symptoms across
     """
     faults = list(dict.fromkeys(row["fault"] for row in rows))

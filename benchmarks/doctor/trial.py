@@ -83,8 +83,6 @@ def wrap(env: gym.Env, settings: Mapping[str, Any]) -> gym.Env:
     Put the wrappers of a case around an environment.
 
     :param env: the environment with its monitor
-    :param settings: of the case
-    :return: the wrapped environment
     """
     if "reward_factor" in settings:
         env = ScaledReward(env, settings["reward_factor"])
@@ -99,11 +97,9 @@ def make_env(case: Case, n_envs: int | None = None, factor: float = 1.0, offset:
     """
     Build the environments of a case.
 
-    :param case: the case
     :param n_envs: how many, None for as many as it trains on
     :param factor: of all observations
     :param offset: added to all observations after that
-    :return: the environments
     """
     settings = case.settings
     if factor != 1.0:
@@ -125,9 +121,7 @@ def train(case: Case, algorithm: str, folder: Path) -> None:
     """
     Train a case, and leave log and model as any training does.
 
-    :param case: the case
     :param algorithm: "eduppo" or "sb3"
-    :param folder: where
     """
     arguments = {name: value for name, value in case.settings.items() if name not in OF_THE_ENVIRONMENT}
     size = arguments["n_steps"] * case.settings["n_envs"]
@@ -149,7 +143,6 @@ def make_evaluation(case: Case) -> EvalCallback:
     """
     Evaluate a case as it is trained, or on observations that are scaled and shifted, as stale statistics of them do.
 
-    :param case: the case
     :return: the callback; ten evaluations of five episodes
     """
     env = make_env(case, 5, case.settings["evaluation_factor"], case.settings.get("evaluation_offset", 0.0))
@@ -160,7 +153,6 @@ def final_return(record: Record) -> float:
     """
     Give the return at the end of a training.
 
-    :param record: of the training
     :return: mean of the last tenth of its returns, NaN if there are none
     """
     values = record.values(RETURN, 0.9)
@@ -168,14 +160,7 @@ def final_return(record: Record) -> float:
 
 
 def row_of(case: Case, algorithm: str, diagnosis: Diagnosis) -> dict[str, Any]:
-    """
-    Sum up what the doctor said of a case.
-
-    :param case: the case
-    :param algorithm: that was trained
-    :param diagnosis: of its record
-    :return: the row
-    """
+    """Sum up what the doctor said of a case."""
     bare = diagnose(replace(diagnosis.record, settings={}))
     names, bare_names = ([finding.name for finding in one.findings[:3]] + [""] * 3 for one in (diagnosis, bare))
     return {
@@ -202,11 +187,8 @@ def run_case(case: Case, algorithm: str, keep: Path | None, remedy: bool) -> dic
     """
     Train and diagnose a case, and if asked, follow the first advice and train again.
 
-    :param case: the case
     :param algorithm: "eduppo" or "sb3"
     :param keep: where logs are kept, or None
-    :param remedy: whether to follow the advice
-    :return: the row
     """
     began = time.perf_counter()
     diagnosis = diagnosed(case, algorithm, keep)
@@ -225,10 +207,8 @@ def diagnosed(case: Case, algorithm: str, keep: Path | None) -> Diagnosis:
     """
     Train a case and diagnose it from its files.
 
-    :param case: the case
     :param algorithm: "eduppo" or "sb3"
     :param keep: where logs are kept, or None
-    :return: the diagnosis
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if keep is None else keep / f"{algorithm}-{case.name}"
@@ -260,12 +240,7 @@ def cases_of(split: str, count: int, faults: Sequence[str], spread: bool) -> Ite
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """
-    Read the rows that are there.
-
-    :param path: the CSV file
-    :return: rows
-    """
+    """Read the rows that are there."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -273,12 +248,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """
-    Add a row, and a header to a new file.
-
-    :param path: the CSV file
-    :param row: the row
-    """
+    """Add a row, and a header to a new file."""
     new = not path.is_file()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -291,7 +261,6 @@ def train_cases(arguments: argparse.Namespace, path: Path) -> None:
     """
     Train and diagnose what has no row yet.
 
-    :param arguments: of the command line
     :param path: the CSV file, to which a row is added at once
     """
     done = {row["case"] for row in read_rows(path)}
@@ -314,7 +283,6 @@ def diagnose_kept(arguments: argparse.Namespace, path: Path) -> None:
     """
     Diagnose anew the logs that were kept.
 
-    :param arguments: of the command line
     :param path: the CSV file, which is written anew
     """
     path.unlink(missing_ok=True)
@@ -341,11 +309,7 @@ def as_sb3_logs(record: Record) -> Record:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """
-    Run or repeat the trial.
-
-    :param argv: the arguments; None for those of the process
-    """
+    """Run or repeat the trial."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0].strip())
     parser.add_argument("--split", choices=SPLITS, default="trial", help="which cases (default: trial)")
     parser.add_argument("--algorithm", choices=tuple(ALGORITHMS), default="eduppo", help="what is trained (default: eduppo)")

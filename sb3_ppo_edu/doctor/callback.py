@@ -121,11 +121,7 @@ class TrainingDoctor(BaseCallback):
     # -- what is collected -------------------------------------------------------------------------------------------------
 
     def update_locals(self, locals_: dict[str, Any]) -> None:
-        """
-        Hold on to the local variables of the training, without the copy that SB3 makes at every step.
-
-        :param locals_: as they are now
-        """
+        """Hold on to the local variables of the training, without the copy that SB3 makes at every step."""
         self.locals = locals_
 
     def _on_training_start(self) -> None:
@@ -245,12 +241,7 @@ class TrainingDoctor(BaseCallback):
     # -- what is said ------------------------------------------------------------------------------------------------------
 
     def record(self, *notes: str) -> Record:
-        """
-        Give the record so far.
-
-        :param notes: to go with it
-        :return: the record
-        """
+        """Give the record so far."""
         # Only now, and only those that are new: row by row, while training goes on, it would take twice as long.
         for row in self._new_rows:
             if not math.isfinite(sum(row.values())):
@@ -286,11 +277,7 @@ class TrainingDoctor(BaseCallback):
         self._finish()
 
     def on_training_failed(self, error: BaseException) -> None:
-        """
-        Write the report of a training that an exception has ended. EduPPO calls it.
-
-        :param error: the exception, which goes on its way
-        """
+        """Write the report of a training that an exception has ended. EduPPO calls it."""
         self._break_off(error)
 
     def __enter__(self) -> TrainingDoctor:
@@ -313,11 +300,7 @@ class TrainingDoctor(BaseCallback):
         self._terminated = True
 
     def _break_off(self, error: BaseException | None) -> None:
-        """
-        Write the report of a training that has broken off, whatever else may be broken.
-
-        :param error: what ended it, if it is known
-        """
+        """Write the report of a training that has broken off, whatever else may be broken."""
         if not self._watching:
             return
         if isinstance(error, (NonFiniteUpdateError, NonFiniteStepError)) or not parameters_are_finite(self.model):
@@ -330,11 +313,7 @@ class TrainingDoctor(BaseCallback):
             warnings.warn(f"the doctor's report could not be written ({failure!r})", stacklevel=2)
 
     def _finish(self, *notes: str) -> None:
-        """
-        Come to a verdict, write the report, and take no more notice of the process.
-
-        :param notes: for the report
-        """
+        """Come to a verdict, write the report, and take no more notice of the process."""
         terminated, self._watching = self._terminated, False
         atexit.unregister(self._at_exit)
         ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == self._terminate
@@ -372,7 +351,6 @@ def page_writer(page: PageWriter | str) -> PageWriter:
     Find who draws the page.
 
     :param page: a function, its dotted name (settings and checkpoints of older versions hold one), or the name of a service
-    :return: the function
     :raises ValueError: if there is none of that name
     """
     if not isinstance(page, str):
@@ -385,20 +363,13 @@ def parameters_are_finite(model: EduPPO | PPO | Any) -> bool:
     """
     Tell whether a policy can still act.
 
-    :param model: in training
     :return: False if a parameter is NaN or infinite
     """
     return all(bool(th.isfinite(parameter).all()) for parameter in model.policy.parameters())
 
 
 def write_report(diagnosis: Diagnosis, folder: Path) -> Path:
-    """
-    Write what was found for programs to read.
-
-    :param diagnosis: the diagnosis
-    :param folder: where
-    :return: the file
-    """
+    """Write what was found for programs to read."""
     text = json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     return folder / REPORT_FILE
@@ -409,7 +380,6 @@ def last_evaluation(callback: Any) -> float | None:
     Find the last evaluation among the callbacks beside this one.
 
     :param callback: of the training, perhaps a list of several
-    :return: mean return of the last evaluation, or None
     """
     if isinstance(callback, CallbackList):
         return next((found for one in callback.callbacks if (found := last_evaluation(one)) is not None), None)
@@ -419,12 +389,7 @@ def last_evaluation(callback: Any) -> float | None:
 
 
 def settings_of(model: EduPPO | PPO) -> dict[str, Any]:
-    """
-    Take down the settings of a model.
-
-    :param model: in training
-    :return: those settings that are numbers, and what the environment is
-    """
+    """Take down those settings of a model that are numbers, and what its environment is."""
     settings = {name: getattr(model, name, None) for name in MODEL_SETTINGS}
     settings = {name: value for name, value in settings.items() if value is None or isinstance(value, (bool, int, float))}
     policy = model.policy
@@ -443,12 +408,7 @@ def settings_of(model: EduPPO | PPO) -> dict[str, Any]:
 
 
 def environment_id(model: EduPPO | PPO) -> str | None:
-    """
-    Find the id under which a model's environment is registered.
-
-    :param model: with an environment
-    :return: the id, or None if it has none
-    """
+    """Find the id under which a model's environment is registered, or None if it has none."""
     try:
         return str(model.env.get_attr("spec", 0)[0].id) if model.env is not None else None
     except AttributeError:

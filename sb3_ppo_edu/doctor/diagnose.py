@@ -36,7 +36,6 @@ class Diagnosis:
     """
     What a record shows.
 
-    :param record: the record
     :param findings: causes first, each group by confidence and severity
     :param not_examined: for each symptom that could not be told, why
     :param verdict: "ill", "healthy", or "unknown" where too little was recorded to say
@@ -90,13 +89,7 @@ class Diagnosis:
 
 
 def diagnose(record: Record, symptoms: Sequence[Symptom] = SYMPTOMS) -> Diagnosis:
-    """
-    Look for every symptom in a record.
-
-    :param record: the record
-    :param symptoms: to look for
-    :return: what was found
-    """
+    """Look for every symptom in a record."""
     found: list[Finding] = []
     not_examined: dict[str, str] = {}
     suspects: list[Finding] = []
@@ -143,7 +136,6 @@ def rank(found: Sequence[Finding], independent: Sequence[str] = ()) -> tuple[Fin
     """
     Put findings in order, causes before the consequences that they explain.
 
-    :param found: findings in any order
     :param independent: names of those that no other finding explains, since their own setting is unusual
     :return: with ``explained_by`` set to the surest finding that explains each, if any
     """
@@ -159,8 +151,6 @@ def command(record: Record, symptom: Symptom) -> str | None:
     """
     Write the first change to try as a command to paste.
 
-    :param record: of the run
-    :param symptom: that was found
     :return: the run's own command with the change behind it, or None where no setting is to be changed
     """
     if not symptom.changes:
@@ -209,7 +199,6 @@ def compare(records: Sequence[Record]) -> Comparison:
     Compare runs: whether they agree, and if not, what differs.
 
     :param records: of two runs or more
-    :return: the comparison
     :raises ValueError: for fewer than two
     """
     if len(records) < 2:
@@ -247,11 +236,7 @@ def compare(records: Sequence[Record]) -> Comparison:
 
 
 def symptoms_as_markdown() -> str:
-    """
-    Write the table of symptoms for people to read.
-
-    :return: Markdown
-    """
+    """Write the table of symptoms for people to read."""
     header = ("symptom", "seen in", "healthy", "source", "what it means", "what to change", "when it does not apply")
     rows = [header, ("---",) * len(header)]
     for symptom in SYMPTOMS:
@@ -265,7 +250,6 @@ def evidence_keys(finding: Finding) -> list[str]:
     """
     Name the metrics that a finding rests on.
 
-    :param finding: the finding
     :return: keys of its evidence that are metrics
     """
     pieces: tuple[Evidence, ...] = finding.evidence

@@ -40,7 +40,6 @@ class Finding:
     """
     A fault that a record shows.
 
-    :param name: of the symptom
     :param severity: how far beyond the healthy range, in [0, 1]
     :param confidence: how sure it is, in [0, 1]
     :param evidence: what it rests on, the most telling first
@@ -94,7 +93,6 @@ class Change:
         """
         Spell the change as a flag of ``sb3-edu train``.
 
-        :param record: of the run
         :return: such as ``--learning-rate 0.0001``
         """
         flag = "--" + self.setting.replace("_", "-")
@@ -110,7 +108,6 @@ class Band:
     """
     The healthy range of a metric, to be drawn.
 
-    :param key: the metric
     :param low: lower end, or None
     :param high: upper end, or None
     :param log: whether the axis is logarithmic
@@ -159,12 +156,7 @@ class Symptom:
     unusual: Callable[[Record], Finding | None] | None = None
 
     def missing(self, record: Record) -> str | None:
-        """
-        Say why the symptom cannot be told from a record.
-
-        :param record: the record
-        :return: the reason, or None if it can be told
-        """
+        """Say why the symptom cannot be told from a record."""
         if record.updates < self.min_updates:
             return f"the record has {record.updates} updates, of at least {self.min_updates}"
         for need in self.needs:
@@ -182,10 +174,8 @@ def available(record: Record, need: str, at_least: int) -> bool:
     """
     Say whether a record has something.
 
-    :param record: the record
     :param need: a metric, or ``settings/…``
     :param at_least: numbers of the metric that are needed
-    :return: whether it is there
     """
     if need.startswith("settings/"):
         return need.removeprefix("settings/") in record.settings
@@ -193,13 +183,7 @@ def available(record: Record, need: str, at_least: int) -> bool:
 
 
 def current(record: Record, name: str) -> float | None:
-    """
-    Give the value of a setting when training began: as it was logged, or as the settings say.
-
-    :param record: the record
-    :param name: of the argument
-    :return: the value, or None if it is not known
-    """
+    """Give the value of a setting when training began: as it was logged, or as the settings say."""
     logged = record.series(f"train/{name}")[1]
     return float(logged[0]) if len(logged) else record.number(name)
 
@@ -208,8 +192,6 @@ def median(record: Record, key: str, begin: float = 0.0, end: float = 1.0) -> fl
     """
     Give the median of a metric over a part of the run.
 
-    :param record: the record
-    :param key: the metric
     :param begin: see :meth:`Record.values`
     :param end: see :meth:`Record.values`
     :return: the median, NaN if it was not logged
@@ -239,11 +221,9 @@ def find(name: str, position: float, *evidence: Evidence, most: float = 1.0) -> 
     """
     Make a finding if a number lies beyond its healthy range.
 
-    :param name: of the symptom
     :param position: from :func:`beyond`; the least of several where all are needed
     :param evidence: what it rests on
     :param most: the highest confidence that this evidence can give
-    :return: the finding, or None
     """
     if position < 0:
         return None
@@ -251,14 +231,7 @@ def find(name: str, position: float, *evidence: Evidence, most: float = 1.0) -> 
 
 
 def evidence_of(record: Record, key: str, text: str) -> Evidence:
-    """
-    Make evidence of a metric, with the steps it was logged at.
-
-    :param record: the record
-    :param key: the metric, or a setting
-    :param text: what was found
-    :return: the evidence
-    """
+    """Make evidence of a metric, with the steps it was logged at."""
     steps = record.series(key)[0]
     if not len(steps):
         steps = record.steps
@@ -269,7 +242,6 @@ def show(value: float) -> str:
     """
     Write a number as people read it.
 
-    :param value: the number
     :return: three digits, without an exponent where that can be read
     """
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):

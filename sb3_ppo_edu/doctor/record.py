@@ -81,7 +81,6 @@ class Record:
 
         :param key: such as ``train/approx_kl``
         :param at_least: how many finite numbers are needed
-        :return: whether there are that many
         """
         return len(self.series(key)[1]) >= at_least
 
@@ -118,19 +117,13 @@ class Record:
         return max((len(self.series(key)[1]) for key in PPO_KEYS), default=0)
 
     def setting(self, name: str) -> Any:
-        """
-        Look up a setting.
-
-        :param name: of the argument
-        :return: its value, or None if it is not known
-        """
+        """Look up a setting."""
         return self.settings.get(name)
 
     def number(self, name: str) -> float | None:
         """
         Look up a setting that is a number; of a schedule such as "lin_3e-4" the number that it starts from.
 
-        :param name: of the argument
         :return: the number, or None if it is not known or is no number
         """
         value = self.settings.get(name)
@@ -160,10 +153,8 @@ def record_of_rows(
     Rows are put in the order of their steps, and rows of the same steps are made one. A later value goes over an earlier one.
 
     :param rows: for each row key -> value; text and None count as not logged; each needs ``time/total_timesteps``
-    :param source: where they come from
     :param settings: see :class:`Record`
     :param notes: see :class:`Record`
-    :return: the record
     """
     table: dict[int, dict[str, float]] = {}
     not_finite: dict[str, int] = {}
@@ -214,10 +205,7 @@ def record_of_columns(
 
     :param columns: as :func:`add_row` makes them
     :param source: see :class:`Record`, as for what follows
-    :param settings: settings
     :param not_finite: keys that were logged as NaN or infinite
-    :param notes: notes
-    :return: the record
     """
     arrays = {key: np.array(column, dtype=np.float64) for key, column in columns.items()}
     steps = arrays.get(STEPS_KEY, np.empty(0))
@@ -249,7 +237,6 @@ def read_record(path: Path) -> Record:
     Read the record of a run.
 
     :param path: the run's folder, a ``progress.csv``, or a TensorBoard events file
-    :return: the record
     :raises RecordError: if there is nothing there, it is empty, or it is not the record of a PPO training
     """
     if path.is_dir():
@@ -274,7 +261,6 @@ def find_log(folder: Path) -> tuple[Path, str]:
     """
     Find a run's log.
 
-    :param folder: the run's folder
     :return: the file, and "csv" or "events"
     :raises RecordError: if there is none
     """
@@ -298,7 +284,6 @@ def read_csv(file: Path) -> tuple[list[dict[str, str]], list[str]]:
     """
     Read what SB3's CSV logger has written.
 
-    :param file: ``progress.csv``
     :return: rows, and what was left out
     :raises RecordError: if it is empty or no CSV
     """
@@ -335,7 +320,6 @@ def read_events(file: Path) -> tuple[list[dict[str, float]], list[str]]:
     """
     Read TensorBoard events.
 
-    :param file: the events file
     :return: a row for each step that was logged, and no notes
     :raises RecordError: if it holds no scalars
     """
@@ -364,8 +348,6 @@ def check_keys(keys: set[str], file: Path) -> None:
     """
     Refuse logs that are not those of a PPO.
 
-    :param keys: that were logged
-    :param file: where they come from
     :raises RecordError: naming what was found
     """
     if keys & set(PPO_KEYS):
@@ -389,8 +371,6 @@ def check_values(record: Record, file: Path) -> None:
     """
     Refuse logs that have a PPO's names and not its numbers, such as shares in per cent.
 
-    :param record: what was read
-    :param file: where it comes from
     :raises RecordError: naming the first number that cannot be
     """
     for key, (low, high) in POSSIBLE.items():
@@ -429,7 +409,6 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """
     Read the settings that lie beside a log: ours, or else those inside of a model that SB3 has saved, which runs no code.
 
-    :param folder: the run's folder
     :return: settings by name, and what was not found
     """
     settings: dict[str, Any] = {}
@@ -453,7 +432,6 @@ def flat_settings(written: Mapping[str, Any]) -> dict[str, Any]:
     Bring the settings of one of our runs into one level.
 
     :param written: as ``settings.yml`` has them
-    :return: settings by name
     """
     environment = dict(written.get("environment") or {})
     names = ("n_envs", "steps", "seed", "device", "policy", "command")

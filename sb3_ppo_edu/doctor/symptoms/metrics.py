@@ -33,7 +33,6 @@ def epochs_per_update(record: Record) -> float | None:
     """
     Work out how many epochs the updates had, from what was counted.
 
-    :param record: the record
     :return: median of the epochs of an update, or None if they were not counted
     """
     steps, epochs = record.series("train/n_updates")
@@ -47,10 +46,9 @@ def epochs_per_update(record: Record) -> float | None:
 
 def rollout_size(record: Record) -> float | None:
     """
-    Work out how many transitions a rollout has.
+    Work out how large a rollout is, from what was counted or else from the settings.
 
-    :param record: the record
-    :return: transitions, or None if iterations were not counted
+    :return: transitions, or None if neither is known
     """
     steps, iterations = record.series("time/iterations")
     if len(steps) and iterations[-1] > 0:
@@ -66,7 +64,6 @@ def return_scale(record: Record) -> float:
     """
     Give the typical deviation of the returns that the value function has to predict.
 
-    :param record: the record
     :return: median standard deviation; where it was not logged, worked out of value loss and explained variance
     """
     if record.has("train/return_std"):
@@ -81,7 +78,6 @@ def entropy_of(record: Record) -> np.ndarray:
     """
     Give the policy's entropy.
 
-    :param record: the record
     :return: mean entropy of each update, in nats
     """
     return -record.values("train/entropy_loss")
@@ -91,7 +87,6 @@ def is_discrete(record: Record) -> bool:
     """
     Tell whether the actions are discrete: only Gaussian policies log a standard deviation.
 
-    :param record: the record
     :return: whether no standard deviation was logged and no entropy is negative
     """
     return not record.has("train/std") and bool((entropy_of(record) >= 0).all())
@@ -101,7 +96,6 @@ def progress(record: Record) -> tuple[float, float, float, float]:
     """
     Sum up the learning curve.
 
-    :param record: the record
     :return: return at the start, at its peak and at the end, each the mean of a tenth of the record, and its noise
     """
     values = record.values(RETURN)
@@ -115,7 +109,6 @@ def gained(record: Record) -> float:
     """
     Say how much of the return at the start has been gained.
 
-    :param record: the record
     :return: gain from start to end over the size of the return at the start
     """
     start, _, end, noise = progress(record)

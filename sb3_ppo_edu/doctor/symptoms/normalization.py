@@ -51,7 +51,6 @@ def rewards_are_seen(record: Record) -> bool:
     """
     Tell whether a step has ever been rewarded or punished.
 
-    :param record: the record
     :return: False where all rewards were 0, or were not logged
     """
     return any(bool(record.values(key).any()) for key in ("train/reward_mean", "train/reward_std"))

@@ -141,9 +141,7 @@ def kl_stop_every_time(record: Record, end: float = 1.0) -> Finding | None:
     """
     Find a KL rule that ends nearly every update in its first epoch.
 
-    :param record: the record
     :param end: where the part of it ends that is looked at
-    :return: the finding, or None
     """
     if record.has("train/early_stop_epoch"):
         stopped = record.values("train/early_stop_epoch", 0.0, end)

@@ -27,7 +27,6 @@ def unusual(name: str, key: str, limit: float, extreme: float, usual: str) -> Ca
 
     A thousandfold reward, for one, takes all of the gradient's norm, so that the policy hardly moves at any learning rate.
 
-    :param name: of the symptom
     :param key: of the setting, by the name of EduPPO's argument
     :param limit: value from which on it is suspected
     :param extreme: value at which it is suspected as much as can be

@@ -62,7 +62,6 @@ def fit_of(record: Record) -> np.ndarray:
     """
     Give the share of the returns' variance that is left after training on them.
 
-    :param record: the record
     :return: value loss over the variance of the returns, of the second half of the updates that have both
     """
     loss, deviation = record.columns["train/value_loss"], record.columns["train/return_std"]
