@@ -26,7 +26,8 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
-from sb3_ppo_edu import EduPPO, diagnostics
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.algorithms import diagnostics
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 from sb3_ppo_edu.version import __version__
