@@ -20,7 +20,6 @@ from sb3_ppo_edu.checkpoint.snapshot import capture, constructor
 if TYPE_CHECKING:
     from sb3_ppo_edu.algorithms.ppo import EduPPO
 
-STATE, MODEL = "state.bin", "model.zip"
 ON_SAVE_ERROR = ("raise", "warn")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -148,7 +147,7 @@ class ExactCheckpoint(BaseCallback):
         self.due, self.last_saved = False, model.num_timesteps
         assert self._constructor is not None
         try:
-            members = {STATE: pack(capture(model, outermost(self))), MODEL: self._constructor}
+            members = {files.STATE: pack(capture(model, outermost(self))), files.MODEL: self._constructor}
             path = files.save(self.folder, model.num_timesteps, members, self.keep)
         except (OSError, NotPlainError) as error:
             step = model.num_timesteps

@@ -48,6 +48,20 @@ class Resumable(gym.Wrapper):
         self._observation: Any = None
         self._world_survives = False
 
+    @property
+    def offers_state(self) -> bool:
+        """Whether the environment has ``get_state`` and ``set_state``, which go before a replay."""
+        return self._offers_state
+
+    @property
+    def last_observation(self) -> Any:
+        """What the environment has shown last, ``None`` before the first reset."""
+        return self._observation
+
+    @last_observation.setter
+    def last_observation(self, observation: Any) -> None:
+        self._observation = observation
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
         Begin an episode, and a record of it.
@@ -206,11 +220,11 @@ def capture_single(env: gym.Env) -> dict[str, Any]:
             recorder = layer
     random = bare.np_random.bit_generator.state
     state: dict[str, Any] = {"wrappers": wrappers, "random": random, "record": None, "offered": None}
-    if recorder is not None and recorder._offers_state:
-        # _offers_state says that it has both methods, which gymnasium's type does not know.
+    if recorder is not None and recorder.offers_state:
+        # offers_state says that it has both methods, which gymnasium's type does not know.
         state["offered"] = bare.get_state()  # type: ignore[attr-defined]
         check_plain(state["offered"], f"{bare}.get_state()")
-        state["record"] = {"observation": recorder._observation}
+        state["record"] = {"observation": recorder.last_observation}
     elif recorder is not None:
         state["record"] = recorder.record()
     return state
@@ -237,13 +251,13 @@ def restore_single(env: gym.Env, state: dict[str, Any], replay: bool = True) -> 
         env.reset()
         # What was offered came from get_state, whose environments have both methods; gymnasium's type knows neither.
         bare.set_state(state["offered"])  # type: ignore[attr-defined]
-        recorder._observation = state["record"]["observation"]
+        recorder.last_observation = state["record"]["observation"]
         how = OFFERED
     elif state["record"] is None or recorder is None:
         how = f"{RESET}: it is not wrapped in Resumable"
     elif state["record"]["observation"] is not None:
         recorder.replay(state["record"])
-        same = equal(recorder._observation, state["record"]["observation"])
+        same = equal(recorder.last_observation, state["record"]["observation"])
         same = same and bare.np_random.bit_generator.state == state["random"]
         how = REPLAYED if same else f"{RESET}: its replay went another way"
     bare.np_random.bit_generator.state = state["random"]

@@ -26,6 +26,8 @@ from sb3_ppo_edu.version import __version__
 
 FORMAT, VERSION = "sb3_ppo_edu checkpoint", 2
 MANIFEST = "manifest.json"
+STATE, MODEL = "state.bin", "model.zip"
+"""Members: the training's state, and what the model was built from."""
 PATTERN = re.compile(r"checkpoint-(\d{12})\.zip")
 PARTIAL = ".partial-"
 """Beginning of the name under which a checkpoint is written; one that stays was interrupted."""

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from sb3_ppo_edu.checkpoint import files
-from sb3_ppo_edu.checkpoint.callback import MODEL, STATE
 from sb3_ppo_edu.checkpoint.environments import Resumable, restore_vec_env
-from sb3_ppo_edu.checkpoint.files import CheckpointError
+from sb3_ppo_edu.checkpoint.files import MODEL, STATE, CheckpointError
 from sb3_ppo_edu.checkpoint.logs import reopen_logger
 from sb3_ppo_edu.checkpoint.plain import unpack
+from sb3_ppo_edu.checkpoint.resumption import Resumption
 from sb3_ppo_edu.checkpoint.session import CheckpointSession
-from sb3_ppo_edu.checkpoint.snapshot import restore, restore_attributes
+from sb3_ppo_edu.checkpoint.snapshot import restore_attributes
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
@@ -46,48 +45,6 @@ LAYERS: dict[str, Any] = {
     "VecTransposeImage": lambda env, attributes, parts: env,
 }
 """Layers that can be built anew from what the checkpoint knows of them."""
-
-
-class Resumption:
-    """
-    What is left to restore once ``learn`` is called.
-
-    :param state: of the training
-    :param environments: how each environment was restored
-    """
-
-    def __init__(self, state: dict[str, Any], environments: list[str]) -> None:
-        self.state, self.environments = state, environments
-
-    def left(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> int:
-        """
-        Check that ``learn`` is asked for what was interrupted, and say what is left of it.
-
-        :param model: the model
-        :param total_timesteps: as ``learn`` is given it
-        :param reset_num_timesteps: as ``learn`` is given it
-        :return: steps left, which may be less than none in the last rollout
-        :raises ValueError: if it is another number of steps
-        """
-        goal: int = self.state["model"]["_total_timesteps"]
-        begin = self.state["model"]["_num_timesteps_at_start"]
-        expected = goal if reset_num_timesteps else goal - begin
-        if total_timesteps != expected:
-            raise ValueError(
-                f"total_timesteps={total_timesteps}: expected {expected}, as in the interrupted learn, which this one "
-                "completes (schedules depend on it); to train longer, call learn again after it with reset_num_timesteps=False"
-            )
-        return goal - model.num_timesteps
-
-    def restore(self, model: EduPPO, callback: BaseCallback) -> None:
-        """
-        Restore what ``learn`` has set up anew.
-
-        :param model: with its environments
-        :param callback: the outermost callback
-        :raises CheckpointError: if the callbacks are others
-        """
-        restore(model, callback, self.state, self.environments)
 
 
 def resume(

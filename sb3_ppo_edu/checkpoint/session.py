@@ -8,10 +8,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_ppo_edu.algorithms.session import Session
+from sb3_ppo_edu.checkpoint.resumption import Resumption
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.algorithms.ppo import EduPPO
-    from sb3_ppo_edu.checkpoint.resume import Resumption
 
 
 class SafePoint(Protocol):

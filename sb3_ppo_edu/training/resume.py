@@ -14,8 +14,7 @@ import numpy as np
 import torch as th
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
-from sb3_ppo_edu.checkpoint.callback import STATE
-from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
+from sb3_ppo_edu.checkpoint.files import STATE, CheckpointError, latest_good
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_training_env
 from sb3_ppo_edu.training.run import (
