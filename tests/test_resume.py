@@ -16,7 +16,7 @@ import yaml
 
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.cli.reproduce import without_flags
-from sb3_ppo_edu.training.resume import compare_runs
+from sb3_ppo_edu.training.compare import compare_runs
 
 SMALL = ["--env", "CartPole-v1", "--steps", "1500", "--eval-episodes", "3", "--no-replay", "--n-steps", "32"]
 SMALL += ["--batch-size", "64", "--n-envs", "2", "--n-epochs", "2", "--checkpoint-freq", "200"]

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, refusing_bad_input
-from sb3_ppo_edu.training.resume import Likeness, compare_runs
-from sb3_ppo_edu.training.run import SETTINGS_FILE, read_settings
+from sb3_ppo_edu.training.compare import Comparison, compare_runs
+from sb3_ppo_edu.training.folder import SETTINGS_FILE
+from sb3_ppo_edu.training.settings import read_settings
 
 REPRODUCE_DESCRIPTION = """\
 Run the command of a run again, into a new folder, and compare the two bit by bit: parameters, optimizer, logs, evaluations.
@@ -83,7 +84,7 @@ def without_flags(words: list[str], *flags: str) -> list[str]:
     return kept
 
 
-def print_comparison(console: Console, found: list[Likeness], first: Path, second: Path) -> None:
+def print_comparison(console: Console, found: list[Comparison], first: Path, second: Path) -> None:
     """Print how the runs of two folders compare."""
     table = Table(title=f"{first} and {second}", title_justify="left", title_style="bold", box=None, padding=(0, 2))
     for heading in ("", "", "difference"):

@@ -13,8 +13,9 @@ from sb3_ppo_edu.cli.refusals import refusing_bad_input
 from sb3_ppo_edu.cli.torchrun import process_group, resume_rank
 from sb3_ppo_edu.cli.train import train_and_finish
 from sb3_ppo_edu.distributed.data_parallel import Group
+from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.resume import resume_run
-from sb3_ppo_edu.training.run import SETTINGS_FILE, read_settings
+from sb3_ppo_edu.training.settings import read_settings
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 
 

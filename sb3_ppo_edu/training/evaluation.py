@@ -1,0 +1,140 @@
+"""
+Evaluation: what a policy earns, episode by episode.
+
+Two rules. Returns are the environment's own, undiscounted and unnormalised. And episode ``k`` starts from seed
+``first_seed + k``, so two policies, or one policy with another number of parallel environments, are judged on the very same
+starting states.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.vec_env import VecEnv
+
+EVALUATION_SEED = 10_000
+"""Seed of the first evaluation episode. The same for every run, so that runs are comparable, and far from the seeds of the
+training environments, which count up from the run's own seed."""
+
+MAX_EVALUATION_ENVS = 10
+"""Environments stepped together in an evaluation: one forward pass serves them all."""
+
+
+def environments_for(episodes: int) -> int:
+    """
+    Choose how many environments play the episodes.
+
+    :param episodes: to be played
+    :return: from 1 to :data:`MAX_EVALUATION_ENVS`
+    :raises ValueError: if there are none to play
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}: expected a positive integer")
+    return min(episodes, MAX_EVALUATION_ENVS)
+
+
+class RandomPolicy:
+    """
+    Uniformly random actions: what any learning is measured against.
+
+    :param action_space: space of a single environment's actions; it is copied
+    :param n_envs: number of actions wanted at a time
+    :param seed: seed of the actions
+    """
+
+    def __init__(self, action_space: spaces.Space, n_envs: int, seed: int) -> None:
+        self._space = copy.deepcopy(action_space)
+        self._space.seed(seed)
+        self._n_envs = n_envs
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Sample an action for each environment.
+
+        :param observation: not looked at
+        :param state: passed through
+        :param episode_start: not looked at
+        :param deterministic: not possible here
+        :return: actions, shape ``(n_envs, *action_shape)``, and the state
+        """
+        return np.stack([self._space.sample() for _ in range(self._n_envs)]), state
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    What a policy earned, episode by episode.
+
+    :param seeds: seed of each episode, ascending
+    :param returns: undiscounted return of each episode
+    :param lengths: steps of each episode
+    """
+
+    seeds: list[int]
+    returns: list[float]
+    lengths: list[int]
+
+    def summary(self) -> dict[str, Any]:
+        """
+        Summarise, with the episodes themselves.
+
+        :return: ``n``, ``mean``, ``std`` (of the episodes, not of the mean), ``median``, ``min``, ``max``, and the lists
+        """
+        returns = np.asarray(self.returns)
+        return {
+            "n": len(self.returns),
+            "mean": float(returns.mean()),
+            "std": float(returns.std()),
+            "median": float(np.median(returns)),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+            "seeds": self.seeds,
+            "returns": self.returns,
+            "lengths": self.lengths,
+        }
+
+    def median_seed(self) -> int:
+        """
+        Find the episode that shows the policy as it is.
+
+        :return: seed of the episode with the (lower) median return
+        """
+        order = np.argsort(self.returns, kind="stable")
+        return self.seeds[int(order[(len(order) - 1) // 2])]
+
+
+def evaluate(policy: PolicyPredictor, env: VecEnv, episodes: int, *, deterministic: bool = True) -> Evaluation:
+    """
+    Play episodes and note what each earned.
+
+    Every environment plays a fixed share of the episodes, so that short ones are not over-represented.
+
+    :param policy: whose actions to play
+    :param env: from :func:`make_evaluation_env`, not yet used
+    :param episodes: number of episodes, at least 1
+    :param deterministic: whether to take the policy's most likely actions or to sample them
+    :return: the episodes, in the order of their seeds
+    """
+    played: dict[int, tuple[float, int]] = {}
+
+    def note(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
+        info = local_variables["info"]
+        # Under Atari's episodic lives an episode of the wrapper ends before the game does.
+        if "episode" in info:
+            played[info["episode_seed"]] = (float(info["episode"]["r"]), int(info["episode"]["l"]))
+
+    evaluate_policy(policy, env, episodes, deterministic, callback=note, return_episode_rewards=True)
+    seeds = sorted(played)
+    return Evaluation(seeds, [played[seed][0] for seed in seeds], [played[seed][1] for seed in seeds])

@@ -1,0 +1,87 @@
+"""A run's folder: the names of its files; it is made for one run, and each file is there completely or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+MODEL_FILE = "model.zip"
+NORMALIZATION_FILE = "vecnormalize.pkl"
+SETTINGS_FILE = "settings.yml"
+EVALUATION_FILE = "evaluation.json"
+EVALUATIONS_FILE = "evaluations.npz"
+PROGRESS_FILE = "progress.csv"
+CHECKPOINT_FOLDER = "checkpoints"
+MONITOR_FOLDER = "monitor"
+
+
+def default_name(env_id: str, seed: int, now: datetime) -> str:
+    """
+    Name a run after what it trains and when.
+
+    :param env_id: Gymnasium id; characters that mean something in a path are replaced
+    :param seed: the run's seed
+    :param now: time of day, part of the name
+    :return: ``<env>-<seed>-<timestamp>``
+    """
+    return f"{env_id.replace('/', '-').replace(':', '-')}-{seed}-{now:%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """
+    Create a run's folder, and take it away again, with all that was put into it, if the block fails.
+
+    :param folder: the folder
+    :raises ValueError: if it exists or cannot be created
+    """
+    if folder.exists() or folder.is_symlink():
+        raise ValueError(
+            f"run folder {folder}: it exists, and nothing that exists is overwritten; "
+            "expected a new folder: choose another --name or --folder"
+        )
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(
+            f"run folder {folder}: it cannot be created ({error.strerror}); "
+            "expected a place where this user may write: choose another --folder"
+        ) from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """
+    Write a file so that it is there completely or not at all.
+
+    :param path: the file
+    :param write: called with a temporary path in the same folder and with the same suffix
+    """
+    partial_path = path.with_name(f".partial-{path.name}")
+    try:
+        write(partial_path)
+        os.replace(partial_path, path)
+    finally:
+        partial_path.unlink(missing_ok=True)
+
+
+def runs_beside(folder: Path) -> str:
+    """
+    Name the runs that do exist in the place where one was looked for.
+
+    :param folder: that was looked for
+    :return: the end of an error message, empty if there are none
+    """
+    if not folder.parent.is_dir():
+        return ""
+    runs = sorted(path for path in folder.parent.iterdir() if (path / SETTINGS_FILE).is_file())
+    return f"; {folder.parent} has " + ", ".join(path.name for path in runs[-5:]) if runs else ""

@@ -1,0 +1,311 @@
+"""
+What to train, on what, for how long: the settings of a run, and ``settings.yml``, where they are kept with its surroundings.
+
+:class:`RunSettings` is checked when it is made. :func:`settings_from_hyperparameters` makes one of the zoo's flat settings,
+:func:`share_of` shares one out among processes, :func:`write_settings` and :func:`read_settings` keep it in the run's folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import stable_baselines3
+import torch as th
+import yaml
+from stable_baselines3.common.utils import get_device
+
+from sb3_ppo_edu.algorithms.ppo import EduPPO
+from sb3_ppo_edu.checkpoint import Resumable
+from sb3_ppo_edu.envs.backends import AS_A_WHOLE
+from sb3_ppo_edu.envs.factory import EnvironmentSettings
+from sb3_ppo_edu.serialization.names import import_named
+from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.vec_env.guard import ON_FAULT
+from sb3_ppo_edu.version import __version__
+
+EVALUATIONS_PER_RUN = 10
+"""Points on the learning curve when no evaluation frequency is given."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """
+    What to train, on what, for how long.
+
+    :param environment: how to build the environment
+    :param policy: policy name or class, as EduPPO takes it
+    :param algorithm: arguments for EduPPO besides policy, environment, seed, device and verbosity
+    :param steps: environment steps to train for, over all environments together
+    :param seed: seed of weights, action noise, shuffling and training environments
+    :param n_envs: training environments stepped together
+    :param callback: callback(s) in the zoo's form: a dotted name, ``{name: kwargs}``, or a list
+    :param eval_freq: steps between evaluations during training; ``None`` for :data:`EVALUATIONS_PER_RUN` over the run
+    :param device: where the networks live
+    :param verbose: SB3's verbosity: 0, 1 or 2
+    :param checkpoint_freq: steps between checkpoints, from which the run can be resumed exactly; ``None`` for no checkpoints
+    :param on_fault: "raise" or "warn" of NaN and infinities in actions, observations and rewards; "off" looks at nothing
+    :param processes: how many processes train together, of which each has ``n_envs`` environments and ``batch_size``
+        transitions of each minibatch
+    """
+
+    environment: EnvironmentSettings
+    policy: Any = "MlpPolicy"
+    algorithm: dict[str, Any] = field(default_factory=dict)
+    steps: int = 1_000_000
+    seed: int = 0
+    n_envs: int = 1
+    callback: Any = None
+    eval_freq: int | None = None
+    device: str = "auto"
+    verbose: int = 0
+    checkpoint_freq: int | None = None
+    on_fault: str = "raise"
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained with."""
+        if self.on_fault not in (*ON_FAULT, "off"):
+            raise ValueError(f"on_fault={self.on_fault!r}: expected one of {', '.join(ON_FAULT)}, off")
+        for name in ("steps", "n_envs", "eval_freq", "checkpoint_freq"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected a positive integer")
+        if not 0 <= self.seed <= 2**32 - self.n_envs:
+            raise ValueError(f"seed={self.seed}: expected an integer from 0 to 2^32 - n_envs (numpy's range of seeds)")
+        try:
+            get_device(self.device)
+        except RuntimeError as error:
+            raise ValueError(f"device={self.device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1', …") from error
+
+
+def settings_from_hyperparameters(
+    env_id: str,
+    hyperparameters: Mapping[str, Any],
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    eval_freq: int | None = None,
+    device: str = "auto",
+    verbose: int = 0,
+    checkpoint_freq: int | None = None,
+    on_fault: str = "raise",
+) -> RunSettings:
+    """
+    Sort the zoo's flat settings into what concerns the environment, the run and the algorithm.
+
+    :param env_id: Gymnasium id
+    :param hyperparameters: EduPPO's arguments together with the keys that the zoo consumes, checked and prepared by
+        :func:`sb3_ppo_edu.training.hyperparameters.load_hyperparameters`.
+    :param steps: steps to train for; ``None`` takes ``n_timesteps``
+    :param seed: the run's seed
+    :param eval_freq: steps between evaluations, see :class:`RunSettings`
+    :param device: where the networks live
+    :param verbose: SB3's verbosity
+    :param checkpoint_freq: steps between checkpoints, or ``None``
+    :param on_fault: what to do about values that are not finite, see :class:`RunSettings`
+    :return: the settings of the run
+    :raises ValueError: if nothing says how long to train, or a number is out of range
+    """
+    rest = dict(hyperparameters)
+    n_timesteps = rest.pop("n_timesteps", None)
+    if steps is None:
+        if n_timesteps is None:
+            raise ValueError(f"n_timesteps: the settings of {env_id} do not say how long to train; give --steps")
+        steps = n_timesteps
+    if isinstance(rest.get("rollout_buffer_class"), str):
+        rest["rollout_buffer_class"] = import_named(rest["rollout_buffer_class"])
+    wrapper, backend = rest.pop("env_wrapper", None), rest.pop("vec_env", None) or EnvironmentSettings.backend
+    # What steps all environments as one can't be restored to the step: resumed, it begins new episodes, and says so.
+    if checkpoint_freq is not None and backend not in AS_A_WHOLE:
+        wrappers = wrapper if isinstance(wrapper, list) else [] if wrapper is None else [wrapper]
+        wrapper = [*wrappers, f"{Resumable.__module__}.{Resumable.__qualname__}"]
+    environment = EnvironmentSettings(
+        id=env_id,
+        kwargs=dict(rest.pop("env_kwargs", None) or {}),
+        wrapper=wrapper,
+        vec_wrapper=rest.pop("vec_env_wrapper", None),
+        frame_stack=rest.pop("frame_stack", None),
+        monitor_kwargs=dict(rest.pop("monitor_kwargs", None) or {}),
+        normalize=rest.pop("normalize", False) or None,
+        backend=backend,
+    )
+    return RunSettings(
+        environment=environment,
+        policy=rest.pop("policy", "MlpPolicy"),
+        n_envs=rest.pop("n_envs", 1),
+        callback=rest.pop("callback", None),
+        algorithm=rest,
+        steps=steps,
+        seed=seed,
+        eval_freq=eval_freq,
+        device=device,
+        verbose=verbose,
+        checkpoint_freq=checkpoint_freq,
+        on_fault=on_fault,
+    )
+
+
+def share_of(settings: RunSettings, rank: int, processes: int) -> RunSettings:
+    """
+    Share a run out among processes that train together: environments, minibatches, seeds.
+
+    :param settings: of the whole
+    :param rank: number of the process, from 0
+    :param processes: how many there are
+    :return: settings of that process; steps are counted over all
+    :raises ValueError: if environments or minibatches can't be shared out evenly
+    """
+    batch_size = settings.algorithm.get("batch_size", inspect.signature(EduPPO).parameters["batch_size"].default)
+    for name, value in (("n_envs", settings.n_envs), ("batch_size", batch_size)):
+        if value % processes:
+            raise ValueError(f"{name}={value}: expected a multiple of the {processes} processes, which share it out evenly")
+    n_envs = settings.n_envs // processes
+    eval_freq = settings.eval_freq or max(settings.steps // EVALUATIONS_PER_RUN, 1)
+    return replace(
+        settings,
+        n_envs=n_envs,
+        seed=settings.seed + rank * n_envs,
+        algorithm={**settings.algorithm, "batch_size": batch_size // processes},
+        eval_freq=max(eval_freq // processes, 1),
+        processes=processes,
+    )
+
+
+# -- settings.yml --------------------------------------------------------------------------------------------------------
+
+
+def write_settings(path: Path, settings: RunSettings, command: Sequence[str]) -> None:
+    """
+    Write everything that a run was made from: settings with their defaults, versions, machine, threads, git revision.
+
+    :param path: the file
+    :param settings: of the run
+    :param command: the command line
+    """
+    record = {
+        "command": shlex.join(command),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **plain(asdict(settings)),
+        "algorithm": plain(all_arguments(settings.algorithm)),
+        "versions": versions(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "threads": {"torch": th.get_num_threads(), **{name: os.environ.get(name) for name in _THREAD_VARIABLES}},
+        "git": git_revision(Path(__file__).parent),
+    }
+    text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def all_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Complete the given arguments of EduPPO with its defaults.
+
+    :param given: the arguments that were given
+    :return: every argument but those that :class:`RunSettings` holds itself, in the constructor's order
+    """
+    held = {"self", "policy", "env", "seed", "device", "verbose", "_init_setup_model"}
+    parameters = inspect.signature(EduPPO.__init__).parameters
+    return {name: given.get(name, parameter.default) for name, parameter in parameters.items() if name not in held}
+
+
+def plain(value: Any) -> Any:
+    """
+    Reduce a setting to what YAML and JSON can say.
+
+    :param value: any setting
+    :return: mappings, lists, numbers, strings and ``None``; a class or function becomes its dotted name
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value)
+
+
+def versions() -> dict[str, str]:
+    """
+    Report the versions that a result depends on.
+
+    :return: version by name
+    """
+    return {
+        "sb3_ppo_edu": __version__,
+        "python": platform.python_version(),
+        "torch": str(th.__version__),
+        "stable_baselines3": stable_baselines3.__version__,
+        "gymnasium": gym.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def git_revision(folder: Path) -> str | None:
+    """
+    Find the git revision of the code in a folder.
+
+    :param folder: a folder
+    :return: the commit, with ``-dirty`` where the folder differs from it; ``None`` if git does not track the folder
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # A package installed into some other project's checkout is not that project's code.
+        if not git("ls-files", "."):
+            return None
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """
+    Read a run's record, refusing what :func:`write_settings` did not write.
+
+    :param path: the file
+    :return: the record
+    :raises ValueError: if it is no record of a run
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected the record of a run that `sb3-edu train` has made")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        EnvironmentSettings(**settings["environment"])
+        int(settings["seed"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected the settings of a run as `sb3-edu train` writes them ({error!r})") from error
+    return dict(settings)
+
+
+def settings_from_record(record: dict[str, Any], device: str) -> RunSettings:
+    """
+    Read the settings of a run from its record.
+
+    :param record: as ``settings.yml`` has it
+    :param device: where the networks live
+    :return: the settings; what the policy and the algorithm are made of is in the checkpoint
+    """
+    names = {one.name for one in fields(RunSettings)} - {"environment", "algorithm", "policy", "device"}
+    # Runs made before there was a guard have none.
+    given = {"on_fault": "off", **{name: record[name] for name in names if name in record}}
+    return RunSettings(EnvironmentSettings(**record["environment"]), device=device, **given)
