@@ -83,7 +83,7 @@ def start_rank(settings: RunSettings, folder: Path, command: Sequence[str], grou
     for turn in (True, False):  # the folder of rank 0 is the others' parent
         if turn == is_rank_zero and not error:
             try:
-                run = start_run(own, rank_folder(folder, group.rank), command, leads=is_rank_zero)
+                run = start_run(own, rank_folder(folder, group.rank), command, is_rank_zero=is_rank_zero)
             except ValueError as problem:
                 error = str(problem)
         error = next((one for one in group.gather(error) if one), "")
@@ -113,7 +113,7 @@ def resume_rank(folder: Path, group: Group, device: str, *, trusted: bool = Fals
     if not common:
         raise NoCommonCheckpointError(f"run {folder}: its processes have no whole checkpoint of the same step: start it anew")
     checkpoint = own / CHECKPOINT_FOLDER / max(common)
-    return resume_run(own, device, trusted=trusted, on_fault=on_fault, checkpoint=checkpoint, leads=group.rank == 0)
+    return resume_run(own, device, trusted=trusted, on_fault=on_fault, checkpoint=checkpoint, is_rank_zero=group.rank == 0)
 
 
 def readable_checkpoints(folder: Path) -> set[str]:

@@ -23,7 +23,7 @@ def resume_run(
     trusted: bool = False,
     on_fault: str | None = None,
     checkpoint: Path | None = None,
-    leads: bool = True,
+    is_rank_zero: bool = True,
 ) -> Run:
     """
     Open an interrupted run where its newest whole checkpoint stands.
@@ -33,7 +33,7 @@ def resume_run(
     :param trusted: whether what the policy was built from may be of any type
     :param on_fault: "raise" or "warn" from here on; ``None`` for what the run has
     :param checkpoint: the one to go on from; ``None`` for the newest whole one
-    :param leads: see :func:`sb3_ppo_edu.training.run.start_run`
+    :param is_rank_zero: see :func:`sb3_ppo_edu.training.run.start_run`
     :return: the run, ready to learn what is left of it
     :raises ValueError: if the folder is no run's, or has no checkpoint, or the run was made without looking for faults
     """
@@ -64,7 +64,7 @@ def resume_run(
         model = EduPPO.resume(place, env, device=settings.device, trusted=trusted, log_folder=folder)
     except (CheckpointError, KeyError) as error:
         raise ValueError(f"run {folder}: it cannot be resumed: {error}") from error
-    return Run(folder, settings, model, make_callbacks(settings, folder, leads=leads))
+    return Run(folder, settings, model, make_callbacks(settings, folder, is_rank_zero=is_rank_zero))
 
 
 def cut_monitor(path: Path, episodes: Sequence[float]) -> None:

@@ -120,7 +120,7 @@ class Run:
     callbacks: list[BaseCallback]
 
 
-def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), *, leads: bool = True) -> Run:
+def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), *, is_rank_zero: bool = True) -> Run:
     """
     Create the folder, environments and model of a run, and record its settings.
 
@@ -129,7 +129,7 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
     :param settings: what to train
     :param folder: where; must not exist
     :param command: the command line, for the record
-    :param leads: False for a process that trains together with others and leaves log and evaluations to one of them
+    :param is_rank_zero: False for a process that trains together with others and leaves log and evaluations to rank 0
     :return: the run
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
@@ -142,9 +142,9 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
         )
         try:
             model = _build_model(settings, env)
-            callbacks = make_callbacks(settings, folder, leads=leads)
+            callbacks = make_callbacks(settings, folder, is_rank_zero=is_rank_zero)
             outputs = ["csv", "tensorboard"] + (["stdout"] if settings.verbose else [])
-            model.set_logger(configure(str(folder), outputs if leads else []))
+            model.set_logger(configure(str(folder), outputs if is_rank_zero else []))
             write_settings(folder / SETTINGS_FILE, settings, command)
         except BaseException:
             env.close()
@@ -152,19 +152,19 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
     return Run(folder, settings, model, callbacks)
 
 
-def make_callbacks(settings: RunSettings, folder: Path, *, leads: bool = True) -> list[BaseCallback]:
+def make_callbacks(settings: RunSettings, folder: Path, *, is_rank_zero: bool = True) -> list[BaseCallback]:
     """
     Build the callbacks of a run.
 
     :param settings: of the run
     :param folder: of the run
-    :param leads: see :func:`start_run`
+    :param is_rank_zero: see :func:`start_run`
     :return: evaluation during training, checkpoints if there are to be any, and the callbacks the settings name
     """
-    callbacks: list[BaseCallback] = [_evaluation_callback(settings, folder)] if leads else []
+    callbacks: list[BaseCallback] = [_evaluation_callback(settings, folder)] if is_rank_zero else []
     if settings.checkpoint_freq is not None:
         callbacks.append(ExactCheckpoint(settings.checkpoint_freq, folder / CHECKPOINT_FOLDER))
-    named = named_with_kwargs(settings.callback) if leads else []
+    named = named_with_kwargs(settings.callback) if is_rank_zero else []
     return callbacks + [import_named(name)(**kwargs) for name, kwargs in named]
 
 
