@@ -27,7 +27,9 @@ from sb3_ppo_edu.envs import backends
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, BACKENDS, ONE_BY_ONE, choose, steps_per_second
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env, make_training_env
 from sb3_ppo_edu.training.resume import resume_run
-from sb3_ppo_edu.training.run import close_run, learn, open_run, save_model, settings_from_hyperparameters, start_run
+from sb3_ppo_edu.training.run import close_run, learn, save_model, start_run
+from sb3_ppo_edu.training.saved_run import open_run
+from sb3_ppo_edu.training.settings import settings_from_hyperparameters
 from sb3_ppo_edu.vec_env.adapters import EnvProcesses, Reachable, VectorAdapter, adapt, info_of
 from sb3_ppo_edu.zoo import _vec_env_class
 from tests.environments import RandomWalk

@@ -27,7 +27,7 @@ from sb3_ppo_edu.checkpoint.files import all_in
 from sb3_ppo_edu.distributed.data_parallel import Moments, added, cpus, keep_apart, launched, let_gloo_wait, named, own_cpus
 from sb3_ppo_edu.engines import EngineWrapper
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
-from sb3_ppo_edu.training.run import EVALUATIONS_PER_RUN, RunSettings, share_of
+from sb3_ppo_edu.training.settings import EVALUATIONS_PER_RUN, RunSettings, share_of
 from tests.torchrun_process import ENVS, SEED, STEPS, UPDATES, build, parameters
 
 PROJECT = Path(__file__).parents[1]

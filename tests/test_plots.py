@@ -27,7 +27,7 @@ from sb3_ppo_edu.lab.plots import (
     save_figure,
     short,
 )
-from sb3_ppo_edu.training.run import RandomPolicy
+from sb3_ppo_edu.training.evaluation import RandomPolicy
 
 NOTHING = np.zeros(0)
 OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#000000", "#666666"}

@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.lab.rows import machine
-from sb3_ppo_edu.training.run import versions
+from sb3_ppo_edu.training.settings import versions
 from sb3_ppo_edu.vec_env import InProcessVecEnv
 
 STEPS, SAVE_FREQ = 100_000, 10_000

@@ -25,7 +25,7 @@ from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env
 from sb3_ppo_edu.lab.rows import machine
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
-from sb3_ppo_edu.training.run import settings_from_hyperparameters, versions
+from sb3_ppo_edu.training.settings import settings_from_hyperparameters, versions
 
 ENVS, SEEDS, STEPS = ("CartPole-v1", "Pendulum-v1"), (0, 1, 2), 50_000
 

@@ -26,7 +26,7 @@ import yaml
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.lab.rows import machine
-from sb3_ppo_edu.training.run import versions
+from sb3_ppo_edu.training.settings import versions
 
 SETTINGS = {"n_timesteps": 16_384, "normalize": True, "n_envs": 4, "n_steps": 64, "batch_size": 64, "n_epochs": 4}
 PATIENCE = 60.0

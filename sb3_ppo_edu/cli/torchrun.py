@@ -10,8 +10,10 @@ from sb3_ppo_edu.checkpoint import CheckpointError
 from sb3_ppo_edu.checkpoint.files import all_in, read
 from sb3_ppo_edu.cli.refusals import RefusedError
 from sb3_ppo_edu.distributed.data_parallel import Group, LostProcessError, join, launched, leave, restarts
+from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, SETTINGS_FILE
 from sb3_ppo_edu.training.resume import resume_run
-from sb3_ppo_edu.training.run import CHECKPOINT_FOLDER, SETTINGS_FILE, Run, RunSettings, read_settings, share_of, start_run
+from sb3_ppo_edu.training.run import Run, start_run
+from sb3_ppo_edu.training.settings import RunSettings, read_settings, share_of
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.judging import judge
 from sb3_ppo_edu.course.exercises.observing import Observation, case_to_json
 from sb3_ppo_edu.course.exercises.verdict import Verdict
-from sb3_ppo_edu.training.run import write_atomically
+from sb3_ppo_edu.training.folder import write_atomically
 
 HIDDEN_SEED = 1
 """Seed of the graders' inputs if none is given. Students' checks have another one."""

@@ -17,15 +17,9 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from sb3_ppo_edu.envs.factory import action_repeat, make_evaluation_env, make_training_env
 from sb3_ppo_edu.lab.plots import BLUE, GREEN, GREY, VERMILLION, rolling_mean
+from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, Evaluation, RandomPolicy, evaluate
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
-from sb3_ppo_edu.training.run import (
-    EVALUATION_SEED,
-    Evaluation,
-    RandomPolicy,
-    RunSettings,
-    evaluate,
-    settings_from_hyperparameters,
-)
+from sb3_ppo_edu.training.settings import RunSettings, settings_from_hyperparameters
 
 SHORT = "SB3_EDU_SHORT" in os.environ
 """Whether lessons only try out that they run, as CI does: they train for a moment and draw what there is."""

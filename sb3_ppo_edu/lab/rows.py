@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sb3_ppo_edu.training.run import write_atomically
+from sb3_ppo_edu.training.folder import write_atomically
 
 Row = TypeVar("Row")
 

@@ -24,16 +24,9 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env, make_training_env
 from sb3_ppo_edu.lab.algorithms import RANDOM, build, load_settings
 from sb3_ppo_edu.lab.rows import machine
-from sb3_ppo_edu.training.run import (
-    EVALUATION_SEED,
-    EVALUATIONS_FILE,
-    MAX_EVALUATION_ENVS,
-    Evaluation,
-    RandomPolicy,
-    evaluate,
-    settings_from_hyperparameters,
-    versions,
-)
+from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EVALUATION_ENVS, Evaluation, RandomPolicy, evaluate
+from sb3_ppo_edu.training.folder import EVALUATIONS_FILE
+from sb3_ppo_edu.training.settings import settings_from_hyperparameters, versions
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from sb3_ppo_edu.lab.algorithms import RANDOM
 from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.rows import read_rows, write_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, check, execute
-from sb3_ppo_edu.training.run import write_atomically
+from sb3_ppo_edu.training.folder import write_atomically
 
 RESULT_FILE = "result.json"
 RUNS_FILE, CURVES_FILE, FAILURES_FILE = "runs.csv", "curves.csv", "failures.csv"

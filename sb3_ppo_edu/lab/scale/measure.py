@@ -22,7 +22,7 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, BACKENDS, PROCESSES, steps_per_second
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_training_env
 from sb3_ppo_edu.lab.rows import append_rows, machine, read_rows
-from sb3_ppo_edu.training.run import versions
+from sb3_ppo_edu.training.settings import versions
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 STEPPING, TRAINING, UPDATE, MEETING, EPISODES = "stepping", "training", "update", "meeting", "episodes"

@@ -39,7 +39,7 @@ from sb3_ppo_edu.lab.speed.summary import (
     times_floor,
 )
 from sb3_ppo_edu.lab.statistics.aggregates import Interval
-from sb3_ppo_edu.training.run import write_atomically
+from sb3_ppo_edu.training.folder import write_atomically
 
 REPORT_FILE = "speed.md"
 END_TO_END_PICTURE, SPLIT_PICTURE, SCALING_PICTURE = "end_to_end.png", "split.png", "scaling.png"

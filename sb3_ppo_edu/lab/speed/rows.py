@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sb3_ppo_edu.lab.rows import machine, read_rows
 from sb3_ppo_edu.lab.speed.cases import CASES, FULL_GRID, QUICK_GRID
-from sb3_ppo_edu.training.run import versions
+from sb3_ppo_edu.training.settings import versions
 
 MEASURED_ROOMS = (
     "algorithms",

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
 
-from sb3_ppo_edu.bench.suite import ONE_THREAD
 from sb3_ppo_edu.lab.rows import append_rows
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_CASES, QUICK_GRID, REFERENCE, rotated
 from sb3_ppo_edu.lab.speed.rows import (
@@ -28,6 +27,7 @@ from sb3_ppo_edu.lab.speed.rows import (
     conditions,
     read_tables,
 )
+from sb3_ppo_edu.lab.suite import ONE_THREAD
 
 ENVIRONMENT = {
     **ONE_THREAD,
