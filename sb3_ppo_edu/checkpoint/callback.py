@@ -84,7 +84,6 @@ class ExactCheckpoint(BaseCallback):
         Give the session that calls back between steps; ``learn`` asks for it.
 
         :param before: the session before, which may know of an interrupted training
-        :return: the session
         """
         return CheckpointSession(self, before.resumption if isinstance(before, CheckpointSession) else None)
 
@@ -166,11 +165,6 @@ class ExactCheckpoint(BaseCallback):
 
 
 def outermost(callback: BaseCallback) -> BaseCallback:
-    """
-    Find the callback that all others are inside of.
-
-    :param callback: one of them
-    :return: the outermost
-    """
+    """Find the callback that all others are inside of."""
     found: Any = callback.locals.get("callback", callback)
     return found if isinstance(found, BaseCallback) else callback

@@ -68,7 +68,6 @@ class Resumable(gym.Wrapper):
 
         :param seed: of the environment, or None to go on with its random state
         :param options: of the environment, or None
-        :return: observation and information
         """
         bare = self.env.unwrapped
         world = getattr(bare, "world", None)
@@ -84,12 +83,7 @@ class Resumable(gym.Wrapper):
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """
-        Step the environment, and add the action to the record.
-
-        :param action: the action
-        :return: observation, reward, terminated, truncated, information
-        """
+        """Step the environment, and add the action to the record."""
         if type(action) is np.ndarray:
             # An array may be changed by its owner; its bytes are copied in a fifth of the time of the array.
             self._form = action
@@ -119,11 +113,7 @@ class Resumable(gym.Wrapper):
         return restore_single(self, state, replay)
 
     def record(self) -> dict[str, Any]:
-        """
-        Give the record of the present episode.
-
-        :return: plain data
-        """
+        """Give the record of the present episode."""
         return {
             "random_before": self._random_before,
             "arguments": list(self._arguments),
@@ -162,22 +152,12 @@ class Resumable(gym.Wrapper):
 
 
 def is_box2d_world(thing: Any) -> bool:
-    """
-    Tell whether something is a Box2D world, without importing Box2D.
-
-    :param thing: anything
-    :return: True if it is
-    """
+    """Tell whether something is a Box2D world, without importing Box2D."""
     return type(thing).__name__ == "b2World"
 
 
 def renew_world(env: Any) -> Any:
-    """
-    Give an environment a new Box2D world in place of the one it keeps.
-
-    :param env: the bare environment, with its world
-    :return: the new world
-    """
+    """Give an environment a new Box2D world in place of the one it keeps."""
     env._destroy()
     old = env.world
     env.world = type(old)(gravity=old.gravity)
@@ -190,12 +170,7 @@ def renew_world(env: Any) -> Any:
 
 
 def layers_of(env: gym.Env) -> Iterator[gym.Env]:
-    """
-    List an environment's wrappers from the outside in, without the environment itself.
-
-    :param env: the outermost
-    :return: the wrappers
-    """
+    """List an environment's wrappers from the outside in, without the environment itself."""
     while isinstance(env, gym.Wrapper):
         yield env
         env = env.env
@@ -209,7 +184,6 @@ def capture_single(env: gym.Env) -> dict[str, Any]:
     """
     Take the state of an environment in its wrappers.
 
-    :param env: the environment
     :return: plain data, for :func:`restore_single`
     """
     bare, wrappers, recorder = env.unwrapped, [], None
@@ -271,7 +245,6 @@ def equal(one: Any, other: Any) -> bool:
     Compare two observations bit by bit.
 
     :param one: array, number, or dictionary or tuple of those
-    :param other: the same
     :return: True if they are equal; NaN equals NaN
     """
     try:
@@ -302,12 +275,7 @@ VEC_SKIP = ("venv", "envs", "actions", "waiting", "remotes", "work_remotes", "pr
 
 
 def vec_layers(env: VecEnv) -> Iterator[VecEnv]:
-    """
-    List a vector environment's layers from the outside in, the innermost included.
-
-    :param env: the outermost
-    :return: the layers
-    """
+    """List a vector environment's layers from the outside in, the innermost included."""
     while isinstance(env, VecEnvWrapper):
         yield env
         env = env.venv
@@ -335,7 +303,6 @@ def parts_of(layer: VecEnv) -> dict[str, Any]:
     """
     Find what a layer keeps in objects of their own: ``VecNormalize`` its moments, ``VecFrameStack`` its frames.
 
-    :param layer: the layer
     :return: the objects by attribute; a dictionary of them has a name for each key
     """
     found = {}
@@ -347,12 +314,7 @@ def parts_of(layer: VecEnv) -> dict[str, Any]:
 
 
 def envs_of(base: VecEnv) -> list[gym.Env] | None:
-    """
-    Give a vector environment's environments, if they are in this process and within reach.
-
-    :param base: the innermost vector environment
-    :return: the environments, or None
-    """
+    """Give a vector environment's environments, if they are in this process and within reach."""
     found = getattr(base, "envs", None)
     return found if isinstance(found, list) else None
 
@@ -361,7 +323,6 @@ def capture_each(base: VecEnv) -> list[dict[str, Any] | None]:
     """
     Take the state of each environment.
 
-    :param base: the innermost vector environment
     :return: a state for each, None where it can't be reached
     """
     envs = envs_of(base)
@@ -403,10 +364,7 @@ def restore_each(base: VecEnv, states: list[dict[str, Any] | None], replay: bool
     """
     Bring each environment to its state.
 
-    :param base: the innermost vector environment
-    :param states: of each
     :param replay: see :func:`restore_single`
-    :return: how each was restored
     """
     envs = envs_of(base)
     if envs is not None:

@@ -61,9 +61,7 @@ def save(folder: Path, step: int, members: Mapping[str, bytes], keep: int) -> Pa
 
     :param folder: where, made if need be
     :param step: environment steps so far (``num_timesteps``), below 10¹², part of the name
-    :param members: contents by name
     :param keep: how many checkpoints stay, this one included, ≥ 1
-    :return: the file
     :raises OSError: if it can't be written; what was there is untouched
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +110,6 @@ def all_in(folder: Path) -> list[Path]:
     """
     List the checkpoints of a folder.
 
-    :param folder: the folder
     :return: files, the newest first
     """
     return sorted((path for path in folder.glob("checkpoint-*.zip") if PATTERN.fullmatch(path.name)), reverse=True)
@@ -122,8 +119,6 @@ def read(path: Path) -> dict[str, bytes]:
     """
     Read a checkpoint, and check everything about it.
 
-    :param path: the file
-    :return: contents by name
     :raises CheckpointError: if it is damaged, not a checkpoint, or of another version
     """
     try:

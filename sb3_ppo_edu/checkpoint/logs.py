@@ -26,12 +26,7 @@ EVENTS = "events.out.tfevents.*"
 
 
 def capture_logger(logger: Logger) -> dict[str, Any]:
-    """
-    Take a logger's position: what waits to be written, and how long its files are.
-
-    :param logger: the logger
-    :return: plain data
-    """
+    """Take a logger's position: what waits to be written, and how long its files are."""
     return {
         "folder": logger.dir,
         "outputs": [capture_output(output) for output in logger.output_formats],
@@ -42,12 +37,7 @@ def capture_logger(logger: Logger) -> dict[str, Any]:
 
 
 def is_plain(value: Any) -> bool:
-    """
-    Tell whether a logged value can be kept; pictures and films can't.
-
-    :param value: of the logger
-    :return: True if it can
-    """
+    """Tell whether a logged value can be kept; pictures and films can't."""
     try:
         check_plain(value)
     except NotPlainError:
@@ -56,12 +46,7 @@ def is_plain(value: Any) -> bool:
 
 
 def capture_output(output: Any) -> dict[str, Any]:
-    """
-    Take the position of one output.
-
-    :param output: SB3's output format
-    :return: plain data
-    """
+    """Take the position of one output."""
     if isinstance(output, TensorBoardOutputFormat):
         output.writer.flush()
         folder = Path(output.writer.log_dir)
@@ -97,8 +82,6 @@ def reopen_output(entry: dict[str, Any], folder: Path) -> Any:
     Open one output where it stood.
 
     :param entry: as :func:`capture_output` gave it
-    :param folder: of its files
-    :return: SB3's output format
     :raises CheckpointError: if a file is gone or shorter than it was
     """
     if entry["kind"] == "stdout":
@@ -132,7 +115,6 @@ def cut(path: Path, size: int) -> None:
     """
     Cut a file to the size it had.
 
-    :param path: the file
     :param size: in bytes
     :raises CheckpointError: if it is gone or shorter
     """
@@ -147,9 +129,7 @@ def cut_csv(path: Path, lines: int, keys: list[str]) -> None:
     """
     Cut a CSV file to the lines it had, and to the columns: SB3 adds a column to all lines when it logs a new value.
 
-    :param path: the file
     :param lines: number of lines with the heading
-    :param keys: columns
     :raises CheckpointError: if it is gone or shorter
     """
     found = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -58,13 +58,10 @@ def resume(
     """
     Load a checkpoint, see :meth:`sb3_ppo_edu.EduPPO.resume`.
 
-    :param cls: class of the model
     :param path: a checkpoint, or a folder of them
     :param env: the vector environment, or functions that each make one environment
-    :param device: where the networks live
     :param trusted: whether what the constructor was given may be of any type
     :param log_folder: where the log files are, if not where they were
-    :return: the model
     """
     found = files.latest_good(Path(path))
     for reason in found.skipped:
@@ -117,12 +114,7 @@ def build(env_fns: Sequence[Callable[[], gym.Env]], state: dict[str, Any]) -> Ve
 
 
 def resumable(make: Callable[[], gym.Env]) -> Callable[[], gym.Env]:
-    """
-    Wrap what a function makes in ``Resumable``, unless it is already.
-
-    :param make: makes an environment
-    :return: a function that does so
-    """
+    """Wrap what a function makes in ``Resumable``, unless it is already."""
 
     def wrapped() -> gym.Env:
         env = make()

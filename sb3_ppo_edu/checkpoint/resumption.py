@@ -23,13 +23,10 @@ class Resumption:
     def __init__(self, state: dict[str, Any], environments: list[str]) -> None:
         self.state, self.environments = state, environments
 
-    def left(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> int:
+    def steps_left(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> int:
         """
         Check that ``learn`` is asked for what was interrupted, and say what is left of it.
 
-        :param model: the model
-        :param total_timesteps: as ``learn`` is given it
-        :param reset_num_timesteps: as ``learn`` is given it
         :return: steps left, which may be less than none in the last rollout
         :raises ValueError: if it is another number of steps
         """
@@ -47,8 +44,6 @@ class Resumption:
         """
         Restore what ``learn`` has set up anew.
 
-        :param model: with its environments
-        :param callback: the outermost callback
         :raises CheckpointError: if the callbacks are others
         """
         restore(model, callback, self.state, self.environments)

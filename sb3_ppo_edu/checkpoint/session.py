@@ -44,7 +44,7 @@ class CheckpointSession(Session):
         """See :meth:`sb3_ppo_edu.algorithms.session.Session.steps_to_do`: what is left of an interrupted training."""
         if self.resumption is None:
             return total_timesteps, reset_num_timesteps
-        return self.resumption.left(cast("EduPPO", model), total_timesteps, reset_num_timesteps), False
+        return self.resumption.steps_left(cast("EduPPO", model), total_timesteps, reset_num_timesteps), False
 
     def begin(self, model: OnPolicyAlgorithm, callback: BaseCallback) -> None:
         """Restore what ``learn`` has set up anew."""

@@ -85,7 +85,6 @@ def constructor(model: EduPPO) -> bytes:
     """
     Keep what the model was built from.
 
-    :param model: the model
     :return: SB3's zip file
     """
     file = io.BytesIO()
@@ -127,7 +126,6 @@ def restore_attributes(model: EduPPO, state: dict[str, Any]) -> None:
     """
     Put a model's attributes back.
 
-    :param model: the model
     :param state: as :func:`capture` gave it, or version 0.1
     """
     vars(model).update({name: value for name, value in state["model"].items() if name not in OF_THE_FIRST_EDITION})
@@ -141,7 +139,6 @@ def restart_episodes(model: EduPPO, environments: list[str]) -> None:
 
     An episode can't be begun in one environment of a vector alone, so that then all of them begin one.
 
-    :param model: with its environments
     :param environments: how each was restored
     """
     if any(how.startswith(RESET) for how in environments):
@@ -155,9 +152,7 @@ def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
     """
     Take the part of a rollout that is done.
 
-    :param buffer: the rollout buffer
-    :param steps: steps that are done
-    :return: plain data
+    :param steps: steps that are done, per environment
     """
     arrays = {}
     for name, value in vars(buffer).items():
@@ -171,7 +166,6 @@ def restore_rollout(buffer: Any, state: dict[str, Any]) -> None:
     """
     Put the part of a rollout that was done back.
 
-    :param buffer: the rollout buffer
     :param state: as :func:`capture_rollout` gave it
     """
     buffer.reset()
@@ -187,11 +181,7 @@ def restore_rollout(buffer: Any, state: dict[str, Any]) -> None:
 
 
 def capture_random() -> dict[str, Any]:
-    """
-    Take the states of Python's, numpy's and torch's generators.
-
-    :return: plain data
-    """
+    """Take the states of Python's, numpy's and torch's generators."""
     version, numbers, gauss = random.getstate()
     found: dict[str, Any] = {
         "python": [version, np.array(numbers, dtype=np.uint64), gauss],
@@ -221,25 +211,14 @@ def restore_random(state: dict[str, Any]) -> None:
 
 
 def capture_callback(callback: BaseCallback) -> dict[str, Any]:
-    """
-    Take a callback's state: its attributes that are plain data, and its own environments (``EvalCallback``).
-
-    :param callback: the callback
-    :return: plain data
-    """
+    """Take a callback's state: its attributes that are plain data, and its own environments (``EvalCallback``)."""
     plain, _ = plain_attributes(callback, OUTSIDE.union(getattr(callback, "not_resumed", ())))
     envs = {name: capture_vec_env(value) for name, value in vars(callback).items() if is_own_env(name, value)}
     return {"class": type(callback).__name__, "attributes": plain, "envs": envs}
 
 
 def is_own_env(name: str, value: Any) -> bool:
-    """
-    Tell whether an attribute of a callback is an environment of its own.
-
-    :param name: of the attribute
-    :param value: of the attribute
-    :return: True if it is
-    """
+    """Tell whether an attribute of a callback is an environment of its own."""
     return name not in OUTSIDE and isinstance(value, VecEnv)
 
 
@@ -247,7 +226,6 @@ def restore_callbacks(callback: BaseCallback, states: list[dict[str, Any]]) -> N
     """
     Put the callbacks' states back.
 
-    :param callback: the outermost
     :param states: as :func:`capture_callback` gave them, in order
     :raises CheckpointError: if the callbacks are others
     """

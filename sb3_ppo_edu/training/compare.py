@@ -37,8 +37,6 @@ def compare_runs(first: Path, second: Path) -> list[Comparison]:
     """
     Compare two runs bit by bit.
 
-    :param first: folder of a run
-    :param second: folder of another
     :return: one line for each thing that can differ, surroundings first
     """
     records = [read_settings(folder / SETTINGS_FILE) for folder in (first, second)]
@@ -54,14 +52,7 @@ def compare_runs(first: Path, second: Path) -> list[Comparison]:
 
 
 def compare_records(name: str, first: dict[str, Any], second: dict[str, Any]) -> Comparison:
-    """
-    Compare one entry of two records.
-
-    :param name: of the entry
-    :param first: record of a run
-    :param second: record of another
-    :return: the comparison
-    """
+    """Compare one entry of two records."""
     one, other = first.get(name), second.get(name)
     if isinstance(one, dict) and isinstance(other, dict):
         different = [
@@ -72,13 +63,7 @@ def compare_records(name: str, first: dict[str, Any], second: dict[str, Any]) ->
 
 
 def compare_settings(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
-    """
-    Compare what two runs were made from.
-
-    :param first: record of a run
-    :param second: record of another
-    :return: the comparison
-    """
+    """Compare what two runs were made from."""
     names = [name for name in first if name not in ("command", "started", "versions", "machine", "threads", "git")]
     different = [name for name in names if first[name] != second.get(name)]
     return Comparison("settings", not different, ", ".join(different))
@@ -89,9 +74,6 @@ def compare_files(what: str, first: Path, second: Path) -> Comparison:
     Compare a file of two runs, clocks aside.
 
     :param what: name of the file, perhaps with a member
-    :param first: folder of a run
-    :param second: folder of another
-    :return: the comparison
     """
     name, _, member = what.partition(": ")
     if not all((folder / name).is_file() for folder in (first, second)):
@@ -104,9 +86,7 @@ def contents(path: Path, member: str) -> Any:
     """
     Read what of a file must be the same in the same run.
 
-    :param path: the file
     :param member: of a model's file, or empty
-    :return: something to compare
     """
     if path.name == PROGRESS_FILE:
         with path.open(newline="", encoding="utf-8") as file:

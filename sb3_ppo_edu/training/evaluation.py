@@ -30,7 +30,6 @@ def environments_for(episodes: int) -> int:
     """
     Choose how many environments play the episodes.
 
-    :param episodes: to be played
     :return: from 1 to :data:`MAX_EVALUATION_ENVS`
     :raises ValueError: if there are none to play
     """

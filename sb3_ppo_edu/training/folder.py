@@ -25,7 +25,6 @@ def default_name(env_id: str, seed: int, now: datetime) -> str:
     Name a run after what it trains and when.
 
     :param env_id: Gymnasium id; characters that mean something in a path are replaced
-    :param seed: the run's seed
     :param now: time of day, part of the name
     :return: ``<env>-<seed>-<timestamp>``
     """
@@ -37,7 +36,6 @@ def new_folder(folder: Path) -> Iterator[None]:
     """
     Create a run's folder, and take it away again, with all that was put into it, if the block fails.
 
-    :param folder: the folder
     :raises ValueError: if it exists or cannot be created
     """
     if folder.exists() or folder.is_symlink():
@@ -63,7 +61,6 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """
     Write a file so that it is there completely or not at all.
 
-    :param path: the file
     :param write: called with a temporary path in the same folder and with the same suffix
     """
     partial_path = path.with_name(f".partial-{path.name}")

@@ -28,8 +28,6 @@ def resume_run(
     """
     Open an interrupted run where its newest whole checkpoint stands.
 
-    :param folder: the run's folder
-    :param device: where the networks live
     :param trusted: whether what the policy was built from may be of any type
     :param on_fault: "raise" or "warn" from here on; ``None`` for what the run has
     :param checkpoint: the one to go on from; ``None`` for the newest whole one
@@ -68,12 +66,7 @@ def resume_run(
 
 
 def cut_monitor(path: Path, episodes: Sequence[float]) -> None:
-    """
-    Cut a monitor file to the episodes that had ended at the checkpoint.
-
-    :param path: the file
-    :param episodes: their returns
-    """
+    """Cut a monitor file to the episodes that had ended at the checkpoint."""
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
             kept = list(islice(file, 2 + len(episodes)))

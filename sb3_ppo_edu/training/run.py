@@ -126,11 +126,8 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
 
     If anything is wrong with the settings, the folder is removed again: it is ours and empty.
 
-    :param settings: what to train
     :param folder: where; must not exist
-    :param command: the command line, for the record
     :param is_rank_zero: False for a process that trains together with others and leaves log and evaluations to rank 0
-    :return: the run
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
     # Settled first, so that the record names it: whoever resumes the run needs the same.
@@ -156,8 +153,6 @@ def make_callbacks(settings: RunSettings, folder: Path, *, is_rank_zero: bool = 
     """
     Build the callbacks of a run.
 
-    :param settings: of the run
-    :param folder: of the run
     :param is_rank_zero: see :func:`start_run`
     :return: evaluation during training, checkpoints if there are to be any, and the callbacks the settings name
     """
@@ -204,7 +199,6 @@ def learn(run: Run, callbacks: Sequence[BaseCallback] = (), group: Group | None 
     """
     Train for as many steps as the settings say.
 
-    :param run: the run
     :param callbacks: further callbacks, called before the run's own
     :param group: the processes to train together with, or ``None``
     """
@@ -216,11 +210,7 @@ def learn(run: Run, callbacks: Sequence[BaseCallback] = (), group: Group | None 
 
 
 def save_model(run: Run) -> None:
-    """
-    Save the model and, where observations or rewards are normalised, the statistics it needs.
-
-    :param run: the run
-    """
+    """Save the model and, where observations or rewards are normalised, the statistics it needs."""
     write_atomically(run.folder / MODEL_FILE, lambda path: run.model.save(path))
     statistics = run.model.get_vec_normalize_env()
     if statistics is not None:
@@ -228,11 +218,7 @@ def save_model(run: Run) -> None:
 
 
 def close_run(run: Run) -> None:
-    """
-    Close log files and environments.
-
-    :param run: the run
-    """
+    """Close log files and environments."""
     run.model.logger.close()
     if run.model.env is not None:
         run.model.env.close()
@@ -245,7 +231,6 @@ def write_evaluation(run: Run, trained: Evaluation, random: Evaluation) -> None:
     """
     Record the final evaluation beside the model.
 
-    :param run: the run
     :param trained: episodes of the trained policy, deterministic
     :param random: episodes of random actions from the same starting states
     """

@@ -110,13 +110,9 @@ def settings_from_hyperparameters(
     :param hyperparameters: EduPPO's arguments together with the keys that the zoo consumes, checked and prepared by
         :func:`sb3_ppo_edu.training.hyperparameters.load_hyperparameters`.
     :param steps: steps to train for; ``None`` takes ``n_timesteps``
-    :param seed: the run's seed
     :param eval_freq: steps between evaluations, see :class:`RunSettings`
-    :param device: where the networks live
-    :param verbose: SB3's verbosity
     :param checkpoint_freq: steps between checkpoints, or ``None``
     :param on_fault: what to do about values that are not finite, see :class:`RunSettings`
-    :return: the settings of the run
     :raises ValueError: if nothing says how long to train, or a number is out of range
     """
     rest = dict(hyperparameters)
@@ -162,7 +158,6 @@ def share_of(settings: RunSettings, rank: int, processes: int) -> RunSettings:
     """
     Share a run out among processes that train together: environments, minibatches, seeds.
 
-    :param settings: of the whole
     :param rank: number of the process, from 0
     :param processes: how many there are
     :return: settings of that process; steps are counted over all
@@ -188,13 +183,7 @@ def share_of(settings: RunSettings, rank: int, processes: int) -> RunSettings:
 
 
 def write_settings(path: Path, settings: RunSettings, command: Sequence[str]) -> None:
-    """
-    Write everything that a run was made from: settings with their defaults, versions, machine, threads, git revision.
-
-    :param path: the file
-    :param settings: of the run
-    :param command: the command line
-    """
+    """Write everything that a run was made from: settings with their defaults, versions, machine, threads, git revision."""
     record = {
         "command": shlex.join(command),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -213,7 +202,6 @@ def all_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     Complete the given arguments of EduPPO with its defaults.
 
-    :param given: the arguments that were given
     :return: every argument but those that :class:`RunSettings` holds itself, in the constructor's order
     """
     held = {"self", "policy", "env", "seed", "device", "verbose", "_init_setup_model"}
@@ -225,7 +213,6 @@ def plain(value: Any) -> Any:
     """
     Reduce a setting to what YAML and JSON can say.
 
-    :param value: any setting
     :return: mappings, lists, numbers, strings and ``None``; a class or function becomes its dotted name
     """
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -242,11 +229,7 @@ def plain(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """
-    Report the versions that a result depends on.
-
-    :return: version by name
-    """
+    """Report the versions that a result depends on."""
     return {
         "sb3_ppo_edu": __version__,
         "python": platform.python_version(),
@@ -261,7 +244,6 @@ def git_revision(folder: Path) -> str | None:
     """
     Find the git revision of the code in a folder.
 
-    :param folder: a folder
     :return: the commit, with ``-dirty`` where the folder differs from it; ``None`` if git does not track the folder
     """
 
@@ -282,8 +264,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     Read a run's record, refusing what :func:`write_settings` did not write.
 
-    :param path: the file
-    :return: the record
     :raises ValueError: if it is no record of a run
     """
     if not path.is_file():
@@ -302,7 +282,6 @@ def settings_from_record(record: dict[str, Any], device: str) -> RunSettings:
     Read the settings of a run from its record.
 
     :param record: as ``settings.yml`` has it
-    :param device: where the networks live
     :return: the settings; what the policy and the algorithm are made of is in the checkpoint
     """
     names = {one.name for one in fields(RunSettings)} - {"environment", "algorithm", "policy", "device"}
