@@ -24,7 +24,10 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint.files import all_in
-from sb3_ppo_edu.distributed.data_parallel import Moments, added, cpus, keep_apart, launched, let_gloo_wait, named, own_cpus
+from sb3_ppo_edu.distributed.affinity import available_cpus, schedule_gloo_as_batch, set_own_affinity, share_of_cpus
+from sb3_ppo_edu.distributed.averaging import Moments
+from sb3_ppo_edu.distributed.normalization import increment_between
+from sb3_ppo_edu.distributed.process_group import format_ranks, launched
 from sb3_ppo_edu.engines import EngineWrapper
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.training.settings import EVALUATIONS_PER_RUN, RunSettings, share_of
@@ -85,7 +88,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, given: dict[str, Any]
     one = build("Pendulum-v1", ENVS, 0, **given)
     before = parameters(one)
     one.learn(ENVS * STEPS * UPDATES)
-    found = run("alike", tmp_path, **given)
+    found = run("same_rollouts", tmp_path, **given)
     for process in found:
         assert process["steps"] == one.num_timesteps == ENVS * STEPS * UPDATES
         np.testing.assert_allclose(process["parameters"], parameters(one), rtol=0, atol=2e-5)
@@ -96,7 +99,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, given: dict[str, Any]
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
 def test_parameters_are_the_same_bits_after_every_update(tmp_path: Path, engine: str) -> None:
     """With noise, seeds and minibatches of their own, KL stops and normalisation, processes stay together to the bit."""
-    first, second = run("unlike", tmp_path, engine=engine)
+    first, second = run("own_rollouts", tmp_path, engine=engine)
     assert len(set(first["prints"])) == 20
     assert first == second, "parameters, moments, episodes or counts differ"
     assert first["steps"] == ENVS * STEPS * 20 and len(first["episodes"]) == 4, (
@@ -132,28 +135,28 @@ def test_a_sandbox_may_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    monkeypatch.setattr("sb3_ppo_edu.distributed.data_parallel.threads", lambda: {0: "gloo_tcp_loop"})
-    let_gloo_wait()
-    keep_apart([f"host {cpus()}"], 0)
+    monkeypatch.setattr("sb3_ppo_edu.distributed.affinity.thread_names", lambda: {0: "gloo_tcp_loop"})
+    schedule_gloo_as_batch()
+    set_own_affinity([f"host {available_cpus()}"], 0)
 
 
 @given(st.sets(st.integers(0, 200), min_size=1, max_size=64), st.integers(1, 70))
 def test_processors_are_shared_out(able: set[int], size: int) -> None:
     """Each process of a machine gets as many, none twice; with too few, and where they differ already, nothing changes."""
     own = sorted(able)
-    shares = [own_cpus([f"host {own}"] * size, rank, own) for rank in range(size)]
+    shares = [share_of_cpus([f"host {own}"] * size, rank, own) for rank in range(size)]
     if size > len(own):
         assert shares == [own] * size
     else:
         assert sorted(cpu for share in shares for cpu in share) == own
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert own_cpus([f"host {own}", "host [1000]"], 0, own) == own
-    assert own_cpus([f"host {own}", f"another {own}"], 1, own) == own
+    assert share_of_cpus([f"host {own}", "host [1000]"], 0, own) == own
+    assert share_of_cpus([f"host {own}", f"another {own}"], 1, own) == own
 
 
 def test_a_kl_stop_is_everyones(tmp_path: Path) -> None:
     """The averaged KL stops all processes at the same minibatch: the number of updates is the same, and smaller."""
-    first, second = run("unlike", tmp_path, target_kl=1e-5)
+    first, second = run("own_rollouts", tmp_path, target_kl=1e-5)
     assert first["n_updates"] == second["n_updates"] < 20 * 5
 
 
@@ -180,7 +183,9 @@ def test_a_wish_to_stop_is_everyones(tmp_path: Path) -> None:
 def test_a_process_that_never_arrives_is_named(tmp_path: Path) -> None:
     """With one of two processes started, it gives up in the stated time and says which is missing."""
     begin = time.monotonic()
-    (process,) = processes(["-m", "tests.torchrun_process", "alike", '{"waits": {"arrival": 2}}', str(tmp_path)], started=1)
+    (process,) = processes(
+        ["-m", "tests.torchrun_process", "same_rollouts", '{"timeouts": {"rendezvous_timeout": 2}}', str(tmp_path)], started=1
+    )
     output = process.communicate(timeout=60)[0]
     assert process.returncode != 0 and time.monotonic() - begin < 30
     assert re.search(
@@ -190,12 +195,14 @@ def test_a_process_that_never_arrives_is_named(tmp_path: Path) -> None:
 
 def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
     """The others wait as long as was said, then end and name the one that is behind."""
-    started = processes(["-m", "tests.torchrun_process", "hangs", '{"waits": {"meeting": 3}}', str(tmp_path)])
+    started = processes(["-m", "tests.torchrun_process", "hangs", '{"timeouts": {"timeout": 3}}', str(tmp_path)])
     output = started[0].communicate(timeout=60)[0]
     started[1].kill()
     started[1].communicate()
     assert started[0].returncode != 0
-    assert re.search(r"LostProcessError: rank 0 of 2: rank 1 did not come to meeting \d+ within 3 s", output), output
+    assert re.search(r"LostProcessError: rank 0 of 2: rank 1 did not reach synchronization point \d+ within 3 s", output), (
+        output
+    )
 
 
 def settings_file(folder: Path) -> Path:
@@ -285,7 +292,7 @@ values = arrays(np.float64, st.integers(1, 9), elements=st.floats(-1e3, 1e3))
 def test_moments_of_parts_are_those_of_the_whole(parts: list[np.ndarray]) -> None:
     """Whatever the parts, mean and deviation (n - 1) are numpy's of all numbers at once."""
     everything = np.concatenate(parts)
-    found = Moments.together([Moments.of(part) for part in parts])
+    found = Moments.merge([Moments.of(part) for part in parts])
     assert found.number == len(everything)
     if len(everything) > 1:
         mean, std = found.mean_and_std
@@ -303,11 +310,11 @@ def test_what_was_added_to_running_moments_is_found_again(parts: list[np.ndarray
         moments.update(part)
     again = RunningMeanStd(shape=())
     vars(again).update(before)
-    again.update_from_moments(*added(before, moments))
+    again.update_from_moments(*increment_between(before, moments))
     assert again.count == pytest.approx(moments.count)
     assert float(again.mean) == pytest.approx(float(moments.mean), rel=1e-6, abs=1e-6)
     assert float(again.var) == pytest.approx(float(moments.var), rel=1e-5, abs=1e-5)
-    assert added(before, _with(before))[2] == 0.0
+    assert increment_between(before, _with(before))[2] == 0.0
 
 
 def _with(state: dict[str, Any]) -> RunningMeanStd:
@@ -334,7 +341,7 @@ def test_a_run_is_shared_out() -> None:
 
 def test_names_and_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes are named by rank; a process alone is not launched as one of several."""
-    assert named([1]) == "rank 1" and named([0, 2]) == "ranks 0, 2"
+    assert format_ranks([1]) == "rank 1" and format_ranks([0, 2]) == "ranks 0, 2"
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert not launched()
     monkeypatch.setenv("WORLD_SIZE", "2")

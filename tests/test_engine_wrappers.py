@@ -10,7 +10,7 @@ import pytest
 import torch as th
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.distributed.data_parallel import AveragingEngine
+from sb3_ppo_edu.distributed.averaging import AveragingEngine
 from sb3_ppo_edu.engines import (
     AccumulatingEngine,
     AutogradEngine,

@@ -30,10 +30,10 @@ from sb3_ppo_edu.lab.scale.measure import (
 from sb3_ppo_edu.lab.scale.report import (
     BANDWIDTH,
     LATENCY,
+    all_reduce_seconds,
     interpolated,
     lead,
     medians,
-    meeting_seconds,
     paired,
     parameters,
     project,
@@ -71,10 +71,10 @@ def test_the_projection_by_hand() -> None:
     steps, minibatches = ENVS * N_STEPS, ENVS * N_STEPS // BATCH * EPOCHS
     collecting = steps / 10_000 - minibatches * 512e-6
     assert project(rows, "CartPole-v1", 1, weak=False) == pytest.approx(10_000)
-    meeting = (100 + 4 * 9155 / 1000) * 1e-6
-    two = collecting / 2 + minibatches * (256e-6 + meeting)
+    all_reduce = (100 + 4 * 9155 / 1000) * 1e-6
+    two = collecting / 2 + minibatches * (256e-6 + all_reduce)
     assert project(rows, "CartPole-v1", 2, weak=False) == pytest.approx(steps / two)
-    grown = collecting + minibatches * (512e-6 + meeting)
+    grown = collecting + minibatches * (512e-6 + all_reduce)
     assert project(rows, "CartPole-v1", 2, weak=True) == pytest.approx(2 * steps / grown)
     gains = [project(rows, "CartPole-v1", count, weak=True) for count in (1, 2, 4, 8, 16, 32, 64)]
     assert gains == sorted(gains) and gains[-1] < 64 * gains[0]
@@ -101,11 +101,11 @@ def test_parameters_by_hand() -> None:
 
 def test_meetings_by_hand() -> None:
     """Alone: nothing. On one machine: as measured, a level for each doubling. Between machines: latency and the wire."""
-    assert meeting_seconds(1, 1e6, 1e-4) == 0.0
-    assert meeting_seconds(2, 1e6, 1e-4) == pytest.approx(1e-4)
-    assert meeting_seconds(8, 1e6, 1e-4) == pytest.approx(3e-4)
+    assert all_reduce_seconds(1, 1e6, 1e-4) == 0.0
+    assert all_reduce_seconds(2, 1e6, 1e-4) == pytest.approx(1e-4)
+    assert all_reduce_seconds(8, 1e6, 1e-4) == pytest.approx(3e-4)
     expected = 3e-4 + 2 * 3 * LATENCY + 2 * 7 / 8 * 1e6 / BANDWIDTH
-    assert meeting_seconds(64, 1e6, 1e-4) == pytest.approx(expected)
+    assert all_reduce_seconds(64, 1e6, 1e-4) == pytest.approx(expected)
 
 
 def test_between_measured_points() -> None:

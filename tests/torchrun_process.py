@@ -16,7 +16,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.distributed.data_parallel import DataParallel, Group, cpus, join, leave, moments_of, threads
+from sb3_ppo_edu.distributed import DataParallel, ProcessGroup, join, leave
+from sb3_ppo_edu.distributed.affinity import available_cpus, thread_names
+from sb3_ppo_edu.distributed.normalization import running_moments
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SEED, ENVS, STEPS, UPDATES = 3, 4, 16, 20
@@ -72,8 +74,8 @@ def parameters(model: Any) -> np.ndarray:
     return values
 
 
-def alike(group: Group, given: dict[str, Any]) -> dict[str, Any]:
-    """Train with the environments shared out and the noise of one process that has them all."""
+def same_rollouts(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
+    """Train with the environments divided into shards and the noise of one process that has them all."""
     own = ENVS // group.size
     model = build("Pendulum-v1", own, group.rank * own, **given)
     noise, prints = OwnNoise(group.rank * own, ENVS - (group.rank + 1) * own), Fingerprints()
@@ -81,7 +83,7 @@ def alike(group: Group, given: dict[str, Any]) -> dict[str, Any]:
     return {"parameters": parameters(model).tolist(), "prints": prints.found, "steps": model.num_timesteps}
 
 
-def unlike(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+def own_rollouts(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
     """Train with noise, seeds and shuffling of one's own, with normalisation, minibatches and a limit of the KL."""
     prints = Fingerprints()
     model = build(
@@ -92,14 +94,14 @@ def unlike(group: Group, given: dict[str, Any]) -> dict[str, Any]:
     env: Any = model.env
     return {
         "prints": prints.found,
-        "moments": {name: [float(np.sum(one.mean)), float(one.count)] for name, one in moments_of(env).items()},
+        "moments": {name: [float(np.sum(one.mean)), float(one.count)] for name, one in running_moments(env).items()},
         "episodes": [float(info["r"]) for info in model.ep_info_buffer or ()],
         "steps": model.num_timesteps,
         "n_updates": model._n_updates,
     }
 
 
-def not_finite(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+def not_finite(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
     """Let one process meet a NaN, in what the settings say."""
     model = build("Pendulum-v1", 2, 2 * group.rank, n_epochs=1)
 
@@ -118,7 +120,7 @@ def not_finite(group: Group, given: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def stopped(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+def stopped(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
     """Let a callback of one process ask to stop."""
 
     class Enough(BaseCallback):
@@ -130,7 +132,7 @@ def stopped(group: Group, given: dict[str, Any]) -> dict[str, Any]:
     return {"steps": model.num_timesteps, "parameters": parameters(model).tobytes().hex()}
 
 
-def hangs(group: Group, given: dict[str, Any]) -> dict[str, Any]:
+def hangs(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
     """Let one process stop answering."""
 
     class Hang(BaseCallback):
@@ -147,14 +149,14 @@ def main() -> None:
     """Do what the first argument says, with the settings of the second, and write what came of it where the third says."""
     name, given, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
     th.set_num_threads(1)
-    group = join(**given.pop("waits", {}))
+    group = join(**given.pop("timeouts", {}))
     found = globals()[name](group, given)
     process: dict[str, Any] = {
-        "policies": {name: os.sched_getscheduler(number) for number, name in threads().items()},
-        "cpus": cpus(),
+        "policies": {name: os.sched_getscheduler(number) for number, name in thread_names().items()},
+        "cpus": available_cpus(),
     }
     leave()
-    process["threads that stay"] = [name for name in threads().values() if "gloo" in name]
+    process["threads that stay"] = [name for name in thread_names().values() if "gloo" in name]
     (folder / f"{group.rank}.json").write_text(json.dumps({"found": found, "process": process}), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ import torch as th
 from rich.console import Console
 from rich.table import Table
 
-from sb3_ppo_edu.distributed.data_parallel import Group
+from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.training.run import (
@@ -49,7 +49,7 @@ WHAT_FILES_HOLD = {
 }
 
 
-def console_for(group: Group | None) -> Console:
+def console_for(group: ProcessGroup | None) -> Console:
     """
     Make the console to print on, which is quiet on all ranks but 0.
 

@@ -12,7 +12,7 @@ from sb3_ppo_edu.cli.printing import console_for
 from sb3_ppo_edu.cli.refusals import refusing_bad_input
 from sb3_ppo_edu.cli.torchrun import process_group, resume_rank
 from sb3_ppo_edu.cli.train import train_and_finish
-from sb3_ppo_edu.distributed.data_parallel import Group
+from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.resume import resume_run
 from sb3_ppo_edu.training.settings import read_settings
@@ -49,7 +49,7 @@ def resume_interrupted(arguments: argparse.Namespace) -> int:
 
 def _resume_in_group(arguments: argparse.Namespace) -> int:
     """Go on with this rank's part of an interrupted run."""
-    group: Group | None = arguments.group
+    group: ProcessGroup | None = arguments.group
     console = console_for(group)
     with refusing_bad_input():
         record = read_settings(arguments.run / SETTINGS_FILE)

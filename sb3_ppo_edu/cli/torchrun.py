@@ -9,7 +9,7 @@ from pathlib import Path
 from sb3_ppo_edu.checkpoint import CheckpointError
 from sb3_ppo_edu.checkpoint.files import all_in, read
 from sb3_ppo_edu.cli.refusals import RefusedError
-from sb3_ppo_edu.distributed.data_parallel import Group, LostProcessError, join, launched, leave, restarts
+from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup, join, launched, leave, restarts
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, SETTINGS_FILE
 from sb3_ppo_edu.training.resume import resume_run
 from sb3_ppo_edu.training.run import Run, start_run
@@ -17,7 +17,7 @@ from sb3_ppo_edu.training.settings import RunSettings, read_settings, share_of
 
 
 @contextmanager
-def process_group() -> Iterator[Group | None]:
+def process_group() -> Iterator[ProcessGroup | None]:
     """
     Join the process group of the processes that torchrun has started, if it has, and leave it at the end.
 
@@ -41,7 +41,7 @@ class NoCommonCheckpointError(ValueError):
     """The processes of a run have no whole checkpoint of the same step."""
 
 
-def start_or_resume_rank(settings: RunSettings, folder: Path, command: Sequence[str], group: Group, device: str) -> Run:
+def start_or_resume_rank(settings: RunSettings, folder: Path, command: Sequence[str], group: ProcessGroup, device: str) -> Run:
     """
     Start this rank's part of a run, or go on with it where torchrun has started the processes anew.
 
@@ -53,7 +53,7 @@ def start_or_resume_rank(settings: RunSettings, folder: Path, command: Sequence[
     :return: this rank's part
     :raises ValueError: as :func:`sb3_ppo_edu.training.run.start_run`
     """
-    if not restarts() or not any(group.gather((folder / SETTINGS_FILE).is_file())):
+    if not restarts() or not any(group.all_gather((folder / SETTINGS_FILE).is_file())):
         return start_rank(settings, folder, command, group)
     try:
         return resume_rank(folder, group, device)
@@ -67,7 +67,7 @@ def rank_folder(folder: Path, rank: int) -> Path:
     return folder if rank == 0 else folder / f"rank-{rank}"
 
 
-def start_rank(settings: RunSettings, folder: Path, command: Sequence[str], group: Group) -> Run:
+def start_rank(settings: RunSettings, folder: Path, command: Sequence[str], group: ProcessGroup) -> Run:
     """
     Start this rank's part of a run.
 
@@ -78,7 +78,7 @@ def start_rank(settings: RunSettings, folder: Path, command: Sequence[str], grou
     :return: this rank's part
     :raises ValueError: as :func:`sb3_ppo_edu.training.run.start_run`; an error of one rank is raised on all
     """
-    folder = group.gather(folder)[0]
+    folder = group.all_gather(folder)[0]
     own = share_of(settings, group.rank, group.size)
     run, error = None, ""
     is_rank_zero = group.rank == 0
@@ -88,13 +88,13 @@ def start_rank(settings: RunSettings, folder: Path, command: Sequence[str], grou
                 run = start_run(own, rank_folder(folder, group.rank), command, is_rank_zero=is_rank_zero)
             except ValueError as problem:
                 error = str(problem)
-        error = next((one for one in group.gather(error) if one), "")
+        error = next((one for one in group.all_gather(error) if one), "")
     if error or run is None:
         raise ValueError(error)
     return run
 
 
-def resume_rank(folder: Path, group: Group, device: str, *, trusted: bool = False, on_fault: str | None = None) -> Run:
+def resume_rank(folder: Path, group: ProcessGroup, device: str, *, trusted: bool = False, on_fault: str | None = None) -> Run:
     """
     Go on with this rank's part of a run, from the newest checkpoint that all ranks have whole.
 
@@ -111,7 +111,7 @@ def resume_rank(folder: Path, group: Group, device: str, *, trusted: bool = Fals
     made_by = read_settings(folder / SETTINGS_FILE).get("processes", 1)
     if made_by != group.size:
         raise ValueError(f"run {folder}: found {group.size} processes, expected the {made_by} that it was made by")
-    common = set.intersection(*group.gather(readable_checkpoints(own / CHECKPOINT_FOLDER)))
+    common = set.intersection(*group.all_gather(readable_checkpoints(own / CHECKPOINT_FOLDER)))
     if not common:
         raise NoCommonCheckpointError(f"run {folder}: its processes have no whole checkpoint of the same step: start it anew")
     checkpoint = own / CHECKPOINT_FOLDER / max(common)

@@ -29,7 +29,7 @@ from sb3_ppo_edu.cli.printing import (
 )
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.cli.torchrun import process_group, start_or_resume_rank
-from sb3_ppo_edu.distributed.data_parallel import Group, LostProcessError
+from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
 from sb3_ppo_edu.envs.factory import action_repeat
@@ -224,7 +224,7 @@ def train_and_finish(run: Run, arguments: argparse.Namespace) -> int:
     return exit_code
 
 
-def train_until_stopped(run: Run, console: Console, group: Group | None = None) -> int:
+def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None = None) -> int:
     """
     Train to the end or until Ctrl-C or SIGTERM, and save the model in each case; return the exit code.
 

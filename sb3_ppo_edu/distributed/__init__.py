@@ -1,49 +1,17 @@
 """Training in several processes that average their gradients."""
 
-from sb3_ppo_edu.distributed.data_parallel import (
-    ARRIVAL_SECONDS,
-    MEETING_SECONDS,
-    AveragingEngine,
-    DataParallel,
-    Group,
-    LostProcessError,
-    Moments,
-    SharedMinibatch,
-    added,
-    cpus,
-    first_moments,
-    join,
-    keep_apart,
-    launched,
-    leave,
-    let_gloo_wait,
-    moments_of,
-    named,
-    own_cpus,
-    restarts,
-    threads,
-)
+from sb3_ppo_edu.distributed.averaging import AveragingEngine
+from sb3_ppo_edu.distributed.data_parallel import DataParallel
+from sb3_ppo_edu.distributed.process_group import Group, LostProcessError, ProcessGroup, join, launched, leave, restarts
 
 __all__ = [
-    "ARRIVAL_SECONDS",
-    "MEETING_SECONDS",
     "AveragingEngine",
     "DataParallel",
     "Group",
     "LostProcessError",
-    "Moments",
-    "SharedMinibatch",
-    "added",
-    "cpus",
-    "first_moments",
+    "ProcessGroup",
     "join",
-    "keep_apart",
     "launched",
     "leave",
-    "let_gloo_wait",
-    "moments_of",
-    "named",
-    "own_cpus",
     "restarts",
-    "threads",
 ]

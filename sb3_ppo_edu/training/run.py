@@ -20,7 +20,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint
-from sb3_ppo_edu.distributed.data_parallel import DataParallel, Group
+from sb3_ppo_edu.distributed.data_parallel import DataParallel
+from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env, named_with_kwargs, with_backend
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.training.evaluation import (
@@ -195,7 +196,7 @@ def _evaluation_callback(settings: RunSettings, folder: Path, episodes: int = 10
     )
 
 
-def learn(run: Run, callbacks: Sequence[BaseCallback] = (), group: Group | None = None) -> None:
+def learn(run: Run, callbacks: Sequence[BaseCallback] = (), group: ProcessGroup | None = None) -> None:
     """
     Train for as many steps as the settings say.
 

@@ -25,7 +25,8 @@ from sb3_ppo_edu.lab.rows import append_rows, machine, read_rows
 from sb3_ppo_edu.training.settings import versions
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
-STEPPING, TRAINING, UPDATE, MEETING, EPISODES = "stepping", "training", "update", "meeting", "episodes"
+# The values stand in recorded rows: an all-reduce has been called a meeting there since the first of them.
+STEPPING, TRAINING, UPDATE, ALL_REDUCE, EPISODES = "stepping", "training", "update", "meeting", "episodes"
 """What a row is about."""
 FILE = "scale.csv"
 
@@ -37,7 +38,7 @@ MOST_PROCESSES = 8
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 """Transitions of a minibatch whose update is timed."""
 BYTES = (1_000, 100_000, 10_000_000)
-"""Sizes of what is averaged when the meetings of two processes are timed."""
+"""Sizes of what is reduced when the all-reduce of two processes is timed."""
 
 PLAYED = {"CartPole-v1": 4_000}
 """Episodes with random actions, where they are short; else 400."""
@@ -120,7 +121,7 @@ def plan(repetitions: int, quick: bool = False) -> list[Job]:
         both = (1, 2) if repetition % 2 else (2, 1)
         jobs += [Job(TRAINING, env, "", processes, repetition) for env in trained for processes in both]
         jobs += [Job(UPDATE, "", "", size, repetition) for size in SIZES]
-        jobs += [Job(MEETING, "", "", size, repetition) for size in BYTES]
+        jobs += [Job(ALL_REDUCE, "", "", size, repetition) for size in BYTES]
     for env in stepped:
         for backend in ("dummy", *(one for one in AS_A_WHOLE if one in able(env, 8))):
             jobs.append(Job(EPISODES, env, backend, 40 if quick else PLAYED.get(env, 400), 0))
@@ -234,7 +235,7 @@ def train_here(env_id: str, seed: int) -> float:
     :param seed: of the training
     :return: environment steps a second, of all processes together
     """
-    from sb3_ppo_edu.distributed.data_parallel import DataParallel, join, launched, leave
+    from sb3_ppo_edu.distributed import DataParallel, join, launched, leave
 
     th.set_num_threads(1)
     group = join() if launched() else None
@@ -281,9 +282,9 @@ def update(job: Job) -> tuple[float, float, float]:
     return round(statistics.median(durations) * 1e6, 1), 0.0, 0.0
 
 
-def meeting(job: Job) -> tuple[float, float, float]:
+def all_reduce(job: Job) -> tuple[float, float, float]:
     """
-    Time an average over two processes on this machine.
+    Time an all-reduce of two processes on this machine.
 
     :param job: number of bytes
     :return: microseconds
@@ -295,7 +296,7 @@ def meeting(job: Job) -> tuple[float, float, float]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    started = [context.Process(target=meet, args=(rank, port, job.number, queue)) for rank in range(2)]
+    started = [context.Process(target=time_all_reduce, args=(rank, port, job.number, queue)) for rank in range(2)]
     for process in started:
         process.start()
     value = float(queue.get())
@@ -304,16 +305,16 @@ def meeting(job: Job) -> tuple[float, float, float]:
     return round(value, 1), 0.0, 0.0
 
 
-def meet(rank: int, port: int, size: int, queue: Any) -> None:
+def time_all_reduce(rank: int, port: int, size: int, queue: Any) -> None:
     """
-    Be one of the two processes that meet.
+    Be one of the two processes whose all-reduce is timed.
 
     :param rank: which
     :param port: where
-    :param size: bytes to average
+    :param size: bytes to reduce
     :param queue: where the first puts the microseconds
     """
-    from sb3_ppo_edu.distributed.data_parallel import join, leave
+    from sb3_ppo_edu.distributed import join, leave
 
     th.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -322,9 +323,9 @@ def meet(rank: int, port: int, size: int, queue: Any) -> None:
     durations = []
     for _ in range(200 if size < 10**6 else 20):
         start = time.perf_counter()
-        group.sum(tensor)
+        group.all_reduce(tensor)
         durations.append(time.perf_counter() - start)
-    if group.leads:
+    if group.is_rank_zero:
         queue.put(statistics.median(durations) * 1e6)
     leave()
 
@@ -358,7 +359,7 @@ MEASURES: dict[str, Callable[[Job], tuple[float, float, float]]] = {
     STEPPING: stepping,
     TRAINING: training,
     UPDATE: update,
-    MEETING: meeting,
+    ALL_REDUCE: all_reduce,
     EPISODES: episodes,
 }
 

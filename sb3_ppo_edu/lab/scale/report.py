@@ -20,12 +20,12 @@ from sb3_ppo_edu.lab.page import Page, Picture, Section, Table, save_page
 from sb3_ppo_edu.lab.plots import BLUE, GREEN, VERMILLION
 from sb3_ppo_edu.lab.rows import read_rows
 from sb3_ppo_edu.lab.scale.measure import (
+    ALL_REDUCE,
     BATCH,
     ENVS,
     EPISODES,
     EPOCHS,
     FILE,
-    MEETING,
     N_STEPS,
     STEPPING,
     TRAINING,
@@ -259,9 +259,9 @@ MINIBATCHES = STEPS // BATCH * EPOCHS
 """Minibatches of its update."""
 
 
-def meeting_seconds(processes: int, size: float, here: float) -> float:
+def all_reduce_seconds(processes: int, size: float, here: float) -> float:
     """
-    Estimate an average over processes: within a machine as measured, between machines as the network model has it.
+    Estimate an all-reduce: within a machine as measured, between machines as the network model has it.
 
     Recursive halving and doubling: ``2 log2(m)`` messages one after the other between ``m`` machines, and ``2 (m - 1) / m``
     times the bytes over each wire.
@@ -310,14 +310,14 @@ def modelled_seconds(rows: Sequence[ScaleRow], env: str, processes: int, weak: b
     :return: seconds
     """
     updates = {count: value * 1e-6 for (_, _, count), value in medians(rows, UPDATE).items()}
-    meetings = {count: value * 1e-6 for (_, _, count), value in medians(rows, MEETING).items()}
+    measured = {count: value * 1e-6 for (_, _, count), value in medians(rows, ALL_REDUCE).items()}
     rate = medians(rows, TRAINING)[env, "", 1]
     # Of the measured training, what is not updates is stepping and acting.
     collecting = max(STEPS / rate - MINIBATCHES * interpolated(updates, BATCH), 0.0)
     share = 1.0 if weak else 1.0 / processes
     size = 4.0 * parameters(env)
-    meeting = meeting_seconds(processes, size, interpolated(meetings, size))
-    return collecting * share + MINIBATCHES * (interpolated(updates, BATCH * share) + meeting)
+    all_reduce = all_reduce_seconds(processes, size, interpolated(measured, size))
+    return collecting * share + MINIBATCHES * (interpolated(updates, BATCH * share) + all_reduce)
 
 
 def unexplained_seconds(rows: Sequence[ScaleRow], env: str) -> float:
@@ -336,7 +336,7 @@ def project(rows: Sequence[ScaleRow], env: str, processes: int, weak: bool) -> f
     """
     Estimate steps a second of many processes.
 
-    What two processes were measured to take beyond the model grows with the logarithm of their number, as the meetings do.
+    What two processes were measured to take beyond the model grows with the logarithm of their number, as an all-reduce does.
 
     :param rows: all rows
     :param env: the environment
@@ -378,17 +378,17 @@ def projection_section(rows: Sequence[ScaleRow]) -> Section:
         for weak in (False, True):
             gains = [project(rows, env, count, weak) / project(rows, env, 1, weak) for count in PROJECTED]
             cells.append([env, "grows with the processes" if weak else "shared out", *(f"{gain:.1f}" for gain in gains)])
-    updates, meetings = medians(rows, UPDATE), medians(rows, MEETING)
+    updates, reductions = medians(rows, UPDATE), medians(rows, ALL_REDUCE)
     measured = ", ".join(f"{count}: {number(value)}" for (_, _, count), value in sorted(updates.items()))
-    met = ", ".join(f"{number(count / 1000)} kB: {number(value)}" for (_, _, count), value in sorted(meetings.items()))
+    reduced = ", ".join(f"{number(count / 1000)} kB: {number(value)}" for (_, _, count), value in sorted(reductions.items()))
     text = [
         "**On paper**, not measured: speed against one process, for up to 64 processes on 8 machines of 8 cores.",
         f"Measured here: an update of so many transitions, µs ({measured}); an average over two processes of one machine, µs "
-        f"({met}). Assumed: each process has a core of its own; between machines 10 Gbit/s and {LATENCY * 1e6:.0f} µs a "
+        f"({reduced}). Assumed: each process has a core of its own; between machines 10 Gbit/s and {LATENCY * 1e6:.0f} µs a "
         "message, averaged by recursive halving and doubling; within a machine as measured for two, times the logarithm of "
         "their number. What two processes were measured to take beyond these parts, such as waiting for the slower one, is "
         "added, times that logarithm, so that for two the table says no more than the measurement above.",
-        "Shared out, the same training is cut into ever smaller minibatches, whose updates and meetings soon take all the "
+        "Shared out, the same training is cut into ever smaller minibatches, whose updates and all-reduces soon take all the "
         f"time. What grows with the processes keeps {ENVS} environments and minibatches of {BATCH} in each: that is another "
         "training, with rollouts and minibatches as many times as large.",
     ]
