@@ -22,9 +22,9 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from stable_baselines3.common.vec_env.subproc_vec_env import _worker
 
 ON_WORKER_FAILURE = ("raise", "restart")
-STARTING = 60.0
+STARTUP_SECONDS = 60.0
 """Seconds that a process has for its first answer beyond those it has for any: it imports and builds first."""
-LEAVING = 5.0
+SHUTDOWN_SECONDS = 5.0
 """Seconds that the other workers have to close their environments when one has failed."""
 
 
@@ -42,7 +42,7 @@ class WorkerError(RuntimeError):
         self.index, self.reason = index, reason
 
 
-class Raised(NamedTuple):
+class WorkerException(NamedTuple):
     """
     What a worker sends in place of an answer when its environment raises.
 
@@ -52,16 +52,16 @@ class Raised(NamedTuple):
     text: str
 
 
-class FailedError(Exception):
+class NoAnswerError(Exception):
     """A worker gave no answer; the message says why, such as "was killed by SIGKILL"."""
 
 
-def work(connection: Connection, parents: Connection, env_fn: CloudpickleWrapper) -> None:
+def run_worker(connection: Connection, parents: Connection, env_fn: CloudpickleWrapper) -> None:
     """
     Run SB3's worker, and tell the parent what its environment raises.
 
     :param connection: to the parent
-    :param parents: the parent's end of it, which is closed here
+    :param parents: the parent's end of it, which the worker closes
     :param env_fn: makes the environment
     """
     # Ctrl-C goes to all processes of a terminal. What it means is for the parent to say, who may want a last checkpoint.
@@ -72,7 +72,7 @@ def work(connection: Connection, parents: Connection, env_fn: CloudpickleWrapper
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno}, in {place.name})"
         with contextlib.suppress(OSError):  # the parent has gone
-            connection.send(Raised(text))
+            connection.send(WorkerException(text))
 
 
 class Worker:
@@ -94,11 +94,11 @@ class Worker:
         # between two workers: one that is forked has copies of all that its parent has then.
         self.connection, theirs = self._context.Pipe()
         arguments = (theirs, self.connection, CloudpickleWrapper(self._env_fn))
-        self.process = self._context.Process(target=work, args=arguments, daemon=True)
+        self.process = self._context.Process(target=run_worker, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
-        bound(self.connection, self._timeout)
-        self._starting = STARTING
+        set_socket_timeout(self.connection, self._timeout)
+        self._starting = STARTUP_SECONDS
         self._stuck = False
 
     def send(self, message: tuple[str, Any]) -> None:
@@ -120,7 +120,7 @@ class Worker:
         Wait for the process's own answer.
 
         :return: the answer
-        :raises FailedError: if there is none
+        :raises NoAnswerError: if there is none
         """
         ready = wait([self.connection, self.process.sentinel], max(0.0, self._deadline - time.monotonic()))
         try:
@@ -130,16 +130,16 @@ class Worker:
                 raise EOFError
             found = self.connection.recv()
         except BlockingIOError:
-            raise FailedError(f"gave no answer within {self._timeout + self._starting:g} seconds") from None
+            raise NoAnswerError(f"gave no answer within {self._timeout + self._starting:g} seconds") from None
         except (EOFError, OSError):
-            self.process.join(LEAVING)
-            raise FailedError(describe_end(self.process.exitcode)) from None
-        if isinstance(found, Raised):
-            raise FailedError(f"raised {found.text}")
+            self.process.join(SHUTDOWN_SECONDS)
+            raise NoAnswerError(describe_end(self.process.exitcode)) from None
+        if isinstance(found, WorkerException):
+            raise NoAnswerError(f"raised {found.text}")
         self._starting = 0.0
         return found
 
-    def leave(self, deadline: float) -> None:
+    def join(self, deadline: float) -> None:
         """
         Wait for the process to end, and kill it if it does not.
 
@@ -159,9 +159,9 @@ class Worker:
         self.connection.close()
 
 
-def bound(connection: Connection, seconds: float) -> None:
+def set_socket_timeout(connection: Connection, seconds: float) -> None:
     """
-    Bound how long a message may take that has begun: a process may be stopped in the middle of one.
+    Limit how long a message may take that has begun: a process may be stopped in the middle of one.
 
     :param connection: a pipe; where pipes are no sockets (Windows) nothing is done
     :param seconds: after which ``BlockingIOError`` is raised
@@ -192,11 +192,11 @@ def describe_end(exitcode: int | None) -> str:
     return f"was killed by {name}" + (" (what the system does when memory runs out)" if name == "SIGKILL" else "")
 
 
-class Seat:
+class WorkerConnection:
     """
-    What ``SubprocVecEnv`` takes for the connection to a worker.
+    Stands where ``SubprocVecEnv`` has the pipe to a worker, and passes what goes through it to the watch.
 
-    :param env: whose worker it is
+    :param env: owner of the worker
     :param index: of the worker
     """
 
@@ -204,20 +204,12 @@ class Seat:
         self.env, self.index = env, index
 
     def send(self, message: tuple[str, Any]) -> None:
-        """
-        Ask the worker for something.
-
-        :param message: command and argument
-        """
-        self.env.ask(self.index, message)
+        """Pass a command and its argument to the worker."""
+        self.env.send_to(self.index, message)
 
     def recv(self) -> Any:
-        """
-        Wait for the answer.
-
-        :return: the answer
-        """
-        return self.env.answer(self.index)
+        """Wait for the worker's answer."""
+        return self.env.answer_of(self.index)
 
 
 class WatchedSubprocVecEnv(SubprocVecEnv):
@@ -272,7 +264,7 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
             start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         context = multiprocessing.get_context(start_method)
         self._workers = [Worker(env_fn, context, timeout) for env_fn in env_fns]
-        self.remotes: Any = tuple(Seat(self, index) for index in range(self.num_envs))
+        self.remotes: Any = tuple(WorkerConnection(self, index) for index in range(self.num_envs))
         self.remotes[0].send(("get_spaces", None))
         VecEnv.__init__(self, self.num_envs, *self.remotes[0].recv())
 
@@ -293,15 +285,11 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
         return seeds
 
     def step_async(self, actions: np.ndarray) -> None:
-        """
-        Begin a step.
-
-        :param actions: one for each environment
-        """
+        """Begin a step, with one action for each environment."""
         self.calls += 1
         super().step_async(actions)
 
-    def ask(self, index: int, message: tuple[str, Any]) -> None:
+    def send_to(self, index: int, message: tuple[str, Any]) -> None:
         """
         Ask a worker for something.
 
@@ -314,7 +302,7 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
         if message[0] != "step" or index not in self.cut:
             self._workers[index].send(message)
 
-    def answer(self, index: int) -> Any:
+    def answer_of(self, index: int) -> Any:
         """
         Wait for a worker's answer; replace the worker if it gives none and that is wanted.
 
@@ -327,9 +315,9 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
             return self._end_cut_episode(index)
         try:
             found = self._workers[index].answer()
-        except FailedError as failure:
+        except NoAnswerError as failure:
             self._replace(index, str(failure))
-            return self.answer(index)
+            return self.answer_of(index)
         if command in ("step", "reset"):
             self.last_observations[index] = found[0]
         if command == "step":
@@ -344,17 +332,11 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
         return observation, 0.0, True, info, reset_info
 
     def _replace(self, index: int, reason: str) -> None:
-        """
-        Put a new worker in a failed one's place, and ask it what that one was asked.
-
-        :param index: of the worker
-        :param reason: how it failed
-        :raises WorkerError: if it is not to be replaced
-        """
+        """Put a new worker in a failed one's place and repeat the request to it, or raise ``WorkerError``."""
         self._workers[index].kill()
         what = f"environment {index}, step {self.calls} of its training: its process {reason}"
         if self.on_worker_failure == "raise" or self.unproven[index]:
-            self._shut(min(self.timeout, LEAVING))
+            self._shut(min(self.timeout, SHUTDOWN_SECONDS))
             raise WorkerError(f"{what}; {self._remedy(index)}", index, reason)
         warnings.warn(f"{what}; a new one takes its place, and its episode is cut", stacklevel=2)
         self.restarts[index] += 1
@@ -366,9 +348,9 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
             message = (command, (seed, argument[1]))
         elif self.last_observations[index] is not None:
             last = self.last_observations[index]
-            self.ask(index, ("reset", (seed, {})))
-            self.cut[index] = (reason, last, *self.answer(index))
-        self.ask(index, message)
+            self.send_to(index, ("reset", (seed, {})))
+            self.cut[index] = (reason, last, *self.answer_of(index))
+        self.send_to(index, message)
 
     def _remedy(self, index: int) -> str:
         """Say what to do about a worker that has failed."""
@@ -390,4 +372,4 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
                 worker.connection.send(("close", None))
         deadline = time.monotonic() + seconds
         for worker in self._workers:
-            worker.leave(deadline)
+            worker.join(deadline)
