@@ -35,22 +35,12 @@ HANG_SECONDS = 600.0
 
 
 def gymnasium_sync(env_fns: EnvFns) -> VecEnv:
-    """
-    Step environments in this process by Gymnasium's ``SyncVectorEnv``.
-
-    :param env_fns: functions that each make one environment
-    :return: the vector environment
-    """
+    """Step environments in this process by Gymnasium's ``SyncVectorEnv``."""
     return EnvList(SyncVectorEnv(env_fns, autoreset_mode=AutoresetMode.SAME_STEP), None)
 
 
 def gymnasium_async(env_fns: EnvFns) -> VecEnv:
-    """
-    Step each environment in a process of its own by Gymnasium's ``AsyncVectorEnv``.
-
-    :param env_fns: functions that each make one environment
-    :return: the vector environment
-    """
+    """Step each environment in a process of its own by Gymnasium's ``AsyncVectorEnv``."""
     reachable = [partial(_reachable, env_fn, index) for index, env_fn in enumerate(env_fns)]
     # A forked process would inherit this one's threads' locks without the threads.
     vector_env = AsyncVectorEnv(reachable, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
@@ -82,7 +72,6 @@ def gymnasium_native(env_id: str, n_envs: int, seed: int, kwargs: Mapping[str, A
     :param n_envs: how many
     :param seed: of all together: they share one generator
     :param kwargs: further arguments of the environment
-    :return: the vector environment
     :raises ValueError: if there is no vectorised form, or it can't be adapted
     """
     spec = gym.spec(env_id)
@@ -101,7 +90,6 @@ def envpool(env_id: str, n_envs: int, seed: int, kwargs: Mapping[str, Any]) -> V
     :param n_envs: how many
     :param seed: of the first; the others count up from it
     :param kwargs: further arguments of the environment
-    :return: the vector environment
     :raises ValueError: if EnvPool is not installed or does not have the environment
     """
     if find_spec("envpool") is None:
@@ -159,7 +147,6 @@ def steps_per_second(env: VecEnv, seconds: float = MEASURED_SECONDS) -> float:
     """
     Measure how fast environments are stepped with random actions.
 
-    :param env: the vector environment
     :param seconds: how long to measure
     :return: steps of single environments a second, from the median of the vector's steps
     """
@@ -177,11 +164,7 @@ def steps_per_second(env: VecEnv, seconds: float = MEASURED_SECONDS) -> float:
 
 
 def processors() -> int:
-    """
-    Count the processors that this process may use.
-
-    :return: their number
-    """
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -192,7 +175,6 @@ def choose(build: Callable[[str], VecEnv], n_envs: int, candidates: Sequence[str
     :param build: builds the environments, given a backend
     :param n_envs: how many environments it builds
     :param candidates: backends, the one to beat first
-    :return: the choice
     """
     first, *others = candidates
     rates = {first: _rate(build, first)}

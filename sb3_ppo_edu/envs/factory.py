@@ -83,7 +83,6 @@ class EpisodeSeeds(gym.Wrapper):
 
     The seed is reported as ``info["episode_seed"]`` when the episode ends.
 
-    :param env: the environment
     :param first: seed of the first episode
     :param stride: distance between seeds; the number of environments that share the episodes among them
     """
@@ -98,20 +97,13 @@ class EpisodeSeeds(gym.Wrapper):
         Begin the next episode, with the next seed.
 
         :param seed: not used: this wrapper knows which seed is due
-        :param options: passed to the environment
-        :return: first observation and information
         """
         self._seed = self._next_seed
         self._next_seed += self._stride
         return self.env.reset(seed=self._seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        Step the environment.
-
-        :param action: the action
-        :return: observation, reward, terminated, truncated, information
-        """
+        """Step the environment; at the end of the episode its seed is in the info."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if terminated or truncated:
             info["episode_seed"] = self._seed
@@ -143,7 +135,6 @@ def make_training_env(
     :param append: whether to go on with the monitor files that are there
     :param on_fault: "raise" or "warn" of what is not finite, see ``FiniteGuard``; "off" looks at nothing
     :param verbose: 1 says what "auto" has chosen, and why
-    :return: the environment
     :raises ValueError: if the environment does not take these arguments
     """
     if isinstance(settings, str):

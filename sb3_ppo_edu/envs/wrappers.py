@@ -15,7 +15,6 @@ class ActionRepeat(gym.Wrapper):
     A decision then counts for longer: exploration is steadier, and an episode has fewer of them to learn from. The steps that
     training counts are decisions; the environment makes up to ``repeat`` times as many.
 
-    :param env: the environment
     :param repeat: times that each action is taken, ≥ 1; fewer where the episode ends
     :raises ValueError: if it is less than 1
     """
@@ -33,7 +32,6 @@ class ActionRepeat(gym.Wrapper):
         """
         Step the environment until the action has been taken often enough or the episode ends.
 
-        :param action: the action
         :return: last observation, sum of the rewards, terminated, truncated, last information
         """
         total = 0.0
@@ -78,23 +76,12 @@ class LanderSymmetry(gym.Wrapper):
         self.mirrored = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        Start an episode.
-
-        :param seed: of the environment, or None
-        :param options: of the environment, or None
-        :return: observation and information
-        """
+        """Start an episode, and show its first observation from the agent's side."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._seen(observation), info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """
-        Take an action as it is meant from the side that the agent sees.
-
-        :param action: the action
-        :return: observation, reward, terminated, truncated, information
-        """
+        """Take an action as it is meant from the side that the agent sees."""
         if self.mirrored:
             discrete = isinstance(self.action_space, gym.spaces.Discrete)
             action = self.DISCRETE[int(action)] if discrete else np.asarray(action) * np.array([1, -1], dtype=np.float32)
