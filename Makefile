@@ -51,7 +51,7 @@ slow: $(STAMP) ## run the experiments that take minutes
 
 test-envpool: $(STAMP) ## install EnvPool (700 MB) and run the tests that need it
 	@$(PIP) install --quiet --requirement requirements-envpool.lock
-	@$(BIN)/python -m pytest tests/test_backends.py -k envpool $(ARGS)
+	@$(BIN)/python -m pytest tests/test_backends_native.py -k envpool $(ARGS)
 
 sb3-tests: $(STAMP) ## run Stable-Baselines3's own tests of PPO with EduPPO in its place (downloads them once)
 	@$(BIN)/python benchmarks/sb3_tests/run.py $(ARGS)
