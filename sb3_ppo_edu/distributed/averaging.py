@@ -2,8 +2,8 @@ r"""
 Averaging an engine's gradients over processes.
 
 Between an engine's ``gradients`` and ``apply``: :math:`\nabla L = \frac1N\sum_r \nabla L_r`, each the mean over an equal shard
-of the minibatch; where an objective weights transitions, the shards count by the sum of their weights. Every process then takes
-the same step from the same parameters, to the bit.
+of the minibatch; where an objective weights transitions, the shards count by the sum of their weights. Every process then
+takes the same step from the same parameters, to the bit.
 """
 
 from __future__ import annotations
