@@ -13,7 +13,8 @@ from sb3_ppo_edu.cli.display import draw_into_memory, has_display
 from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
 from sb3_ppo_edu.cli.printing import REPLAY_FILE
 from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
-from sb3_ppo_edu.training.run import SavedRun, evaluate, open_run
+from sb3_ppo_edu.training.evaluation import evaluate
+from sb3_ppo_edu.training.saved_run import SavedRun, open_run
 
 
 def add_enjoy(commands: Any) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
 from sb3_ppo_edu.cli.printing import print_evaluation
 from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
-from sb3_ppo_edu.training.run import evaluate_random, evaluate_run, open_run
+from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
 
 
 def add_evaluate(commands: Any) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
+from sb3_ppo_edu.training.evaluation import EVALUATION_SEED
 from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
-from sb3_ppo_edu.training.run import EVALUATION_SEED
 
 
 def add_algorithm_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,8 @@ from rich.table import Table
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.training.run import (
+from sb3_ppo_edu.training.evaluation import Evaluation
+from sb3_ppo_edu.training.folder import (
     CHECKPOINT_FOLDER,
     EVALUATION_FILE,
     EVALUATIONS_FILE,
@@ -24,9 +25,8 @@ from sb3_ppo_edu.training.run import (
     NORMALIZATION_FILE,
     PROGRESS_FILE,
     SETTINGS_FILE,
-    Evaluation,
-    Run,
 )
+from sb3_ppo_edu.training.run import Run
 
 LEARNING_CURVE_FILE = "learning_curve.png"
 

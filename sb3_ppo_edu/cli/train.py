@@ -33,23 +33,11 @@ from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
 from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters, parse_expression
-from sb3_ppo_edu.training.run import (
-    CHECKPOINT_FOLDER,
-    EVALUATIONS_PER_RUN,
-    Run,
-    RunSettings,
-    close_run,
-    default_name,
-    evaluate_random,
-    evaluate_run,
-    learn,
-    open_run,
-    save_model,
-    settings_from_hyperparameters,
-    start_run,
-    write_evaluation,
-)
+from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
+from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
+from sb3_ppo_edu.training.settings import EVALUATIONS_PER_RUN, RunSettings, settings_from_hyperparameters
 from sb3_ppo_edu.vec_env.guard import ON_FAULT, NonFiniteStepError
 from sb3_ppo_edu.vec_env.workers import WorkerError
 
