@@ -118,7 +118,6 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
         th.is_grad_enabled(),
         *vars(distribution),
         *optimizer.__dict__,
-        len(optimizer.state),
     ]
     modules: list[Any] = [policy]
     for module in modules:  # grows while it is walked
