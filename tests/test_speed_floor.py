@@ -1,0 +1,70 @@
+"""The speed laboratory's floor: the matrix products that no training can do without, multiplied in the fastest way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+
+from sb3_ppo_edu.lab.speed import floor
+from tests.speed_measurements import Clock
+from tests.speed_measurements import clock as clock
+
+
+def test_products_of_a_pass() -> None:
+    """A network 4 - 16 - 8 - (2, 1) has these products, forward one a layer, backward two, none for the observations."""
+    model = PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [16, 8]}, n_steps=32, batch_size=32, device="cpu")
+    forward = [
+        floor.Product(2, 32, 4, 16, "right"),
+        floor.Product(2, 32, 16, 8, "right"),
+        floor.Product(1, 32, 8, 2, "right"),
+        floor.Product(1, 32, 8, 1, "right"),
+    ]
+    assert floor.network_products(model.policy, 32, backward=False) == forward
+    backward = [
+        floor.Product(2, 16, 32, 4, "left"),
+        floor.Product(2, 8, 32, 16, "left"),
+        floor.Product(2, 32, 8, 16, "neither"),
+        floor.Product(1, 2, 32, 8, "left"),
+        floor.Product(1, 32, 2, 8, "neither"),
+        floor.Product(1, 1, 32, 8, "left"),
+        floor.Product(1, 32, 1, 8, "neither"),
+    ]
+    assert sorted(floor.network_products(model.policy, 32, backward=True)) == sorted([*forward, *backward])
+
+
+def test_products_of_unequal_towers() -> None:
+    """Towers of unequal shape are multiplied one by one: 4 - 8 - 2 and 4 - 16 - 16 - 1."""
+    model = PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": {"pi": [8], "vf": [16, 16]}}, device="cpu")
+    shapes = [
+        (product.towers, product.inner, product.columns) for product in floor.network_products(model.policy, 1, backward=False)
+    ]
+    assert shapes == [(1, 4, 8), (1, 8, 2), (1, 4, 16), (1, 16, 16), (1, 16, 1)]
+
+
+@pytest.mark.parametrize("transposed", ["left", "right", "neither"])
+def test_ways_to_multiply_compute_the_product(transposed: str) -> None:
+    """Each way multiplies float32 factors of the given shapes, the right one of them transposed in memory."""
+    left, right, out = floor.make_factors(floor.Product(2, 7, 5, 3, transposed))
+    assert (left.shape, right.shape, out.shape) == ((2, 7, 5), (2, 5, 3), (2, 7, 3))
+    assert left.dtype == right.dtype == out.dtype == np.float32
+    assert [not array[0].flags.c_contiguous for array in (left, right)] == [transposed == "left", transposed == "right"]
+    ways = floor.ways_to_multiply(left, right, out)
+    assert len(ways) == 4
+    for way in ways:
+        out[:] = np.nan
+        way()
+        np.testing.assert_allclose(out, np.einsum("tij,tjk->tik", left, right), rtol=1e-5, atol=1e-6)
+
+
+def test_the_fastest_way_is_chosen(clock: Clock) -> None:
+    """Of several ways, the one whose best try is the shortest, even if its first try was the longest."""
+    first = iter([9.0])
+    ways: list[Callable[[], object]] = [
+        lambda: clock.advance(0.004),
+        lambda: clock.advance(next(first, 0.001)),
+        lambda: clock.advance(0.002),
+    ]
+    assert floor.fastest(ways) is ways[1]
