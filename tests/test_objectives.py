@@ -135,6 +135,31 @@ def test_an_objective_of_ones_own_trains(case: str) -> None:
     assert not model.engine_reason.startswith("fused")
 
 
+class EntropyInThePolicyLoss(Objective):
+    """An entropy bonus of its own, beside ``ent_coef``."""
+
+    def policy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
+        """Half the entropy of each transition."""
+        assert now.entropy is not None
+        return super().policy_loss(now, data, settings) - 0.5 * now.entropy
+
+
+@pytest.mark.parametrize("engine", ["autograd", "numpy"])
+def test_the_entropy_has_a_gradient_wherever_an_objective_uses_it(engine: EngineName) -> None:
+    """A bonus of 0.5 in the policy's loss, without ``ent_coef``, is PPO's with ``ent_coef=0.5``: the same parameters."""
+    updated = []
+    for arguments in ({"objective": EntropyInThePolicyLoss}, {"ent_coef": 0.5}):
+        model = make_model(engine=engine, **arguments)
+        collect(model)
+        model.train()
+        updated.append(parameters_of(model))
+    assert largest_difference(*updated) < 1e-6
+    plain = make_model(engine=engine)
+    collect(plain)
+    plain.train()
+    assert largest_difference(updated[0], parameters_of(plain)) > 1e-5
+
+
 def test_fused_with_another_objective_is_refused_in_learn() -> None:
     """The fused engine has PPO's objective built in: asked for by name it refuses to learn with another, and names it."""
     model = make_model(engine="fused", objective=KLPenalty)

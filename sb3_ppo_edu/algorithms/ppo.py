@@ -39,7 +39,7 @@ class EduPPO(PPOModel):
     Each iteration collects ``n_steps`` transitions from every environment, estimates advantages with GAE, and minimises over
     ``n_epochs`` epochs of shuffled minibatches
 
-    .. math:: L = L^{policy} + c_v L^{value} + c_e L^{entropy}
+    .. math:: L = L^{policy} + c_e L^{entropy} + c_v L^{value}
 
     The losses stand in :mod:`~sb3_ppo_edu.functional.losses`, what they add up to in
     :mod:`~sb3_ppo_edu.functional.objectives`, the advantages in :mod:`~sb3_ppo_edu.functional.advantages`. With only the
@@ -312,7 +312,8 @@ class EduPPO(PPOModel):
         r"""
         Add :math:`\gamma V(s_{terminal})` where a time limit, not the task, ended the episode.
 
-        The task would have gone on from there; see https://github.com/DLR-RM/stable-baselines3/issues/633.
+        The task would have gone on from there; see https://github.com/DLR-RM/stable-baselines3/issues/633. The episode still
+        ends with that step: the mask of the advantages cuts there, and the value of the last observation counts once, here.
         """
         for index, info in enumerate(infos):
             if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:

@@ -23,7 +23,7 @@ from sb3_ppo_edu.engines.base import (
 )
 from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
 from sb3_ppo_edu.functional import losses
-from sb3_ppo_edu.functional.objectives import Transitions, UpdateSettings, evaluation
+from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation
 from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
 
 
@@ -105,7 +105,8 @@ class AutogradEngine:
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )
-        if entropy is not None and settings.ent_coef == 0.0 and self._may_detach_entropy():
+        only_logged = settings.ent_coef == 0.0 and type(settings.objective) is PPOObjective
+        if entropy is not None and only_logged and self._may_detach_entropy():
             entropy = entropy.detach()
         now = evaluation(log_prob, samples.old_log_prob, values.flatten(), entropy)
         data = Transitions(samples.old_log_prob, samples.old_values, advantages, samples.returns)

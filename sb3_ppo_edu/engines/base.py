@@ -206,10 +206,13 @@ def check_finite_output(actions: Array, values: Array, log_probs: Array) -> None
     :param log_probs: of the actions, shape ``(n_envs,)``
     :raises NonFiniteUpdateError: naming each output that is not finite
     """
-    # Products are finite only where both factors are: two calls a step. Where they are not, it takes a look at each.
-    flat = actions.ravel()
-    if math.isfinite(np.dot(log_probs, values[:, 0])) and math.isfinite(np.dot(flat, flat)):
-        return
+    # A product is finite only where both factors are: a call or two a step. Where it is not, it takes a look at each.
+    if math.isfinite(np.dot(log_probs, values[:, 0])):
+        if actions.dtype.kind != "f":
+            return
+        flat = actions.ravel()
+        if math.isfinite(np.dot(flat, flat)):
+            return
     outputs = {"actions": actions, "values": values, "log_probs": log_probs}
     bad = [f"{name}={output.tolist()}" for name, output in outputs.items() if not np.isfinite(output).all()]
     if bad:

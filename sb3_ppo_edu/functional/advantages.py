@@ -6,8 +6,8 @@ So :math:`d_t` belongs to the transition t → t+1 and masks :math:`V(s_{t+1})`.
 one step later, as ``episode_starts[t + 1]``. (The lecture's listing uses ``dones[t + 1]`` beside a ``done`` stored after the
 step: the mask is off by one there.)
 
-A time limit is not an end of the task: SB3 adds :math:`\gamma V(s_{terminal})` to the reward of such a step before these
-functions see it.
+A time limit is not an end of the task: as in SB3, ``EduPPO._bootstrap_time_limits`` adds :math:`\gamma V(s_{terminal})` to the
+reward of such a step before these functions see it.
 
 Source: Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation",
 https://arxiv.org/abs/1506.02438

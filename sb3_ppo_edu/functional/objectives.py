@@ -1,19 +1,27 @@
 r"""
 What an update minimises: the losses of a minibatch and the one number they add up to.
 
-.. math:: L = L^{policy} + c_e L^{entropy} + c_v L^{value}
+.. math:: L = L^{policy} + c_e L^{entropy} + c_v L^{value}, \qquad L^{entropy} = -\mathcal H
 
 An :class:`Objective` says what each transition contributes; it is given what the policy says now (:class:`Evaluation`), what
 the rollout stored (:class:`Transitions`) and the settings of the update. It has two forms. Engines that differentiate by
 autograd take its value, ``objective(now, data, settings)``. Engines whose backward passes are derived by hand take
 ``objective.gradients(…)``: the derivatives with respect to log-probability, value and entropy of each transition, from where
-they go on by themselves. The second form follows from the first, so that an objective of your own is one method::
+they go on by themselves. The second form follows from the first, so that an objective of your own is one method. A term is
+added to the policy's loss, whose weight is 1 (that of the value function is ``vf_coef``, that of the entropy ``ent_coef``,
+which is 0 unless it is set)::
 
     class KLPenalty(Objective):
-        def policy_loss(self, now, data, settings):
-            return -now.ratio * data.advantages + self.beta * ((now.ratio - 1) - now.log_ratio)
+        def __init__(self, beta=0.1):
+            self.beta = beta
 
-    EduPPO("MlpPolicy", env, objective=KLPenalty)
+        def policy_loss(self, now, data, settings):
+            return super().policy_loss(now, data, settings) + self.beta * ((now.ratio - 1) - now.log_ratio)
+
+    EduPPO("MlpPolicy", env, objective=KLPenalty(beta=0.05))
+
+What a term may use is in :class:`Evaluation` and :class:`Transitions`. It is logged within ``train/policy_gradient_loss`` and
+``train/loss``.
 """
 
 from __future__ import annotations
@@ -117,7 +125,8 @@ class Objective:
     """
     PPO's losses, each to be replaced in a subclass. Whatever is not replaced stays PPO's.
 
-    Each method gives one number per transition, as a tensor of shape ``(batch,)``; ``__call__`` averages them.
+    Derive an objective of your own from this class. Each method gives one number per transition, as a tensor of shape
+    ``(batch,)``, and ``__call__`` averages them; only ``value_loss`` here gives the mean itself where there are no weights.
     """
 
     def policy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
