@@ -34,20 +34,24 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
+from sb3_ppo_edu.algorithms.checks import check_flag
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.algorithms.session import Session
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines import (
+    AutogradEngine,
     Engine,
     EngineFactory,
     EngineName,
+    FusedEngine,
     NonFiniteUpdateError,
     PolicyInputs,
     check_finite_output,
     project_log_std,
 )
+from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.policies.bounded import (
@@ -74,6 +78,8 @@ OF_SB3 = (
     *("use_sde", "sde_sample_freq", "stats_window_size", "seed"),
 )
 """Arguments that SB3's own class takes and keeps."""
+
+OUR_ENGINES: dict[Any, EngineName] = {AutogradEngine: "autograd", NumpyEngine: "numpy", FusedEngine: "fused"}
 
 LIKELY_CAUSES = (
     "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in "
@@ -240,7 +246,11 @@ class PPOModel(OnPolicyAlgorithm):
     def _engine_request(self) -> EngineRequest:
         """What is asked for, which may have been changed since the last rollout."""
         around = self.session.around_engine
-        return EngineRequest(self.engine, self.engine_kwargs, self.micro_batch_size, self.objective, around)
+        if not isinstance(self.objective, Objective):  # set anew, in one of the constructor's other forms
+            self.objective = resolve_objective(self.objective)
+        # Our own classes are known by name: then the policy is looked at before they serve it.
+        engine = self.engine if isinstance(self.engine, str) else OUR_ENGINES.get(self.engine, self.engine)
+        return EngineRequest(engine, self.engine_kwargs or {}, self.micro_batch_size, self.objective, around)
 
     def attach_engine(self, *, in_update: bool = False) -> Engine[Any]:
         """
@@ -388,6 +398,7 @@ class PPOModel(OnPolicyAlgorithm):
         :raises ValueError: for a wrong argument; with ``trusted=False``, if the file is damaged, is no PPO's, or wants a type
             that is not on the list; the message names file, place and type
         """
+        trusted = check_flag("trusted", trusted)
         changes: dict[str, Any] = {"changes_to_check": kwargs}
         if "policy_kwargs" in kwargs:  # which SB3 compares with the file's itself
             changes["policy_kwargs"] = kwargs["policy_kwargs"]

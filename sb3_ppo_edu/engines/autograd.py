@@ -22,9 +22,10 @@ from sb3_ppo_edu.engines.base import (
     project_log_std,
 )
 from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
+from sb3_ppo_edu.engines.flat_step import FlatStep, may_step_flat
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation
-from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
+from sb3_ppo_edu.rollouts.buffers import is_plain, shuffled_minibatches
 
 
 class TensorMinibatch(NamedTuple):
@@ -51,8 +52,8 @@ class AutogradEngine:
     """
     Acts and updates through ``policy.forward`` and ``policy.evaluate_actions``, for any policy on any device.
 
-    With SB3's arguments only, every operation and its order are those of SB3's ``PPO``, so results agree to the bit. It keeps
-    nothing of the policy, so that whatever becomes of the policy is honoured at once.
+    With SB3's arguments only, every operation and its order are those of SB3's ``PPO``, so results agree to the bit. It
+    keeps nothing of the policy but, within an update, the optimizer's state, so that whatever becomes of it is honoured.
 
     :param policy: actor-critic policy with its optimizer
     :param compile: compile ``policy.evaluate_actions`` and its gradient with ``torch.compile``; results then agree to within
@@ -68,13 +69,19 @@ class AutogradEngine:
         self._compiled = th.compile(policy.evaluate_actions) if compile else None
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
         self._entropy_only_logged: bool | None = None
+        self._flat_step: FlatStep | None = None
+        self._steps_taken, self._own_buffer = 0, False
 
     def attach(self) -> None:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`: nothing of the policy is kept here but what this asks for."""
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`: what was found out about the policy is asked anew."""
+        self.detach()
         self._entropy_only_logged = None
 
     def detach(self) -> None:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already."""
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the parameters are current, the optimizer's state is not."""
+        if self._flat_step is not None:
+            self._flat_step.store()
+        self._flat_step, self._steps_taken = None, 0
 
     def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
@@ -93,6 +100,8 @@ class AutogradEngine:
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[TensorMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
+        # A buffer of the user's own may look at the policy, or change it, between two minibatches.
+        self._own_buffer = is_plain(rollout_buffer)
         return map(TensorMinibatch, shuffled_minibatches(rollout_buffer, batch_size))
 
     def gradients(self, minibatch: TensorMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
@@ -134,7 +143,12 @@ class AutogradEngine:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
         grad_norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm).item()
         check_finite_norm(grad_norm)
-        self.policy.optimizer.step()
+        # A single step does not pay for what a flat one loads and stores.
+        pays = self._steps_taken == 1 and self._own_buffer and settings.log_std_bounds is None
+        if pays and may_step_flat(self.policy):
+            self._flat_step = FlatStep(self.policy)
+        (self._flat_step or self.policy.optimizer).step()
+        self._steps_taken += 1
         project_log_std(self.policy, settings.log_std_bounds)
         return grad_norm
 
@@ -146,7 +160,7 @@ class AutogradEngine:
         parameter that only the entropy knows gets a gradient of 0 in SB3, and an optimizer's step with it.
         """
         if self._entropy_only_logged is None:
-            known = type(self.policy.action_dist) in DISTRIBUTIONS
+            known = type(getattr(self.policy, "action_dist", None)) in DISTRIBUTIONS
             self._entropy_only_logged = known and why_not_plain(self.policy) is None
         return self._entropy_only_logged
 
@@ -180,7 +194,8 @@ def finite_distribution() -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        if "Expected parameter" not in str(error):
+    except (ValueError, RuntimeError) as error:
+        # The second where validation is switched off, as some libraries do.
+        if not any(words in str(error) for words in ("Expected parameter", "probability tensor contains", "p_in >= 0")):
             raise
         raise NonFiniteUpdateError(f"policy output: {str(error).splitlines()[0]}") from error

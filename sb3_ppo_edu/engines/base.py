@@ -207,7 +207,7 @@ def check_finite_output(actions: Array, values: Array, log_probs: Array) -> None
     :raises NonFiniteUpdateError: naming each output that is not finite
     """
     # A product is finite only where both factors are: a call or two a step. Where it is not, it takes a look at each.
-    if math.isfinite(np.dot(log_probs, values[:, 0])):
+    if math.isfinite(np.dot(log_probs.ravel(), values.ravel())):
         if actions.dtype.kind != "f":
             return
         flat = actions.ravel()

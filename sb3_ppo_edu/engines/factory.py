@@ -45,6 +45,11 @@ def make_engine(
     if not isinstance(engine, str):
         made = engine(policy, **options)
         return made, f"{made.name}: it was given as {getattr(engine, '__name__', repr(engine))}."
+    if engine not in ENGINE_NAMES:
+        names = ", ".join(map(repr, ENGINE_NAMES))
+        raise ValueError(f"engine={engine!r}: expected one of {names}, or a class or function that makes an engine")
+    if unknown := sorted(set(options) - {"compile", "bf16"}):
+        raise ValueError(f"engine_kwargs={options}: found {unknown[0]!r}, expected 'compile' or 'bf16' for engine={engine!r}")
     if engine == "autograd":
         return AutogradEngine(policy, **options), "autograd: it was asked for."
     obstacle = why_not(engine, policy, options, PPOObjective() if objective is None else objective)
@@ -62,4 +67,6 @@ def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str,
     wanted = [f"{name}={value}" for name, value in options.items() if value]
     if wanted:
         return f"{wanted[0]} is for the autograd engine"
+    if type(objective).__call__ is not Objective.__call__:
+        return f"{type(objective).__name__}.__call__ has been replaced, which only autograd can follow"
     return why_not_derived(policy) if engine == "numpy" else why_not_fused(policy, objective)

@@ -17,13 +17,16 @@ from typing import Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common import distributions as sb3_distributions
+from stable_baselines3.common import policies as sb3_policies
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
+from torch.nn import functional
 from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 
-from sb3_ppo_edu.functional import distributions
+from sb3_ppo_edu.functional import distributions, losses
+from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 
 
 def is_foreign(function: Any, module: str) -> bool:
@@ -47,6 +50,7 @@ DISTRIBUTIONS = (
     distributions.TanhGaussianDistribution,
     distributions.BetaDistribution,
 )
+TORCHS_DISTRIBUTIONS = (th.distributions.Normal, th.distributions.Categorical, th.distributions.Bernoulli)
 DISTRIBUTION_METHODS = ("proba_distribution", "log_prob", "entropy", "sample", "get_actions")
 
 
@@ -68,6 +72,13 @@ PATCHABLE = [
     *(found for owner in (FlattenExtractor, nn.Flatten, nn.Linear, *ACTIVATIONS) for found in own_functions(owner, "forward")),
     *(found for owner in DISTRIBUTIONS for found in own_functions(owner, *DISTRIBUTION_METHODS)),
     *own_functions(sb3_distributions.Distribution, "get_actions"),
+    *own_functions(sb3_distributions, "sum_independent_dims"),
+    *own_functions(sb3_policies, "preprocess_obs"),
+    *(found for owner in TORCHS_DISTRIBUTIONS for found in own_functions(owner, "log_prob", "entropy", "sample", "rsample")),
+    *own_functions(functional, "mse_loss", "linear", "softmax", "one_hot"),
+    *own_functions(Objective, "policy_loss", "value_loss", "entropy_loss", "weights", "__call__"),
+    *own_functions(PPOObjective, "policy_loss", "value_loss", "entropy_loss", "weights", "__call__", "gradients"),
+    *own_functions(losses, "clipped_surrogate_loss", "value_loss", "entropy_loss", "average", "normalize_advantages"),
     *own_functions(th.optim.Optimizer, "zero_grad"),
     *own_functions(th.nn.utils, "clip_grad_norm_"),
 ]
@@ -107,17 +118,18 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     :param policy: actor-critic policy with its optimizer
     :return: its fingerprint
     """
-    optimizer, distribution = policy.optimizer, policy.action_dist
+    optimizer, distribution = policy.optimizer, getattr(policy, "action_dist", None)
     objects: list[Any] = [policy, optimizer, type(optimizer), type(optimizer).step, distribution, type(distribution)]
     facts: list[Any] = [
         [name for _, name, function, mapping in PATCHABLE if mapping.get(name) is not function],
         bool(torch_module._has_any_global_hook()),
         len(torch_optimizer._global_optimizer_pre_hooks) + len(torch_optimizer._global_optimizer_post_hooks),
-        len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks),
+        [len(getattr(optimizer, name, ())) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")],
         th.is_autocast_enabled("cpu"),
         th.is_grad_enabled(),
-        *vars(distribution),
+        *getattr(distribution, "__dict__", ()),
         *optimizer.__dict__,
+        getattr(policy, "normalize_images", None),
     ]
     modules: list[Any] = [policy]
     for module in modules:  # grows while it is walked
@@ -135,8 +147,12 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
             objects += parameters.values()
             for parameter in parameters.values():
                 if parameter is not None:
-                    facts += (parameter.requires_grad, parameter.shape, parameter.dtype)
+                    if type(parameter) is nn.Parameter:
+                        facts += (parameter.shape, parameter.data_ptr())
+                    facts += (type(parameter), parameter.requires_grad, parameter.dtype)
                     facts.append(not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks)
+        elif not children:  # an activation: its options
+            facts += [value for name, value in attributes.items() if name != "training" and isinstance(value, (float, str))]
         if children:
             objects += children.values()
             modules += [child for child in children.values() if child is not None and child not in modules]
@@ -177,7 +193,7 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
             return f"policy.{path} is a {type(parameter).__name__}"
         if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
             return f"policy.{path} has hooks"
-    if patched := patched_methods(policy.action_dist):
+    if patched := patched_methods(getattr(policy, "action_dist", None)):
         return f"policy.action_dist.{patched[0]} has been replaced"
     return None
 
@@ -191,7 +207,7 @@ def why_not_plain_optimizer(optimizer: th.optim.Optimizer) -> str | None:
     """
     if torch_optimizer._global_optimizer_pre_hooks or torch_optimizer._global_optimizer_post_hooks:
         return "there is a global optimizer hook"
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    if any(getattr(optimizer, name, None) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")):
         return "the optimizer has hooks"
     # Torch itself puts one of its own functions around ``step``, on the class.
     if is_foreign(type(optimizer).step, type(optimizer).__module__):
@@ -204,4 +220,6 @@ def why_not_plain_optimizer(optimizer: th.optim.Optimizer) -> str | None:
 def patched_methods(thing: Any) -> list[str]:
     """Names of methods of its class that an object carries itself, so that they are called instead."""
     kind = type(thing)
-    return [name for name in vars(thing) if callable(getattr(kind, name, None)) or name == "_compiled_call_impl"]
+    return [
+        name for name in getattr(thing, "__dict__", ()) if callable(getattr(kind, name, None)) or name == "_compiled_call_impl"
+    ]

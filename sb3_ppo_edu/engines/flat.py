@@ -38,11 +38,11 @@ def why_not_flat(policy: ActorCriticPolicy) -> str | None:
     :return: the first obstacle, as the end of a sentence, or None if there is none
     """
     optimizer = policy.optimizer
+    if type(optimizer) not in ELEMENTWISE_OPTIMIZERS:
+        return f"the optimizer is {type(optimizer).__name__}"
     if changed := why_not_plain_optimizer(optimizer):
         return changed
     parameters = list(policy.parameters())
-    if type(optimizer) not in ELEMENTWISE_OPTIMIZERS:
-        return f"the optimizer is {type(optimizer).__name__}"
     if len(optimizer.param_groups) > 1:
         return "the optimizer has several parameter groups"
     if {id(parameter) for parameter in optimizer.param_groups[0]["params"]} != {id(parameter) for parameter in parameters}:
@@ -69,6 +69,9 @@ def why_not_one_state(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Par
     states = [optimizer.state[parameter] for parameter in parameters if optimizer.state.get(parameter)]
     if states and len(states) != len(parameters):
         return "the optimizer has state of some parameters and not of others"
+    tensors = [value for state in states for value in state.values() if isinstance(value, th.Tensor)]
+    if len({id(tensor) for tensor in tensors}) < len(tensors):
+        return "the optimizer's parameters share state"
     if len({(*state,) for state in states}) > 1 or len({float(state.get("step", 0)) for state in states}) > 1:
         return "the optimizer's parameters have taken different numbers of steps"
     if len({tuple(name for name, value in state.items() if value is None) for state in states}) > 1:
@@ -133,10 +136,14 @@ class FlatParameters:
         for parameter, view in zip(self.parameters, self.gradients.views, strict=True):
             parameter.grad = view
 
-    def store(self) -> None:
-        """Give the parameters their values, and gradients with memory of their own."""
+    def store_values(self) -> None:
+        """Give the parameters their values."""
         with th.no_grad():
             self.values.store([*self.parameters])
+
+    def store(self) -> None:
+        """Give the parameters their values, and gradients with memory of their own."""
+        self.store_values()
         for parameter, view in zip(self.parameters, self.gradients.views, strict=True):
             parameter.grad = view.clone()
 
@@ -202,12 +209,11 @@ class FlatOptimizer:
                 self._buffers[name] = FlatBuffer(self.parameters.parameters, value)
             for index, parameter in enumerate(self.parameters.parameters):
                 state = self.optimizer.state[parameter]
-                if not shared:
-                    state[name] = value.clone() if isinstance(value, th.Tensor) else value
-                elif isinstance(state.get(name), th.Tensor):
-                    state[name].copy_(self._buffers[name].views[index])
+                own = self._buffers[name].views[index] if shared else value
+                if isinstance(own, th.Tensor) and isinstance(state.get(name), th.Tensor):
+                    state[name].copy_(own)
                 else:
-                    state[name] = self._buffers[name].views[index].clone()
+                    state[name] = own.clone() if isinstance(own, th.Tensor) else own
 
     def step(self) -> None:
         """Take one step with the gradients of the flat tensor."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch as th
 from gymnasium import spaces
@@ -11,7 +11,6 @@ from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
     DiagGaussianDistribution,
-    Distribution,
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -75,7 +74,7 @@ def is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
     ]
 
 
-def number_of_outputs(distribution: Distribution) -> int | None:
+def number_of_outputs(distribution: Any) -> int | None:
     """Outputs of the action net that a distribution takes, or None for one that is not known."""
     if type(distribution) is CategoricalDistribution:
         return distribution.action_dim
@@ -84,7 +83,7 @@ def number_of_outputs(distribution: Distribution) -> int | None:
     if type(distribution) is BernoulliDistribution:
         return distribution.action_dims
     if type(distribution) in (DiagGaussianDistribution, TanhGaussianDistribution):
-        return int(distribution.action_dim)  # type: ignore[attr-defined]
+        return int(distribution.action_dim)
     if type(distribution) is BetaDistribution:
         return 2 * distribution.action_dim
     return None
@@ -128,9 +127,9 @@ def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
         if any(below.out_features != above.in_features for below, above in pairwise(layers)):
             return f"the {name}'s layers do not fit together"
         widths.append((layers[0].in_features, layers[-1].out_features))
-    outputs = number_of_outputs(policy.action_dist)
+    outputs = number_of_outputs(getattr(policy, "action_dist", None))
     if outputs is None:
-        return f"the action distribution is {type(policy.action_dist).__name__}"
+        return f"the action distribution is {type(getattr(policy, 'action_dist', None)).__name__}"
     if widths != [(policy.features_dim, outputs), (policy.features_dim, 1)]:
         return "the networks do not have the sizes of observations and actions"
     return None
@@ -144,13 +143,13 @@ def why_not_parameters(policy: ActorCriticPolicy) -> str | None:
         policy.action_net,
         policy.value_net,
     ]
-    expected = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    expected: list[Any] = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
     if hasattr(policy, "log_std"):
         if type(policy.log_std) is not nn.Parameter or policy.log_std.shape != policy.action_net.bias.shape:
             return "policy.log_std is not a parameter with one number for each action"
         expected.append(policy.log_std)
     known = {id(parameter) for parameter in expected}
-    if len(known) != len(expected):
+    if len(known) != len(expected) or len({parameter.data_ptr() for parameter in expected}) != len(expected):
         return "layers share parameters"
     for name, parameter in policy.named_parameters():
         if id(parameter) not in known:

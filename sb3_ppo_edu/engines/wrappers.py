@@ -119,6 +119,8 @@ class AccumulatingEngine(EngineWrapper[AnyMinibatch]):
         :param batch_size: transitions per minibatch, a multiple of ``micro_batch_size``
         :return: minibatches in parts
         """
+        if batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size={self.micro_batch_size}: expected a divisor of batch_size={batch_size}")
         parts: list[AnyMinibatch] = []
         for part in self.engine.minibatches(rollout_buffer, self.micro_batch_size):
             parts.append(part)

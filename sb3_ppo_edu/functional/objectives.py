@@ -163,13 +163,21 @@ class Objective:
         :return: scalar tensors; ``total`` is to be differentiated
         """
         weights = self.weights(now, data, settings)
-        policy = losses.average(self.policy_loss(now, data, settings), weights)
-        value = self.value_loss(now, data, settings)
+        policy = losses.average(self._checked("policy_loss", now, self.policy_loss(now, data, settings)), weights)
+        value = self._checked("value_loss", now, self.value_loss(now, data, settings), scalar=True)
         value = value if value.ndim == 0 else losses.average(value, weights)
         entropy = losses.average(self.entropy_loss(now, data, settings), weights)
         # The order of SB3's sum.
         total = policy + settings.ent_coef * entropy + settings.vf_coef * value
         return Losses(policy, value, entropy, total, 1.0 if weights is None else weights.detach().mean())
+
+    def _checked(self, method: str, now: Evaluation, loss: Any, scalar: bool = False) -> th.Tensor:
+        """Refuse a loss that is no tensor, or would be broadcast: it trains, but wrongly."""
+        shape = tuple(now.log_prob.shape)
+        if isinstance(loss, th.Tensor) and (loss.shape == now.log_prob.shape or (scalar and loss.ndim == 0)):
+            return loss
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, th.Tensor) else type(loss).__name__
+        raise ValueError(f"objective: {type(self).__name__}.{method} gave {found}, expected a tensor of shape {shape}")
 
     def gradients(
         self, log_prob: Array, values: Array, entropy: Array | None, data: Transitions, settings: UpdateSettings
@@ -225,7 +233,7 @@ class PPOObjective(Objective):
         self, log_prob: Array, values: Array, entropy: Array | None, data: Transitions, settings: UpdateSettings
     ) -> tuple[Losses, Derivatives]:
         """See :meth:`Objective.gradients`."""
-        if entropy is None or data.weights is not None:
+        if entropy is None or data.weights is not None or vars(self):
             return super().gradients(log_prob, values, entropy, data, settings)
         n = len(log_prob)
         advantages, returns, old_values = data.advantages.numpy(), data.returns.numpy(), data.old_values.numpy()

@@ -14,10 +14,30 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import BaseBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
+
+OWN_FUNCTIONS = tuple(
+    (owner.__dict__, name, owner.__dict__[name])
+    for owner in (RolloutBuffer, BaseBuffer)
+    for name in ("add", "get", "_get_samples", "compute_returns_and_advantage", "reset", "swap_and_flatten")
+    if name in owner.__dict__
+)
+OWN_ATTRIBUTES = {name for _, name, _ in OWN_FUNCTIONS}
+
+
+def is_sb3s_own(rollout_buffer: RolloutBuffer) -> bool:
+    """
+    Tell whether a buffer is SB3's, in class and methods.
+
+    :param rollout_buffer: rollout buffer
+    :return: False for a subclass, and where a method of the instance or of the class has been replaced
+    """
+    if type(rollout_buffer) is not RolloutBuffer or not OWN_ATTRIBUTES.isdisjoint(rollout_buffer.__dict__):
+        return False
+    return all(functions[name] is function for functions, name, function in OWN_FUNCTIONS)
 
 
 def add_transition(
@@ -42,7 +62,7 @@ def add_transition(
     :param log_probs: shape ``(n_envs,)``
     :param columns: what an engine wants stored beside; the buffer's ``add`` has to know them
     """
-    if columns or type(rollout_buffer) is not RolloutBuffer:
+    if columns or not is_sb3s_own(rollout_buffer):
         if isinstance(rollout_buffer.action_space, spaces.Discrete):
             actions = actions.reshape(-1, 1)
         rollout_buffer.add(observations, actions, rewards, episode_starts, values, log_probs, **columns)
@@ -52,7 +72,7 @@ def add_transition(
     rollout_buffer.actions[step] = actions.reshape(rollout_buffer.actions.shape[1:])
     rollout_buffer.rewards[step] = rewards
     rollout_buffer.episode_starts[step] = episode_starts
-    rollout_buffer.values[step] = values.cpu().numpy()[:, 0]
+    rollout_buffer.values[step] = values.cpu().numpy().ravel()
     rollout_buffer.log_probs[step] = log_probs.cpu().numpy()
     rollout_buffer.pos = step + 1
     rollout_buffer.full = rollout_buffer.pos == rollout_buffer.buffer_size
@@ -67,7 +87,7 @@ def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th
     :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
     """
     # SB3's arithmetic follows the type of the last values; ours is written for its usual one.
-    if type(rollout_buffer) is not RolloutBuffer or last_values.dtype != th.float32:
+    if not is_sb3s_own(rollout_buffer) or last_values.dtype != th.float32:
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         return
     rollout_buffer.advantages = _advantages(rollout_buffer, rollout_buffer.values, last_values, dones)
@@ -117,6 +137,10 @@ def _advantages(
     )
 
 
+class IncompleteRolloutError(ValueError, AssertionError):
+    """An update is asked for before the rollout is complete. SB3 asserts that it is."""
+
+
 BLOCK = 2**13
 """Transitions that are put in order at once: enough to save calls, too few to hold a long rollout twice in memory."""
 
@@ -148,7 +172,7 @@ def is_plain(rollout_buffer: RolloutBuffer) -> bool:
     :param rollout_buffer: rollout buffer
     :return: False for a buffer whose own ``get`` must be called
     """
-    return type(rollout_buffer) is RolloutBuffer and rollout_buffer.device.type == "cpu"
+    return is_sb3s_own(rollout_buffer) and rollout_buffer.device.type == "cpu"
 
 
 def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ShuffledRollout]:
@@ -161,6 +185,11 @@ def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[
     :param batch_size: transitions per minibatch; the last one may have fewer
     :return: the blocks of one epoch
     """
+    if not rollout_buffer.full:
+        raise IncompleteRolloutError(
+            f"rollout_buffer: found {rollout_buffer.pos} of its {rollout_buffer.buffer_size} steps, expected all: an update "
+            "needs a whole rollout (n_steps must be what the model was built with, and learn is not called within learn)"
+        )
     permutation = np.random.permutation(rollout_buffer.buffer_size * rollout_buffer.n_envs)
     if not rollout_buffer.generator_ready:
         for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):

@@ -68,8 +68,9 @@ def why_not_fused(policy: ActorCriticPolicy, settings_objective: Objective) -> s
     :param settings_objective: what is to be minimised
     :return: what it is, as the end of a sentence, or None if all is supported
     """
-    if type(settings_objective) is not PPOObjective:
-        return f"the objective is {type(settings_objective).__name__}"
+    if type(settings_objective) is not PPOObjective or vars(settings_objective):
+        changed = " with attributes of its own" if type(settings_objective) is PPOObjective else ""
+        return f"the objective is {type(settings_objective).__name__}{changed}"
     return why_not_derived(policy) or why_not_flat(policy)
 
 
@@ -188,9 +189,10 @@ class FusedEngine:
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`."""
         if self._updating:
+            # First: what is interrupted here must not be stored again later, over what has come since.
+            self._updating = False
             self.flat.store()
             self.optimizer.store()
-            self._updating = False
 
     def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
@@ -260,10 +262,15 @@ class FusedEngine:
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
         if not is_plain(rollout_buffer):
-            for samples in rollout_buffer.get(batch_size):
+            own_minibatches = rollout_buffer.get(batch_size)
+            while True:
+                # A buffer of the user's own may look at the policy, or change it, between two minibatches.
+                self.attach()
+                if (samples := next(own_minibatches, None)) is None:
+                    return
+                self.attach()
                 columns = (samples.actions, samples.old_values, samples.old_log_prob, samples.advantages, samples.returns)
                 yield FusedMinibatch(self._features(samples.observations), *(column.numpy() for column in columns))
-            return
         for block in shuffle_rollout(rollout_buffer, batch_size):
             features = self._features(th.from_numpy(block.observations)).numpy()
             for start in range(0, len(features), batch_size):

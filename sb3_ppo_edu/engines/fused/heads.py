@@ -192,7 +192,8 @@ class BernoulliHead:
 
     def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
         """See :meth:`Head.sample`."""
-        actions = th.bernoulli(th.from_numpy(sigmoid(outputs))).numpy()
+        # What is not finite shows in the log-probability; torch would refuse the probability with an internal error.
+        actions = th.bernoulli(th.from_numpy(np.nan_to_num(sigmoid(outputs)))).numpy()
         return actions, np.add.reduce(actions * outputs - softplus(outputs), axis=1)
 
     def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, float]:
