@@ -84,7 +84,7 @@ def test_the_nearest_tests_come_first(mutants: ModuleType, tmp_path: Path) -> No
     """A test of the module's name, and those that import it; then those that reach it through others, by name or by string."""
     for path, text in {
         "sb3_ppo_edu/__init__.py": "NAMES = {'PPO': 'sb3_ppo_edu.algorithms.ppo'}",
-        "sb3_ppo_edu/algorithms/ppo.py": "from sb3_ppo_edu import losses",
+        "sb3_ppo_edu/algorithms/ppo.py": "from sb3_ppo_edu.functional import losses",
         "sb3_ppo_edu/functional/losses.py": "",
         "sb3_ppo_edu/vec_env/guard.py": "",
         "tests/test_losses.py": "",
@@ -121,4 +121,4 @@ def test_killed_and_survived(mutants: ModuleType, tmp_path: Path) -> None:
     assert mutants.read(tmp_path / "rows.csv", "survived") == listed[1:2]
     assert mutants.read(tmp_path / "rows.csv", "not found") == listed[2:]
     assert "tests/test_losses.py::test_sum" in (tmp_path / "rows.csv").read_text(encoding="utf-8")
-    assert "return a + b" in (tree / "sb3_ppo_edu" / "losses.py").read_text(encoding="utf-8")
+    assert "return a + b" in (tree / "sb3_ppo_edu" / "functional" / "losses.py").read_text(encoding="utf-8")
