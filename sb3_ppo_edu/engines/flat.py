@@ -55,6 +55,8 @@ def why_not_flat(policy: ActorCriticPolicy) -> str | None:
         return "the parameters are not all float32"
     if not all(parameter.requires_grad for parameter in parameters):
         return "some parameters are frozen"
+    if len({parameter.data_ptr() for parameter in parameters}) != len(parameters):
+        return "parameters share memory"
     return why_not_one_state(optimizer, parameters)
 
 
