@@ -37,10 +37,11 @@ READ_BY_SB3 = ("gaussian-mlp-autograd", "gaussian-cnn-autograd", "gaussian-multi
 
 @pytest.fixture(autouse=True)
 def _gymnasium_as_it_was() -> Iterator[None]:
-    """Take back what importing rl_zoo3 does to gymnasium, for the tests that come after it in the same process."""
+    """Take back what importing rl_zoo3 does to gymnasium, in a test here or in one before it in the same process."""
+    original = next(one for one in gym.wrappers.TimeLimit.__mro__ if one.__module__.startswith("gymnasium."))
     with pytest.MonkeyPatch.context() as patch:
         for owner in (gym.wrappers, gym.wrappers.common, gym.envs.registration):
-            patch.setattr(owner, "TimeLimit", gym.wrappers.TimeLimit, raising=False)
+            patch.setattr(owner, "TimeLimit", original, raising=False)
         yield
 
 

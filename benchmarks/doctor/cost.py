@@ -145,11 +145,14 @@ def compare_blocks(model: EduPPO, blocks: int) -> dict[str, np.ndarray]:
         for kind in KINDS if block % 2 else reversed(KINDS):
             diagnostics.doctor_numbers = records if kind != "neither" else lambda *_: {}
             began = time.process_time()
-            model.learn(
-                BLOCK * model.n_steps * model.n_envs,
-                callback=doctor if kind == "watched" else None,
-                reset_num_timesteps=False,
-            )
+            try:
+                model.learn(
+                    BLOCK * model.n_steps * model.n_envs,
+                    callback=doctor if kind == "watched" else None,
+                    reset_num_timesteps=False,
+                )
+            finally:
+                diagnostics.doctor_numbers = records
             if block:  # the first ones warm up
                 seconds[kind].append(time.process_time() - began)
     doctor._finish()
