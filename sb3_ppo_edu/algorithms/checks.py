@@ -83,8 +83,9 @@ def check_number(
     given = unwrapped(value)
     try:
         # numpy has no Python equivalent of its long double, and leaves it as it is.
-        is_number = isinstance(given, (int, float, np.floating)) and not isinstance(given, bool)
-        number = float(given) if is_number else math.nan  # type: ignore[arg-type]
+        number = math.nan
+        if isinstance(given, (int, float, np.floating)) and not isinstance(given, bool):
+            number = float(given)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number < low or number > high or (open_low and number == low):

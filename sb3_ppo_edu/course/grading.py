@@ -306,6 +306,7 @@ def write_results(grades: Sequence[Grade], output: Path, isolation: str, seed: i
     for one in grades:
         feedback = to_markdown(one, isolation, seed)
         place = output / FEEDBACK_FOLDER / f"{one.name}.md"
+        # mypy infers no type for a lambda's default, which binds this turn's feedback.
         write_atomically(place, lambda path, feedback=feedback: path.write_text(feedback, encoding="utf-8"))  # type: ignore[misc]
 
 
