@@ -23,9 +23,15 @@ from sb3_ppo_edu.engines.base import (
 )
 from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
 from sb3_ppo_edu.engines.flat_step import FlatStep, may_step_flat
+from sb3_ppo_edu.engines.validation import WithoutValidation, needs_no_validation
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation
 from sb3_ppo_edu.rollouts.buffers import is_plain, shuffled_minibatches
+
+WORTH_A_LOOK = 8
+"""Calls of ``act`` in one rollout after which it pays to find out whether the policy's distributions need validation."""
+
+AS_IT_IS, UNVALIDATED = nullcontext(), WithoutValidation()
 
 
 class TensorMinibatch(NamedTuple):
@@ -69,13 +75,15 @@ class AutogradEngine:
         self._compiled = th.compile(policy.evaluate_actions) if compile else None
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
         self._entropy_only_logged: bool | None = None
+        self._needs_no_validation: bool | None = None
         self._flat_step: FlatStep | None = None
-        self._steps_taken, self._own_buffer = 0, False
+        self._steps_taken, self._times_acted, self._own_buffer = 0, 0, False
 
     def attach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`: what was found out about the policy is asked anew."""
         self.detach()
-        self._entropy_only_logged = None
+        self._entropy_only_logged = self._needs_no_validation = None
+        self._times_acted = 0
 
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the parameters are current, the optimizer's state is not."""
@@ -85,7 +93,10 @@ class AutogradEngine:
 
     def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
-        with th.no_grad(), self._precision(), finite_distribution():
+        # To find out what the policy is made of takes as long as some steps.
+        self._times_acted += 1
+        checks = self._validation() if self._times_acted > WORTH_A_LOOK else AS_IT_IS
+        with th.no_grad(), self._precision(), FiniteDistribution(), checks:
             actions, values, log_probs = self.policy(inputs.observations)
         return actions, values, log_probs
 
@@ -109,7 +120,7 @@ class AutogradEngine:
         samples = minibatch.samples
         # The buffer stores floats; a Categorical wants the index of the action.
         actions = samples.actions.long().flatten() if self._discrete else samples.actions
-        with self._precision(), finite_distribution():
+        with self._precision(), FiniteDistribution(), self._validation() if self._own_buffer else AS_IT_IS:
             values, log_prob, entropy = (self._compiled or self.policy.evaluate_actions)(samples.observations, actions)
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
@@ -141,12 +152,15 @@ class AutogradEngine:
 
     def apply(self, settings: UpdateSettings) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
-        grad_norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm).item()
-        check_finite_norm(grad_norm)
         # A single step does not pay for what a flat one loads and stores.
         pays = self._steps_taken == 1 and self._own_buffer and settings.log_std_bounds is None
         if pays and may_step_flat(self.policy):
             self._flat_step = FlatStep(self.policy)
+        if self._flat_step is not None:
+            grad_norm = self._flat_step.clip(settings.max_grad_norm)
+        else:
+            grad_norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm).item()
+        check_finite_norm(grad_norm)
         (self._flat_step or self.policy.optimizer).step()
         self._steps_taken += 1
         project_log_std(self.policy, settings.log_std_bounds)
@@ -163,6 +177,12 @@ class AutogradEngine:
             known = type(getattr(self.policy, "action_dist", None)) in DISTRIBUTIONS
             self._entropy_only_logged = known and why_not_plain(self.policy) is None
         return self._entropy_only_logged
+
+    def _validation(self) -> AbstractContextManager[None]:
+        """Whether torch's distributions are validated, for calls of the policy."""
+        if self._needs_no_validation is None:
+            self._needs_no_validation = needs_no_validation(self.policy)
+        return UNVALIDATED if self._needs_no_validation else AS_IT_IS
 
     def _precision(self) -> AbstractContextManager[Any]:
         """The precision of the networks, for calls of the policy."""
@@ -185,17 +205,18 @@ def in_bfloat16(policy: ActorCriticPolicy) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def finite_distribution() -> Iterator[None]:
+class FiniteDistribution:
     """
-    Name what torch's distributions refuse: they validate their parameters, so that NaN ends there, before there is a loss.
+    Names what torch's distributions refuse: some are validated, and some can't be sampled, so that NaN ends there.
 
     :raises NonFiniteUpdateError: with what was found
     """
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        # The second where validation is switched off, as some libraries do.
-        if not any(words in str(error) for words in ("Expected parameter", "probability tensor contains", "p_in >= 0")):
-            raise
-        raise NonFiniteUpdateError(f"policy output: {str(error).splitlines()[0]}") from error
+
+    def __enter__(self) -> None:
+        """Nothing is needed before."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Look at the error, if there is one."""
+        words = ("Expected parameter", "probability tensor contains", "p_in >= 0")
+        if isinstance(error, (ValueError, RuntimeError)) and any(part in str(error) for part in words):
+            raise NonFiniteUpdateError(f"policy output: {str(error).splitlines()[0]}") from error

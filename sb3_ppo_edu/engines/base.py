@@ -207,11 +207,11 @@ def check_finite_output(actions: Array, values: Array, log_probs: Array) -> None
     :raises NonFiniteUpdateError: naming each output that is not finite
     """
     # A product is finite only where both factors are: a call or two a step. Where it is not, it takes a look at each.
-    if math.isfinite(np.dot(log_probs.ravel(), values.ravel())):
+    if math.isfinite(log_probs.ravel().dot(values).item()):
         if actions.dtype.kind != "f":
             return
         flat = actions.ravel()
-        if math.isfinite(np.dot(flat, flat)):
+        if math.isfinite(flat.dot(flat)):
             return
     outputs = {"actions": actions, "values": values, "log_probs": log_probs}
     bad = [f"{name}={output.tolist()}" for name, output in outputs.items() if not np.isfinite(output).all()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from operator import is_
+from operator import getitem, is_, itemgetter
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ def is_foreign(function: Any, module: str) -> bool:
 
 
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+module_parts = itemgetter("_parameters", "_modules", "_buffers", *MODULE_HOOKS)
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
 DISTRIBUTIONS = (
@@ -84,6 +85,8 @@ PATCHABLE = [
 ]
 """Functions that a training goes through, as they were when this was imported."""
 
+MAPPINGS, NAMES, FUNCTIONS = ([found[index] for found in PATCHABLE] for index in (3, 1, 2))
+
 FOREIGN = [
     f"{owner.__name__}.{name}"
     for owner, name, function, _ in PATCHABLE
@@ -121,7 +124,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     optimizer, distribution = policy.optimizer, getattr(policy, "action_dist", None)
     objects: list[Any] = [policy, optimizer, type(optimizer), type(optimizer).step, distribution, type(distribution)]
     facts: list[Any] = [
-        [name for _, name, function, mapping in PATCHABLE if mapping.get(name) is not function],
+        all(map(is_, map(getitem, MAPPINGS, NAMES), FUNCTIONS)),
         bool(torch_module._has_any_global_hook()),
         len(torch_optimizer._global_optimizer_pre_hooks) + len(torch_optimizer._global_optimizer_post_hooks),
         [len(getattr(optimizer, name, ())) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")],
@@ -132,31 +135,30 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
         getattr(policy, "normalize_images", None),
     ]
     modules: list[Any] = [policy]
+    seen = {policy}
     for module in modules:  # grows while it is walked
         attributes = module.__dict__
-        parameters, children = attributes["_parameters"], attributes["_modules"]
+        parameters, children, buffers, before, around, backward, backward_before = module_parts(attributes)
         objects.append(type(module))
         facts += attributes
-        facts.append(
-            not attributes["_forward_hooks"]
-            and not attributes["_forward_pre_hooks"]
-            and not attributes["_backward_hooks"]
-            and not attributes["_backward_pre_hooks"]
-        )
+        facts.append(not (before or around or backward or backward_before))
         if parameters:
             objects += parameters.values()
             for parameter in parameters.values():
-                if parameter is not None:
-                    if type(parameter) is nn.Parameter:
-                        facts += (parameter.shape, parameter.data_ptr())
-                    facts += (type(parameter), parameter.requires_grad, parameter.dtype)
-                    facts.append(not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks)
+                if type(parameter) is nn.Parameter:
+                    hooked = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+                    facts += (parameter.shape, parameter.data_ptr(), parameter.requires_grad, not hooked)
+                elif parameter is not None:
+                    facts += (type(parameter), parameter.requires_grad)
         elif not children:  # an activation: its options
             facts += [value for name, value in attributes.items() if name != "training" and isinstance(value, (float, str))]
-        if children:
-            objects += children.values()
-            modules += [child for child in children.values() if child is not None and child not in modules]
-        objects += attributes["_buffers"].values()
+        for child in children.values():
+            objects.append(child)
+            if child is not None and child not in seen:
+                seen.add(child)
+                modules.append(child)
+        if buffers:
+            objects += buffers.values()
     for group in optimizer.param_groups:
         objects += group["params"]
         facts += [value for name, value in group.items() if name not in ("params", "lr")]

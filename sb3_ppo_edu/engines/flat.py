@@ -115,6 +115,11 @@ class FlatBuffer:
         """Copy the values out, into one tensor for each parameter."""
         th._foreach_copy_(tensors, self.views)
 
+    def norm(self) -> th.Tensor:
+        """The global L2 norm to torch's bits: the norm of the parameters' norms; a flat one is rounded otherwise."""
+        norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(self.views, 2.0)), 2.0)
+        return norm
+
 
 class FlatParameters:
     """

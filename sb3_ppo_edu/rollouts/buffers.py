@@ -25,6 +25,7 @@ OWN_FUNCTIONS = tuple(
     for name in ("add", "get", "_get_samples", "compute_returns_and_advantage", "reset", "swap_and_flatten")
     if name in owner.__dict__
 )
+OWN_ADD = RolloutBuffer.add
 OWN_ATTRIBUTES = {name for _, name, _ in OWN_FUNCTIONS}
 
 
@@ -62,7 +63,9 @@ def add_transition(
     :param log_probs: shape ``(n_envs,)``
     :param columns: what an engine wants stored beside; the buffer's ``add`` has to know them
     """
-    if columns or not is_sb3s_own(rollout_buffer):
+    # Only ``add`` counts here, and this is asked at every step.
+    own = type(rollout_buffer) is RolloutBuffer and RolloutBuffer.add is OWN_ADD and "add" not in rollout_buffer.__dict__
+    if columns or not own:
         if isinstance(rollout_buffer.action_space, spaces.Discrete):
             actions = actions.reshape(-1, 1)
         rollout_buffer.add(observations, actions, rewards, episode_starts, values, log_probs, **columns)

@@ -197,7 +197,7 @@ class FusedEngine:
     def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
         x = self._features(inputs.observations)
-        with OneThread(self._is_small(len(x))):
+        with OneThread(self._is_small(x.shape[0])):
             outputs, values = self._forward(x)
             actions, log_prob = self.head.sample(outputs)
         return (

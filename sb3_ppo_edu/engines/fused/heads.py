@@ -78,12 +78,13 @@ class CategoricalHead:
     def __init__(self, start: int = 0) -> None:
         self.start = start
         self._rows: dict[int, NDArray[np.intp]] = {}
-        self._last_race = th.empty(0)
+        self._race_tensor = th.empty(0)
+        self._race_array: Array = self._race_tensor.numpy()
 
     def sample(self, outputs: Array) -> tuple[NDArray[Any], Array]:
         """See :meth:`Head.sample`."""
         # torch.multinomial draws one exponential per class and takes the largest p/q: the exponential race.
-        race = self._race(outputs.shape).exponential_().numpy()
+        race = self._race(outputs.shape)
         if outputs.size <= FEW_OUTPUTS:
             return self._sample_few(outputs, race)
         log_p, p = log_softmax(outputs)
@@ -133,16 +134,18 @@ class CategoricalHead:
         output_grad: Array = grad.T
         return output_grad
 
-    def _race(self, shape: tuple[int, ...]) -> th.Tensor:
+    def _race(self, shape: tuple[int, ...]) -> Array:
         """
-        Memory for the exponentials, reused while the number of environments stays.
+        Draw exponentials, into memory that is reused while the number of environments stays.
 
         :param shape: shape of the logits
-        :return: float32 tensor of that shape
+        :return: float32 array of that shape
         """
-        if self._last_race.shape != shape:
-            self._last_race = th.empty(shape, dtype=th.float32)
-        return self._last_race
+        if self._race_array.shape != shape:
+            self._race_tensor = th.empty(shape, dtype=th.float32)
+            self._race_array = self._race_tensor.numpy()
+        self._race_tensor.exponential_()
+        return self._race_array
 
     def _row_numbers(self, batch: int) -> NDArray[np.intp]:
         """
