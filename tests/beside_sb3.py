@@ -189,11 +189,13 @@ class Rollout:
     :param theirs: SB3's outcome
     :param columns: of the rollout buffer, before the update
     :param streams: states of torch's and numpy's generators, before the update
+    :param numbers: parameters and buffers of the policy, before the update
     """
 
     theirs: Outcome
     columns: dict[str, np.ndarray]
     streams: tuple[th.Tensor, Any]
+    numbers: dict[str, th.Tensor]
 
 
 @contextmanager
@@ -215,8 +217,9 @@ def collect_and_update(env: str, changes: Sequence[Change], **arguments: Any) ->
         model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
         columns = {name: one.copy() for name, one in vars(model.rollout_buffer).items() if isinstance(one, np.ndarray)}
         streams = th.get_rng_state(), np.random.get_state()
+        numbers = {name: number.clone() for name, number in model.policy.state_dict().items()}
         model.train()
-        return Rollout(Outcome.of(model), columns, streams)
+        return Rollout(Outcome.of(model), columns, streams, numbers)
 
 
 def update_on(rollout: Rollout, kind: str, env: str, changes: Sequence[Change], **arguments: Any) -> Outcome:
@@ -226,6 +229,9 @@ def update_on(rollout: Rollout, kind: str, env: str, changes: Sequence[Change], 
         model.rollout_buffer.reset()
         vars(model.rollout_buffer).update({name: column.copy() for name, column in rollout.columns.items()})
         model.rollout_buffer.pos, model.rollout_buffer.full = model.n_steps, True
+        # One update is compared: what the one before has rounded otherwise, a spectral norm may make a hundred times larger.
+        for name, number in model.policy.state_dict().items():
+            number.copy_(rollout.numbers[name])
         th.set_rng_state(rollout.streams[0])
         np.random.set_state(rollout.streams[1])
         model.train()
