@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from typing import Any
 
 import numpy as np
@@ -278,3 +280,82 @@ def test_a_session_is_not_saved(tmp_path: Any) -> None:
     model.save(tmp_path / "model")
     loaded = EduPPO.load(tmp_path / "model", device="cpu")
     assert loaded.session.iteration == 0 and loaded.session is not model.session
+
+
+# -- one at a time -----------------------------------------------------------------------------------------------------------
+
+
+def state_of(model: EduPPO) -> tuple[Any, ...]:
+    """What a ``learn`` changes before its first step."""
+    return model.num_timesteps, model._total_timesteps, model.session, model.ep_info_buffer, model._last_obs
+
+
+def test_learn_within_learn_is_refused() -> None:
+    """A callback that calls ``learn`` gets an error before anything is touched; its training goes on, and so does the next."""
+    model, found = make_model(), []
+
+    def again(local_variables: Any, global_variables: Any) -> bool:
+        """Try to train in the middle of a training."""
+        before = state_of(model)
+        with pytest.raises(RuntimeError, match=r"^learn: found this model in a learn already"):
+            model.learn(10**6, callback=Brings(lambda: pytest.fail("a session was made")))
+        found.append(state_of(model) == before)
+        return True
+
+    model.learn(N_STEPS, callback=again)
+    assert found == [True] * N_STEPS
+    assert model.learn(N_STEPS).num_timesteps == N_STEPS
+
+
+def test_learn_in_a_second_thread_is_refused() -> None:
+    """Of two threads that train one model one gets an error, and the other trains as it would alone."""
+    alone, model = make_model().learn(2 * N_STEPS), make_model()
+    errors: list[BaseException] = []
+
+    def second() -> None:
+        """Train in the second thread."""
+        try:
+            model.learn(N_STEPS)
+        except RuntimeError as error:
+            errors.append(error)
+
+    def start_second(local_variables: Any, global_variables: Any) -> bool:
+        """Let the second thread try between two steps of the first."""
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+        return True
+
+    model.learn(2 * N_STEPS, callback=start_second)
+    assert len(errors) == 2 * N_STEPS
+    assert largest_difference(parameters_of(model), parameters_of(alone)) == 0
+
+
+def test_a_failed_learn_leaves_the_model_free() -> None:
+    """After an exception of a callback the model trains again, and so does a copy that was made within ``learn``."""
+    model, copies = make_model(), []
+
+    def copy_and_fail(local_variables: Any, global_variables: Any) -> bool:
+        """Keep a copy, and fail."""
+        copies.append(copy.deepcopy(model))
+        raise KeyError("on purpose")
+
+    with pytest.raises(KeyError, match="on purpose"):
+        model.learn(N_STEPS, callback=copy_and_fail)
+    for one in (model, *copies):
+        assert one.learn(N_STEPS).num_timesteps == N_STEPS
+
+
+def test_a_file_saved_within_learn_trains(tmp_path: Any) -> None:
+    """That the model was in a ``learn`` when it was saved is not in the file."""
+    model = make_model()
+
+    def save(local_variables: Any, global_variables: Any) -> bool:
+        """Save the model in the middle of a training."""
+        model.save(tmp_path / "model.zip")
+        return True
+
+    model.learn(N_STEPS, callback=save)
+    for trusted in (True, False):
+        loaded = EduPPO.load(tmp_path / "model.zip", make_model().env, trusted=trusted)
+        assert loaded.learn(N_STEPS).num_timesteps == N_STEPS

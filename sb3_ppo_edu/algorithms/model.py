@@ -67,8 +67,11 @@ from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
 
-BUILT_ANEW = ("objective", "resumed_envs", "_session", "_engines")
-"""Attributes that belong to a training in progress, or have a place of their own in a file."""
+OF_ONE_TRAINING = ("_session", "_engines", "_learning")
+"""Attributes that belong to a training in progress."""
+
+BUILT_ANEW = ("objective", "resumed_envs", *OF_ONE_TRAINING)
+"""Attributes that no file has: they are built anew, or have a place of their own there."""
 
 OF_THE_FIRST_EDITION = ("engine_reason", "_engine_choice", *OLD_NAMES)
 """Attributes in files of version 0.1 that are no attributes any more."""
@@ -103,6 +106,7 @@ class PPOModel(OnPolicyAlgorithm):
     """How ``resume`` has restored each environment."""
     _session: Session | None = None
     _engines: EngineChoice | None = None
+    _learning: object
 
     batch_size: int
     n_epochs: int
@@ -163,18 +167,10 @@ class PPOModel(OnPolicyAlgorithm):
         """Build policy, buffer and schedules. ``load`` calls it again after restoring the attributes."""
         self._take_over_attributes()
         super()._setup_model()
-        if self.recompute_advantages and type(self.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer):
-            raise ArgumentError(
-                f"recompute_advantages=True with rollout_buffer_class={type(self.rollout_buffer).__name__}: expected SB3's "
-                "RolloutBuffer or DictRolloutBuffer, whose order is known; use one of the two"
-            )
+        self._check_parts()
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
-        if self.log_std_bounds is not None and not hasattr(self.policy, "log_std"):
-            raise ArgumentError(
-                f"log_std_bounds={self.log_std_bounds}: expected a policy with a log_std, found actions in {self.action_space}"
-            )
         project_log_std(self.policy, self.log_std_bounds)
 
     def _take_over_attributes(self) -> None:
@@ -237,6 +233,51 @@ class PPOModel(OnPolicyAlgorithm):
     def session(self, session: Session) -> None:
         """Begin another session."""
         self._session = session
+
+    @contextmanager
+    def _only_learn(self) -> Iterator[None]:
+        """
+        Check the attributes, and keep every other ``learn`` of this model out, of a callback or of another thread.
+
+        :raises RuntimeError: if this is the other one
+        """
+        # One operation of the dict, so that of two threads one is the first.
+        if vars(self).setdefault("_learning", token := object()) is not token:
+            raise RuntimeError(
+                "learn: found this model in a learn already, expected one at a time: wait until it has returned, or train a "
+                "copy (copy.deepcopy(model))"
+            )
+        try:
+            self._check_attributes()
+            yield
+        finally:
+            del self._learning
+
+    def _check_attributes(self) -> None:
+        """Check the arguments as the constructor does: they are attributes, which may have been set since."""
+        arguments = PPOArguments.of(vars(self))
+        for name in CHECKS.keys() & vars(self).keys():
+            setattr(self, name, getattr(arguments, name))
+        found, expected = (self.n_steps, self.n_envs), (self.rollout_buffer.buffer_size, self.rollout_buffer.n_envs)
+        if found != expected:
+            raise ArgumentError(
+                "n_steps={}, n_envs={}: ".format(*found)
+                + "expected those of the rollout buffer, n_steps={}, n_envs={}".format(*expected)
+                + ": save the model and give them to load(…), which builds another buffer"
+            )
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Check the arguments that have to fit the policy or the rollout buffer."""
+        if self.recompute_advantages and type(self.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer):
+            raise ArgumentError(
+                f"recompute_advantages=True with rollout_buffer_class={type(self.rollout_buffer).__name__}: expected SB3's "
+                "RolloutBuffer or DictRolloutBuffer, whose order is known; use one of the two"
+            )
+        if self.log_std_bounds is not None and not hasattr(self.policy, "log_std"):
+            raise ArgumentError(
+                f"log_std_bounds={self.log_std_bounds}: expected a policy with a log_std, found actions in {self.action_space}"
+            )
 
     @property
     def engine_reason(self) -> str:
@@ -341,7 +382,7 @@ class PPOModel(OnPolicyAlgorithm):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave engine and session out of copies and pickles: the copy has its own."""
-        return {name: value for name, value in vars(self).items() if name not in ("_engines", "_session")}
+        return {name: value for name, value in vars(self).items() if name not in OF_ONE_TRAINING}
 
     def save(
         self,

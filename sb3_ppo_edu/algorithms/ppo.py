@@ -183,31 +183,34 @@ class EduPPO(PPOModel):
         :param reset_num_timesteps: start counting at 0; False continues the previous ``learn``
         :param progress_bar: show progress (needs tqdm and rich)
         :return: the trained model
+        :raises RuntimeError: if the model is in a ``learn`` already
+        :raises ValueError: if an attribute has been set to what the constructor refuses
         """
-        session = self.session = next_session(self.session, callback)
-        total_timesteps, reset_num_timesteps = session.steps_to_do(self, total_timesteps, reset_num_timesteps)
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
-        try:
-            callback.on_training_start(locals(), globals())
-            session.begin(self, callback)
-            assert self.env is not None
-            while self.num_timesteps < total_timesteps or session.in_rollout:
-                if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
-                    break
-                session.iteration += 1
-                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                if log_interval is not None and session.iteration % log_interval == 0:
-                    self.dump_logs(session.iteration)
-                self.train()
-            callback.on_training_end()
-        except BaseException as error:
-            tell_training_failed(callback, error)
-            raise
-        finally:
-            session.end()
-            self.session = Session()
+        with self._only_learn():
+            session = self.session = next_session(self.session, callback)
+            total_timesteps, reset_num_timesteps = session.steps_to_do(self, total_timesteps, reset_num_timesteps)
+            total_timesteps, callback = self._setup_learn(
+                total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+            )
+            try:
+                callback.on_training_start(locals(), globals())
+                session.begin(self, callback)
+                assert self.env is not None
+                while self.num_timesteps < total_timesteps or session.in_rollout:
+                    if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
+                        break
+                    session.iteration += 1
+                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                    if log_interval is not None and session.iteration % log_interval == 0:
+                        self.dump_logs(session.iteration)
+                    self.train()
+                callback.on_training_end()
+            except BaseException as error:
+                tell_training_failed(callback, error)
+                raise
+            finally:
+                session.end()
+                self.session = Session()
         return self
 
     def collect_rollouts(

@@ -38,6 +38,7 @@ MODEL_SKIP = frozenset(
         "resumed_envs",
         "_session",
         "_engines",
+        "_learning",
         "objective",
     )
 )

@@ -67,6 +67,7 @@ _NOT_SAVED = frozenset(
         "_engine",
         "_engines",
         "_session",
+        "_learning",
         "session",
         "objective",
         "changes_to_check",

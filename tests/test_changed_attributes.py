@@ -1,0 +1,125 @@
+"""Arguments are attributes, which users set between two trainings: ``learn`` checks them as the constructor does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+
+from sb3_ppo_edu import EduPPO, Reinforce
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
+from tests.rollouts import N_STEPS, largest_difference, make_env, make_model, parameters_of
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"n_epochs": 0}, "n_epochs=0: expected an integer ≥ 1"),
+    ({"n_epochs": 1.5}, "n_epochs=1.5: expected an integer"),
+    ({"gamma": 2}, "gamma=2: expected a finite number ≥ 0 and ≤ 1"),
+    ({"gae_lambda": math.nan}, "gae_lambda=nan: expected a finite number"),
+    ({"clip_range": "x"}, "clip_range='x': expected a number, a schedule"),
+    ({"clip_range": None}, "clip_range=None: expected a finite number > 0"),
+    ({"clip_range": lambda _: -0.1}, "clip_range(1.0)=-0.1: expected a finite number > 0"),
+    ({"clip_range_vf": 0.0}, "clip_range_vf=0.0: expected a finite number > 0"),
+    ({"target_kl": -1}, "target_kl=-1: expected a finite number > 0: None switches the limit off"),
+    ({"batch_size": 1}, "batch_size=1: expected an integer ≥ 2"),
+    ({"ent_coef": "much"}, "ent_coef='much': expected a number"),
+    ({"vf_coef": -0.5}, "vf_coef=-0.5: expected a finite number ≥ 0"),
+    ({"max_grad_norm": 0}, "max_grad_norm=0: expected a finite number > 0"),
+    ({"sde_sample_freq": "often"}, "sde_sample_freq='often': expected an integer"),
+    ({"vf_clip_mode": "foo"}, "vf_clip_mode='foo': expected one of 'sb3', 'max'"),
+    ({"vf_clip_mode": "max"}, "vf_clip_mode='max': expected with a clip_range_vf"),
+    ({"kl_estimator": "k2"}, "kl_estimator='k2': expected one of"),
+    ({"normalize_advantage": "yes"}, "normalize_advantage='yes': expected True or False"),
+    ({"micro_batch_size": 5}, "micro_batch_size=5: expected a divisor of batch_size=32"),
+    ({"dual_clip": 1.0}, "dual_clip=1.0: expected a finite number > 1"),
+    ({"engine": "turbo"}, "engine='turbo': expected one of"),
+    ({"engine_kwargs": ["bf16"]}, "engine_kwargs=['bf16']: expected None or a dict"),
+    ({"objective": 3}, "objective=3: expected None, an objective"),
+    ({"n_steps": 16}, "n_steps=16, n_envs=1: expected those of the rollout buffer, n_steps=32, n_envs=1"),
+    ({"log_std_bounds": (1, -1)}, "log_std_bounds=(1, -1): expected a pair (low, high) with low < high"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG, ids=lambda value: "+".join(value) if isinstance(value, dict) else "")
+def test_learn_refuses_what_the_constructor_refuses(changes: dict[str, Any], message: str) -> None:
+    """By name and before a step; with the attributes as they were the model trains."""
+    model = make_model()
+    before, weights = {name: getattr(model, name) for name in changes}, parameters_of(model)
+    for name, value in changes.items():
+        setattr(model, name, value)
+    with pytest.raises(ArgumentError) as error:
+        model.learn(N_STEPS)
+    assert str(error.value).startswith(message)
+    assert model.num_timesteps == 0 and largest_difference(weights, parameters_of(model)) == 0
+    for name, value in before.items():
+        setattr(model, name, value)
+    assert model.learn(N_STEPS).num_timesteps == N_STEPS
+
+
+class OwnBuffer(RolloutBuffer):
+    """A rollout buffer of a user's own, whose order is not known."""
+
+
+def test_learn_refuses_what_does_not_fit_policy_or_buffer() -> None:
+    """Bounds of a log_std that there is not, and advantages that can't be estimated anew."""
+    discrete = make_model(action="discrete")
+    discrete.log_std_bounds = (-1.0, 1.0)
+    with pytest.raises(ArgumentError, match="expected a policy with a log_std"):
+        discrete.learn(N_STEPS)
+    own = make_model(rollout_buffer_class=OwnBuffer)
+    own.recompute_advantages = True
+    with pytest.raises(ArgumentError, match="recompute_advantages=True with rollout_buffer_class=OwnBuffer"):
+        own.learn(N_STEPS)
+
+
+def settings(model: EduPPO) -> tuple[float, ...]:
+    """What the model's next update would be done with."""
+    now = model.update_settings()
+    return now.clip_range, now.clip_range_vf or 0.0, now.ent_coef, now.vf_coef, now.max_grad_norm
+
+
+LEGITIMATE: list[tuple[str, Any, Any]] = [
+    ("n_epochs", 3, 3),
+    ("n_epochs", np.int64(3), 3),
+    ("gamma", np.float32(0.5), 0.5),
+    ("target_kl", 0.02, 0.02),
+    ("batch_size", 16, 16),
+    ("log_std_bounds", [-2, 2], (-2.0, 2.0)),
+    ("engine", "autograd", "autograd"),
+    ("engine_kwargs", None, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), LEGITIMATE)
+def test_what_users_set_is_taken(name: str, value: Any, expected: Any) -> None:
+    """A legal value is taken, as the plain value that the constructor would make of it."""
+    model = make_model()
+    setattr(model, name, value)
+    model.learn(N_STEPS)
+    found = getattr(model, name)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    "value", [0.1, np.float32(0.1), "lin_0.1", lambda _: 0.1, FloatSchedule(0.1), LinearSchedule(0.1, 0, 1)]
+)
+def test_schedules_are_set_in_all_their_forms(value: Any) -> None:
+    """The clip range as number, line, function or SB3's schedule: half-way it is 0.1, or half of it where it is a line."""
+    model = make_model()
+    model.clip_range = value
+    model.learn(N_STEPS)
+    model._current_progress_remaining = 0.5
+    assert settings(model)[0] == pytest.approx(0.05 if isinstance(value, (str, LinearSchedule)) else 0.1)
+
+
+def test_other_attributes_are_left_alone() -> None:
+    """SB3's schedule of the learning rate rules, and an algorithm's own attributes stay."""
+    model = make_model()
+    model.lr_schedule = lambda _: 0.125
+    model.learn(N_STEPS)
+    assert model.policy.optimizer.param_groups[0]["lr"] == 0.125
+    reinforce = Reinforce("MlpPolicy", make_env(n_envs=2), n_steps=N_STEPS, device="cpu")
+    assert reinforce.learn(2 * N_STEPS).batch_size == 2 * N_STEPS
