@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
@@ -123,3 +124,73 @@ def test_other_attributes_are_left_alone() -> None:
     assert model.policy.optimizer.param_groups[0]["lr"] == 0.125
     reinforce = Reinforce("MlpPolicy", make_env(n_envs=2), n_steps=N_STEPS, device="cpu")
     assert reinforce.learn(2 * N_STEPS).batch_size == 2 * N_STEPS
+
+
+# -- schedules that go wrong later -------------------------------------------------------------------------------------------
+
+SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef", "vf_coef")
+NO_NUMBERS: list[Any] = [math.nan, math.inf, -math.inf, None, "0.1.2", [0.1], 1j]
+
+
+def later(value: Any) -> Any:
+    """A schedule that is 0.1 in the first half of a training, and the value in the second."""
+    return lambda progress: 0.1 if progress > 0.5 else value
+
+
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_that_goes_wrong_ends_training_before_a_step(name: str, engine: Any) -> None:
+    """With the argument's name, progress and steps; the policy is as the last good update left it."""
+    for value in [*NO_NUMBERS, *([] if name == "ent_coef" else [-0.1])]:
+        model = make_model(engine=engine, **{name: later(value)})
+        with pytest.raises(ArgumentError) as error:
+            model.learn(4 * N_STEPS)
+        assert str(error.value).startswith(f"{name}(0.5)"), value
+        assert "expected a " in str(error.value) and f"after {2 * N_STEPS} steps" in str(error.value), value
+        good = make_model(engine=engine, **{name: 0.1}).learn(N_STEPS)
+        assert largest_difference(parameters_of(model), parameters_of(good)) == 0, value
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("schedule", [lambda: 3, lambda a, b: 3, lambda _: "fast", lambda _: None])
+def test_a_schedule_that_is_none_is_refused_by_its_argument(name: str, schedule: Any) -> None:
+    """A wrong signature, and text or nothing in place of a number, are named where the model is constructed."""
+    with pytest.raises(ArgumentError, match=rf"^{name}\(1\.0\).*: expected a|^{name}\(1\.0\): found TypeError: .*expected a"):
+        make_model(**{name: schedule})
+
+
+def test_a_number_that_a_callback_sets_is_checked_too() -> None:
+    """A callback that anneals the entropy coefficient into NaN gets its name, before a step."""
+    model = make_model()
+    weights = parameters_of(model)
+
+    def anneal(local_variables: Any, global_variables: Any) -> bool:
+        """Set it to NaN."""
+        model.ent_coef = math.nan
+        return True
+
+    with pytest.raises(ArgumentError, match=rf"^ent_coef=nan: expected a finite number \(after {N_STEPS} steps"):
+        model.learn(N_STEPS, callback=anneal)
+    assert largest_difference(weights, parameters_of(model)) == 0
+
+
+def test_a_line_is_followed_beyond_the_end() -> None:
+    """The last rollout may go beyond the end, where a falling line is negative: that is SB3's training, to the bit."""
+    ends = []
+    for algorithm in (PPO, EduPPO):
+        engine = {"engine": "autograd"} if algorithm is EduPPO else {}
+        line = {name: lambda progress: 0.1 * progress for name in ("learning_rate", "clip_range", "clip_range_vf")}
+        model = algorithm("MlpPolicy", make_env(), n_steps=N_STEPS, batch_size=N_STEPS, seed=3, device="cpu", **line, **engine)
+        model.learn(2 * N_STEPS - 1)
+        assert model._current_progress_remaining < 0
+        ends.append({name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()})
+    assert largest_difference(*ends) == 0
+
+
+@pytest.mark.parametrize("name", ["clip_range", "clip_range_vf"])
+def test_a_line_may_end_at_0(name: str) -> None:
+    """The string "lin_0.2" is exactly 0 where rollouts divide the training: the last update is done with it."""
+    model = make_model(**{name: "lin_0.2"})
+    model.learn(2 * N_STEPS)
+    assert model.logger.name_to_value[f"train/{name}"] == 0.0
+    assert getattr(model.update_settings(), name) == 0.0

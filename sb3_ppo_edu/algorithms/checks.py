@@ -157,8 +157,7 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     """
     if callable(value):
         schedule: Schedule = value
-        remedy = "a schedule maps the remaining progress to it"
-        check_number(f"{name}(1.0)", schedule(1.0), low, open_low=open_low, remedy=remedy)
+        evaluate_schedule(name, schedule, 1.0, low, open_low=open_low)
         return schedule
     if isinstance(value, str):
         try:
@@ -171,6 +170,26 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
             raise refuse(name, value, f"a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0){lower}")
         return LinearSchedule(start, 0.0, 1.0)
     return check_number(name, value, low, open_low=open_low)
+
+
+def evaluate_schedule(name: str, schedule: Schedule, progress: float, low: float, *, open_low: bool = False) -> float:
+    """
+    Ask a schedule, and check what it says.
+
+    :param name: name of the argument
+    :param schedule: a function of the remaining progress
+    :param progress: 1 at the start, 0 at the end
+    :param low: smallest legal value
+    :param open_low: the lower end itself is not legal
+    :return: the number as Python's ``float``
+    :raises ArgumentError: if it is no finite number within the range, or the schedule can't be asked
+    """
+    where, remedy = f"{name}({round(progress, 4)})", "a schedule maps the remaining progress to it"
+    try:
+        value: object = schedule(progress)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{where}: found {type(error).__name__}: {error}; expected a number: {remedy}") from error
+    return check_number(where, value, low, open_low=open_low, remedy=remedy)
 
 
 def did_you_mean(name: str, legal: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.checks import check_flag
+from sb3_ppo_edu.algorithms.checks import check_flag, check_number, evaluate_schedule
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.services import service
@@ -278,6 +279,27 @@ class PPOModel(OnPolicyAlgorithm):
             raise ArgumentError(
                 f"log_std_bounds={self.log_std_bounds}: expected a policy with a log_std, found actions in {self.action_space}"
             )
+
+    def _now(self, name: str, value: float | Schedule) -> float:
+        """
+        Evaluate a number or schedule at the current progress, and check it before a parameter moves by it.
+
+        :param name: name of the argument
+        :param value: the number or schedule
+        :raises ArgumentError: if it is no finite number; if it is negative where it must not be
+        """
+        progress = self._current_progress_remaining
+        # The last rollout may go beyond the end. A line that falls to 0 is negative there, and SB3 trains with it.
+        low = -math.inf if name == "ent_coef" or progress < 0 else 0.0
+        try:
+            return evaluate_schedule(name, value, progress, low) if callable(value) else check_number(name, value, low)
+        except ArgumentError as error:
+            raise ArgumentError(f"{error} (after {self.num_timesteps} steps; the policy is as it was)") from error
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        """Check the learning rate before the optimizer has it."""
+        self._now("learning_rate", self.lr_schedule)
+        super()._update_learning_rate(optimizers)
 
     @property
     def engine_reason(self) -> str:

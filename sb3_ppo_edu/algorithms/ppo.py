@@ -270,6 +270,7 @@ class EduPPO(PPOModel):
         Update the policy from the rollout buffer: epochs of shuffled minibatches, each with a KL check and one step.
 
         :raises NonFiniteUpdateError: if a loss or gradient is NaN or infinite; the parameters keep their last finite values
+        :raises ArgumentError: if a schedule gives what is no finite number ≥ 0; no parameter has moved then
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -346,20 +347,19 @@ class EduPPO(PPOModel):
         return self.update_settings()
 
     def update_settings(self) -> UpdateSettings:
-        """Evaluate the schedules, and the advantages' moments where the whole rollout is normalised at once."""
+        """
+        Evaluate the schedules, and the advantages' moments where the whole rollout is normalised at once.
 
-        def now(value: float | Schedule) -> float:
-            """Evaluate a number or schedule at the current progress."""
-            return float(value(self._current_progress_remaining) if callable(value) else value)
-
+        :raises ArgumentError: if a schedule gives what is no finite number ≥ 0
+        """
         advantages, moments = self.rollout_buffer.advantages, None
         if self.normalize_advantage and self.advantage_normalization == "batch":
             moments = (float(advantages.mean()), float(advantages.std(ddof=1)))
         return UpdateSettings(
-            clip_range=now(self.clip_range),
-            clip_range_vf=None if self.clip_range_vf is None else now(self.clip_range_vf),
-            ent_coef=now(self.ent_coef),
-            vf_coef=now(self.vf_coef),
+            clip_range=self._now("clip_range", self.clip_range),
+            clip_range_vf=None if self.clip_range_vf is None else self._now("clip_range_vf", self.clip_range_vf),
+            ent_coef=self._now("ent_coef", self.ent_coef),
+            vf_coef=self._now("vf_coef", self.vf_coef),
             max_grad_norm=self.max_grad_norm,
             normalize_advantage=self.normalize_advantage,
             advantage_moments=moments,
