@@ -334,6 +334,25 @@ def test_the_two_forms_of_ppos_objective_agree(
     assert all(isinstance(part, float) for part in found)
 
 
+@pytest.mark.parametrize("mode", ["sb3", "max"])
+@pytest.mark.parametrize("clip_range", [0.0, -0.01])
+@pytest.mark.parametrize("clip_range_vf", [0.0, -0.01, None])
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 9))
+def test_the_formulas_have_torchs_slope_where_there_are_two(
+    mode: Any, clip_range: float, clip_range_vf: float | None, seed: int, size: int
+) -> None:
+    """A clip range of 0, or below where a line is followed beyond its end: as torch at ratio 1 and unchanged values too."""
+    settings = make_settings(vf_clip_mode=mode, clip_range=clip_range, clip_range_vf=clip_range_vf)
+    log_prob, values, entropy, data = rollout(seed, size)
+    unchanged = np.random.default_rng(seed).random(size) < 0.5
+    log_prob = np.where(unchanged, data.old_log_prob.numpy(), log_prob)
+    values = np.where(unchanged, data.old_values.numpy(), values)
+    _, by_autograd = Objective.gradients(PPOObjective(), log_prob, values, entropy, data, settings)
+    _, derivatives = PPOObjective().gradients(log_prob, values, entropy, data, settings)
+    np.testing.assert_allclose(derivatives.log_prob, by_autograd.log_prob, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(derivatives.values, by_autograd.values, rtol=1e-12, atol=1e-14)
+
+
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 9), case=st.sampled_from(sorted(OWN)))
 def test_the_two_forms_of_an_objective_of_ones_own_agree(seed: int, size: int, case: str) -> None:
     """What it has not written, the derivatives, follow from what it has: as by differences of the first form."""
