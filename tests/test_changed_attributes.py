@@ -137,17 +137,22 @@ def later(value: Any) -> Any:
     return lambda progress: 0.1 if progress > 0.5 else value
 
 
+def arguments(name: str, value: Any) -> dict[str, Any]:
+    """The argument of that name."""
+    return {name: value}
+
+
 @pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_that_goes_wrong_ends_training_before_a_step(name: str, engine: Any) -> None:
     """With the argument's name, progress and steps; the policy is as the last good update left it."""
     for value in [*NO_NUMBERS, *([] if name == "ent_coef" else [-0.1])]:
-        model = make_model(engine=engine, **{name: later(value)})
+        model = make_model(engine=engine, **arguments(name, later(value)))
         with pytest.raises(ArgumentError) as error:
             model.learn(4 * N_STEPS)
         assert str(error.value).startswith(f"{name}(0.5)"), value
         assert "expected a " in str(error.value) and f"after {2 * N_STEPS} steps" in str(error.value), value
-        good = make_model(engine=engine, **{name: 0.1}).learn(N_STEPS)
+        good = make_model(engine=engine, **arguments(name, 0.1)).learn(N_STEPS)
         assert largest_difference(parameters_of(model), parameters_of(good)) == 0, value
 
 
@@ -156,7 +161,7 @@ def test_a_schedule_that_goes_wrong_ends_training_before_a_step(name: str, engin
 def test_a_schedule_that_is_none_is_refused_by_its_argument(name: str, schedule: Any) -> None:
     """A wrong signature, and text or nothing in place of a number, are named where the model is constructed."""
     with pytest.raises(ArgumentError, match=rf"^{name}\(1\.0\).*: expected a|^{name}\(1\.0\): found TypeError: .*expected a"):
-        make_model(**{name: schedule})
+        make_model(**arguments(name, schedule))
 
 
 def test_a_number_that_a_callback_sets_is_checked_too() -> None:
@@ -178,8 +183,10 @@ def test_a_line_is_followed_beyond_the_end() -> None:
     """The last rollout may go beyond the end, where a falling line is negative: that is SB3's training, to the bit."""
     ends = []
     for algorithm in (PPO, EduPPO):
-        engine = {"engine": "autograd"} if algorithm is EduPPO else {}
-        line = {name: lambda progress: 0.1 * progress for name in ("learning_rate", "clip_range", "clip_range_vf")}
+        engine: dict[str, Any] = {"engine": "autograd"} if algorithm is EduPPO else {}
+        line: dict[str, Any] = {
+            name: lambda progress: 0.1 * progress for name in ("learning_rate", "clip_range", "clip_range_vf")
+        }
         model = algorithm("MlpPolicy", make_env(), n_steps=N_STEPS, batch_size=N_STEPS, seed=3, device="cpu", **line, **engine)
         model.learn(2 * N_STEPS - 1)
         assert model._current_progress_remaining < 0
@@ -190,7 +197,7 @@ def test_a_line_is_followed_beyond_the_end() -> None:
 @pytest.mark.parametrize("name", ["clip_range", "clip_range_vf"])
 def test_a_line_may_end_at_0(name: str) -> None:
     """The string "lin_0.2" is exactly 0 where rollouts divide the training: the last update is done with it."""
-    model = make_model(**{name: "lin_0.2"})
+    model = make_model(**arguments(name, "lin_0.2"))
     model.learn(2 * N_STEPS)
     assert model.logger.name_to_value[f"train/{name}"] == 0.0
     assert getattr(model.update_settings(), name) == 0.0

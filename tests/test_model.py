@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu import EduPPO, Reinforce
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.engines import AutogradEngine
+from sb3_ppo_edu.functional.objectives import Objective
 from tests.rollouts import N_STEPS, largest_difference, make_env, make_model, parameters_of
 
 # -- wrong arguments -----------------------------------------------------------------------------------------------------
@@ -111,6 +113,71 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], parts: tuple[str
         make_model(**arguments)
     for part in parts:
         assert part in str(error.value)
+
+
+class NeedsBeta(Objective):
+    """An objective that can't be made without an argument."""
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+
+BARE: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"env": None}, ArgumentError, "env=None: expected an environment or its id"),
+    ({"policy_kwargs": "net"}, ArgumentError, "policy_kwargs='net': expected None or a dict"),
+    ({"rollout_buffer_kwargs": [1]}, ArgumentError, "rollout_buffer_kwargs=[1]: expected None or a dict"),
+    ({"policy": th.nn.Linear}, ValueError, "policy=<class 'torch.nn.modules.linear.Linear'>: expected one of MlpPolicy"),
+    ({"objective": NeedsBeta}, ArgumentError, "objective=NeedsBeta: it can't be made without arguments"),
+    ({"n_step": 8}, TypeError, "EduPPO: n_step=8: no argument has this name (did you mean 'n_steps'?)"),
+    ({"quite_another": 8}, TypeError, "EduPPO: quite_another=8: no argument has this name"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "message"), BARE)
+def test_what_is_no_argument_at_all_is_named(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    """What SB3 lets pass until something breaks is refused by name."""
+    given = {"policy": "MlpPolicy", "env": make_env(), "device": "cpu", **arguments}
+    with pytest.raises(kind) as error:
+        EduPPO(**given)
+    assert str(error.value).startswith(message)
+
+
+def test_the_names_of_arguments_are_those_of_the_class() -> None:
+    """A subclass has its own arguments; what it only passes on is refused where it arrives; the signature is the class's."""
+
+    class Own(EduPPO):
+        """Has one more argument, and passes the others on."""
+
+        def __init__(self, *args: Any, extra: int = 0, **kwargs: Any) -> None:
+            self.extra = extra
+            super().__init__(*args, **kwargs)
+
+    assert Own("MlpPolicy", make_env(), extra=3, device="cpu").extra == 3
+    with pytest.raises(TypeError, match="n_step"):
+        Own("MlpPolicy", make_env(), n_step=3, device="cpu")
+    with pytest.raises(TypeError, match=r"^Reinforce: baselin=True: .*'baseline'"):
+        Reinforce("MlpPolicy", make_env(), baselin=True, device="cpu")  # type: ignore[call-arg]
+    assert next(iter(inspect.signature(EduPPO).parameters)) == "policy"
+
+
+@pytest.mark.parametrize("bounds", [[-2, 1], np.array([-2.0, 1.0]), th.tensor([-2.0, 1.0]), (np.float32(-2), np.int64(1))])
+def test_bounds_may_be_any_pair(bounds: Any) -> None:
+    """The bounds are the plain pair."""
+    assert make_model(log_std_bounds=bounds).log_std_bounds == (-2.0, 1.0)
+
+
+def test_the_number_of_environments_is_that_of_the_given_one(tmp_path: Path) -> None:
+    """``load`` refuses another number beside an env, and takes it without one, for ``set_env``; ``learn`` wants an env."""
+    make_model().save(tmp_path / "model.zip")
+    with pytest.raises(ArgumentError, match=r"^n_envs=7: expected 1, as the given env has"):
+        EduPPO.load(tmp_path / "model.zip", make_env(), n_envs=7)
+    with pytest.raises(ArgumentError, match=r"^n_envs='x': expected an integer ≥ 1"):
+        EduPPO.load(tmp_path / "model.zip", n_envs="x")
+    loaded = EduPPO.load(tmp_path / "model.zip", n_envs=7)
+    with pytest.raises(ArgumentError, match=r"^learn: found env=None, expected an environment: call set_env"):
+        loaded.learn(1)
+    loaded.set_env(make_env(n_envs=7))
+    assert loaded.learn(1).num_timesteps == 7 * N_STEPS
 
 
 @pytest.mark.parametrize("arguments", [{"clip_range": -0.2}, {"n_steps": 1, "batch_size": 2}, {"batch_size": 1}])

@@ -166,3 +166,9 @@ def test_a_column_that_the_buffer_does_not_know_is_an_error() -> None:
     """SB3's own buffer has no such column: it says so instead of dropping it."""
     with pytest.raises(TypeError, match="seen"):
         collect(make_model(engine=OwnEngine))
+
+
+def test_a_function_that_gives_no_engine_is_an_error() -> None:
+    """It is named with what it gave, where training begins."""
+    with pytest.raises(TypeError, match=r"^engine=<lambda>: it gave 3 for the policy, expected an engine"):
+        make_model(engine=lambda policy: 3).learn(N_STEPS)

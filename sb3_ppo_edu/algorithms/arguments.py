@@ -351,6 +351,8 @@ def check_changes(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
             raise ArgumentError(f"{name}={value!r}: no argument has this name{near}; expected one of {', '.join(CHECKS)}")
     if "_stats_window_size" in changes:
         changes = {**changes, "stats_window_size": changes["_stats_window_size"]}
+    if "n_envs" in changes:
+        changes = {**changes, "n_envs": check_integer("n_envs", changes["n_envs"], 1)}
     if {*CHECKS, *OLD_NAMES}.isdisjoint(changes):
         return dict(changes)
 

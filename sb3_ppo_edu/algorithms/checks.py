@@ -132,13 +132,14 @@ def check_range(name: str, value: object) -> tuple[float, float]:
     Check a pair of numbers (low, high).
 
     :param name: name of the argument
-    :param value: the value given
+    :param value: the value given: a tuple, list, array or tensor
     :return: the pair
     :raises ArgumentError: if it is no pair of finite numbers with low < high
     """
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
+    pair = value.tolist() if isinstance(value, (np.ndarray, th.Tensor)) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise refuse(name, value, "a pair (low, high)")
-    low, high = check_number(name, value[0]), check_number(name, value[1])
+    low, high = check_number(name, pair[0]), check_number(name, pair[1])
     if not low < high:
         raise refuse(name, value, "a pair (low, high) with low < high")
     return low, high

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any, ClassVar, TypeVar, cast
 
 import gymnasium as gym
@@ -35,7 +37,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.checks import check_flag, check_number, evaluate_schedule
+from sb3_ppo_edu.algorithms.checks import check_flag, check_number, did_you_mean, evaluate_schedule, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.services import service
@@ -130,6 +132,15 @@ class PPOModel(OnPolicyAlgorithm):
     log_std_bounds: tuple[float, float] | None
     micro_batch_size: int | None
 
+    def __new__(cls: type[SelfPPOModel], *args: Any, **kwargs: Any) -> SelfPPOModel:
+        """Name the argument that was probably meant by one that there is not, which Python does from 3.13 on."""
+        parameters = inspect.signature(cls.__init__).parameters
+        open_end = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+        for name in () if open_end else kwargs.keys() - parameters:
+            near = did_you_mean(name, [one for one in parameters if not one.startswith("_")])
+            raise TypeError(f"{cls.__name__}: {name}={kwargs[name]!r}: no argument has this name{near}")
+        return super().__new__(cls)
+
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -139,6 +150,11 @@ class PPOModel(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
         **others: Any,
     ) -> None:
+        for name in ("policy_kwargs", "rollout_buffer_kwargs"):
+            if not isinstance(others.get(name), (Mapping, NoneType)):
+                raise refuse(name, others[name], "None or a dict of arguments by name")
+        if env is None and _init_setup_model:
+            raise ArgumentError("env=None: expected an environment or its id: without one there are no spaces to build for")
         policy, distribution = resolve_policy(policy, arguments.action_distribution)
         arguments.action_distribution = cast(ActionDistribution, distribution)
         for name in CHECKS:
@@ -188,6 +204,8 @@ class PPOModel(OnPolicyAlgorithm):
         elif saved_objective is not None:
             self.objective = restore_objective(saved_objective)
         attributes.update(changes)
+        if self.env is not None and self.env.num_envs != self.n_envs:
+            raise refuse("n_envs", self.n_envs, f"{self.env.num_envs}, as the given env has: leave n_envs out")
         if changes:
             check_rollout_size(self.n_steps, self.n_envs, self.batch_size, self.normalize_advantage)
         for name in SCHEDULES:
@@ -256,6 +274,8 @@ class PPOModel(OnPolicyAlgorithm):
 
     def _check_attributes(self) -> None:
         """Check the arguments as the constructor does: they are attributes, which may have been set since."""
+        if self.env is None:
+            raise ArgumentError("learn: found env=None, expected an environment: call set_env(env), or load(path, env=env)")
         arguments = PPOArguments.of(vars(self))
         for name in CHECKS.keys() & vars(self).keys():
             setattr(self, name, getattr(arguments, name))

@@ -22,7 +22,13 @@ def resolve_objective(objective: Any) -> Objective:
         return PPOObjective()
     found = named_class(objective) if isinstance(objective, str) else objective
     if isinstance(found, type) and issubclass(found, Objective):
-        return found()
+        try:
+            return found()
+        except TypeError as error:
+            raise ArgumentError(
+                f"objective={found.__name__}: it can't be made without arguments ({error}): expected an instance, such as "
+                f"objective={found.__name__}(…)"
+            ) from error
     if isinstance(found, Objective):
         return found
     raise ArgumentError(f"objective={objective!r}: expected an Objective, its class, or the dotted path of its class")

@@ -43,8 +43,10 @@ def make_engine(
     """
     options = dict(engine_kwargs or {})
     if not isinstance(engine, str):
-        made = engine(policy, **options)
-        return made, f"{made.name}: it was given as {getattr(engine, '__name__', repr(engine))}."
+        made, given = engine(policy, **options), getattr(engine, "__name__", repr(engine))
+        if not hasattr(made, "gradients"):
+            raise TypeError(f"engine={given}: it gave {made!r} for the policy, expected an engine (see engines.base.Engine)")
+        return made, f"{made.name}: it was given as {given}."
     if engine not in ENGINE_NAMES:
         names = ", ".join(map(repr, ENGINE_NAMES))
         raise ValueError(f"engine={engine!r}: expected one of {names}, or a class or function that makes an engine")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import Schedule
 
@@ -232,7 +232,7 @@ def resolve_policy(
         return (policy if action_distribution == "gaussian" else BOUNDED_POLICIES[action_distribution][policy]), (
             action_distribution
         )
-    if not isinstance(policy, type):
+    if not isinstance(policy, type) or not issubclass(policy, BasePolicy):
         raise ValueError(f"policy={policy!r}: expected one of {', '.join(STOCK_POLICIES)}, or a policy class")
     if issubclass(policy, BoundedActionMixin):
         return policy, _own_distribution(policy, action_distribution)
