@@ -12,6 +12,8 @@ import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.engines import (
@@ -161,6 +163,42 @@ def autocast(model: EduPPO) -> Iterator[None]:
         yield
 
 
+class CountedCalls(TorchFunctionMode):
+    """Counts calls of torch's functions."""
+
+    calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one."""
+        type(self).calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+class CountedOperators(TorchDispatchMode):
+    """Counts operators, as torch's counter of floating-point operations does."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one."""
+        type(self).calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def function_mode(model: EduPPO) -> Iterator[None]:
+    """Train under a mode that sees torch's functions."""
+    with CountedCalls():
+        yield
+
+
+@contextmanager
+def dispatch_mode(model: EduPPO) -> Iterator[None]:
+    """Train under a mode that sees torch's operators."""
+    with CountedOperators():
+        yield
+
+
 @contextmanager
 def another_optimizer(model: EduPPO) -> Iterator[None]:
     """Take an optimizer that is not elementwise known."""
@@ -216,6 +254,8 @@ CHANGES: dict[str, tuple[Callable[[EduPPO], AbstractContextManager[None]], str]]
     "patched instance": (patched_instance, "the policy.forward has been replaced"),
     "patched class": (patched_class, "ActorCriticPolicy.evaluate_actions has been replaced"),
     "autocast": (autocast, "autocast is on"),
+    "function mode": (function_mode, "a CountedCalls is active"),
+    "dispatch mode": (dispatch_mode, "a CountedOperators is active"),
     "another optimizer": (another_optimizer, "the optimizer is Adagrad"),
     "parameter groups": (parameter_groups, "the optimizer has several parameter groups"),
     "new head": (new_head, "the optimizer does not have exactly the policy's parameters"),
@@ -366,3 +406,10 @@ def test_a_copy_has_an_engine_of_its_own(name: EngineName) -> None:
     twin.learn(N_STEPS, reset_num_timesteps=False)
     assert largest_difference(parameters_of(model), parameters_of(twin)) == 0.0
     assert twin.attach_engine() is not model.attach_engine()
+
+
+def test_the_default_device_is_no_mode() -> None:
+    """``torch.set_default_device`` is a mode of torch's own, under which the policy is what it was."""
+    with th.device("cpu"):
+        model = make_model().learn(N_STEPS)
+        assert model.engine_reason.startswith("fused: ")

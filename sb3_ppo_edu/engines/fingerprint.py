@@ -24,6 +24,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from sb3_ppo_edu.functional import distributions, losses
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
@@ -37,6 +40,12 @@ def is_foreign(function: Any, module: str) -> bool:
             return True
         function = getattr(function, "__wrapped__", None)
     return False
+
+
+def active_mode() -> str | None:
+    """Name a mode that sees every call of torch's, but the default device, which changes nothing here."""
+    modes = (*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack())
+    return next((type(mode).__name__ for mode in modes if type(mode) is not DeviceContext), None)
 
 
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -129,6 +138,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
         len(torch_optimizer._global_optimizer_pre_hooks) + len(torch_optimizer._global_optimizer_post_hooks),
         [len(getattr(optimizer, name, ())) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")],
         th.is_autocast_enabled("cpu"),
+        active_mode(),
         th.is_grad_enabled(),
         *getattr(distribution, "__dict__", ()),
         *optimizer.__dict__,
@@ -174,6 +184,8 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
     """
     if th.is_autocast_enabled("cpu"):
         return "autocast is on"
+    if mode := active_mode():
+        return f"a {mode} is active"
     if not th.is_grad_enabled():
         return "gradients are switched off"
     if torch_module._has_any_global_hook():
