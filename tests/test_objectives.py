@@ -280,6 +280,22 @@ class OfFormula(WithFormula):
         return -now.ratio
 
 
+def test_derivatives_without_a_loss_are_refused() -> None:
+    """Autograd would not see them: named with both forms, of a class and an instance; with a loss they pass."""
+    patched: Any = PPOObjective()
+    patched.gradients = WithFormula().gradients
+    for objective in (WithFormula, WithFormula(), patched):
+        with pytest.raises(
+            ArgumentError, match=r"found the derivatives \(gradients\) replaced and no loss, expected both forms"
+        ):
+            make_model(objective=objective)
+    model = make_model(objective=DoubledValueLoss)
+    model.objective = WithFormula()
+    with pytest.raises(ArgumentError, match="both forms"):
+        model.learn(N_STEPS)
+    assert type(make_model(objective=OfFormula).objective) is OfFormula
+
+
 def rollout(seed: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Transitions]:
     """Log-probabilities, values and entropies now, and what a rollout stored, on both sides of every clip, in float64."""
     generator = np.random.default_rng(seed)

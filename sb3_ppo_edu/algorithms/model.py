@@ -279,6 +279,7 @@ class PPOModel(OnPolicyAlgorithm):
         arguments = PPOArguments.of(vars(self))
         for name in CHECKS.keys() & vars(self).keys():
             setattr(self, name, getattr(arguments, name))
+        self.objective = resolve_objective(self.objective)
         found, expected = (self.n_steps, self.n_envs), (self.rollout_buffer.buffer_size, self.rollout_buffer.n_envs)
         if found != expected:
             raise ArgumentError(

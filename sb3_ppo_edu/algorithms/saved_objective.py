@@ -9,6 +9,9 @@ from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 from sb3_ppo_edu.serialization.names import import_named
 
+FIRST_FORM = ("policy_loss", "value_loss", "entropy_loss", "weights", "__call__")
+"""Methods of which an objective's value is made; ``gradients`` is the second form."""
+
 
 def resolve_objective(objective: Any) -> Objective:
     """
@@ -23,15 +26,28 @@ def resolve_objective(objective: Any) -> Objective:
     found = named_class(objective) if isinstance(objective, str) else objective
     if isinstance(found, type) and issubclass(found, Objective):
         try:
-            return found()
+            found = found()
         except TypeError as error:
             raise ArgumentError(
                 f"objective={found.__name__}: it can't be made without arguments ({error}): expected an instance, such as "
                 f"objective={found.__name__}(…)"
             ) from error
     if isinstance(found, Objective):
+        _check_forms(found)
         return found
     raise ArgumentError(f"objective={objective!r}: expected an Objective, its class, or the dotted path of its class")
+
+
+def _check_forms(objective: Objective) -> None:
+    """Refuse an objective with derivatives of its own beside PPO's losses: autograd would train with those."""
+    kind = type(objective)
+    same_losses = all(getattr(kind, name) is getattr(Objective, name) for name in FIRST_FORM)
+    if same_losses and ("gradients" in vars(objective) or kind.gradients not in (Objective.gradients, PPOObjective.gradients)):
+        raise ArgumentError(
+            f"objective={kind.__name__}: found the derivatives (gradients) replaced and no loss, expected both forms of an "
+            f"objective to say the same: replace {', '.join(FIRST_FORM[:-1])} or __call__ too. From them the derivatives "
+            "follow by themselves, so that gradients can be left out"
+        )
 
 
 def named_class(path: str) -> Any:
