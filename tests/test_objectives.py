@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +11,11 @@ import pytest
 import torch as th
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from stable_baselines3 import PPO
 
-from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
-from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from sb3_ppo_edu.engines import EngineName, UpdateSettings
 from sb3_ppo_edu.functional.objectives import Derivatives, Evaluation, Losses, Objective, PPOObjective, Transitions, evaluation
-from sb3_ppo_edu.serialization.errors import UntrustedFileError
-from tests.rollouts import N_STEPS, collect, largest_difference, make_env, make_model, parameters_of, transitions
+from tests.rollouts import N_STEPS, collect, largest_difference, make_model, parameters_of, transitions
 from tests.rollouts import update_settings as make_settings
 
 # -- objectives of one's own ---------------------------------------------------------------------------------------------
@@ -192,64 +185,6 @@ def test_it_may_be_changed_between_updates() -> None:
     model.objective = PPOObjective()
     model.learn(N_STEPS, reset_num_timesteps=False)
     assert model.engine_reason.startswith("fused: ")
-
-
-# -- saved as path and attributes ----------------------------------------------------------------------------------------
-
-
-def saved_data(path: Path) -> dict[str, Any]:
-    """The JSON of a model's file."""
-    with zipfile.ZipFile(path) as archive:
-        found: dict[str, Any] = json.loads(archive.read("data"))
-        return found
-
-
-def test_saved_as_path_and_attributes(tmp_path: Path) -> None:
-    """The file names the class and its numbers, and pickles nothing of it; loaded, the objective is the same."""
-    path = tmp_path / "model.zip"
-    model = make_model(objective=KLPenalty(beta=0.3)).learn(N_STEPS)
-    model.save(path)
-    data = saved_data(path)
-    assert data["saved_objective"] == {"path": "tests.test_objectives.KLPenalty", "attributes": {"beta": 0.3}}
-    assert "objective" not in data
-    assert "saved_objective" not in vars(model)
-    loaded = EduPPO.load(path, env=model.env, device="cpu")
-    assert type(loaded.objective) is KLPenalty and loaded.objective.beta == 0.3
-    assert "saved_objective" not in vars(loaded)
-    for one in (model, loaded):
-        one.set_random_seed(1)
-        one.learn(N_STEPS)
-    assert largest_difference(parameters_of(model), parameters_of(loaded)) < 1e-6
-    replaced = EduPPO.load(path, objective=TruncatedImportance(c=2.0), device="cpu")
-    assert type(replaced.objective) is TruncatedImportance and replaced.objective.c == 2.0
-
-
-def test_a_checkpoint_has_it_too(tmp_path: Path) -> None:
-    """A training that is resumed goes on with the objective that it was interrupted with."""
-    model = make_model(objective=KLPenalty(beta=0.3))
-    model.learn(2 * N_STEPS, callback=ExactCheckpoint(N_STEPS, tmp_path))
-    resumed = EduPPO.resume(tmp_path, make_env())
-    assert type(resumed.objective) is KLPenalty and resumed.objective.beta == 0.3
-
-
-def test_untrusted_files_may_not_name_a_foreign_objective(tmp_path: Path) -> None:
-    """With ``trusted=False`` it is refused by its path, before anything is imported; PPO's own needs no entry and loads."""
-    path = tmp_path / "model.zip"
-    make_model(objective=KLPenalty).save(path)
-    with pytest.raises(UntrustedFileError, match=r"the objective 'tests\.test_objectives\.KLPenalty'"):
-        EduPPO.load(path, device="cpu", trusted=False)
-    make_model().save(path)
-    assert "saved_objective" not in saved_data(path)
-    assert type(EduPPO.load(path, device="cpu", trusted=False).objective) is PPOObjective
-    assert type(PPO.load(path, device="cpu")) is PPO
-
-
-def test_what_can_not_be_saved_is_named(tmp_path: Path) -> None:
-    """An attribute that no file can hold as text is refused by ``save`` with the objective's path."""
-    objective = KLPenalty()
-    objective.beta = th.ones(3)  # type: ignore[assignment]
-    with pytest.raises(ArgumentError, match=r"objective=tests\.test_objectives\.KLPenalty: its attributes can't be saved"):
-        make_model(objective=objective).save(tmp_path / "model.zip")
 
 
 # -- the two forms -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
@@ -71,19 +70,33 @@ def describe_objective(objective: Objective) -> dict[str, Any] | None:
     Name an objective for a file.
 
     :param objective: the objective
-    :return: its class's path and its attributes; None for PPO's own
-    :raises ArgumentError: if an attribute is no number, text, or list or dict of such
+    :return: its class's path and its attributes, slots included; None for PPO's own
+    :raises ArgumentError: if an attribute would not come back as it is, naming it
     """
-    if type(objective) is PPOObjective:
+    state = objective.__reduce_ex__(2)[2]  # as copy and pickle take it: with slots there are two parts
+    attributes = {**vars(objective), **(state[1] if isinstance(state, tuple) else {})}
+    if type(objective) is PPOObjective and not attributes:
         return None
     path = f"{type(objective).__module__}.{type(objective).__qualname__}"
-    try:
-        attributes = json.loads(json.dumps(vars(objective)))
-    except TypeError as error:
-        raise ArgumentError(
-            f"objective={path}: its attributes can't be saved ({error}): expected numbers, text, and lists and dicts of them"
-        ) from error
+    for name, value in attributes.items():
+        if obstacle := _why_not_saved(name, value):
+            raise ArgumentError(
+                f"objective={path}: its attributes can't be saved: {obstacle}: expected Python's own numbers and text, and "
+                "lists and dicts of them with text as keys"
+            )
     return {"path": path, "attributes": attributes}
+
+
+def _why_not_saved(name: str, value: Any) -> str | None:
+    """Find the first part of an attribute that JSON would lose, or give back as another type."""
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                return f"{name} has the key {key!r}"
+    if type(value) in (list, dict):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return next(filter(None, (_why_not_saved(f"{name}[{key!r}]", part) for key, part in parts)), None)
+    return None if value is None or type(value) in (bool, int, float, str) else f"{name} is a {type(value).__name__}"
 
 
 def restore_objective(description: dict[str, Any] | None) -> Objective:
@@ -100,5 +113,6 @@ def restore_objective(description: dict[str, Any] | None) -> Objective:
     if not (isinstance(found, type) and issubclass(found, Objective)):
         raise ArgumentError(f"objective={description['path']!r}: expected the class of an Objective, found {found!r}")
     objective = found.__new__(found)
-    vars(objective).update(description["attributes"])
+    for name, value in description["attributes"].items():
+        object.__setattr__(objective, name, value)
     return objective
