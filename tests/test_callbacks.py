@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stable_baselines3.common import callbacks as sb3
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EvalCallback, EveryNTimesteps
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms.callbacks import (
@@ -203,6 +204,51 @@ def test_failures_are_told_to_those_that_want_to_know() -> None:
     told, inner, error = Told(), Told(), ValueError("no")
     tell_training_failed(CallbackList([Own(), told, EveryNTimesteps(10, inner)]), error)
     assert told.errors == inner.errors == [error]
+
+
+class FailsToo(Told):
+    """Fails when it is told, with an exception of its own or the one that it is told of."""
+
+    def __init__(self, raises: Any) -> None:
+        super().__init__()
+        self.raises = raises
+
+    def on_training_failed(self, error: BaseException) -> None:
+        """Keep it, and raise."""
+        super().on_training_failed(error)
+        self.raises(error)
+
+
+def raise_own(error: BaseException) -> None:
+    """Raise an exception of one's own."""
+    raise OSError("the disk is full")
+
+
+def raise_from(error: BaseException) -> None:
+    """Raise one that names the first as its cause."""
+    raise OSError("the disk is full") from error
+
+
+def raise_same(error: BaseException) -> None:
+    """Raise what it was told of."""
+    raise error
+
+
+@pytest.mark.parametrize("raises", [raise_own, raise_from, raise_same])
+def test_a_callback_that_fails_on_failure_hides_nothing(raises: Any) -> None:
+    """The training's exception is the one that is raised, every callback is told, and the traceback shows all."""
+
+    def fail(local_variables: Any, global_variables: Any) -> bool:
+        """End the training with an exception that has a cause."""
+        raise KeyError("first") from ZeroDivisionError("cause")
+
+    told = [FailsToo(raises), FailsToo(raises), Told()]
+    with pytest.raises(KeyError, match="first") as raised:
+        make_model().learn(N_STEPS, callback=[*told, ConvertCallback(fail)])
+    assert [one.errors for one in told] == [[raised.value]] * 3
+    shown = "".join(traceback.format_exception(raised.value))
+    assert shown.rstrip().endswith("KeyError: 'first'") and "ZeroDivisionError: cause" in shown
+    assert ("OSError: the disk is full" in shown) == (raises is not raise_same)
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])

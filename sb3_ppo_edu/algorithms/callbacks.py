@@ -100,8 +100,21 @@ def tell_training_failed(callback: BaseCallback, error: BaseException) -> None:
     Tell callbacks that want to know it that training ends with an exception: those with ``on_training_failed``.
 
     :param callback: the outermost callback
-    :param error: the exception
+    :param error: the exception, which stays the one that is raised: what a callback raises here is chained to it
     """
     for one in callbacks_of(callback):
         if hasattr(one, "on_training_failed"):
-            one.on_training_failed(error)
+            try:
+                one.on_training_failed(error)
+            except Exception as second:
+                if second is not error:
+                    _chain(error, second)
+
+
+def _chain(error: BaseException, second: BaseException) -> None:
+    """Put an exception behind the last of those that a traceback shows before another."""
+    second.__context__, seen = None, {id(second)}
+    while (before := error.__cause__ or error.__context__) is not None and id(before) not in seen:
+        seen.add(id(error))
+        error = before
+    error.__context__ = second
