@@ -189,7 +189,7 @@ def test_a_dotted_policy_is_imported(tmp_path: Path) -> None:
     """The zoo imports a policy that is named by its path; a path that leads nowhere, or to no class, is refused."""
     path = write(tmp_path, "default: {policy: stable_baselines3.common.policies.ActorCriticPolicy}")
     assert load_hyperparameters("CartPole-v1", path)["policy"] is ActorCriticPolicy
-    with pytest.raises(ValueError, match=r"policy: cannot import 'torch.nn.Nothing'"):
+    with pytest.raises(ValueError, match=r"policy: 'torch.nn.Nothing': expected the dotted name of"):
         load_hyperparameters("CartPole-v1", path, {"policy": "torch.nn.Nothing"})
     with pytest.raises(ValueError, match=r"expected 'math.pi' to be a class, found float"):
         load_hyperparameters("CartPole-v1", path, {"policy": "math.pi"})

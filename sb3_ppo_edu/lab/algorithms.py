@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
+from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_environment, load_hyperparameters, load_zoo_settings
 
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "delta_std")
@@ -122,7 +122,6 @@ def build(algorithm: str, env: VecEnv, policy: Any, arguments: Mapping[str, Any]
     :return: the model, on the CPU
     """
     known = ALGORITHMS[algorithm]
-    module, _, name = known.path.rpartition(".")
     prepared = {**known.arguments, **arguments}
     for key in SCHEDULES:
         if isinstance(prepared.get(key), str):
@@ -135,5 +134,5 @@ def build(algorithm: str, env: VecEnv, policy: Any, arguments: Mapping[str, Any]
         prepared["action_noise"] = NOISES[prepared["noise_type"].strip()](zeros, prepared["noise_std"] + zeros)
     for key in ("noise_type", "noise_std"):
         prepared.pop(key, None)
-    model: BaseAlgorithm = getattr(importlib.import_module(module), name)(policy, env, seed=seed, device="cpu", **prepared)
+    model: BaseAlgorithm = import_named(known.path)(policy, env, seed=seed, device="cpu", **prepared)
     return model

@@ -20,6 +20,7 @@ import yaml
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, OLD_NAMES, with_old_names
 from sb3_ppo_edu.algorithms.checks import did_you_mean
+from sb3_ppo_edu.serialization.names import import_named
 
 #: Keys of a block that describe the environments and the run; the others are arguments of ``EduPPO``.
 ZOO_KEYS = (
@@ -347,11 +348,10 @@ def _positive_integer(value: Any, where: str) -> int:
 
 def _import_class(dotted: str, where: str) -> type:
     """Import the class that a dotted name such as ``package.module.Class`` means."""
-    module, _, name = dotted.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{where}: cannot import {dotted!r}: {error}") from error
+        found = import_named(dotted)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     if not isinstance(found, type):
         raise ValueError(f"{where}: expected {dotted!r} to be a class, found {_kind(found)}")
     return found
