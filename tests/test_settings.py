@@ -14,8 +14,8 @@ from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.training.settings import (
     RunSettings,
     all_arguments,
+    as_yaml,
     git_revision,
-    plain,
     settings_from_hyperparameters,
     versions,
 )
@@ -104,7 +104,7 @@ def test_plain_values() -> None:
         "none": None,
         "flag": True,
     }
-    assert plain(value) == expected
+    assert as_yaml(value) == expected
 
 
 def test_versions_name_the_libraries() -> None:

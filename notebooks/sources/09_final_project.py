@@ -144,7 +144,7 @@ same = np.array_equal(
 print("same actions after loading:", same)
 
 # %% [markdown]
-# A model file is a pickle inside, and a pickle can run programs. For a file from a stranger there is `EduPPO.load(path, trusted=False)`.
+# A model file is a pickle inside, and a pickle can run programs. For an untrusted file there is `EduPPO.load(path, trusted=False)`.
 #
 # ## Pull the plug
 #

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -13,6 +12,7 @@ from sb3_ppo_edu.lab.page import Page, Picture, Section, Table
 from sb3_ppo_edu.lab.plots import Panel, draw_panels
 from sb3_ppo_edu.lab.rows import machine
 from sb3_ppo_edu.lab.tuning import Decision, Tuning, judge_tuning
+from sb3_ppo_edu.training.settings import as_yaml
 
 SETTINGS_FILE = "tuned.yml"
 
@@ -186,21 +186,5 @@ def save_block(tuning: Tuning, folder: Path) -> Path:
     :return: the file
     """
     path = folder / SETTINGS_FILE
-    path.write_text(yaml.safe_dump({tuning.env: plain(tuning.block())}, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(as_yaml({tuning.env: tuning.block()}), sort_keys=False), encoding="utf-8")
     return path
-
-
-def plain(value: Any) -> Any:
-    """
-    Write a setting as YAML can: classes by their dotted names.
-
-    :param value: a setting
-    :return: the same, of plain values
-    """
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    return value

@@ -187,8 +187,8 @@ def write_settings(path: Path, settings: RunSettings, command: Sequence[str]) ->
     record = {
         "command": shlex.join(command),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **plain(asdict(settings)),
-        "algorithm": plain(all_arguments(settings.algorithm)),
+        **as_yaml(asdict(settings)),
+        "algorithm": as_yaml(all_arguments(settings.algorithm)),
         "versions": versions(),
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "threads": {"torch": th.get_num_threads(), **{name: os.environ.get(name) for name in _THREAD_VARIABLES}},
@@ -209,7 +209,7 @@ def all_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given.get(name, parameter.default) for name, parameter in parameters.items() if name not in held}
 
 
-def plain(value: Any) -> Any:
+def as_yaml(value: Any) -> Any:
     """
     Reduce a setting to what YAML and JSON can say.
 
@@ -220,9 +220,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_yaml(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [as_yaml(item) for item in value]
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return str(value)
