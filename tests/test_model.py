@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_ppo_edu import EduPPO, Reinforce
@@ -355,3 +356,11 @@ def test_the_cpu_is_recommended_for_mlp_policies(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model, "device", th.device("cuda"))
     with pytest.warns(UserWarning, match="primarily intended to run on the CPU"):
         model._maybe_recommend_cpu()
+
+
+def test_sb3s_ppo_trains_on_with_a_file_of_ours(tmp_path: Path) -> None:
+    """With numbers in place of the coefficients that are schedules here, as ``save`` says."""
+    model = make_model(ent_coef="lin_0.01", vf_coef="lin_0.5", clip_range="lin_0.2")
+    model.save(tmp_path / "model.zip")
+    loaded = PPO.load(tmp_path / "model.zip", make_env(), ent_coef=0.01, vf_coef=0.5, device="cpu")
+    assert loaded.learn(N_STEPS).num_timesteps == N_STEPS

@@ -436,6 +436,8 @@ class PPOModel(OnPolicyAlgorithm):
         """
         Save the model in SB3's format.
 
+        SB3's PPO, too, loads the file; to train on, it needs numbers for schedules that it does not know: ``ent_coef=0.01``.
+
         :param path: the file, with or without ``.zip``, or a file object
         :param exclude: attributes to leave out beside those that always are
         :param include: attributes to keep that would be left out

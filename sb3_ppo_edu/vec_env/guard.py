@@ -32,6 +32,9 @@ class FiniteGuard(VecEnvWrapper):
     """
     Look for NaN and infinities in actions, observations and rewards.
 
+    Without it NaN ends in an error of the policy's, but an infinite observation need not: tanh makes ±1 of it, and training
+    goes on silently, as in SB3.
+
     Observations that an episode ends with are looked at too, infos are not. Put it inside ``VecNormalize``, whose moments one
     infinite value would spoil for good, and around the environments to evaluate on too: SB3's ``EvalCallback`` wants both
     wrapped alike. It takes about 5 µs a step, 2 % of the time that training on eight CartPoles takes.
