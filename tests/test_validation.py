@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +17,15 @@ from torch.distributions import Categorical, Distribution
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.engines.validation import WithoutValidation, needs_no_validation
+
+
+@pytest.fixture(autouse=True)
+def _validating() -> Iterator[None]:
+    """Begin with torch's default, which ``torch.compile`` switches off for the rest of a process."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(True)
+    yield
+    Distribution.set_default_validate_args(before)
 
 
 def validates() -> bool:
@@ -40,12 +49,9 @@ def test_validation_is_off_inside_and_back_afterwards() -> None:
 def test_what_the_user_has_chosen_is_restored(before: bool) -> None:
     """Whoever has switched validation off for the whole program finds it off."""
     Distribution.set_default_validate_args(before)
-    try:
-        with WithoutValidation():
-            assert not validates()
-        assert validates() is before
-    finally:
-        Distribution.set_default_validate_args(True)
+    with WithoutValidation():
+        assert not validates()
+    assert validates() is before
 
 
 def test_the_last_of_several_threads_restores() -> None:
