@@ -39,7 +39,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"engine": "turbo"}, "engine='turbo': expected one of"),
     ({"engine_kwargs": ["bf16"]}, "engine_kwargs=['bf16']: expected None or a dict"),
     ({"objective": 3}, "objective=3: expected None, an objective"),
-    ({"n_steps": 16}, "n_steps=16, n_envs=1: expected those of the rollout buffer, n_steps=32, n_envs=1"),
+    ({"n_steps": 16}, "n_steps=16: expected 32, which the model was built with: save it and load it with another"),
+    ({"use_sde": True}, "use_sde=True: expected False, which the model was built with: construct a new one"),
     ({"log_std_bounds": (1, -1)}, "log_std_bounds=(1, -1): expected a pair (low, high) with low < high"),
 ]
 
@@ -70,6 +71,10 @@ def test_learn_refuses_what_does_not_fit_policy_or_buffer() -> None:
     discrete.log_std_bounds = (-1.0, 1.0)
     with pytest.raises(ArgumentError, match="expected a policy with a log_std"):
         discrete.learn(N_STEPS)
+    other = make_model()
+    other.env = make_env(n_envs=2)
+    with pytest.raises(ArgumentError, match=r"^n_envs=2: expected 1, which the model was built with"):
+        other.learn(N_STEPS)
     own = make_model(rollout_buffer_class=OwnBuffer)
     own.recompute_advantages = True
     with pytest.raises(ArgumentError, match="recompute_advantages=True with rollout_buffer_class=OwnBuffer"):

@@ -140,9 +140,11 @@ def test_patched_losses_count(monkeypatch: pytest.MonkeyPatch, where: str) -> No
 def test_half_a_rollout_is_refused() -> None:
     """As in SB3, which asserts that the buffer is full."""
     model = EduPPO("MlpPolicy", "CartPole-v1", policy_kwargs=NETWORK, **SETTINGS).learn(32)
-    model.n_steps = 16
+    _, callback = model._setup_learn(16)
+    assert model.env is not None
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, n_rollout_steps=16)
     with pytest.raises(AssertionError, match=r"found 16 of its 32 steps, expected all"):
-        model.learn(16)
+        model.train()
 
 
 def test_attributes_set_wrongly_are_refused_in_learn() -> None:

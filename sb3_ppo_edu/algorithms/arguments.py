@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ __all__ = [
     "check_choice",
     "check_flag",
     "check_integer",
+    "check_names",
     "check_number",
     "check_range",
     "check_rollout_size",
@@ -258,6 +260,23 @@ class PPOArguments:
         if self.log_std_bounds is not None and (self.use_sde or self.action_distribution == "beta"):
             found = "use_sde=True" if self.use_sde else "action_distribution='beta'"
             raise ArgumentError(f"log_std_bounds={self.log_std_bounds} with {found}: expected a Gaussian with a free log_std")
+
+
+def check_names(constructed: type, given: Mapping[str, Any]) -> None:
+    """
+    Name the argument that was probably meant by one that a constructor does not have, as Python does from 3.13 on.
+
+    :param constructed: the class
+    :param given: arguments by name
+    :raises TypeError: for the first name that there is not; never where the constructor takes any
+    """
+    parameters = inspect.signature(constructed.__init__).parameters  # type: ignore[misc]
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    for name, value in given.items():
+        if name not in parameters:
+            near = did_you_mean(name, [one for one in parameters if not one.startswith("_")])
+            raise TypeError(f"{constructed.__name__}: {name}={value!r}: no argument has this name{near}")
 
 
 def check_rollout_size(n_steps: int, n_envs: int, batch_size: int, normalize_advantage: bool) -> None:

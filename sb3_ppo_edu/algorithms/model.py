@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import math
 import pathlib
@@ -34,10 +33,11 @@ from sb3_ppo_edu.algorithms.arguments import (
     KlCheck,
     PPOArguments,
     check_changes,
+    check_names,
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.checks import check_flag, check_number, did_you_mean, evaluate_schedule, refuse
+from sb3_ppo_edu.algorithms.checks import check_flag, check_number, evaluate_schedule, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.services import service
@@ -133,12 +133,8 @@ class PPOModel(OnPolicyAlgorithm):
     micro_batch_size: int | None
 
     def __new__(cls: type[SelfPPOModel], *args: Any, **kwargs: Any) -> SelfPPOModel:
-        """Name the argument that was probably meant by one that there is not, which Python does from 3.13 on."""
-        parameters = inspect.signature(cls.__init__).parameters
-        open_end = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
-        for name in () if open_end else kwargs.keys() - parameters:
-            near = did_you_mean(name, [one for one in parameters if not one.startswith("_")])
-            raise TypeError(f"{cls.__name__}: {name}={kwargs[name]!r}: no argument has this name{near}")
+        """Look at the names of the arguments."""
+        check_names(cls, kwargs)
         return super().__new__(cls)
 
     def __init__(
@@ -280,13 +276,15 @@ class PPOModel(OnPolicyAlgorithm):
         for name in CHECKS.keys() & vars(self).keys():
             setattr(self, name, getattr(arguments, name))
         self.objective = resolve_objective(self.objective)
-        found, expected = (self.n_steps, self.n_envs), (self.rollout_buffer.buffer_size, self.rollout_buffer.n_envs)
-        if found != expected:
-            raise ArgumentError(
-                "n_steps={}, n_envs={}: ".format(*found)
-                + "expected those of the rollout buffer, n_steps={}, n_envs={}".format(*expected)
-                + ": save the model and give them to load(…), which builds another buffer"
-            )
+        buffer, built_with_sde = self.rollout_buffer, getattr(self.policy, "use_sde", self.use_sde)
+        for name, found, expected in (
+            ("n_steps", self.n_steps, buffer.buffer_size),
+            ("n_envs", self.env.num_envs, buffer.n_envs),
+            ("use_sde", self.use_sde, built_with_sde),
+        ):
+            if found != expected:
+                remedy = "construct a new one" if name == "use_sde" else "save it and load it with another"
+                raise refuse(name, found, f"{expected}, which the model was built with: {remedy}")
         self._check_parts()
 
     def _check_parts(self) -> None:
