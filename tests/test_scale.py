@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.lab.page import save_page, to_markdown
 from sb3_ppo_edu.lab.rows import append_rows, read_rows
 from sb3_ppo_edu.lab.scale import measure as measuring
 from sb3_ppo_edu.lab.scale.measure import (
@@ -37,7 +38,7 @@ from sb3_ppo_edu.lab.scale.report import (
     paired,
     parameters,
     project,
-    write_report,
+    read_page,
 )
 
 
@@ -131,7 +132,7 @@ def test_medians_and_pairs() -> None:
 def test_report_says_what_pays(tmp_path: Path) -> None:
     """The page names ratio and fastest backend, marks other dynamics, and has a picture."""
     append_rows(tmp_path / "scale.csv", made_up())
-    written = write_report(tmp_path, "sb3-edu bench scale")
+    written = save_page(read_page(tmp_path, "sb3-edu bench scale"), tmp_path, "scale")
     text = (tmp_path / "scale.md").read_text()
     assert "CartPole-v1 1.80.** At least 1.6, and so worth a core: CartPole-v1." in text
     assert (
@@ -145,7 +146,7 @@ def test_report_says_what_pays(tmp_path: Path) -> None:
     slow = [one for one in made_up() if not (one.kind == "training" and one.number == 2)]
     assert "None reaches 1.6" in lead([*slow, row("training", "CartPole-v1", number=2, value=9_000.0)])[0]
     with pytest.raises(ValueError, match=r"scale.csv: found no rows, expected those of `sb3-edu bench scale`"):
-        write_report(tmp_path / "empty", "sb3-edu bench scale")
+        read_page(tmp_path / "empty", "sb3-edu bench scale")
 
 
 def test_what_is_done_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,9 +224,8 @@ def test_published_page_is_of_its_rows(tmp_path: Path) -> None:
     """What is published is what its rows make, and the README says the same."""
     published = Path(__file__).parents[1] / "benchmarks" / "scale"
     (tmp_path / "scale.csv").write_bytes((published / "scale.csv").read_bytes())
-    write_report(tmp_path, "sb3-edu bench scale")
     text = (published / "scale.md").read_text(encoding="utf-8")
-    assert text == (tmp_path / "scale.md").read_text(encoding="utf-8")
+    assert text == to_markdown(read_page(tmp_path, "sb3-edu bench scale"))
     rates = medians(read_rows(published / "scale.csv", ScaleRow), "training")
     gains = {env: rates[env, "", 2] / rates[env, "", 1] for env, _, number in rates if number == 2}
     assert max(gains.values()) >= 1.6

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.lab.page import to_markdown
+from sb3_ppo_edu.lab.processes import ProcessError
 from sb3_ppo_edu.lab.speed import report, suite
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES
 from sb3_ppo_edu.lab.speed.rows import Conditions, Tables
-from sb3_ppo_edu.lab.speed.suite import Job, MeasurementError
+from sb3_ppo_edu.lab.speed.suite import Job
 from tests.speed_rows import fake_child, save
 from tests.speed_rows import tables as tables
 
@@ -29,7 +31,7 @@ def test_command_measures_and_reports(
     monkeypatch.setattr(suite, "run_in_child", remembering)
     command = ["bench", "speed", "--quick", "--algorithms", "autograd", "--folder", str(tmp_path / "made")]
     assert main(command) == 0
-    names = ["end_to_end.csv", "end_to_end.png", "grid.csv", "scaling.png", "speed.md", "split.csv", "split.png"]
+    names = ["end_to_end.csv", "end_to_end.png", "grid.csv", "scaling.png", "speed.html", "speed.md", "split.csv", "split.png"]
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == names
     assert str(tmp_path / "made" / "speed.md") in capsys.readouterr().out
     # two cases: two repetitions and one split of two algorithms; two networks of the grid
@@ -44,7 +46,7 @@ def test_report_only_measures_nothing(tables: Tables, tmp_path: Path, monkeypatc
     monkeypatch.setattr(suite, "run_in_child", lambda job: pytest.fail("measured"))
     save(tables, tmp_path)
     assert main(["bench", "speed", "--report-only", "--folder", str(tmp_path)]) == 0
-    assert (tmp_path / "speed.md").read_text(encoding="utf-8") == report.report_text(tables)
+    assert (tmp_path / "speed.md").read_text(encoding="utf-8") == to_markdown(report.make_page(tables))
 
 
 def test_command_refuses_and_fails(
@@ -58,7 +60,7 @@ def test_command_refuses_and_fails(
     assert not folder.exists()
 
     def failing(job: Job) -> list[Conditions]:
-        raise MeasurementError(f"{job}: on strike")
+        raise ProcessError(f"{job}: on strike")
 
     monkeypatch.setattr(suite, "run_in_child", failing)
     assert main(["bench", "speed", "--quick", "--folder", str(folder)]) == 1

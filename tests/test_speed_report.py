@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sb3_ppo_edu.lab.page import save_page, to_markdown
 from sb3_ppo_edu.lab.speed import plots, report
 from sb3_ppo_edu.lab.speed import summary as numbers
 from sb3_ppo_edu.lab.speed.cases import CASES
@@ -16,22 +17,27 @@ from tests.speed_rows import PUBLISHED, save
 from tests.speed_rows import tables as tables
 
 
+def text_of(tables: Tables) -> str:
+    """The report as Markdown."""
+    return to_markdown(report.make_page(tables))
+
+
 def test_report_agrees_with_its_rows(tables: Tables, tmp_path: Path) -> None:
     """The report that is written is the one that the files' rows make, and it has the numbers worked by hand."""
     save(tables, tmp_path)
-    written = report.write_report(tmp_path)
-    assert [path.name for path in written] == ["speed.md", "end_to_end.png", "split.png", "scaling.png"]
+    written = save_page(report.read_page(tmp_path), tmp_path, "speed")
+    assert [path.name for path in written] == ["speed.md", "speed.html", "end_to_end.png", "split.png", "scaling.png"]
     assert all(path.stat().st_size > 1000 for path in written)
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
-    assert text == report.report_text(read_tables(tmp_path))
+    assert text == text_of(read_tables(tmp_path))
     for line in (
-        "| CartPole-v1, the zoo's settings | 10.00 s | – | 3.00 (2.00 to 4.00) | – |",
-        "| CartPole-v1, the zoo's settings | 20.00 s | – | 3.00 (2.00 to 4.00) | – |",
-        "| Pendulum-v1, the zoo's settings without gSDE | 6.00 s | 1.50 (1.50 to 1.50) | – | 0.75 (0.75 to 0.75) |",
+        "| CartPole-v1, the zoo's settings | 10.00 s | – | 3.00 [2.00, 4.00] | – |",
+        "| CartPole-v1, the zoo's settings | 20.00 s | – | 3.00 [2.00, 4.00] | – |",
+        "| Pendulum-v1, the zoo's settings without gSDE | 6.00 s | 1.50 [1.50, 1.50] | – | 0.75 [0.75, 0.75] |",
         "| Pendulum-v1, the zoo's settings without gSDE | 8.00 s | 5.50 s | 6.00 s |",
         "| Pendulum-v1, the zoo's settings without gSDE | 320 (300) | 330 (300) | – | 320 (300) |",
         "| CartPole-v1, the zoo's settings | EduPPO, fused | 1.000 | 0.500 | 0.250 | 2.000 | 0.250 | 4.000 |",
-        "| CartPole-v1, the zoo's settings | 4.000 | 0.800 | 0.200 | 0.600 | 1.600 | 2.50 (2.50 to 2.50) | 0.700 |",
+        "| CartPole-v1, the zoo's settings | 4.000 | 0.800 | 0.200 | 0.600 | 1.600 | 2.50 [2.50, 2.50] | 0.700 |",
         "| 2 × 256 | 8.00 | 0.80 |",
         "| 2 × 64 | 2,000 / 1,600 / 250 / 40 | 32,000 / 25,600 / 4,000 / 640 |",
     ):
@@ -50,11 +56,11 @@ def test_report_agrees_with_its_rows(tables: Tables, tmp_path: Path) -> None:
 
 def test_report_follows_its_rows(tables: Tables) -> None:
     """Another row makes another report; quick rows are called so; what was not measured is not mentioned."""
-    text = report.report_text(tables)
+    text = text_of(tables)
     changed = [replace(tables.end_to_end[0], wall_seconds=20.0), *tables.end_to_end[1:]]
-    assert report.report_text(tables._replace(end_to_end=changed)) != text
+    assert text_of(tables._replace(end_to_end=changed)) != text
     quick = [replace(row, size="quick") for row in tables.end_to_end]
-    shortened = report.report_text(Tables(quick, [], []))
+    shortened = text_of(Tables(quick, [], []))
     assert "`sb3-edu bench speed --quick`" in shortened
     assert "They are no result." in shortened
     assert "floor" not in shortened
@@ -67,23 +73,23 @@ def test_report_of_an_interrupted_run(tables: Tables) -> None:
     without = [row for row in tables.end_to_end if row.algorithm != "sb3"]
     parts = [row for row in tables.split if row.algorithm == "fused"]
     partial = Tables(without, parts, [])
-    assert "| CartPole-v1, the zoo's settings | – |" in report.report_text(partial)
+    assert "| CartPole-v1, the zoo's settings | – |" in text_of(partial)
     plots.draw_end_to_end(without)
     plots.draw_split(parts)
-    assert "A single update" in report.report_text(Tables([], [], tables.grid))
+    assert "A single update" in text_of(Tables([], [], tables.grid))
 
 
 def test_report_without_rows_is_refused(tmp_path: Path) -> None:
     """There is no report of nothing; the error names the files and the command that makes them."""
     with pytest.raises(ValueError, match=r"no rows, expected some in end_to_end.csv, .*measure first: sb3-edu bench"):
-        report.write_report(tmp_path)
+        report.read_page(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_published_report_agrees_with_its_rows() -> None:
     """The published report is what its rows make, and no quick run."""
     tables = read_tables(PUBLISHED)
-    assert (PUBLISHED / "speed.md").read_text(encoding="utf-8") == report.report_text(tables)
+    assert (PUBLISHED / "speed.md").read_text(encoding="utf-8") == text_of(tables)
     assert {row.size for found in tables for row in found} == {"full"}
     assert all((PUBLISHED / name).is_file() for name in ("end_to_end.png", "split.png", "scaling.png"))
 

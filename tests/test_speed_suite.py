@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sb3_ppo_edu.lab.processes import ProcessError
 from sb3_ppo_edu.lab.rows import append_rows
-from sb3_ppo_edu.lab.speed import child, grid, rows, suite
+from sb3_ppo_edu.lab.speed import grid, rows, suite
 from sb3_ppo_edu.lab.speed.cases import CASES, QUICK_CASES, Grid
 from sb3_ppo_edu.lab.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, read_tables
-from sb3_ppo_edu.lab.speed.suite import Job, MeasurementError, make_plan, open_folder, plan_jobs, run_jobs
+from sb3_ppo_edu.lab.speed.suite import Job, make_plan, open_folder, plan_jobs, run_jobs
 from tests.speed_rows import fake_child, training
 
 
@@ -76,17 +77,15 @@ def test_rows_are_kept_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def failing(job: Job) -> list[Conditions]:
         asked.append(job)
         if len(asked) == 6:
-            raise MeasurementError("the sixth")
+            raise ProcessError("the sixth")
         return fake_child(job)
 
     monkeypatch.setattr(suite, "run_in_child", failing)
-    with pytest.raises(MeasurementError, match="the sixth"):
-        run_jobs(folder, jobs, lambda job: None)
+    with pytest.raises(ProcessError, match="the sixth"):
+        list(run_jobs(folder, jobs))
     assert open_folder(folder, plan) == jobs[5:]
     assert len(read_tables(folder).end_to_end) == 4
-    begun: list[Job] = []
-    run_jobs(folder, jobs[5:], begun.append)
-    assert begun == jobs[5:]
+    assert list(run_jobs(folder, jobs[5:])) == jobs[5:]
     assert asked == [*jobs[:6], *jobs[5:]]
     assert open_folder(folder, plan) == []
     further = make_plan(["cartpole-zoo"], ["fused"], 3, quick=True, grid=True)
@@ -117,7 +116,7 @@ def test_child_measures_with_one_thread() -> None:
 
 def test_child_that_fails_is_quoted() -> None:
     """A process that fails says which measurement it was and what it complained about."""
-    with pytest.raises(MeasurementError, match=r"(?s)nowhere, fused, repetition 0: .*exit code 1:.*KeyError: 'nowhere'"):
+    with pytest.raises(ProcessError, match=r"(?s)nowhere, fused, repetition 0: .*exit code 1:.*KeyError: 'nowhere'"):
         suite.run_in_child(Job("end to end", "quick", "nowhere", "fused", 0))
 
 
@@ -130,9 +129,9 @@ def test_child_that_fails_is_quoted() -> None:
 )
 def test_each_kind_of_job_gives_its_rows(job: Job, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """A split gives the run's parts and the floor's, the grid one row for each engine and point."""
-    monkeypatch.setattr(child, "QUICK_GRID", Grid((), (), (32,), (1,)))
+    monkeypatch.setattr(suite, "QUICK_GRID", Grid((), (), (32,), (1,)))
     monkeypatch.setattr(grid, "TIMED_SECONDS", 0.0)
-    found = child.measure(job)
+    found = suite.measure(job)
     assert {type(row) for row in found} == {kind}
     if kind is SplitRow:
         assert {row.algorithm for row in found if isinstance(row, SplitRow)} == {"fused", "floor"}

@@ -49,9 +49,9 @@ def here(runs: Sequence[Run]) -> Iterator[Done]:
     """A backend that runs in this process, one after the other; Reinforce fails."""
     for run in runs:
         if run.algorithm == "reinforce":
-            yield Done(run, None, "it has failed", 0.0)
+            yield Done(run, None, "it has failed")
         else:
-            yield Done(run, execute(run), "", 0.0)
+            yield Done(run, execute(run), "")
 
 
 def nobody(runs: Sequence[Run]) -> Iterator[Done]:
@@ -191,7 +191,7 @@ def test_a_failure_is_reported_and_tried_again(tmp_path: Path) -> None:
     def better(left: Sequence[Run]) -> Iterator[Done]:
         tried.extend(left)
         for run in left:
-            yield Done(run, execute(run), "", 0.0)
+            yield Done(run, execute(run), "")
 
     assert len(run_suite(tmp_path, runs, better)) == 2
     assert tried == [runs[0]]

@@ -10,7 +10,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.lab.algorithms import ALGORITHMS as LEARNERS
 from sb3_ppo_edu.lab.experiments import SUITES
+from sb3_ppo_edu.lab.processes import ProcessError
 from sb3_ppo_edu.lab.runs import Run
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.lab.speed.suite import Job, MeasurementError, make_plan, open_folder, run_jobs
+from sb3_ppo_edu.lab.speed.suite import make_plan, open_folder, run_jobs
 from sb3_ppo_edu.lab.suite import Backend, Done, in_processes, kept_rows, on_ray, run_suite
 
 SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
@@ -135,20 +136,15 @@ def bench_scale(arguments: argparse.Namespace) -> int:
     """Measure what is not yet measured, and write the report; return the exit code."""
     # Imported here: it draws.
     from sb3_ppo_edu.lab.scale.measure import measure, missing, plan
-    from sb3_ppo_edu.lab.scale.report import write_report
+    from sb3_ppo_edu.lab.scale.report import read_page
 
     folder = arguments.folder or (QUICK_SCALE_FOLDER if arguments.quick else SCALE_FOLDER)
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
     with refusing_bad_input():
         jobs = [] if arguments.report_only else missing(folder, plan(repetitions, arguments.quick))
-        columns, lines = shutil.get_terminal_size()
-        with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
-            for index, job in enumerate(measure(folder, jobs)):
-                bar.update(index - bar.n)
-                bar.set_description_str(str(job))
-            bar.update(len(jobs) - bar.n)
-        written = write_report(folder, "sb3-edu bench scale" + (" --quick" if arguments.quick else ""))
-    print("\n".join(str(path) for path in written))
+        measure_with_bar(jobs, measure(folder, jobs))
+        page = read_page(folder, "sb3-edu bench scale" + (" --quick" if arguments.quick else ""))
+    show_page(page, folder, "scale", Console())
     return DONE
 
 
@@ -385,7 +381,7 @@ def show_page(page: Any, folder: Path, name: str, console: Console) -> None:
 def bench_speed(arguments: argparse.Namespace) -> int:
     """Measure what is not yet measured, and write the report; return the exit code."""
     # Imported here: it draws.
-    from sb3_ppo_edu.lab.speed.report import write_report
+    from sb3_ppo_edu.lab.speed.report import read_page
 
     folder = arguments.folder or (QUICK_SPEED_FOLDER if arguments.quick else SPEED_FOLDER)
     if not arguments.report_only:
@@ -394,27 +390,27 @@ def bench_speed(arguments: argparse.Namespace) -> int:
                 arguments.cases, arguments.algorithms, arguments.repetitions, quick=arguments.quick, grid=arguments.grid
             )
             jobs = open_folder(folder, plan)
-        if not measure_speed(folder, jobs):
+        try:
+            measure_with_bar(jobs, run_jobs(folder, jobs))
+        except ProcessError as error:
+            print(f"sb3-edu bench speed: error: {error}", file=sys.stderr)
             return FAILED
     with refusing_bad_input():
-        written = write_report(folder)
-    print("\n".join(str(path) for path in written))
+        page = read_page(folder)
+    show_page(page, folder, "speed", Console())
     return DONE
 
 
-def measure_speed(folder: Path, jobs: Sequence[Job]) -> bool:
-    """Measure with a progress bar, rows into the folder; tell whether all measurements succeeded."""
+def measure_with_bar(jobs: Sequence[object], measuring: Iterator[object]) -> None:
+    """
+    Measure with a progress bar.
+
+    :param jobs: all measurements
+    :param measuring: measures them in order, and gives each before it begins
+    """
     columns, lines = shutil.get_terminal_size()
     with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
-
-        def starting(job: Job) -> None:
-            bar.update(jobs.index(job) - bar.n)
+        for index, job in enumerate(measuring):
+            bar.update(index - bar.n)
             bar.set_description_str(str(job))
-
-        try:
-            run_jobs(folder, jobs, starting)
-        except MeasurementError as error:
-            print(f"sb3-edu bench speed: error: {error}", file=sys.stderr)
-            return False
         bar.update(len(jobs) - bar.n)
-    return True

@@ -9,31 +9,24 @@ in a clone of this repository, count as done too.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sb3_ppo_edu.lab.algorithms import RANDOM
 from sb3_ppo_edu.lab.extras import need
+from sb3_ppo_edu.lab.processes import ONE_THREAD, ProcessError, call_in_process
 from sb3_ppo_edu.lab.rows import read_rows, write_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, check, execute
 from sb3_ppo_edu.training.folder import write_atomically
 
 RESULT_FILE = "result.json"
 RUNS_FILE, CURVES_FILE, FAILURES_FILE = "runs.csv", "curves.csv", "failures.csv"
-
-WORKER = "sb3_ppo_edu.lab.worker"
-"""The module that runs one run in a process of its own."""
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Environment variables that libraries read when they are imported."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +50,11 @@ class Done:
     :param run: the run
     :param result: what it left, or None if it failed
     :param error: why it failed, or empty
-    :param seconds: how long it took
     """
 
     run: Run
     result: Result | None
     error: str
-    seconds: float
 
 
 Backend = Callable[[Sequence[Run]], Iterator[Done]]
@@ -271,35 +262,21 @@ def run_in_child(run: Run, running: set[subprocess.Popen[str]]) -> Done:
     :param running: processes that are alive, for whoever has to end them
     :return: the run with its result or its error
     """
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
-        process = subprocess.Popen(
-            [sys.executable, "-m", WORKER],
-            env={**os.environ, **ONE_THREAD},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the parent, which ends its children itself
-        )
-        running.add(process)
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            # Not communicate(): it would close the input, by which the child knows that we live.
-            process.stdin.write(json.dumps(asdict(run)) + "\n")
-            process.stdin.flush()
-            lines = process.stdout.read().splitlines()
-            code = process.wait()
-        except BrokenPipeError:
-            lines, code = [], process.wait()
-        finally:
-            running.discard(process)
-        complaints.seek(0)
-        tail = "\n".join(complaints.read().splitlines()[-5:])
-    seconds = time.perf_counter() - start
-    if code != 0 or not lines:
-        return Done(run, None, f"exit code {code}: {tail}", seconds)
-    return Done(run, Result.from_json(lines[-1]), "", seconds)
+    try:
+        text = call_in_process(run_to_json, asdict(run), running=running)
+    except ProcessError as error:
+        return Done(run, None, str(error))
+    return Done(run, Result.from_json(text), "")
+
+
+def run_to_json(**settings: Any) -> str:
+    """
+    Run in the process that calls.
+
+    :param settings: of the run, by name
+    :return: its result as JSON
+    """
+    return execute(Run(**settings)).to_json()
 
 
 def on_ray(address: str | None = None) -> Backend:
@@ -315,26 +292,14 @@ def on_ray(address: str | None = None) -> Backend:
     def backend(runs: Sequence[Run]) -> Iterator[Done]:
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False)
-        task = ray.remote(num_cpus=1, max_retries=0, runtime_env={"env_vars": ONE_THREAD})(run_remotely)
-        waiting = {task.remote(run): run for run in runs}
+        task = ray.remote(num_cpus=1, max_retries=0, runtime_env={"env_vars": ONE_THREAD})(run_to_json)
+        waiting = {task.remote(**asdict(run)): run for run in runs}
         while waiting:
             (reference,), _ = ray.wait(list(waiting), num_returns=1)
             run = waiting.pop(reference)
             try:
-                text, seconds = ray.get(reference)
-                yield Done(run, Result.from_json(text), "", seconds)
+                yield Done(run, Result.from_json(ray.get(reference)), "")
             except Exception as error:  # whatever the run or the cluster raised is the run's failure
-                yield Done(run, None, "\n".join(str(error).splitlines()[-5:]), 0.0)
+                yield Done(run, None, "\n".join(str(error).splitlines()[-5:]))
 
     return backend
-
-
-def run_remotely(run: Run) -> tuple[str, float]:
-    """
-    Run in a process of Ray's.
-
-    :param run: the run
-    :return: its result as JSON, and the seconds it took
-    """
-    start = time.perf_counter()
-    return execute(run).to_json(), time.perf_counter() - start

@@ -1,7 +1,7 @@
-"""The process that runs one run: ``python -m sb3_ppo_edu.lab.worker``, started by ``suite``.
+"""The process that calls one function: ``python -m sb3_ppo_edu.lab.worker``, started by ``processes``.
 
-It reads the run from its standard input and prints the result as its last line. The input stays open as long as the parent
-lives: when it ends, the parent is gone, and so is this process.
+It reads the function's name and arguments from its standard input and prints what it gives as its last line. The input
+stays open as long as the parent lives: when it ends, the parent is gone, and so is this process.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import threading
+import traceback
+from pkgutil import resolve_name
 
 import torch as th
-
-from sb3_ppo_edu.lab.runs import Run, execute
 
 
 def end_with_the_parent() -> None:
@@ -23,13 +23,19 @@ def end_with_the_parent() -> None:
 
 
 def main() -> None:
-    """Run what the first line of the input says, with one thread."""
-    run = Run(**json.loads(sys.stdin.readline()))
+    """Call what the first line of the input names, with one thread."""
+    function, arguments = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_the_parent, daemon=True).start()
     th.set_num_threads(1)
-    print(execute(run).to_json(), flush=True)
+    code = 0
+    try:
+        print(resolve_name(function)(**arguments), flush=True)
+    except Exception:
+        traceback.print_exc()
+        code = 1
     # Not a normal exit: the thread above holds the lock of the standard input.
-    os._exit(0)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

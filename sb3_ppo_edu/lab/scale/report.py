@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, LogLocator
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.backends import BACKENDS
 from sb3_ppo_edu.lab.formatting import NOTHING, number
-from sb3_ppo_edu.lab.page import Page, Picture, Section, Table, save_page
+from sb3_ppo_edu.lab.page import Page, Picture, Section, Table
 from sb3_ppo_edu.lab.plots import BLUE, GREEN, VERMILLION
 from sb3_ppo_edu.lab.rows import read_rows
 from sb3_ppo_edu.lab.scale.measure import (
@@ -51,26 +51,21 @@ STYLES = {
 }
 
 
-def write_report(folder: Path, command: str) -> list[Path]:
+def read_page(folder: Path, command: str) -> Page:
     """
-    Write the report of the rows that are there.
+    Make the report of the rows that are there.
 
     :param folder: where they are
     :param command: what has measured them
-    :return: what was written
+    :return: the report
     :raises ValueError: if there are none
     """
     rows = read_rows(folder / FILE, ScaleRow)
     if not rows:
         raise ValueError(f"{folder / FILE}: found no rows, expected those of `sb3-edu bench scale`")
-    sections = [
-        stepping_section(rows),
-        training_section(rows),
-        projection_section(rows),
-        episodes_section(rows),
-    ]
+    sections = [stepping_section(rows), training_section(rows), projection_section(rows), episodes_section(rows)]
     made = f"Made by `{command}` on {rows[-1].machine}; {rows[-1].versions}. Rows: [{FILE}]({FILE})."
-    return save_page(Page("Past one core", lead(rows), sections, made), folder, "scale")
+    return Page("Past one core", lead(rows), sections, made)
 
 
 def medians(rows: Sequence[ScaleRow], kind: str) -> dict[tuple[str, str, int], float]:

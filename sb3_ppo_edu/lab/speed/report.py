@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from sb3_ppo_edu.lab.formatting import NOTHING
-from sb3_ppo_edu.lab.page import Table, markdown_table
-from sb3_ppo_edu.lab.plots import save_figure
+from sb3_ppo_edu.lab.formatting import NOTHING, interval
+from sb3_ppo_edu.lab.page import Page, Picture, Section, Table
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.lab.speed.plots import draw_end_to_end, draw_scaling, draw_split
 from sb3_ppo_edu.lab.speed.rows import (
@@ -38,53 +36,35 @@ from sb3_ppo_edu.lab.speed.summary import (
     speedups,
     times_floor,
 )
-from sb3_ppo_edu.lab.statistics.aggregates import Interval
-from sb3_ppo_edu.training.folder import write_atomically
-
-REPORT_FILE = "speed.md"
-END_TO_END_PICTURE, SPLIT_PICTURE, SCALING_PICTURE = "end_to_end.png", "split.png", "scaling.png"
 
 Cell = TypeVar("Cell")
 
 COMMAND = "sb3-edu bench speed"
 
 
-def write_report(folder: Path) -> list[Path]:
+def read_page(folder: Path) -> Page:
     """
-    Write the report and the pictures from the rows of a folder, in place of those that are there.
+    Make the report from the rows of a folder.
 
     :param folder: where the CSV files are
-    :return: what was written
+    :return: the report
     :raises ValueError: if there are no rows, or a file has other columns
     """
     tables = read_tables(folder)
     if not any(tables):
         expected = ", ".join((END_TO_END_FILE, SPLIT_FILE, GRID_FILE))
         raise ValueError(f"{folder}: found no rows, expected some in {expected}; measure first: {COMMAND} --folder {folder}")
-    pictures = [
-        (folder / name, figure)
-        for name, rows, figure in (
-            (END_TO_END_PICTURE, tables.end_to_end, lambda: draw_end_to_end(tables.end_to_end)),
-            (SPLIT_PICTURE, tables.split, lambda: draw_split(tables.split)),
-            (SCALING_PICTURE, tables.grid, lambda: draw_scaling(tables.grid)),
-        )
-        if rows
-    ]
-    for path, figure in pictures:
-        save_figure(figure(), path)
-    report = folder / REPORT_FILE
-    write_atomically(report, lambda temporary: temporary.write_text(report_text(tables), encoding="utf-8"))
-    return [report, *(path for path, _ in pictures)]
+    return make_page(tables)
 
 
-def report_text(tables: Tables) -> str:
+def make_page(tables: Tables) -> Page:
     """
-    Write the report.
+    Make the report.
 
     :param tables: all rows, at least one
-    :return: Markdown
+    :return: the report
     """
-    sections = [heading(tables)]
+    sections = []
     if tables.end_to_end:
         sections += [trainings(tables.end_to_end), processor_time(tables.end_to_end)]
         if "sbx" in algorithms_in(tables.end_to_end):
@@ -95,32 +75,10 @@ def report_text(tables: Tables) -> str:
         if any(row.algorithm == FLOOR for row in tables.split):
             sections.append(floor(tables.split))
     if tables.grid:
-        sections.append(updates(tables.grid))
-    return "\n\n".join([*sections, method(tables)]) + "\n"
-
-
-def prose(text: str, indent: str = "") -> str:
-    """
-    Break a paragraph into lines.
-
-    :param text: the paragraph
-    :param indent: "- " for an item of a list
-    :return: Markdown
-    """
-    following = " " * len(indent)
-    return textwrap.fill(
-        text, 120, initial_indent=indent, subsequent_indent=following, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def with_interval(found: Interval | None) -> str:
-    """
-    Write an estimate.
-
-    :param found: the estimate, if there is one
-    :return: such as "7.13 (6.79 to 7.43)"
-    """
-    return NOTHING if found is None else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+        sections += updates(tables.grid)
+    quick = any(row.size == "quick" for row in chain(*tables))
+    lead = ["**These are quick runs, shortened to try the command out. They are no result.**"] if quick else []
+    return Page("How fast EduPPO trains", lead, [*sections, method(tables)], made_by(tables, quick))
 
 
 def in_seconds(value: float | None) -> str:
@@ -133,16 +91,6 @@ def in_seconds(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f} s"
 
 
-def joined(values: Sequence[str]) -> str:
-    """
-    List distinct values in the order in which they come.
-
-    :param values: may be repeated
-    :return: separated by semicolons
-    """
-    return "; ".join(dict.fromkeys(values))
-
-
 def repetitions_of(rows: Sequence[EndToEndRow] | Sequence[SplitRow]) -> int:
     """
     Count the repetitions.
@@ -153,53 +101,41 @@ def repetitions_of(rows: Sequence[EndToEndRow] | Sequence[SplitRow]) -> int:
     return len({row.repetition for row in rows})
 
 
-def heading(tables: Tables) -> str:
+def made_by(tables: Tables, quick: bool) -> str:
     """
-    Write what the report is about, and how it was made.
+    Say what the rows were made with.
 
     :param tables: all rows
-    :return: Markdown
+    :param quick: whether there are rows of quick runs
+    :return: a paragraph
     """
-    rows = list(chain(*tables))
-    quick = any(row.size == "quick" for row in rows)
     threads, machine, versions = (
-        joined([str(getattr(row, name)) for row in rows]) for name in ("threads", "machine", "versions")
+        "; ".join(dict.fromkeys(str(getattr(row, name)) for row in chain(*tables)))
+        for name in ("threads", "machine", "versions")
     )
-    paragraphs = [
-        "# How fast EduPPO trains",
-        prose(
-            f"Made by `{COMMAND}{' --quick' if quick else ''}` on {machine}, with {threads} thread in each process; "
-            f"{versions}. Every number comes from the rows beside this file; `{COMMAND} --report-only` writes it anew from "
-            "them."
-        ),
-    ]
-    if quick:
-        paragraphs.append("**These are quick runs, shortened to try the command out. They are no result.**")
-    return "\n\n".join(paragraphs)
+    return (
+        f"Made by `{COMMAND}{' --quick' if quick else ''}` on {machine}, with {threads} thread in each process; {versions}. "
+        f"Every number comes from the rows beside this file; `{COMMAND} --report-only` writes it anew from them."
+    )
 
 
-def trainings(rows: Sequence[EndToEndRow]) -> str:
+def trainings(rows: Sequence[EndToEndRow]) -> Section:
     """
     Write how much faster trainings are.
 
     :param rows: of the trainings
-    :return: Markdown
+    :return: the section
     """
     others = [name for name in algorithms_in(rows) if name != REFERENCE]
     steps = sorted({row.steps for row in rows})
     span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-    paragraphs = [
-        "## Trainings",
-        prose(
-            "How many times as fast as SB3's PPO: 2.00 means the same training in half the time. Wall clock of `learn` "
-            f"over a few rollouts, {span} steps, median of {repetitions_of(rows)} repetitions, in parentheses its 95% "
-            "bootstrap interval."
-        ),
-        speedup_table(rows, others, "wall_seconds"),
-        f"![How many times as fast as SB3's PPO]({END_TO_END_PICTURE})",
-        "\n".join(prose(note, "- ") for note in notes(others)),
+    text = [
+        "How many times as fast as SB3's PPO: 2.00 means the same training in half the time. Wall clock of `learn` over a "
+        f"few rollouts, {span} steps, median of {repetitions_of(rows)} repetitions, in brackets its 95% bootstrap interval.",
+        *notes(others),
     ]
-    return "\n\n".join(paragraphs)
+    picture = Picture("end_to_end.png", draw_end_to_end(rows), "How many times as fast as SB3's PPO")
+    return Section("Trainings", text, speedup_table(rows, others, "wall_seconds"), picture)
 
 
 def notes(algorithms: Sequence[str]) -> list[str]:
@@ -225,48 +161,42 @@ def notes(algorithms: Sequence[str]) -> list[str]:
     return [*(text for name, text in explained.items() if name in algorithms), render]
 
 
-def speedup_table(rows: Sequence[EndToEndRow], others: Sequence[str], quantity: str) -> str:
+def speedup_table(rows: Sequence[EndToEndRow], others: Sequence[str], quantity: str) -> Table:
     """
     Write ratios to SB3's PPO.
 
     :param rows: of the trainings
     :param others: keys of ``ALGORITHMS``
     :param quantity: "wall_seconds" or "cpu_seconds"
-    :return: Markdown
+    :return: the table
     """
     lines = []
     for case in cases_in(rows):
-        ratios = [with_interval(estimate(speedups(rows, case, name, quantity))) for name in others]
+        ratios = [interval(estimate(speedups(rows, case, name, quantity))) for name in others]
         lines.append([CASES[case].title, in_seconds(median_of(rows, case, REFERENCE, quantity)), *ratios])
-    return markdown_table(
-        Table(["training", f"{ALGORITHMS[REFERENCE].title} takes", *(ALGORITHMS[name].title for name in others)], lines)
-    )
+    return Table(["training", f"{ALGORITHMS[REFERENCE].title} takes", *(ALGORITHMS[name].title for name in others)], lines)
 
 
-def processor_time(rows: Sequence[EndToEndRow]) -> str:
+def processor_time(rows: Sequence[EndToEndRow]) -> Section:
     """
     Write the ratios of processor time.
 
     :param rows: of the trainings
-    :return: Markdown
+    :return: the section
     """
-    paragraphs = [
-        "### Processor time",
-        prose(
-            "The same for the processor time of the process, all its threads together. Other work on the machine disturbs it "
-            "less."
-        ),
-        speedup_table(rows, [name for name in algorithms_in(rows) if name != REFERENCE], "cpu_seconds"),
-    ]
-    return "\n\n".join(paragraphs)
+    others = [name for name in algorithms_in(rows) if name != REFERENCE]
+    text = (
+        "The same for the processor time of the process, all its threads together. Other work on the machine disturbs it less."
+    )
+    return Section("Processor time", [text], speedup_table(rows, others, "cpu_seconds"))
 
 
-def compiling(rows: Sequence[EndToEndRow]) -> str:
+def compiling(rows: Sequence[EndToEndRow]) -> Section:
     """
     Write what SBX takes, and what its compiler has of it.
 
     :param rows: of the trainings, some of them SBX's
-    :return: Markdown
+    :return: the section
     """
     lines = [
         [
@@ -277,23 +207,20 @@ def compiling(rows: Sequence[EndToEndRow]) -> str:
         ]
         for case in cases_in(rows)
     ]
-    paragraphs = [
-        "### What SBX compiles",
-        prose(
-            "Seconds of `learn`, and of these what JAX's compiler reports; what it takes while the model is built is not "
-            "counted. The compiler has threads of its own, which the processor time above includes."
-        ),
-        markdown_table(Table(["training", "SBX takes", "of which it compiles", "SB3's PPO takes"], lines)),
-    ]
-    return "\n\n".join(paragraphs)
+    text = (
+        "Seconds of `learn`, and of these what JAX's compiler reports; what it takes while the model is built is not counted. "
+        "The compiler has threads of its own, which the processor time above includes."
+    )
+    header = ["training", "SBX takes", "of which it compiles", "SB3's PPO takes"]
+    return Section("What SBX compiles", [text], Table(header, lines))
 
 
-def memory(rows: Sequence[EndToEndRow]) -> str:
+def memory(rows: Sequence[EndToEndRow]) -> Section:
     """
     Write how much memory the trainings took.
 
     :param rows: of the trainings
-    :return: Markdown
+    :return: the section
     """
     names = algorithms_in(rows)
 
@@ -302,23 +229,19 @@ def memory(rows: Sequence[EndToEndRow]) -> str:
         return NOTHING if peak is None or before is None else f"{peak:.0f} ({before:.0f})"
 
     lines = [[CASES[case].title, *(cell(case, name) for name in names)] for case in cases_in(rows)]
-    paragraphs = [
-        "### Memory",
-        prose(
-            "Largest resident memory of the process in MiB, in parentheses what it had before `learn`: libraries (SB3 and "
-            "EduPPO in every process), environments, networks. Medians."
-        ),
-        markdown_table(Table(["training", *(ALGORITHMS[name].title for name in names)], lines)),
-    ]
-    return "\n\n".join(paragraphs)
+    text = (
+        "Largest resident memory of the process in MiB, in parentheses what it had before `learn`: libraries (SB3 and EduPPO "
+        "in every process), environments, networks. Medians."
+    )
+    return Section("Memory", [text], Table(["training", *(ALGORITHMS[name].title for name in names)], lines))
 
 
-def split(rows: Sequence[SplitRow]) -> str:
+def split(rows: Sequence[SplitRow]) -> Section:
     """
     Write where the time goes.
 
     :param rows: of the parts of trainings
-    :return: Markdown
+    :return: the section
     """
     lines = []
     for case in cases_in(rows):
@@ -327,24 +250,20 @@ def split(rows: Sequence[SplitRow]) -> str:
             if parts:
                 cells = [f"{parts[part]:.3f}" for part in PARTS]
                 lines.append([CASES[case].title, ALGORITHMS[name].title, *cells, f"{sum(parts.values()):.3f}"])
-    paragraphs = [
-        "## Where the time goes",
-        prose(
-            f"Seconds of each part, medians of {repetitions_of(rows)} trainings of their own with stopwatches around the "
-            'parts. "rest" is what remains: the rollout buffer, values to bootstrap from, callbacks, logs.'
-        ),
-        markdown_table(Table(["training", "algorithm", *PARTS, "all"], lines, names=2)),
-        f"![Where the time goes]({SPLIT_PICTURE})",
-    ]
-    return "\n\n".join(paragraphs)
+    text = (
+        f"Seconds of each part, medians of {repetitions_of(rows)} trainings of their own with stopwatches around the parts. "
+        '"rest" is what remains: the rollout buffer, values to bootstrap from, callbacks, logs.'
+    )
+    table = Table(["training", "algorithm", *PARTS, "all"], lines, names=2)
+    return Section("Where the time goes", [text], table, Picture("split.png", draw_split(rows), "Where the time goes"))
 
 
-def floor(rows: Sequence[SplitRow]) -> str:
+def floor(rows: Sequence[SplitRow]) -> Section:
     """
     Write how far the fused engine is from what its work takes at least.
 
     :param rows: of the parts of trainings, the floor among them
-    :return: Markdown
+    :return: the section
     """
     lines = []
     for case in cases_in(rows):
@@ -353,60 +272,64 @@ def floor(rows: Sequence[SplitRow]) -> str:
             parts = [least[part] for part in FLOOR_PARTS]
             taken = sum(parts_of(rows, case, "fused").values())
             seconds = [f"{value:.3f}" for value in (taken, *parts, sum(parts))]
-            ratio = with_interval(estimate(times_floor(rows, case)))
+            ratio = interval(estimate(times_floor(rows, case)))
             lines.append([CASES[case].title, *seconds, ratio, f"{least['bare environment']:.3f}"])
     header = ["training", "EduPPO, fused", *FLOOR_PARTS, "floor", "times the floor", "bare environment"]
-    paragraphs = [
-        "### The floor",
-        prose(
-            "What the work of the fused engine's training takes at least, in seconds, measured in the same process right "
-            "after it. *environment*: its vector environment stepped alone with the same actions. *acting* and *update*: "
-            "nothing but the networks' matrix products, as many and of the same shapes, by numpy or torch, whichever is "
-            "faster, into memory allocated beforehand; no activation, sampling, loss, shuffling or optimizer. The last "
-            "column is not part of the floor: the same steps without a vector environment."
-        ),
-        markdown_table(Table(header, lines)),
-    ]
-    return "\n\n".join(paragraphs)
+    text = (
+        "What the work of the fused engine's training takes at least, in seconds, measured in its process, right after it: "
+        "**environment**, its vector environment stepped alone with the same actions; **acting** and **update**, nothing but "
+        "the networks' matrix products, as many and of the same shapes, by numpy or torch, whichever is faster, into memory "
+        "allocated beforehand, no activation, sampling, loss, shuffling or optimizer. The last column is not part of the "
+        "floor: the same steps without a vector environment."
+    )
+    return Section("The floor", [text], Table(header, lines))
 
 
-def updates(rows: Sequence[GridRow]) -> str:
+def updates(rows: Sequence[GridRow]) -> list[Section]:
     """
     Write what single updates and steps of acting take.
 
     :param rows: of the grid
-    :return: Markdown
+    :return: the sections
     """
     engines = ("sb3", "autograd", "fused", FLOOR)
     costs = [grid_microseconds(rows, "update", engine) for engine in engines]
     together = {point: tuple(cost[point] for cost in costs) for point in costs[0]}
     updating, acting = (grid_speedups(rows, kind, "fused") for kind in ("update", "acting"))
-    paragraphs = [
-        "## A single update, a single step of acting",
-        f"![What an update and a step of acting cost]({SCALING_PICTURE})",
-        prose(
-            "Networks as SB3 builds them (two towers, tanh), for 8 observations and 4 actions, with Adam and synthetic data. "
-            "An update is an epoch of `train()` on a buffer of one minibatch, acting one call of the policy or the engine. "
-            "How many times as fast as SB3's PPO the fused engine is:"
+    setting = (
+        "Networks as SB3 builds them (two towers, tanh), for 8 observations and 4 actions, with Adam and synthetic data. An "
+        "update is an epoch of `train()` on a buffer of one minibatch, acting one call of the policy or the engine. How many "
+        "times as fast as SB3's PPO the fused engine is stands below."
+    )
+    picture = Picture("scaling.png", draw_scaling(rows), "What an update and a step of acting cost")
+    return [
+        Section("A single update, a single step of acting", [setting], None, picture),
+        Section(
+            "An update, times as fast",
+            [worst_point(updating, "batch size {:,}")],
+            grid_table(updating, "one update, batch size", lambda ratio: f"{ratio:.2f}"),
         ),
-        grid_table(updating, "one update, batch size", lambda ratio: f"{ratio:.2f}"),
-        worst_point(updating, "batch size {:,}"),
-        grid_table(acting, "one step of acting, environments", lambda ratio: f"{ratio:.2f}"),
-        worst_point(acting, "n_envs {:,}"),
-        "Microseconds of an update: SB3's PPO / autograd / fused / bare matrix products.",
-        grid_table(together, "one update, batch size", lambda cells: " / ".join(f"{cell:,.0f}" for cell in cells)),
+        Section(
+            "A step of acting, times as fast",
+            [worst_point(acting, "n_envs {:,}")],
+            grid_table(acting, "one step of acting, environments", lambda ratio: f"{ratio:.2f}"),
+        ),
+        Section(
+            "Microseconds of an update",
+            ["SB3's PPO / autograd / fused / bare matrix products."],
+            grid_table(together, "one update, batch size", lambda cells: " / ".join(f"{cell:,.0f}" for cell in cells)),
+        ),
     ]
-    return "\n\n".join(paragraphs)
 
 
-def grid_table(found: dict[Point, Cell], title: str, write: Callable[[Cell], str]) -> str:
+def grid_table(found: dict[Point, Cell], title: str, write: Callable[[Cell], str]) -> Table:
     """
     Write a cell for each point of the grid.
 
     :param found: what is in the cells
     :param title: of the first column
     :param write: writes a cell
-    :return: Markdown
+    :return: the table
     """
     columns = sorted({rows for _, _, rows in found})
     networks = sorted({(depth, width) for width, depth, _ in found})
@@ -414,7 +337,7 @@ def grid_table(found: dict[Point, Cell], title: str, write: Callable[[Cell], str
     for depth, width in networks:
         points = [(width, depth, rows) for rows in columns]
         lines.append([f"{depth} × {width}", *(write(found[point]) if point in found else NOTHING for point in points)])
-    return markdown_table(Table([f"layers × units; {title}", *(f"{rows:,}" for rows in columns)], lines))
+    return Table([f"layers × units; {title}", *(f"{rows:,}" for rows in columns)], lines)
 
 
 def worst_point(found: dict[Point, float], what: str) -> str:
@@ -423,22 +346,22 @@ def worst_point(found: dict[Point, float], what: str) -> str:
 
     :param found: ratios at each point
     :param what: the rows of a point in words, with braces where their number goes
-    :return: Markdown
+    :return: a paragraph
     """
     (width, depth, rows), least = min(found.items(), key=lambda item: item[1])
     slower = sum(ratio < 1 for ratio in found.values())
-    return prose(
+    return (
         f"The least is {least:.2f} ({depth} × {width}, {what.format(rows)}). The fused engine is slower than SB3's PPO at "
         f"{slower} of {len(found)} points."
     )
 
 
-def method(tables: Tables) -> str:
+def method(tables: Tables) -> Section:
     """
     Write how it was measured.
 
     :param tables: all rows
-    :return: Markdown
+    :return: the section
     """
     files = [name for name, rows in zip((END_TO_END_FILE, SPLIT_FILE, GRID_FILE), tables, strict=True) if rows]
     items = [
@@ -451,4 +374,4 @@ def method(tables: Tables) -> str:
         "The zoo's settings are those of `hyperparams/ppo.yml` in rl_zoo3 2.9.2, trained for a few rollouts only.",
         f"Raw rows: {', '.join(f'[{name}]({name})' for name in files)}.",
     ]
-    return "\n\n".join(["## How it was measured", "\n".join(prose(item, "- ") for item in items)])
+    return Section("How it was measured", items)

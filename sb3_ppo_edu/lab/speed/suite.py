@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib import util
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
+import torch as th
+
+from sb3_ppo_edu.lab.processes import ONE_THREAD, ProcessError, call_in_process
 from sb3_ppo_edu.lab.rows import append_rows
-from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, FULL_GRID, QUICK_CASES, QUICK_GRID, REFERENCE, rotated
+from sb3_ppo_edu.lab.speed.cases import (
+    ALGORITHMS,
+    CASES,
+    FULL_GRID,
+    QUICK_CASES,
+    QUICK_GRID,
+    REFERENCE,
+    quick_version,
+    rotated,
+)
+from sb3_ppo_edu.lab.speed.grid import measure_grid
 from sb3_ppo_edu.lab.speed.rows import (
     END_TO_END_FILE,
     GRID_FILE,
@@ -27,7 +38,7 @@ from sb3_ppo_edu.lab.speed.rows import (
     conditions,
     read_tables,
 )
-from sb3_ppo_edu.lab.suite import ONE_THREAD
+from sb3_ppo_edu.lab.speed.runs import measure_end_to_end, measure_split
 
 ENVIRONMENT = {
     **ONE_THREAD,
@@ -197,26 +208,18 @@ def open_folder(folder: Path, plan: Plan) -> list[Job]:
     return [job for job in plan_jobs(plan) if job not in done]
 
 
-def run_jobs(folder: Path, jobs: Sequence[Job], starting: Callable[[Job], None]) -> None:
+def run_jobs(folder: Path, jobs: Sequence[Job]) -> Iterator[Job]:
     """
     Measure, and append the rows as they come.
 
     :param folder: where the CSV files are
     :param jobs: the measurements
-    :param starting: called before each
-    :raises MeasurementError: if a process fails; the rows before it are kept
+    :return: each measurement, before it begins
+    :raises ProcessError: if a process fails; the rows before it are kept
     """
     for job in jobs:
-        starting(job)
+        yield job
         append_rows(folder / FILES[job.kind][0], run_in_child(job))
-
-
-CHILD = "sb3_ppo_edu.lab.speed.child"
-"""The module that measures, in the process that it is started in."""
-
-
-class MeasurementError(RuntimeError):
-    """A process that was to measure has failed."""
 
 
 def run_in_child(job: Job) -> list[Conditions]:
@@ -225,12 +228,42 @@ def run_in_child(job: Job) -> list[Conditions]:
 
     :param job: the measurement
     :return: its rows
-    :raises MeasurementError: if the process fails, with the end of what it complained about
+    :raises ProcessError: if the process fails, with the measurement and the end of what it complained about
     """
-    command = [sys.executable, "-m", CHILD, json.dumps(asdict(job))]
-    child = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
-    if child.returncode != 0:
-        complaint = "\n".join(child.stderr.splitlines()[-5:])
-        raise MeasurementError(f"{job}: the process ended with exit code {child.returncode}:\n{complaint}")
-    kind = FILES[job.kind][1]
-    return [kind(**row) for row in json.loads(child.stdout.splitlines()[-1])]
+    try:
+        found = json.loads(call_in_process(rows_as_json, asdict(job), ENVIRONMENT))
+    except ProcessError as error:
+        raise ProcessError(f"{job}: the process has failed, {error}") from error
+    return [FILES[job.kind][1](**row) for row in found]
+
+
+def measure(job: Job) -> list[Conditions]:
+    """
+    Measure in this process.
+
+    :param job: the measurement
+    :return: its rows
+    """
+    found: list[dict[str, Any]]
+    if job.kind == "grid":
+        found = measure_grid(QUICK_GRID if job.size == "quick" else FULL_GRID, job.width, job.depth)
+    else:
+        case = quick_version(CASES[job.case]) if job.size == "quick" else CASES[job.case]
+        take = measure_end_to_end if job.kind == "end to end" else measure_split
+        names = {"case": job.case, "algorithm": job.algorithm, "repetition": job.repetition}
+        found = [{**names, **row} for row in take(case, ALGORITHMS[job.algorithm], job.repetition)]
+    here = conditions(job.size, th.get_num_threads())
+    if job.algorithm == "sbx":
+        peers = ", ".join(f"{name} {metadata.version(name)}" for name in ("sbx-rl", "jax"))
+        here = replace(here, versions=f"{here.versions}, {peers}")
+    return [FILES[job.kind][1](**row, **asdict(here)) for row in found]
+
+
+def rows_as_json(**job: Any) -> str:
+    """
+    Measure in this process.
+
+    :param job: the measurement, by the names of :class:`Job`
+    :return: its rows as JSON
+    """
+    return json.dumps([asdict(row) for row in measure(Job(**job))])
