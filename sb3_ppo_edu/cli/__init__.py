@@ -7,7 +7,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sb3_ppo_edu.cli.bench import add_bench
 from sb3_ppo_edu.cli.course import add_course
@@ -49,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors fit on a screen."""
+    """An argument parser whose flags are not abbreviated, whose texts keep their lines, and whose errors fit on a screen."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where there is help, rather than all forty flags, and exit."""
@@ -65,8 +68,6 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="sb3-edu",
         description="Train PPO on a Gymnasium environment, evaluate what it learned, and watch it.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sb3_ppo_edu {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -28,14 +28,11 @@ from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.lab.speed.suite import make_plan, open_folder, run_jobs
 from sb3_ppo_edu.lab.suite import Backend, Done, in_processes, kept_rows, on_ray, run_suite
 
-SPEED_BAR = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining} {desc}"
-"""What the progress bar shows; what is being measured stands last, because its length changes."""
+BAR = "{n_fmt}/{total_fmt}{unit} |{bar}| {elapsed}<{remaining} {desc}"
+"""What a progress bar shows; what is being done stands last, because its length changes."""
 
 SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "speed-quick")
 SCALE_FOLDER, QUICK_SCALE_FOLDER = Path("benchmarks", "scale"), Path("runs", "scale-quick")
-
-RUNS_BAR = "{n_fmt}/{total_fmt} runs |{bar}| {elapsed}<{remaining} {desc}"
-"""What the progress bar of a suite shows."""
 
 LEARN_SUITES = ("lecture", "lander", "peers")
 
@@ -97,7 +94,7 @@ exit codes: 0 done, 1 a measurement failed, 2 bad input, 130 interrupted (the ro
 
 def add_bench(commands: Any) -> None:
     """Add ``sb3-edu bench`` with its experiments."""
-    parser = commands.add_parser("bench", help="measure", description="Measure.", allow_abbrev=False)
+    parser = commands.add_parser("bench", help="measure", description="Measure.")
     experiments = parser.add_subparsers(required=True, metavar="EXPERIMENT")
     _add_bench_speed(experiments)
     _add_bench_learn(experiments)
@@ -113,23 +110,9 @@ def _add_bench_scale(experiments: Any) -> None:
         "scale",
         help="which backend steps environments fastest, and what a second process brings",
         description=BENCH_SCALE_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=bench_scale, parser=parser)
-    parser.add_argument(
-        "--repetitions", type=positive_int, metavar="N", help="of each measurement (default: 3; with --quick 1)"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help=f"where rows, report and pictures are (default: {SCALE_FOLDER}; with --quick {QUICK_SCALE_FOLDER})",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="one small environment, to see it work; the numbers are no result"
-    )
-    parser.add_argument("--report-only", action="store_true", help="measure nothing; write the report from the rows there are")
+    _add_measuring(parser, f"{SCALE_FOLDER}; with --quick {QUICK_SCALE_FOLDER}", "one small environment", 3, 1)
 
 
 def bench_scale(arguments: argparse.Namespace) -> int:
@@ -155,8 +138,6 @@ def _add_bench_speed(experiments: Any) -> None:
         help="how much faster than SB3's PPO, and where the time goes",
         description=BENCH_SPEED_DESCRIPTION,
         epilog=BENCH_SPEED_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=bench_speed, parser=parser)
     parser.add_argument(
@@ -168,18 +149,10 @@ def _add_bench_speed(experiments: Any) -> None:
         metavar="NAME",
         help=f"who trains: {', '.join(ALGORITHMS)} (default: all that are installed; {REFERENCE} takes part in any case)",
     )
-    parser.add_argument("--repetitions", type=positive_int, metavar="N", help="trainings of each (default: 5; with --quick 2)")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help=f"where rows, report and pictures are (default: {SPEED_FOLDER}; with --quick {QUICK_SPEED_FOLDER})",
-    )
-    parser.add_argument("--quick", action="store_true", help="shorten everything, to see it work; the numbers are no result")
     parser.add_argument(
         "--grid", action=argparse.BooleanOptionalAction, default=True, help="measure single updates too (default: yes)"
     )
-    parser.add_argument("--report-only", action="store_true", help="measure nothing; write the report from the rows there are")
+    _add_measuring(parser, f"{SPEED_FOLDER}; with --quick {QUICK_SPEED_FOLDER}", "shorten everything", 5, 2)
 
 
 def _add_bench_learn(experiments: Any) -> None:
@@ -189,8 +162,6 @@ def _add_bench_learn(experiments: Any) -> None:
         help="how well and how fast EduPPO and others learn",
         description=BENCH_LEARN_DESCRIPTION,
         epilog=BENCH_LEARN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=bench_suite, parser=parser, quick=False)
     parser.add_argument(
@@ -208,8 +179,6 @@ def _add_bench_parity(experiments: Any) -> None:
         "parity",
         help="whether EduPPO is SB3's PPO: bits, returns, speed",
         description=BENCH_PARITY_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=bench_suite, parser=parser, suite="parity", envs=None, algorithms=None, seeds=None)
     parser.add_argument("--quick", action="store_true", help="two small environments, some minutes")
@@ -222,8 +191,6 @@ def _add_bench_sensitivity(experiments: Any) -> None:
         "sensitivity",
         help="which settings matter, and how much",
         description=BENCH_SENSITIVITY_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=bench_suite, parser=parser, suite="sensitivity", algorithms=None)
     parser.add_argument("--quick", action="store_true", help="short runs, to see it work; the numbers are no result")
@@ -240,11 +207,19 @@ def _add_bench_report(experiments: Any) -> None:
         "report",
         help="write the report of a suite from its rows",
         description="Write the report of a suite from the rows of its folder: a page, the same in Markdown, and pictures.",
-        allow_abbrev=False,
     )
     parser.set_defaults(command=bench_report, parser=parser)
     parser.add_argument("suite", choices=list(SUITES), help="which suite")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where its rows are (default: where it puts them)")
+
+
+def _add_measuring(parser: argparse.ArgumentParser, folder: str, quick: str, full_number: int, quick_number: int) -> None:
+    """Add what both experiments that repeat measurements have in common."""
+    repeated = f"of each measurement (default: {full_number}; with --quick {quick_number})"
+    parser.add_argument("--repetitions", type=positive_int, metavar="N", help=repeated)
+    parser.add_argument("--folder", type=Path, metavar="DIR", help=f"where rows, report and pictures are (default: {folder})")
+    parser.add_argument("--quick", action="store_true", help=f"{quick}, to see it work; the numbers are no result")
+    parser.add_argument("--report-only", action="store_true", help="measure nothing; write the report from the rows there are")
 
 
 def _add_running(parser: argparse.ArgumentParser, folder: str) -> None:
@@ -294,11 +269,10 @@ def run_with_bar(folder: Path, runs: Sequence[Run], backend: Backend, among: Seq
     :param title: what the bar is for
     :return: those that failed
     """
-    columns, lines = shutil.get_terminal_size()
     failures: list[Done] = []
     # What is done already says nothing of how long the rest takes.
     there = len(kept_rows(folder, runs))
-    with tqdm(total=len(runs), initial=there, unit=" runs", ncols=min(columns, 120), nrows=lines, bar_format=RUNS_BAR) as bar:
+    with progress_bar(len(runs), " runs", there) as bar:
 
         def note(done: Done, count: int, _: int) -> None:
             bar.update(count - bar.n)
@@ -408,9 +382,21 @@ def measure_with_bar(jobs: Sequence[object], measuring: Iterator[object]) -> Non
     :param jobs: all measurements
     :param measuring: measures them in order, and gives each before it begins
     """
-    columns, lines = shutil.get_terminal_size()
-    with tqdm(total=len(jobs), unit=" measurements", ncols=min(columns, 120), nrows=lines, bar_format=SPEED_BAR) as bar:
+    with progress_bar(len(jobs), " measurements") as bar:
         for index, job in enumerate(measuring):
             bar.update(index - bar.n)
             bar.set_description_str(str(job))
         bar.update(len(jobs) - bar.n)
+
+
+def progress_bar(total: int, unit: str, done: int = 0) -> tqdm[Any]:
+    """
+    Begin a progress bar.
+
+    :param total: how many there are
+    :param unit: of what, with a space before it
+    :param done: how many of them were done before
+    :return: the bar
+    """
+    columns, lines = shutil.get_terminal_size()
+    return tqdm(total=total, initial=done, unit=unit, ncols=min(columns, 120), nrows=lines, bar_format=BAR)

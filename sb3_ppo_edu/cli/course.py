@@ -35,20 +35,18 @@ def add_course(commands: Any) -> None:
         help="build, verify and grade the lessons",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=parser.print_help, parser=parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    build = verbs.add_parser("build", help="write the notebooks from their sources", allow_abbrev=False)
+    build = verbs.add_parser("build", help="write the notebooks from their sources")
     build.set_defaults(command=build_course, parser=build)
 
-    check = verbs.add_parser("check", help="say what must not be handed out", allow_abbrev=False)
+    check = verbs.add_parser("check", help="say what must not be handed out")
     check.set_defaults(command=check_course, parser=check)
     check.add_argument("--no-execute", dest="execute", action="store_false", help="do not run the notebooks")
 
-    grade = verbs.add_parser("grade", help="grade a folder of submissions", allow_abbrev=False)
+    grade = verbs.add_parser("grade", help="grade a folder of submissions")
     grade.set_defaults(command=grade_course, parser=grade)
     grade.add_argument("folder", type=Path, metavar="FOLDER", help="with one .ipynb file for each submission")
     grade.add_argument("--output", type=Path, metavar="DIR", help="where grades.csv and feedback/ go (default: FOLDER)")

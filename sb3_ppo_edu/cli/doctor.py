@@ -38,8 +38,6 @@ def add_doctor(commands: Any) -> None:
         help="say what is wrong with a training",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=doctor, parser=parser)
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="the run's folder, progress.csv or events file")

@@ -24,8 +24,6 @@ def add_enjoy(commands: Any) -> None:
         help="watch a saved run",
         description="Watch a saved run in a window, or film one episode.",
         epilog="examples:\n  sb3-edu enjoy runs/lander\n  sb3-edu enjoy runs/lander --gif landing.gif --seed 3",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=enjoy, parser=parser)
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")

@@ -21,8 +21,6 @@ def add_evaluate(commands: Any) -> None:
         help="evaluate a saved run against random actions",
         description="Evaluate a saved run, and random actions from the same starting states.",
         epilog="example:\n  sb3-edu evaluate runs/lander --episodes 500 --seed 7",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=evaluate_saved, parser=parser)
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")

@@ -35,8 +35,6 @@ def add_reproduce(commands: Any, main: Callable[[Sequence[str]], int]) -> None:
         "reproduce",
         help="do a run again, and compare bit by bit",
         description=REPRODUCE_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     reproduce.set_defaults(command=lambda arguments: reproduce_run(arguments, main), parser=reproduce)
     reproduce.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")

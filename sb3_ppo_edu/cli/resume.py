@@ -24,9 +24,8 @@ def add_resume(commands: Any) -> None:
     resume = commands.add_parser(
         "resume",
         help="go on with a run that was interrupted, exactly",
-        description="Go on with a run that was made with --checkpoint-freq, from its newest whole checkpoint: it ends with "
+        description="Go on with a run that was made with --checkpoint-freq, from its newest whole checkpoint: \nit ends with "
         "the same bits as if it had never been interrupted.",
-        allow_abbrev=False,
     )
     resume.set_defaults(command=resume_interrupted, parser=resume)
     resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")

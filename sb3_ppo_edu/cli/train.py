@@ -68,8 +68,6 @@ def add_train(commands: Any) -> None:
         help="train, evaluate against random actions, and leave everything in a run folder",
         description="Train EduPPO, evaluate it against random actions, and leave everything in a new folder runs/NAME.",
         epilog=TRAIN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=train, parser=parser)
     run = parser.add_argument_group("the run")

@@ -46,8 +46,6 @@ def add_tune(commands: Any) -> None:
         help="find settings for an environment, one at a time",
         description=TUNE_DESCRIPTION,
         epilog=TUNE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     names = [stage.name for stage in STAGES]
     parser.set_defaults(command=tune, parser=parser)
