@@ -8,7 +8,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from sb3_ppo_edu.lab.speed import summary as numbers
 from sb3_ppo_edu.lab.speed.rows import Tables
-from sb3_ppo_edu.lab.statistics.aggregates import Interval, median_interval
+from sb3_ppo_edu.lab.statistics.aggregates import Interval, bootstrap
 from tests.speed_rows import split
 from tests.speed_rows import tables as tables
 
@@ -23,27 +23,27 @@ def test_interval_has_the_exact_order_statistics(n: int) -> None:
     values = np.random.default_rng(3).permutation(np.arange(n) ** 2.0)
     at_most = stats.binom.sf((n + 1) // 2 - 1, n, np.arange(1, n + 1) / n)
     low, high = (np.sort(values)[np.searchsorted(at_most, tail)] for tail in (0.025, 0.975))
-    assert median_interval(values.tolist()) == (low, high)
+    assert numbers.estimate(values.tolist()) == (np.median(values), low, high)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_interval_of_few_values_is_their_range(n: int) -> None:
     """Up to five values, more than 2.5% of the bootstrap medians are the smallest value, and as many the largest."""
     values = [3.0, 1.0, 7.0, 5.0, 11.0][:n]
-    assert median_interval(values) == (min(values), max(values))
+    assert numbers.estimate(values) == (np.median(values), min(values), max(values))
 
 
 def test_interval_uses_its_seed() -> None:
     """The same seed gives the same interval; with few resamples another seed gives another one."""
     values = np.random.default_rng(0).standard_normal(40).tolist()
-    assert median_interval(values, resamples=20) == median_interval(values, resamples=20)
-    assert median_interval(values, resamples=20) != median_interval(values, resamples=20, seed=1)
+    one, same, other = (bootstrap(values, numbers.median, resamples=20, seed=seed) for seed in (0, 0, 1))
+    assert one == same != other
 
 
 def test_interval_of_nothing_is_refused() -> None:
     """Without values there is no interval."""
-    with pytest.raises(ValueError, match=r"values: found shape \(0,\)"):
-        median_interval([])
+    with pytest.raises(ValueError, match=r"scores: found shape \(0, 1\)"):
+        bootstrap([], numbers.median)
 
 
 def test_ratios_are_paired(tables: Tables) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -59,7 +58,6 @@ def draw_metrics(records: Sequence[Record], bands: Sequence[Band]) -> Figure:
     rows = max((len(shown) + PANELS_PER_ROW - 1) // PANELS_PER_ROW, 1)
     columns = min(max(len(shown), 1), PANELS_PER_ROW)
     figure = Figure(figsize=(3.4 * columns, 2.5 * rows), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     for place, band in enumerate(shown):
         draw_metric(figure.add_subplot(rows, columns, place + 1), records, band)
     return figure

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
@@ -127,7 +126,6 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
     :return: the figure
     """
     figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(curve.title, loc="left", fontsize=13, fontweight="bold")
     axes.set_xlabel("environment steps")
@@ -255,7 +253,6 @@ def draw_bands(
     if target is not None and random is not None and target > random:
         floor = random - BELOW_RANDOM * (target - random)
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
     axes.set_xlabel("steps of training")
@@ -301,7 +298,6 @@ def draw_profiles(title: str, profiles: Mapping[str, Band], known: Sequence[str]
     :return: the figure
     """
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
     axes.set_xlabel("score (0 random actions, 1 the target)")
@@ -359,7 +355,6 @@ def draw_panels(title: str, panels: Sequence[Panel], scale: str = SCORE_AXIS, *,
     columns = 4
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(10, 0.6 + 2.5 * rows), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.supylabel(scale, fontsize=10)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
@@ -382,7 +377,6 @@ def draw_one_setting(title: str, panels: Mapping[str, Panel]) -> Figure:
     :return: the figure
     """
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
     for (name, panel), colour, marker in zip(panels.items(), CURVE_COLOURS, CURVE_MARKERS, strict=False):

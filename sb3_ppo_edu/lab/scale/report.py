@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import gymnasium as gym
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator
 
@@ -184,7 +184,6 @@ def draw_stepping(rates: Mapping[tuple[str, str, int], float], envs: Sequence[st
     columns = min(len(envs), 2)
     lines = math.ceil(len(envs) / columns)
     figure = Figure(figsize=(5 * columns, 3.4 * lines + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
     handles = {}
     for index, env in enumerate(envs):
         axes = figure.add_subplot(lines, columns, index + 1)
@@ -284,14 +283,9 @@ def interpolated(points: Mapping[int, float], at: float) -> float:
     :return: the value there
     """
     known = sorted(points)
-    if at <= known[0]:
-        return points[known[0]]
     if at >= known[-1]:
         return points[known[-1]] * at / known[-1]
-    high = next(one for one in known if one >= at)
-    low = max(one for one in known if one < at)
-    share = (at - low) / (high - low)
-    return points[low] + share * (points[high] - points[low])
+    return float(np.interp(at, known, [points[one] for one in known]))
 
 
 def modelled_seconds(rows: Sequence[ScaleRow], env: str, processes: int, weak: bool) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
@@ -41,19 +40,6 @@ SHOWN = (64, 256, 1024)
 """Widths, and batch sizes, of which the scaling plot shows a panel each, where they were measured."""
 
 BAR_INCHES, GAP_BARS = 0.24, 1.6
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """
-    Begin a figure without ``pyplot``.
-
-    :param width: inches
-    :param height: inches
-    :return: the figure
-    """
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def name_of(algorithm: str) -> str:
@@ -117,7 +103,7 @@ def draw_end_to_end(rows: Sequence[EndToEndRow]) -> Figure:
         if (summary := estimate(speedups(rows, case, name)))
     }
     groups = [(case, [name for name in others if (case, name) in found]) for case in dict.fromkeys(case for case, _ in found)]
-    figure = new_figure(9, grouped_height(groups))
+    figure = Figure(figsize=(9, grouped_height(groups)), dpi=120, layout="constrained")
     axes, places = grouped_axes(figure, groups)
     for (case, name), summary in found.items():
         at = places[case, name]
@@ -145,7 +131,7 @@ def draw_split(rows: Sequence[SplitRow]) -> Figure:
     cases = [case for case in cases_in(rows) if parts_of(rows, case, REFERENCE)]
     parts = {(case, bar): split for case in cases for bar in bars if (split := parts_of(rows, case, bar))}
     groups = [(case, [bar for bar in bars if (case, bar) in parts]) for case in cases]
-    figure = new_figure(9, grouped_height(groups))
+    figure = Figure(figsize=(9, grouped_height(groups)), dpi=120, layout="constrained")
     axes, places = grouped_axes(figure, groups)
     longest = 1.0
     for (case, bar), split in parts.items():
@@ -179,7 +165,7 @@ def draw_scaling(rows: Sequence[GridRow]) -> Figure:
     widths = shown([row.width for row in rows])
     batch_sizes = shown([row.rows for row in rows if row.kind == "update"])
     panels = max(len(widths), len(batch_sizes))
-    figure = new_figure(4.2 * panels, 10.5)
+    figure = Figure(figsize=(4.2 * panels, 10.5), dpi=120, layout="constrained")
     grid = figure.subplots(3, panels, sharex="row", sharey="row", squeeze=False)
     for column in range(panels):
         for row in range(3):

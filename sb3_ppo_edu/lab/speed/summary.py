@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
 from sb3_ppo_edu.lab.speed.rows import EndToEndRow, GridRow, SplitRow
-from sb3_ppo_edu.lab.statistics.aggregates import Interval, median_interval
+from sb3_ppo_edu.lab.statistics.aggregates import Interval, Scores, bootstrap
 
 PARTS = ("environment", "acting", "advantages", "update", "rest")
 """Parts of a training, in the order in which they happen."""
@@ -22,9 +24,20 @@ def estimate(values: Sequence[float]) -> Interval | None:
     Estimate the median.
 
     :param values: one for each repetition
-    :return: the median and its interval, or None if there are no values
+    :return: the median and its bootstrap interval, or None if there are no values; of five values or fewer the interval is the
+        range from the smallest to the largest
     """
-    return Interval(statistics.median(values), *median_interval(values)) if values else None
+    return bootstrap(values, median) if values else None
+
+
+def median(scores: Scores) -> np.ndarray:
+    """
+    Take the median of single values, for the bootstrap.
+
+    :param scores: shape ``(..., runs, tasks)``
+    :return: shape ``(...)``
+    """
+    return np.asarray(np.median(scores, axis=(-2, -1)))
 
 
 def cases_in(rows: Sequence[EndToEndRow] | Sequence[SplitRow]) -> list[str]:

@@ -12,7 +12,7 @@ interval can't reach beyond the best and the worst of them. Report the number of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -153,6 +153,9 @@ def bootstrap(
     """
     Estimate a statistic of a score matrix, with its stratified percentile bootstrap interval.
 
+    Runs are resampled with replacement within each task; the interval leaves out ``(1 - confidence) / 2`` of the resamples'
+    statistics at either end (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
+
     :param scores: shape ``(runs, tasks)``, or ``(runs,)`` for one task
     :param statistic: such as :func:`interquartile_mean`
     :param confidence: in (0, 1)
@@ -165,31 +168,6 @@ def bootstrap(
     estimates = statistic(resample_runs(matrix, resamples, np.random.default_rng(seed)))
     low, high = percentile_interval(estimates, confidence)
     return Interval(float(statistic(matrix)), float(low), float(high))
-
-
-def median_interval(
-    values: Sequence[float], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """
-    Percentile bootstrap interval of the median.
-
-    The values are resampled with replacement; the interval leaves out ``(1 - confidence) / 2`` of the resamples' medians at
-    either end (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3). With five values or fewer that is
-    the range from the smallest to the largest.
-
-    :param values: independent repetitions, shape ``(n,)``, n ≥ 1
-    :param confidence: in (0, 1)
-    :param resamples: number of resamples
-    :param seed: of the resampling; the same seed gives the same interval
-    :return: lower and upper end
-    :raises ValueError: if there are no values
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or not len(sample):
-        raise ValueError(f"values: found shape {sample.shape}, expected (n,) with n ≥ 1")
-    drawn = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
-    low, high = percentile_interval(np.median(sample[drawn], axis=1), confidence)
-    return float(low), float(high)
 
 
 def wilson(hits: int, cases: int) -> Interval:

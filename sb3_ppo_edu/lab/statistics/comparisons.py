@@ -13,6 +13,8 @@ from sb3_ppo_edu.lab.statistics.aggregates import (
     RESAMPLES,
     Interval,
     Scores,
+    bootstrap,
+    mean,
     percentile_interval,
     resample_runs,
     score_matrix,
@@ -72,10 +74,7 @@ def paired_difference(
     :return: the mean of ``first - second`` and its interval
     :raises ValueError: if there are not equally many
     """
-    differences = paired(first, second)
-    drawn = np.random.default_rng(seed).integers(len(differences), size=(resamples, len(differences)))
-    low, high = percentile_interval(differences[drawn].mean(axis=1), confidence)
-    return Interval(float(differences.mean()), float(low), float(high))
+    return bootstrap(paired(first, second), mean, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
