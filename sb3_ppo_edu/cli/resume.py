@@ -24,7 +24,7 @@ def add_resume(commands: Any) -> None:
     resume = commands.add_parser(
         "resume",
         help="go on with a run that was interrupted, exactly",
-        description="Go on with a run that was made with --checkpoint-freq, from its newest whole checkpoint: \nit ends with "
+        description="Go on with a run that was made with --checkpoint-freq, from its newest whole checkpoint:\nit ends with "
         "the same bits as if it had never been interrupted.",
     )
     resume.set_defaults(command=resume_interrupted, parser=resume)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
@@ -125,14 +126,9 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
     :param curve: what to show
     :return: the figure
     """
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(curve.title, loc="left", fontsize=13, fontweight="bold")
+    figure, axes = _begin(curve.title, 4.8)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of an episode")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(StrMethodFormatter(THOUSANDS))
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -232,6 +228,22 @@ class Band:
     seeds: int
 
 
+def _begin(title: str, height: float = 4.6) -> tuple[Figure, Axes]:
+    """Begin a picture with one pair of axes, its height in inches."""
+    figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    _draw_grid(axes)
+    return figure, axes
+
+
+def _draw_grid(axes: Axes) -> None:
+    """Draw horizontal lines behind the curves, and no frame."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
 def draw_bands(
     title: str, bands: Mapping[str, Band], target: float | None, random: float | None, known: Sequence[str] = ()
 ) -> Figure:
@@ -252,14 +264,9 @@ def draw_bands(
     floor = -np.inf
     if target is not None and random is not None and target > random:
         floor = random - BELOW_RANDOM * (target - random)
-    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    figure, axes = _begin(title)
     axes.set_xlabel("steps of training")
     axes.set_ylabel("return of the policy, deterministic")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(StrMethodFormatter(THOUSANDS))
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -297,9 +304,7 @@ def draw_profiles(title: str, profiles: Mapping[str, Band], known: Sequence[str]
     :param known: as :func:`draw_bands` has it
     :return: the figure
     """
-    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    figure, axes = _begin(title)
     axes.set_xlabel("score (0 random actions, 1 the target)")
     axes.set_ylabel("share of runs above it")
     looks = list(zip(CURVE_COLOURS, CURVE_STYLES, strict=True))
@@ -311,9 +316,6 @@ def draw_profiles(title: str, profiles: Mapping[str, Band], known: Sequence[str]
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -376,9 +378,7 @@ def draw_one_setting(title: str, panels: Mapping[str, Panel]) -> Figure:
     :param panels: by name of the environment, all with the same levels
     :return: the figure
     """
-    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+    figure, axes = _begin(title)
     for (name, panel), colour, marker in zip(panels.items(), CURVE_COLOURS, CURVE_MARKERS, strict=False):
         _draw_levels(axes, panel, colour, marker, name)
         axes.set_xlabel(panel.title)
@@ -398,7 +398,7 @@ def short(level: float) -> str:
     return f"{level:.0e}".replace("e-0", "e-") if 0 < level < 0.01 else f"{level:g}"
 
 
-def _draw_levels(axes: Any, panel: Panel, colour: str, marker: str, name: str | None = None) -> None:
+def _draw_levels(axes: Axes, panel: Panel, colour: str, marker: str, name: str | None = None) -> None:
     """Draw means with their intervals at evenly spaced levels, and a line at the default."""
     places = range(len(panel.levels))
     axes.fill_between(places, panel.lows, panel.highs, color=colour, alpha=0.15, linewidth=0)
@@ -406,6 +406,4 @@ def _draw_levels(axes: Any, panel: Panel, colour: str, marker: str, name: str | 
     if panel.default in panel.levels:
         axes.axvline(panel.levels.index(panel.default), color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
     axes.set_xticks(places, [short(level) for level in panel.levels], fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
+    _draw_grid(axes)
