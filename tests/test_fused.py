@@ -127,9 +127,9 @@ def make_minibatch(policy: Any, batch: int, seed: int, constant_advantage: bool 
     )
 
 
-def as_arrays(samples: RolloutBufferSamples) -> FusedMinibatch:
+def as_arrays(engine: FusedEngine, samples: RolloutBufferSamples) -> FusedMinibatch:
     """The same transitions for the fused engine."""
-    return FusedMinibatch(samples.observations, *(tensor.numpy() for tensor in samples[1:6]))
+    return engine.minibatch_of(*samples[:6])
 
 
 def gradients_of(policy: Any) -> dict[str, th.Tensor]:
@@ -170,8 +170,7 @@ def test_gradients_are_autograds(
     expected_statistics = AutogradEngine(policy).gradients(TensorMinibatch(samples), update)
     expected = gradients_of(policy)
     fused = FusedEngine(policy)
-    fused.flat.gradients.tensor.fill_(float("nan"))
-    statistics = fused.gradients(as_arrays(samples), update)
+    statistics = fused.gradients(as_arrays(fused, samples), update)
 
     for name, gradient in gradients_of(policy).items():
         scale = max(expected[name].abs().max().item(), 1e-6)
@@ -193,7 +192,7 @@ def test_gelu_approximation() -> None:
     AutogradEngine(policy).gradients(TensorMinibatch(samples), DEFAULTS)
     expected = gradients_of(policy)
     fused = FusedEngine(policy)
-    fused.gradients(as_arrays(samples), DEFAULTS)
+    fused.gradients(as_arrays(fused, samples), DEFAULTS)
     for name, gradient in gradients_of(policy).items():
         th.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-14)
 
@@ -242,7 +241,7 @@ def test_steps_are_torchs(name: str) -> None:
             fused.attach()
         samples = make_minibatch(reference, 9, step)
         torch_engine.gradients(TensorMinibatch(samples), DEFAULTS)
-        fused.gradients(as_arrays(samples), DEFAULTS)
+        fused.gradients(as_arrays(fused, samples), DEFAULTS)
         assert fused.apply(DEFAULTS) == pytest.approx(torch_engine.apply(DEFAULTS), rel=STEP_TOLERANCE)
         if step % 3 == 2:  # an update of three steps
             fused.detach()
@@ -282,7 +281,7 @@ def test_engines_may_alternate(name: str) -> None:
             other.apply(DEFAULTS)
         else:
             fused = FusedEngine(policy)
-            fused.gradients(as_arrays(samples), DEFAULTS)
+            fused.gradients(as_arrays(fused, samples), DEFAULTS)
             fused.apply(DEFAULTS)
             fused.detach()
     compare_states(policy, reference, rtol=STEP_TOLERANCE)
@@ -492,7 +491,7 @@ def test_non_finite_numbers_stop_before_the_parameters(engine_class: Any, where:
     getattr(samples, where)[3] = float("nan")
     before = copy.deepcopy(policy.state_dict())
     with pytest.raises(NonFiniteUpdateError):
-        engine.gradients(as_arrays(samples) if engine_class is FusedEngine else TensorMinibatch(samples), DEFAULTS)
+        engine.gradients(as_arrays(engine, samples) if engine_class is FusedEngine else TensorMinibatch(samples), DEFAULTS)
         engine.apply(DEFAULTS)
     engine.detach()
     for name, value in before.items():

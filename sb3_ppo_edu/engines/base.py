@@ -22,7 +22,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_ppo_edu.functional.objectives import Array, UpdateSettings
+from sb3_ppo_edu.functional import losses
+from sb3_ppo_edu.functional.objectives import Array, Losses, UpdateSettings
 
 
 class PolicyInputs(NamedTuple):
@@ -180,6 +181,33 @@ class Engine(Protocol[AnyMinibatch]):
         :raises NonFiniteUpdateError: if the norm is NaN or infinite; no parameter has moved then
         """
         ...
+
+
+def statistics_of(
+    found: Losses, log_prob: th.Tensor, old_log_prob: th.Tensor, settings: UpdateSettings
+) -> MinibatchStatistics:
+    """
+    Put together what a minibatch says, from its losses and log-probabilities.
+
+    :param found: losses as numbers
+    :param log_prob: of the actions now, shape ``(batch,)``
+    :param old_log_prob: of the actions when they were taken, the same shape
+    :param settings: settings of this update
+    :return: the statistics
+    """
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    return MinibatchStatistics(
+        policy_loss=found.policy,
+        value_loss=found.value,
+        entropy_loss=found.entropy,
+        loss=found.total,
+        approx_kl=np.float32(losses.approx_kl(log_ratio, settings.kl_estimator).item()),
+        clip_fraction=losses.clip_fraction(ratio, settings.clip_range).item(),
+        ratio_max=ratio.max().item(),
+        weight=found.weight,
+        ratios=ratio,
+    )
 
 
 def check_finite(statistics: MinibatchStatistics) -> None:

@@ -11,6 +11,7 @@ from sb3_ppo_edu.engines.autograd import AutogradEngine
 from sb3_ppo_edu.engines.base import Engine
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.fused.engine import FusedEngine, why_not_fused
+from sb3_ppo_edu.engines.fused.library import LibraryMissing
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 
@@ -55,10 +56,17 @@ def make_engine(
     if engine == "autograd":
         return AutogradEngine(policy, **options), "autograd: it was asked for."
     obstacle = why_not(engine, policy, options, PPOObjective() if objective is None else objective)
+    if obstacle is None and engine == "numpy":
+        return NumpyEngine(policy), "numpy: it was asked for."
     if obstacle is None:
-        if engine == "numpy":
-            return NumpyEngine(policy), "numpy: it was asked for."
-        return FusedEngine(policy), "fused: policy, distribution and optimizer are supported."
+        try:
+            made = FusedEngine(policy)
+            kernels = f"kernels for {made.instruction_set}"
+            return made, f"fused: policy, distribution and optimizer are supported, {kernels}."
+        except LibraryMissing as missing:
+            obstacle = f"there is no library of kernels: {missing}"
+            if engine == "auto":
+                return NumpyEngine(policy), f"numpy: {obstacle}."
     if engine == "auto":
         return AutogradEngine(policy, **options), f"autograd: {obstacle}."
     raise UnsupportedPolicyError(f"engine={engine!r}: {obstacle}: use engine='auto' or 'autograd'")
@@ -71,4 +79,4 @@ def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str,
         return f"{wanted[0]} is for the autograd engine"
     if type(objective).__call__ is not Objective.__call__:
         return f"{type(objective).__name__}.__call__ has been replaced, which only autograd can follow"
-    return why_not_derived(policy) if engine == "numpy" else why_not_fused(policy, objective)
+    return why_not_derived(policy) if engine == "numpy" else why_not_fused(policy)

@@ -178,15 +178,12 @@ def is_plain(rollout_buffer: RolloutBuffer) -> bool:
     return is_sb3s_own(rollout_buffer) and rollout_buffer.device.type == "cpu"
 
 
-def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ShuffledRollout]:
+def draw_permutation(rollout_buffer: RolloutBuffer) -> NDArray[np.int64]:
     """
-    Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
-
-    Blocks of whole minibatches are put in order at once, instead of picking the rows of each minibatch.
+    Draw the permutation of one epoch that ``RolloutBuffer.get`` draws, and flatten the buffer's columns as it does.
 
     :param rollout_buffer: full rollout buffer, for which :func:`is_plain` holds
-    :param batch_size: transitions per minibatch; the last one may have fewer
-    :return: the blocks of one epoch
+    :return: indices of all transitions
     """
     if not rollout_buffer.full:
         raise IncompleteRolloutError(
@@ -198,6 +195,20 @@ def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[
         for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
             setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
         rollout_buffer.generator_ready = True
+    return permutation
+
+
+def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ShuffledRollout]:
+    """
+    Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.
+
+    Blocks of whole minibatches are put in order at once, instead of picking the rows of each minibatch.
+
+    :param rollout_buffer: full rollout buffer, for which :func:`is_plain` holds
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the blocks of one epoch
+    """
+    permutation = draw_permutation(rollout_buffer)
     scalars = [getattr(rollout_buffer, name)[:, 0] for name in ("values", "log_probs", "advantages", "returns")]
     block = max(BLOCK // batch_size, 1) * batch_size
     for start in range(0, len(permutation), block):

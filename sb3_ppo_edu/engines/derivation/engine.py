@@ -13,7 +13,14 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_ppo_edu.engines.autograd import TensorMinibatch
-from sb3_ppo_edu.engines.base import MinibatchStatistics, PolicyInputs, check_finite, check_finite_norm, project_log_std
+from sb3_ppo_edu.engines.base import (
+    MinibatchStatistics,
+    PolicyInputs,
+    check_finite,
+    check_finite_norm,
+    project_log_std,
+    statistics_of,
+)
 from sb3_ppo_edu.engines.derivation.distributions import action_distribution
 from sb3_ppo_edu.engines.derivation.layers import Network
 from sb3_ppo_edu.functional import losses
@@ -86,19 +93,7 @@ class NumpyEngine:
         data = Transitions(samples.old_log_prob, samples.old_values, advantages, samples.returns)
         found, derivatives = settings.objective.gradients(log_prob, values, entropy, data, settings)
 
-        log_ratio = th.from_numpy(log_prob) - samples.old_log_prob
-        ratio = log_ratio.exp()
-        statistics = MinibatchStatistics(
-            policy_loss=found.policy,
-            value_loss=found.value,
-            entropy_loss=found.entropy,
-            loss=found.total,
-            approx_kl=np.float32(losses.approx_kl(log_ratio, settings.kl_estimator).item()),
-            clip_fraction=losses.clip_fraction(ratio, settings.clip_range).item(),
-            ratio_max=ratio.max().item(),
-            weight=found.weight,
-            ratios=ratio,
-        )
+        statistics = statistics_of(found, th.from_numpy(log_prob), samples.old_log_prob, settings)
         check_finite(statistics)
         self.policy.optimizer.zero_grad()
         self.actor.backward(self.distribution.backward(derivatives.log_prob, derivatives.entropy))

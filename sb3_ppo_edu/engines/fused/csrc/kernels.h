@@ -1,0 +1,148 @@
+/* What the kernels know of a policy, a rollout, an update and an optimizer, and what each file offers the others.
+ *
+ * Python fills these structures (description.py has their twins) and keeps what they point to alive. Parameters, gradients
+ * and the optimizer's state are torch's own tensors; nothing is copied. Every member has 8 bytes, so that both sides agree.
+ *
+ * Activations are feature-major: a matrix (units x transitions), each row padded to whole vectors. Padding holds finite
+ * numbers, and gradients there are 0, so that it changes no sum over transitions.
+ */
+#ifndef SB3EDU_KERNELS_H
+#define SB3EDU_KERNELS_H
+
+#include "vectors.h"
+
+#define INTERNAL(name) JOIN(sb3edu_internal_##name, SUFFIX)
+#define EXPORTED(name) JOIN(sb3edu_##name, SUFFIX)
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#define HIDDEN
+#else
+#define EXPORT __attribute__((visibility("default")))
+#define HIDDEN __attribute__((visibility("hidden")))
+#endif
+
+enum { TANH, RELU, ELU, LEAKY_RELU, GELU, GELU_TANH, SILU };
+enum { CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA };
+enum { AS_THEY_ARE, OWN_MOMENTS, GIVEN_MOMENTS };
+enum { ADAM, SGD, RMSPROP, RMSPROP_TF };
+
+/* A linear layer z = W h + b, and the activation behind it. W has shape (outputs, inputs). */
+typedef struct {
+    int64_t inputs, outputs;
+    const REAL *weight, *bias;
+    REAL *weight_gradient, *bias_gradient;
+    REAL *z, *h; /* scratch: (outputs x transitions) before and after the activation, which may be one array */
+} Layer;
+
+/* Layers one after the other; no activation behind the last. `option` is ELU's alpha or LeakyReLU's slope. */
+typedef struct {
+    int64_t depth, activation;
+    double option;
+    Layer *layers;
+} Tower;
+
+typedef struct {
+    int64_t features;    /* of an observation */
+    int64_t action_size; /* numbers that the rollout stores of an action */
+    Tower actor, critic;
+
+    int64_t distribution;
+    int64_t choices;      /* of a (multi-)categorical */
+    const int64_t *sizes; /* classes of each choice */
+    const REAL *log_std;
+    REAL *log_std_gradient;
+    int64_t nodes; /* of the quadrature for the tanh-Gaussian's entropy */
+    const REAL *node, *node_weight;
+
+    REAL *scratch; /* aligned to 64 bytes */
+    int64_t capacity;
+
+    /* Scratch, laid out anew for each number of transitions. One number per transition: */
+    REAL *valid; /* 1, and 0 in the padding */
+    REAL *log_prob, *entropy, *old_values, *old_log_prob, *advantages, *returns;
+    REAL *log_prob_slope, *value_slope, *entropy_slope; /* dL/d log-probability, dL/d value, dL/d entropy */
+    /* and matrices: */
+    REAL *x, *x_rows;            /* observations (features x transitions) and (transitions x features) */
+    REAL *actions;               /* (action_size x transitions) */
+    REAL *p, *log_p;             /* of the distribution, as many rows as the actor has outputs */
+    REAL *transposed;            /* the input of a layer (transitions x inputs) */
+    REAL *slope, *slope_below;   /* dL/d of a layer's outputs and inputs */
+    REAL *row, *row_below;       /* of a single transition */
+} Model;
+
+/* The rollout buffer's columns, one row a transition. */
+typedef struct {
+    const REAL *observations, *actions, *old_values, *old_log_prob, *advantages, *returns;
+} Rollout;
+
+/* UpdateSettings of functional/objectives.py. */
+typedef struct {
+    double clip_range, clip_range_vf, ent_coef, vf_coef, mean, std, clip_advantage, dual_clip;
+    int64_t clips_values, takes_larger_error, normalization, clips_advantages, clips_twice, k1;
+} Settings;
+
+/* MinibatchStatistics of engines/base.py. */
+typedef struct {
+    double policy_loss, value_loss, entropy_loss, loss, approx_kl, clip_fraction, ratio_max;
+} Statistics;
+
+/* One parameter with its gradient and the optimizer's state; what an optimizer does not have is NULL. */
+typedef struct {
+    int64_t size;
+    REAL *value, *gradient, *first, *second, *third;
+    void *step; /* number of steps as torch keeps it */
+} Parameter;
+
+/* An optimizer's hyperparameters, in torch's names. */
+typedef struct {
+    int64_t kind, count, amsgrad, decoupled_weight_decay, maximize, nesterov, centered, first_step, double_step;
+    double lr, beta1, beta2, eps, weight_decay, momentum, dampening, alpha;
+    Parameter *parameters;
+} Optimizer;
+
+/* products.c */
+HIDDEN void INTERNAL(product)(int64_t rows, int64_t columns, int64_t inner, const REAL *a, int64_t a_row, int64_t a_step,
+                              const REAL *b, int64_t b_row, REAL *c, int64_t c_row, const REAL *bias);
+HIDDEN void INTERNAL(row_product)(const Layer *layer, const REAL *x, REAL *z, int64_t stride);
+HIDDEN void INTERNAL(transpose)(int64_t rows, int64_t columns, const REAL *from, int64_t from_row, REAL *to, int64_t to_row);
+
+/* activations.c */
+HIDDEN void INTERNAL(activate)(const Tower *tower, const REAL *z, REAL *h, int64_t count);
+HIDDEN void INTERNAL(activate_backward)(const Tower *tower, const REAL *z, const REAL *h, REAL *slope, int64_t count);
+
+/* networks.c */
+HIDDEN int64_t INTERNAL(lay_out)(Model *model, int64_t transitions);
+HIDDEN void INTERNAL(gather)(Model *model, const REAL *observations, const int64_t *index, int64_t transitions);
+HIDDEN void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions);
+HIDDEN void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations, int64_t transitions);
+HIDDEN void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions);
+
+/* distributions.c and beta.c: `entropy` may be NULL where nobody asks for it */
+HIDDEN void INTERNAL(evaluate)(Model *model, int64_t transitions, REAL *entropy);
+HIDDEN void INTERNAL(distribution_backward)(Model *model, int64_t transitions, int has_entropy);
+HIDDEN void INTERNAL(sample)(Model *model, int64_t transitions, const REAL *noise, void *actions);
+HIDDEN void INTERNAL(evaluate_beta)(Model *model, int64_t transitions, REAL *entropy);
+HIDDEN void INTERNAL(beta_backward)(Model *model, int64_t transitions, int has_entropy);
+
+/* losses.c */
+HIDDEN void INTERNAL(losses)(Model *model, int64_t transitions, const Settings *settings, Statistics *statistics,
+                             REAL *ratios);
+
+/* The action net's outputs, (outputs x transitions), and the values, (1 x transitions). */
+ALWAYS_INLINE Layer *last_layer(const Tower *tower) { return &tower->layers[tower->depth - 1]; }
+
+/* The sum of n numbers, in four chains of one vector each. The padding holds zeros. */
+ALWAYS_INLINE REAL sum(const REAL *x, int64_t n) {
+    vec a = {0}, b = {0}, c = {0}, d = {0};
+    int64_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        a += load(x + i);
+        b += load(x + i + LANES);
+        c += load(x + i + 2 * LANES);
+        d += load(x + i + 3 * LANES);
+    }
+    for (; i < n; i += LANES) a += load(x + i);
+    return sum_lanes((a + b) + (c + d));
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* Forward and backward passes of the two towers. Python's twin: Network in engines/derivation/layers.py. */
+#include "kernels.h"
+
+/* Give out scratch memory. Beyond the capacity only the size is counted. */
+ALWAYS_INLINE REAL *take(Model *model, int64_t *used, int64_t rows, int64_t row) {
+    REAL *found = model->scratch + (*used <= model->capacity ? *used : 0);
+    *used += rows * padded(row);
+    return found;
+}
+
+/* Tell whether a backward pass needs z: where it can't be had from h. */
+ALWAYS_INLINE int keeps_z(const Tower *tower) { return tower->activation != TANH && tower->activation != RELU; }
+
+/* Lay the scratch memory out for a number of transitions; gives the size that it takes, in numbers. */
+int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
+    int64_t used = 0, widest = model->features;
+    Tower *towers[] = {&model->actor, &model->critic};
+    REAL **columns[] = {&model->valid,      &model->log_prob,       &model->entropy,     &model->old_values,
+                        &model->old_log_prob, &model->advantages,   &model->returns,     &model->log_prob_slope,
+                        &model->value_slope, &model->entropy_slope};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) *columns[i] = take(model, &used, 1, transitions);
+    for (int t = 0; t < 2; t++)
+        for (int64_t l = 0; l < towers[t]->depth; l++) {
+            Layer *layer = &towers[t]->layers[l];
+            layer->h = layer->z = take(model, &used, layer->outputs, transitions);
+            if (keeps_z(towers[t]) && l < towers[t]->depth - 1) layer->z = take(model, &used, layer->outputs, transitions);
+            widest = layer->outputs > widest ? layer->outputs : widest;
+        }
+    const int64_t rows = padded(transitions), columns_of_actions = padded(model->action_size);
+    const int64_t outputs = last_layer(&model->actor)->outputs;
+    model->x = take(model, &used, padded(model->features), transitions);
+    model->x_rows = take(model, &used, rows, model->features);
+    model->actions = take(model, &used, columns_of_actions, transitions);
+    model->p = take(model, &used, outputs, transitions);
+    model->log_p = take(model, &used, outputs, transitions);
+    model->transposed = take(model, &used, rows, widest);
+    model->slope = take(model, &used, widest, transitions);
+    model->slope_below = take(model, &used, widest, transitions);
+    model->row = take(model, &used, 1, widest);
+    model->row_below = take(model, &used, 1, widest);
+    return used;
+}
+
+/* x = the observations of some transitions; all of them in order where there is no index. */
+void INTERNAL(gather)(Model *model, const REAL *observations, const int64_t *index, int64_t transitions) {
+    const int64_t features = model->features, row = padded(features), whole = features / LANES * LANES;
+    for (int64_t i = 0; i < transitions; i++) {
+        const REAL *from = observations + (index ? index[i] : i) * features;
+        REAL *to = model->x_rows + i * row;
+        for (int64_t k = 0; k < whole; k += LANES) store(to + k, load_unaligned(from + k));
+        if (whole < features) {
+            vec rest = {0};
+            for (int64_t k = whole; k < features; k++) ((REAL *)&rest)[k - whole] = from[k];
+            store(to + whole, rest);
+        }
+    }
+    INTERNAL(transpose)(transitions, features, model->x_rows, row, model->x, padded(transitions));
+}
+
+/* h = f(W h_below + b), layer by layer. */
+void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions) {
+    const int64_t row = padded(transitions);
+    const REAL *below = model->x;
+    for (int64_t l = 0; l < tower->depth; l++) {
+        Layer *layer = &tower->layers[l];
+        INTERNAL(product)(layer->outputs, row, layer->inputs, layer->weight, layer->inputs, 1, below, row, layer->z, row, layer->bias);
+        if (l < tower->depth - 1) INTERNAL(activate)(tower, layer->z, layer->h, layer->outputs * row);
+        below = layer->h;
+    }
+}
+
+/* The same for a few transitions, each by itself: rows of W times a row. Only the last layer's outputs are kept. */
+void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations, int64_t transitions) {
+    Layer *last = last_layer(tower);
+    const int64_t row = padded(transitions);
+    memset(last->h, 0, (size_t)(last->outputs * row) * sizeof(REAL));
+    for (int64_t i = 0; i < transitions; i++) {
+        const REAL *below = observations + i * model->features;
+        REAL *now = model->row, *next = model->row_below;
+        for (int64_t l = 0; l < tower->depth - 1; l++) {
+            const Layer *layer = &tower->layers[l];
+            INTERNAL(row_product)(layer, below, now, 1);
+            for (int64_t k = layer->outputs; k < padded(layer->outputs); k++) now[k] = 0;
+            INTERNAL(activate)(tower, now, now, padded(layer->outputs));
+            below = now;
+            now = next;
+            next = (REAL *)below;
+        }
+        INTERNAL(row_product)(last, below, last->h + i, row);
+    }
+}
+
+/* From dL/dz of the last layer in `slope`: dL/dW = dL/dz h_below^T, dL/db = sum of dL/dz, dL/dh_below = W^T dL/dz. */
+void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions) {
+    const int64_t row = padded(transitions);
+    REAL *slope = model->slope, *below = model->slope_below;
+    for (int64_t l = tower->depth - 1; l >= 0; l--) {
+        const Layer *layer = &tower->layers[l];
+        if (l < tower->depth - 1) INTERNAL(activate_backward)(tower, layer->z, layer->h, slope, layer->outputs * row);
+        for (int64_t i = 0; i < layer->outputs; i++) layer->bias_gradient[i] = sum(slope + i * row, row);
+        const REAL *inputs = model->x_rows;
+        if (l > 0) {
+            INTERNAL(transpose)(layer->inputs, transitions, tower->layers[l - 1].h, row, model->transposed, padded(layer->inputs));
+            inputs = model->transposed;
+        }
+        INTERNAL(product)(layer->outputs, layer->inputs, transitions, slope, row, 1, inputs, padded(layer->inputs), layer->weight_gradient, layer->inputs, 0);
+        if (l > 0) {
+            INTERNAL(product)(layer->inputs, row, layer->outputs, layer->weight, 1, layer->inputs, slope, row, below, row, 0);
+            REAL *swapped = slope;
+            slope = below;
+            below = swapped;
+        }
+    }
+}

@@ -1,0 +1,239 @@
+"""What the kernels are told: ``csrc/kernels.h`` has the same structures, member by member."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from stable_baselines3.common import distributions as sb3
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_ppo_edu.engines.support import Tower, read_tower
+from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
+from sb3_ppo_edu.functional.objectives import Array, UpdateSettings
+
+CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA = range(5)
+AS_THEY_ARE, OWN_MOMENTS, GIVEN_MOMENTS = range(3)
+
+DISTRIBUTIONS: dict[Any, int] = {
+    sb3.CategoricalDistribution: CATEGORICAL,
+    sb3.MultiCategoricalDistribution: CATEGORICAL,
+    sb3.BernoulliDistribution: BERNOULLI,
+    sb3.DiagGaussianDistribution: GAUSSIAN,
+    TanhGaussianDistribution: TANH_GAUSSIAN,
+    BetaDistribution: BETA,
+}
+TANH, RELU, ELU, LEAKY_RELU, GELU, GELU_TANH, SILU = range(7)
+
+I64, F64, POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+
+
+def members(integers: str = "", numbers: str = "", pointers: str = "") -> list[tuple[str, Any]]:
+    """Members of a structure by type, from their names."""
+    kinds = ((integers, I64), (numbers, F64), (pointers, POINTER))
+    return [(name, kind) for names, kind in kinds for name in names.split()]
+
+
+class LayerStruct(ctypes.Structure):
+    """A linear layer."""
+
+    _fields_ = members("inputs outputs", "", "weight bias weight_gradient bias_gradient z h")
+
+
+class TowerStruct(ctypes.Structure):
+    """Layers one after the other."""
+
+    _fields_ = members("depth activation", "option", "layers")
+
+
+class ModelStruct(ctypes.Structure):
+    """A policy, and the scratch memory of its passes."""
+
+    _fields_ = [
+        *members("features action_size"),
+        ("actor", TowerStruct),
+        ("critic", TowerStruct),
+        *members("distribution choices", "", "sizes log_std log_std_gradient"),
+        *members("nodes", "", "node node_weight scratch"),
+        *members("capacity"),
+        *members("", "", "valid log_prob entropy old_values old_log_prob advantages returns"),
+        *members("", "", "log_prob_slope value_slope entropy_slope"),
+        *members("", "", "x x_rows actions p log_p transposed slope slope_below row row_below"),
+    ]
+
+
+class RolloutStruct(ctypes.Structure):
+    """The rollout buffer's columns."""
+
+    _fields_ = members("", "", "observations actions old_values old_log_prob advantages returns")
+
+
+class SettingsStruct(ctypes.Structure):
+    """The settings of an update."""
+
+    _fields_ = [
+        *members("", "clip_range clip_range_vf ent_coef vf_coef mean std clip_advantage dual_clip"),
+        *members("clips_values takes_larger_error normalization clips_advantages clips_twice k1"),
+    ]
+
+    def take(self, settings: UpdateSettings) -> None:
+        """
+        Take over the settings of an update.
+
+        :param settings: settings of this update
+        """
+        self.clip_range, self.ent_coef, self.vf_coef = settings.clip_range, settings.ent_coef, settings.vf_coef
+        self.clips_values, self.clip_range_vf = optional(settings.clip_range_vf)
+        self.takes_larger_error = settings.vf_clip_mode == "max"
+        self.clips_advantages, self.clip_advantage = optional(settings.clip_advantage)
+        self.clips_twice, self.dual_clip = optional(settings.dual_clip)
+        self.k1 = settings.kl_estimator == "k1"
+        self.normalization = AS_THEY_ARE
+        if settings.normalize_advantage:
+            self.normalization = OWN_MOMENTS if settings.advantage_moments is None else GIVEN_MOMENTS
+            self.mean, self.std = settings.advantage_moments or (0.0, 0.0)
+
+
+class StatisticsStruct(ctypes.Structure):
+    """What a minibatch says about the update."""
+
+    _fields_ = members("", "policy_loss value_loss entropy_loss loss approx_kl clip_fraction ratio_max")
+
+
+def optional(number: float | None) -> tuple[bool, float]:
+    """Whether there is a number, and the number."""
+    return number is not None, 0.0 if number is None else number
+
+
+def address(tensor: th.Tensor, name: str, dtype: th.dtype, shape: Sequence[int]) -> int:
+    """
+    Where a tensor's numbers lie, after a look at whether a kernel may go there.
+
+    :param tensor: the tensor
+    :param name: what it is, for the error
+    :param dtype: type that the kernel expects
+    :param shape: shape that the kernel expects
+    :return: address of the first number
+    :raises ValueError: if the kernel would read or write something else
+    """
+    if tensor.dtype is not dtype or tensor.shape != tuple(shape) or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        found = f"{tensor.dtype}, shape {tuple(tensor.shape)}, strides {tensor.stride()} on {tensor.device}"
+        raise ValueError(f"{name}: found {found}, expected {dtype}, shape {tuple(shape)}, contiguous, on the CPU")
+    return tensor.data_ptr()
+
+
+def array_address(array: NDArray[Any]) -> int:
+    """Where an array's numbers lie."""
+    return int(array.__array_interface__["data"][0])
+
+
+def activation_of(tower: Tower) -> tuple[int, float]:
+    """The number by which the kernels know a tower's activation, and its option."""
+    if not tower.activations:
+        return TANH, 0.0
+    module: Any = tower.activations[0]
+    if isinstance(module, nn.GELU):
+        return (GELU if module.approximate == "none" else GELU_TANH), 0.0
+    if isinstance(module, nn.ELU):
+        return ELU, module.alpha
+    if isinstance(module, nn.LeakyReLU):
+        return LEAKY_RELU, module.negative_slope
+    return {nn.Tanh: TANH, nn.ReLU: RELU, nn.SiLU: SILU}[type(module)], 0.0
+
+
+class Place(NamedTuple):
+    """
+    Where in the description the addresses of a parameter and its gradient are kept.
+
+    :param parameter: the parameter
+    :param struct: structure that has them
+    :param value: name of the member for the parameter's address
+    """
+
+    parameter: nn.Parameter
+    struct: Any
+    value: str
+
+
+class Description:
+    """
+    The model as the kernels see it. What it points to is kept here, or is the policy's.
+
+    :param policy: actor-critic policy that :func:`~sb3_ppo_edu.engines.support.why_not_derived` does not refuse
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.model = ModelStruct()
+        self.places: list[Place] = []
+        self.dtype = policy.value_net.weight.dtype
+        self._kept: list[Any] = []
+        self.model.actor = self._describe(policy.mlp_extractor.policy_net, policy.action_net)
+        self.model.critic = self._describe(policy.mlp_extractor.value_net, policy.value_net)
+        self.model.features = policy.features_dim
+        distribution: Any = policy.action_dist
+        self.model.distribution = kind = DISTRIBUTIONS[type(distribution)]
+        self.n_outputs: int = policy.action_net.out_features
+        self.sizes: list[int] = []
+        if kind == CATEGORICAL:
+            one = isinstance(distribution, sb3.CategoricalDistribution)
+            self.sizes = [distribution.action_dim] if one else [int(size) for size in distribution.action_dims]
+            self.model.choices, self.model.sizes = len(self.sizes), self._keep(np.array(self.sizes, np.int64))
+        self.action_size = len(self.sizes) or self.n_outputs // (2 if kind == BETA else 1)
+        self.model.action_size = self.action_size
+        if hasattr(policy, "log_std"):
+            self.places.append(Place(policy.log_std, self.model, "log_std"))
+        if kind == TANH_GAUSSIAN:
+            nodes, weights = (tensor.numpy() for tensor in standard_normal_quadrature(self.dtype, th.device("cpu")))
+            self.model.nodes, self.model.node, self.model.node_weight = len(nodes), self._keep(nodes), self._keep(weights)
+        self.rows = 0
+        self._scratch: Array = np.empty(0)
+
+    def _keep(self, array: NDArray[Any]) -> int:
+        """Keep an array alive; gives its address."""
+        self._kept.append(array)
+        return array_address(array)
+
+    def _describe(self, network: nn.Module, head: Any) -> TowerStruct:
+        """A tower with the last layer."""
+        tower = read_tower(network)
+        assert tower is not None
+        linears = [*tower.linears, head]
+        layers = (LayerStruct * len(linears))()
+        self._kept.append(layers)
+        for layer, linear in zip(layers, linears, strict=True):
+            layer.inputs, layer.outputs = linear.in_features, linear.out_features
+            self.places += [Place(linear.weight, layer, "weight"), Place(linear.bias, layer, "bias")]
+        activation, option = activation_of(tower)
+        return TowerStruct(len(linears), activation, option, ctypes.addressof(layers))
+
+    def point_to_parameters(self) -> None:
+        """Look up where the parameters lie."""
+        for place in self.places:
+            setattr(place.struct, place.value, address(place.parameter, place.value, self.dtype, place.parameter.shape))
+
+    def point_to_gradients(self) -> None:
+        """Look up where the gradients lie, which all parameters must have."""
+        for parameter, struct, value in self.places:
+            assert parameter.grad is not None
+            setattr(struct, f"{value}_gradient", address(parameter.grad, f"{value}.grad", self.dtype, parameter.shape))
+
+    def reserve(self, rows: int, scratch_size: Any) -> None:
+        """
+        Have scratch memory for so many transitions.
+
+        :param rows: number of transitions
+        :param scratch_size: the kernel that tells how much it is
+        """
+        self.model.capacity = 0
+        count = scratch_size(ctypes.addressof(self.model), rows)
+        size = 8 if self.dtype is th.float64 else 4
+        # Zeros: what the padding holds has to be finite. The kernels want whole cache lines.
+        self._scratch = np.zeros(count * size // 8 + 8)
+        start = array_address(self._scratch)
+        self.model.scratch, self.model.capacity = start + -start % 64, count
+        self.rows = rows

@@ -1,0 +1,115 @@
+"""Minibatches for the kernels: a rollout, and which of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from sb3_ppo_edu.engines.fused.description import RolloutStruct, array_address
+from sb3_ppo_edu.functional.objectives import Array
+from sb3_ppo_edu.rollouts.buffers import draw_permutation
+
+
+class Columns(NamedTuple):
+    """
+    Transitions of a rollout, one row each, all in one floating type and contiguous.
+
+    :param observations: shape ``(transitions, features)``
+    :param actions: as the rollout buffer stores them, shape ``(transitions, action_size)``
+    :param old_values: shape ``(transitions,)``, as are the columns below
+    :param old_log_prob: log-probabilities of the actions when they were taken
+    :param advantages: not normalised
+    :param returns: targets of the value function
+    """
+
+    observations: Array
+    actions: Array
+    old_values: Array
+    old_log_prob: Array
+    advantages: Array
+    returns: Array
+
+
+class FusedMinibatch:
+    """
+    Some rows of a rollout; the kernels gather them.
+
+    :param columns: all transitions
+    :param rows: indices of those of the minibatch, contiguous
+    :param struct: where the columns lie
+    :param address: where ``rows`` lies
+    """
+
+    __slots__ = ("address", "columns", "rows", "size", "struct")
+
+    def __init__(self, columns: Columns, rows: NDArray[np.int64], struct: RolloutStruct, address: int) -> None:
+        self.columns, self.rows, self.struct, self.address = columns, rows, struct, address
+        self.size = len(rows)
+
+    @property
+    def advantages(self) -> Array:
+        """As the rollout buffer has them, not normalised, shape ``(size,)``."""
+        return self.columns.advantages[self.rows]
+
+    @property
+    def old_log_prob(self) -> Array:
+        """Log-probabilities of the actions when they were taken, shape ``(size,)``."""
+        return self.columns.old_log_prob[self.rows]
+
+
+def as_columns(features: Any, *columns: Any, features_dim: int, action_size: int, dtype: Any) -> Columns:
+    """
+    Put a rollout in the form that the kernels read.
+
+    :param features: observations as the network takes them, any shape that begins with the number of transitions
+    :param columns: actions, old values, old log-probabilities, advantages and returns
+    :param features_dim: numbers of an observation
+    :param action_size: numbers of an action
+    :param dtype: of the parameters
+    :return: the columns, which share memory with what is in the right form already
+    :raises ValueError: if their sizes do not fit
+    """
+    n = len(features)
+    made = Columns(*(np.ascontiguousarray(column, dtype).reshape(n, -1) for column in (features, *columns)))
+    widths, expected = [column.shape[1] for column in made], [features_dim, action_size, 1, 1, 1, 1]
+    if widths != expected:
+        raise ValueError(f"rollout: found columns of {widths} numbers a transition, expected {expected}: {Columns._fields}")
+    return Columns(*made[:2], *(column[:, 0] for column in made[2:]))
+
+
+def pick_rows(columns: Columns, order: NDArray[np.int64], batch_size: int) -> Iterator[FusedMinibatch]:
+    """
+    Cut an order of the transitions into minibatches.
+
+    :param columns: all transitions
+    :param order: indices of the transitions
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the minibatches
+    """
+    order = np.ascontiguousarray(order, np.int64)
+    if len(order) and not 0 <= order.min() <= order.max() < len(columns.returns):
+        raise ValueError(f"rows: found indices up to {order.max()}, expected 0 to {len(columns.returns) - 1}")
+    struct = RolloutStruct(*map(array_address, columns))
+    start, size = array_address(order), order.itemsize
+    for first in range(0, len(order), batch_size):
+        yield FusedMinibatch(columns, order[first : first + batch_size], struct, start + first * size)
+
+
+def shuffled(rollout_buffer: RolloutBuffer, batch_size: int, **form: Any) -> Iterator[FusedMinibatch]:
+    """
+    Shuffle a rollout of plain observations for one epoch.
+
+    :param rollout_buffer: full rollout buffer, for which :func:`~sb3_ppo_edu.rollouts.buffers.is_plain` holds
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :param form: of :func:`as_columns`
+    :return: minibatches
+    """
+    order = draw_permutation(rollout_buffer)
+    names = ("observations", "actions", "values", "log_probs", "advantages", "returns")
+    columns = as_columns(*(getattr(rollout_buffer, name) for name in names), **form)
+    return pick_rows(columns, order, batch_size)
+
