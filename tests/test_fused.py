@@ -33,7 +33,7 @@ from sb3_ppo_edu.engines import (
     make_engine,
 )
 from sb3_ppo_edu.engines.autograd import TensorMinibatch
-from sb3_ppo_edu.engines.fused.engine import FusedMinibatch
+from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch
 from sb3_ppo_edu.policies.bounded import BetaPolicy, TanhGaussianPolicy
 from tests.environments import RandomWalk
 

@@ -101,8 +101,7 @@ LIBRARY_PRIVATES = {
     "cli/__init__.py": "argparse lists the flags of a parser only in _actions",
     "doctor/callback.py": "SB3 counts updates in _n_updates, and the steps before this learn in _num_timesteps_at_start",
     "engines/fingerprint.py": "torch tells only in private attributes whether hooks are registered",
-    "engines/flat.py": "torch's fused Adam on one flat tensor, copies and norms of many tensors in one call",
-    "engines/fused/heads.py": "torch samples a Gamma only in _standard_gamma",
+    "engines/flat.py": "copies and norms of many tensors in one call",
     "engines/validation.py": "torch tells only in _validate_args whether its distributions validate what they are given",
     "vec_env/workers.py": "the worker process is SB3's _worker with a watch around it",
 }

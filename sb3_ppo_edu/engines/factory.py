@@ -13,7 +13,7 @@ from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.fused.engine import FusedEngine, why_not_fused
 from sb3_ppo_edu.engines.fused.library import LibraryMissing
 from sb3_ppo_edu.engines.support import why_not_derived
-from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
+from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, is_ppos
 
 EngineName = Literal["auto", "autograd", "numpy", "fused"]
 EngineFactory = Callable[..., Engine[Any]]
@@ -55,14 +55,15 @@ def make_engine(
         raise ValueError(f"engine_kwargs={options}: found {unknown[0]!r}, expected 'compile' or 'bf16' for engine={engine!r}")
     if engine == "autograd":
         return AutogradEngine(policy, **options), "autograd: it was asked for."
-    obstacle = why_not(engine, policy, options, PPOObjective() if objective is None else objective)
+    objective = PPOObjective() if objective is None else objective
+    obstacle = why_not(engine, policy, options, objective)
     if obstacle is None and engine == "numpy":
         return NumpyEngine(policy), "numpy: it was asked for."
     if obstacle is None:
         try:
             made = FusedEngine(policy)
-            kernels = f"kernels for {made.instruction_set}"
-            return made, f"fused: policy, distribution and optimizer are supported, {kernels}."
+            own = "" if is_ppos(objective) else f", the objective {type(objective).__name__} in Python"
+            return made, f"fused: policy, distribution and optimizer are supported, kernels for {made.instruction_set}{own}."
         except LibraryMissing as missing:
             obstacle = f"there is no library of kernels: {missing}"
             if engine == "auto":

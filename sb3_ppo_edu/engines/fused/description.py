@@ -170,14 +170,15 @@ class Description:
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.model = ModelStruct()
         self.places: list[Place] = []
-        self.dtype = policy.value_net.weight.dtype
+        self.dtype: th.dtype = policy.value_net.weight.dtype
         self._kept: list[Any] = []
         self.model.actor = self._describe(policy.mlp_extractor.policy_net, policy.action_net)
         self.model.critic = self._describe(policy.mlp_extractor.value_net, policy.value_net)
         self.model.features = policy.features_dim
         distribution: Any = policy.action_dist
         self.model.distribution = kind = DISTRIBUTIONS[type(distribution)]
-        self.n_outputs: int = policy.action_net.out_features
+        action_net: Any = policy.action_net
+        self.n_outputs: int = action_net.out_features
         self.sizes: list[int] = []
         if kind == CATEGORICAL:
             one = isinstance(distribution, sb3.CategoricalDistribution)

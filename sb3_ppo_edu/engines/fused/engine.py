@@ -43,7 +43,7 @@ from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch, as_columns, pi
 from sb3_ppo_edu.engines.fused.optimizers import OptimizerTable
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional import losses
-from sb3_ppo_edu.functional.objectives import Array, Derivatives, PPOObjective, Transitions, UpdateSettings
+from sb3_ppo_edu.functional.objectives import Array, Derivatives, Transitions, UpdateSettings, is_ppos
 from sb3_ppo_edu.rollouts.buffers import is_plain
 
 grad_of = attrgetter("grad")
@@ -289,7 +289,7 @@ class FusedEngine:
         if n > self._description.rows:
             self._reserve(n)
         self._own_gradients()
-        if type(settings.objective) is not PPOObjective or vars(settings.objective):
+        if not is_ppos(settings.objective):
             return self._own_objective(minibatch, settings)
         if settings is not self._taken:
             self._settings.take(settings)

@@ -112,4 +112,3 @@ def shuffled(rollout_buffer: RolloutBuffer, batch_size: int, **form: Any) -> Ite
     names = ("observations", "actions", "values", "log_probs", "advantages", "returns")
     columns = as_columns(*(getattr(rollout_buffer, name) for name in names), **form)
     return pick_rows(columns, order, batch_size)
-

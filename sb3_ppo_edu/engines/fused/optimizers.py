@@ -77,8 +77,8 @@ class OptimizerTable:
             entry.size, entry.value = parameter.numel(), address(parameter, "parameter", parameter.dtype, parameter.shape)
             entry.gradient = address(grad, "gradient", parameter.dtype, parameter.shape)
             state = self._state_of(parameter, names)
-            for place, name in zip(("first", "second", "third"), names, strict=True):
-                where = 0 if name is None else address(state[name], name, parameter.dtype, parameter.shape)
+            for place, kept in zip(("first", "second", "third"), names, strict=True):
+                where = 0 if kept is None else address(state[kept], kept, parameter.dtype, parameter.shape)
                 setattr(entry, place, where)
             step = state.get("step")
             if isinstance(step, th.Tensor):

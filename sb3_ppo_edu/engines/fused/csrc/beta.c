@@ -37,7 +37,7 @@ static double softplus(double z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z)))
 
 /* Sums over actions of what each pair (alpha, beta) contributes. */
 void INTERNAL(evaluate_beta)(Model *model, int64_t transitions, REAL *entropy) {
-    const int64_t row = padded(transitions), size = model->action_size;
+    const int64_t row = row_of(transitions), size = model->action_size;
     const REAL *z = last_layer(&model->actor)->h;
     memset(model->log_prob, 0, (size_t)row * sizeof(REAL));
     if (entropy) memset(entropy, 0, (size_t)row * sizeof(REAL));
@@ -59,7 +59,7 @@ void INTERNAL(evaluate_beta)(Model *model, int64_t transitions, REAL *entropy) {
 /* d log pi/d alpha = log sigma(u) - psi(alpha) + psi(alpha + beta),
  * dH/d alpha = -(alpha - 1) psi'(alpha) + (alpha + beta - 2) psi'(alpha + beta), and d alpha/dz = sigma(z). */
 void INTERNAL(beta_backward)(Model *model, int64_t transitions, int has_entropy) {
-    const int64_t row = padded(transitions), size = model->action_size;
+    const int64_t row = row_of(transitions), size = model->action_size;
     const REAL *z = last_layer(&model->actor)->h;
     memset(model->slope, 0, (size_t)(2 * size * row) * sizeof(REAL));
     for (int64_t d = 0; d < size; d++)

@@ -74,7 +74,7 @@ static void categorical_backward(Model *model, int64_t row, int has_entropy) {
 
 /* torch.multinomial's race: of times q/p with q ~ Exp(1) the one of class k is the shortest with probability p_k. */
 static void sample_categorical(Model *model, int64_t transitions, const REAL *noise, int64_t *actions) {
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     evaluate_categorical(model, row, 0);
     const REAL *p = model->p;
     for (int64_t c = 0; c < model->choices; c++) {
@@ -124,7 +124,7 @@ static void bernoulli_backward(Model *model, int64_t row, int has_entropy) {
 }
 
 static void sample_bernoulli(Model *model, int64_t transitions, const REAL *noise, REAL *actions) {
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     const REAL *outputs = last_layer(&model->actor)->h;
     for (int64_t d = 0; d < model->action_size; d++)
         for (int64_t i = 0; i < row; i += LANES) store(model->p + d * row + i, vsigmoid(load(outputs + d * row + i)));
@@ -196,7 +196,7 @@ static void gaussian_backward(Model *model, int64_t row, int has_entropy) {
 
 /* a = mu + sigma e with e ~ N(0, 1). */
 static void sample_gaussian(Model *model, int64_t transitions, const REAL *noise, REAL *actions) {
-    const int64_t row = padded(transitions), size = model->action_size;
+    const int64_t row = row_of(transitions), size = model->action_size;
     const REAL *mean = last_layer(&model->actor)->h;
     for (int64_t d = 0; d < size; d++) {
         const REAL sigma = vexp(splat(model->log_std[d]))[0];
@@ -209,7 +209,7 @@ static void sample_gaussian(Model *model, int64_t transitions, const REAL *noise
 
 /* log_prob of the model's actions, and their entropies. */
 void INTERNAL(evaluate)(Model *model, int64_t transitions, REAL *entropy) {
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     switch (model->distribution) {
         case CATEGORICAL: evaluate_categorical(model, row, entropy); break;
         case BERNOULLI: evaluate_bernoulli(model, row, entropy); break;
@@ -220,7 +220,7 @@ void INTERNAL(evaluate)(Model *model, int64_t transitions, REAL *entropy) {
 
 /* dL/d outputs in `slope`, from log_prob_slope and entropy_slope; the gradient of log_std where there is one. */
 void INTERNAL(distribution_backward)(Model *model, int64_t transitions, int has_entropy) {
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     switch (model->distribution) {
         case CATEGORICAL: categorical_backward(model, row, has_entropy); break;
         case BERNOULLI: bernoulli_backward(model, row, has_entropy); break;
@@ -231,7 +231,7 @@ void INTERNAL(distribution_backward)(Model *model, int64_t transitions, int has_
 
 /* Actions as the rollout buffer stores them, and in the model's `actions`; a Beta's are drawn in Python. */
 void INTERNAL(sample)(Model *model, int64_t transitions, const REAL *noise, void *actions) {
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     memset(model->actions, 0, (size_t)(model->action_size * row) * sizeof(REAL));
     switch (model->distribution) {
         case CATEGORICAL: sample_categorical(model, transitions, noise, actions); break;

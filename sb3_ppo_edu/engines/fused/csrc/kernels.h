@@ -128,6 +128,13 @@ HIDDEN void INTERNAL(beta_backward)(Model *model, int64_t transitions, int has_e
 HIDDEN void INTERNAL(losses)(Model *model, int64_t transitions, const Settings *settings, Statistics *statistics,
                              REAL *ratios);
 
+/* Numbers from one row of a matrix (units x transitions) to the next: whole vectors, and one more where rows would begin at
+ * the same place of every page, so that the cache could not hold eight of them at once. */
+ALWAYS_INLINE int64_t row_of(int64_t transitions) {
+    const int64_t row = padded(transitions);
+    return row * (int64_t)sizeof(REAL) % 2048 ? row : row + LANES;
+}
+
 /* The action net's outputs, (outputs x transitions), and the values, (1 x transitions). */
 ALWAYS_INLINE Layer *last_layer(const Tower *tower) { return &tower->layers[tower->depth - 1]; }
 

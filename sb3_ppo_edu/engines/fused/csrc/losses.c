@@ -7,7 +7,7 @@
 
 /* Standardise, then clip: policy_advantages in functional/losses.py. The padding stays 0. */
 static void prepare_advantages(Model *model, int64_t n, const Settings *settings) {
-    const int64_t row = padded(n);
+    const int64_t row = row_of(n);
     double mean = settings->mean, std = settings->std;
     if (settings->normalization == OWN_MOMENTS && n > 1) {
         const REAL own_mean = sum(model->advantages, row) / (REAL)n;
@@ -31,7 +31,7 @@ static void prepare_advantages(Model *model, int64_t n, const Settings *settings
 
 /* min(r A, clip(r) A), with the dual clip's floor for A < 0; d/d log pi = r A where the unclipped term counts, else 0. */
 static double surrogate(Model *model, int64_t n, const Settings *settings, Statistics *statistics, REAL *ratios) {
-    const int64_t row = padded(n);
+    const int64_t row = row_of(n);
     const REAL low = (REAL)(1 - settings->clip_range), high = (REAL)(1 + settings->clip_range), count = (REAL)n;
     const REAL range = (REAL)settings->clip_range, floor_factor = (REAL)settings->dual_clip;
     vec objectives = {0}, kl = {0}, outside = {0}, largest = {0};
@@ -70,7 +70,7 @@ static double surrogate(Model *model, int64_t n, const Settings *settings, Stati
 
 /* (V - R)^2, clipped around the old value or not; d/dV = 2 (V - R) where V itself counts, else 0. */
 static double squared_error(Model *model, int64_t n, const Settings *settings) {
-    const int64_t row = padded(n);
+    const int64_t row = row_of(n);
     const REAL *values = last_layer(&model->critic)->h;
     const REAL range = (REAL)settings->clip_range_vf, factor = (REAL)(2 * settings->vf_coef), count = (REAL)n;
     vec squares = {0};
@@ -96,7 +96,7 @@ static double squared_error(Model *model, int64_t n, const Settings *settings) {
 
 /* L = L_policy - c_e H + c_v L_value, what it says of the minibatch, and its derivatives in the model's slopes. */
 void INTERNAL(losses)(Model *model, int64_t n, const Settings *settings, Statistics *statistics, REAL *ratios) {
-    const int64_t row = padded(n);
+    const int64_t row = row_of(n);
     prepare_advantages(model, n, settings);
     statistics->policy_loss = surrogate(model, n, settings, statistics, ratios);
     statistics->value_loss = squared_error(model, n, settings);

@@ -4,7 +4,7 @@
 /* Give out scratch memory. Beyond the capacity only the size is counted. */
 ALWAYS_INLINE REAL *take(Model *model, int64_t *used, int64_t rows, int64_t row) {
     REAL *found = model->scratch + (*used <= model->capacity ? *used : 0);
-    *used += rows * padded(row);
+    *used += rows * row;
     return found;
 }
 
@@ -14,30 +14,31 @@ ALWAYS_INLINE int keeps_z(const Tower *tower) { return tower->activation != TANH
 /* Lay the scratch memory out for a number of transitions; gives the size that it takes, in numbers. */
 int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
     int64_t used = 0, widest = model->features;
+    const int64_t row = row_of(transitions);
     Tower *towers[] = {&model->actor, &model->critic};
     REAL **columns[] = {&model->valid,      &model->log_prob,       &model->entropy,     &model->old_values,
                         &model->old_log_prob, &model->advantages,   &model->returns,     &model->log_prob_slope,
                         &model->value_slope, &model->entropy_slope};
-    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) *columns[i] = take(model, &used, 1, transitions);
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) *columns[i] = take(model, &used, 1, row);
     for (int t = 0; t < 2; t++)
         for (int64_t l = 0; l < towers[t]->depth; l++) {
             Layer *layer = &towers[t]->layers[l];
-            layer->h = layer->z = take(model, &used, layer->outputs, transitions);
-            if (keeps_z(towers[t]) && l < towers[t]->depth - 1) layer->z = take(model, &used, layer->outputs, transitions);
+            layer->h = layer->z = take(model, &used, layer->outputs, row);
+            if (keeps_z(towers[t]) && l < towers[t]->depth - 1) layer->z = take(model, &used, layer->outputs, row);
             widest = layer->outputs > widest ? layer->outputs : widest;
         }
-    const int64_t rows = padded(transitions), columns_of_actions = padded(model->action_size);
+    const int64_t rows = padded(transitions), features = padded(model->features), units = padded(widest);
     const int64_t outputs = last_layer(&model->actor)->outputs;
-    model->x = take(model, &used, padded(model->features), transitions);
-    model->x_rows = take(model, &used, rows, model->features);
-    model->actions = take(model, &used, columns_of_actions, transitions);
-    model->p = take(model, &used, outputs, transitions);
-    model->log_p = take(model, &used, outputs, transitions);
-    model->transposed = take(model, &used, rows, widest);
-    model->slope = take(model, &used, widest, transitions);
-    model->slope_below = take(model, &used, widest, transitions);
-    model->row = take(model, &used, 1, widest);
-    model->row_below = take(model, &used, 1, widest);
+    model->x = take(model, &used, features, row);
+    model->x_rows = take(model, &used, rows, features);
+    model->actions = take(model, &used, model->action_size, row);
+    model->p = take(model, &used, outputs, row);
+    model->log_p = take(model, &used, outputs, row);
+    model->transposed = take(model, &used, rows, units);
+    model->slope = take(model, &used, widest, row);
+    model->slope_below = take(model, &used, widest, row);
+    model->row = take(model, &used, 1, units);
+    model->row_below = take(model, &used, 1, units);
     return used;
 }
 
@@ -54,12 +55,14 @@ void INTERNAL(gather)(Model *model, const REAL *observations, const int64_t *ind
             store(to + whole, rest);
         }
     }
-    INTERNAL(transpose)(transitions, features, model->x_rows, row, model->x, padded(transitions));
+    const int64_t x_row = row_of(transitions);
+    INTERNAL(transpose)(transitions, features, model->x_rows, row, model->x, x_row);
+    for (int64_t k = 0; k < features && x_row > padded(transitions); k++) store(model->x + (k + 1) * x_row - LANES, (vec){0});
 }
 
 /* h = f(W h_below + b), layer by layer. */
 void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions) {
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     const REAL *below = model->x;
     for (int64_t l = 0; l < tower->depth; l++) {
         Layer *layer = &tower->layers[l];
@@ -72,7 +75,7 @@ void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions) {
 /* The same for a few transitions, each by itself: rows of W times a row. Only the last layer's outputs are kept. */
 void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations, int64_t transitions) {
     Layer *last = last_layer(tower);
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     memset(last->h, 0, (size_t)(last->outputs * row) * sizeof(REAL));
     for (int64_t i = 0; i < transitions; i++) {
         const REAL *below = observations + i * model->features;
@@ -92,7 +95,7 @@ void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations
 
 /* From dL/dz of the last layer in `slope`: dL/dW = dL/dz h_below^T, dL/db = sum of dL/dz, dL/dh_below = W^T dL/dz. */
 void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions) {
-    const int64_t row = padded(transitions);
+    const int64_t row = row_of(transitions);
     REAL *slope = model->slope, *below = model->slope_below;
     for (int64_t l = tower->depth - 1; l >= 0; l--) {
         const Layer *layer = &tower->layers[l];

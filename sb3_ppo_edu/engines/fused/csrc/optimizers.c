@@ -9,7 +9,7 @@
 typedef struct {
     REAL scale; /* of the gradients, by the clipping */
     REAL decay, shrink, lr, eps, momentum, kept_first, new_first, kept_second, new_second, new_momentum;
-    REAL step_size, root_correction;
+    REAL step_size, inverse_root;
 } Step;
 
 /* One vector of a parameter, its gradient and its state. */
@@ -30,7 +30,7 @@ ALWAYS_INLINE void adam(Lanes *x, vec g, const Optimizer *optimizer, const Step 
     x->second = x->second * step->kept_second + step->new_second * g * g;
     vec second = x->second;
     if (optimizer->amsgrad) second = x->third = larger(x->third, x->second);
-    x->value -= step->step_size * x->first / (vsqrt(second) / step->root_correction + step->eps);
+    x->value -= step->step_size * x->first / (vsqrt(second) * step->inverse_root + step->eps);
 }
 
 /* buffer = momentum buffer + (1 - dampening) g, value -= lr (Nesterov's: g + momentum buffer); the first buffer is g. */
@@ -153,7 +153,7 @@ EXPORT double EXPORTED(apply)(const Optimizer *o, double max_grad_norm) {
         const double steps = count_step(o, p);
         if (o->kind == ADAM && steps != counted) {
             step.step_size = (REAL)(o->lr / (1 - pow(o->beta1, steps)));
-            step.root_correction = (REAL)sqrt(1 - pow(o->beta2, steps));
+            step.inverse_root = (REAL)(1 / sqrt(1 - pow(o->beta2, steps)));
             counted = steps;
         }
         if (o->kind == ADAM)

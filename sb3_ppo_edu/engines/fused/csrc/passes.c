@@ -41,13 +41,13 @@ EXPORT void EXPORTED(outputs)(Model *model, const REAL *observations, int64_t n,
     run(model, observations, n, 1);
     const Layer *last = last_layer(&model->actor);
     for (int64_t k = 0; k < last->outputs; k++)
-        for (int64_t i = 0; i < n; i++) outputs[i * last->outputs + k] = last->h[k * padded(n) + i];
+        for (int64_t i = 0; i < n; i++) outputs[i * last->outputs + k] = last->h[k * row_of(n) + i];
     memcpy(values, last_layer(&model->critic)->h, (size_t)n * sizeof(REAL));
 }
 
 /* Copy actions (n x action_size) to where the distributions read them. */
 static void take_actions(Model *model, const REAL *actions, const int64_t *index, int64_t n) {
-    const int64_t row = padded(n), size = model->action_size;
+    const int64_t row = row_of(n), size = model->action_size;
     for (int64_t d = 0; d < size; d++) {
         REAL *to = model->actions + d * row;
         for (int64_t i = 0; i < n; i++) to[i] = actions[(index ? index[i] : i) * size + d];
@@ -64,7 +64,7 @@ EXPORT void EXPORTED(log_prob)(Model *model, const REAL *actions, int64_t n, REA
 
 /* Take the minibatch's rows out of the rollout and evaluate the policy there. */
 static void evaluate_minibatch(Model *model, const Rollout *rollout, const int64_t *index, int64_t n) {
-    const int64_t row = padded(n);
+    const int64_t row = row_of(n);
     const REAL *from[] = {rollout->old_values, rollout->old_log_prob, rollout->advantages, rollout->returns};
     INTERNAL(lay_out)(model, n);
     REAL *to[] = {model->old_values, model->old_log_prob, model->advantages, model->returns};
@@ -84,7 +84,7 @@ static void evaluate_minibatch(Model *model, const Rollout *rollout, const int64
 static void backward(Model *model, int64_t n, int has_entropy) {
     INTERNAL(distribution_backward)(model, n, has_entropy);
     INTERNAL(backward)(model, &model->actor, n);
-    memcpy(model->slope, model->value_slope, (size_t)padded(n) * sizeof(REAL));
+    memcpy(model->slope, model->value_slope, (size_t)row_of(n) * sizeof(REAL));
     INTERNAL(backward)(model, &model->critic, n);
 }
 
@@ -108,7 +108,7 @@ EXPORT void EXPORTED(backward)(Model *model, int64_t n, const REAL *slopes, int6
     REAL *to[] = {model->log_prob_slope, model->value_slope, model->entropy_slope};
     for (int c = 0; c < 3; c++) {
         memcpy(to[c], slopes + c * n, (size_t)n * sizeof(REAL));
-        for (int64_t i = n; i < padded(n); i++) to[c][i] = 0;
+        for (int64_t i = n; i < row_of(n); i++) to[c][i] = 0;
     }
     backward(model, n, (int)has_entropy);
 }

@@ -195,7 +195,7 @@ void INTERNAL(transpose)(int64_t rows, int64_t columns, const REAL *from, int64_
             if (i + LANES <= rows) {
                 UNROLL for (int r = 0; r < LANES; r++) v[r] = load(from + (i + r) * from_row + j);
             } else
-                for (int r = 0; r < LANES; r++) v[r] = i + r < rows ? load(from + (i + r) * from_row + j) : (vec){0};
+                UNROLL for (int r = 0; r < LANES; r++) v[r] = i + r < rows ? load(from + (i + r) * from_row + j) : (vec){0};
             transpose_block(v);
             UNROLL for (int r = 0; r < LANES; r++) store(to + (j + r) * to_row + i, v[r]);
         }
