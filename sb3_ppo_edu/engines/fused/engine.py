@@ -7,7 +7,7 @@ own state, so that nothing has to be given back. The README in ../derivation der
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import attrgetter, is_
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
@@ -25,6 +26,7 @@ from sb3_ppo_edu.engines.base import (
     PolicyInputs,
     check_finite,
     check_finite_norm,
+    check_finite_output,
     project_log_std,
     statistics_of,
 )
@@ -61,7 +63,7 @@ VERBS: dict[str, list[Any]] = {
     "backward": [ADDRESS, COUNT, ADDRESS, COUNT],
     "apply": [ADDRESS, ctypes.c_double],
 }
-RESULTS: dict[str, Any] = {"scratch": COUNT, "apply": ctypes.c_double}
+RESULTS: dict[str, Any] = {"scratch": COUNT, "act": COUNT, "apply": ctypes.c_double}
 
 
 def load_kernels(library: Library, double: bool) -> Any:
@@ -99,10 +101,22 @@ class Noise(NamedTuple):
 
     :param parts: one tensor for each call of the random generator
     :param address: where the numbers lie
+    :param distribution: of the actions, as the kernels know it
     """
 
     parts: list[th.Tensor]
     address: int
+    distribution: int
+
+    def draw(self) -> None:
+        """Draw them, from torch's global generator."""
+        for part in self.parts:
+            if self.distribution == CATEGORICAL:
+                part.exponential_()
+            elif self.distribution == BERNOULLI:
+                part.uniform_()
+            else:
+                part.normal_()
 
 
 class FusedEngine:
@@ -184,19 +198,58 @@ class FusedEngine:
         if self._beta:
             return self._act_beta(x, n)
         noise = self._noise.get(n) or self._make_noise(n)
-        if self._categorical:
-            for part in noise.parts:
-                part.exponential_()
-            actions = th.empty((n, *self._action_shape), dtype=th.int64)
-        else:
-            part = noise.parts[0]
-            part.uniform_() if self._description.model.distribution == BERNOULLI else part.normal_()
-            actions = th.empty((n, *self._action_shape), dtype=self._dtype)
+        noise.draw()
+        actions = th.empty((n, *self._action_shape), dtype=th.int64 if self._categorical else self._dtype)
         values, log_probs = th.empty((n, 1), dtype=self._dtype), th.empty(n, dtype=self._dtype)
         self._kernels.act(
             self._model, x.data_ptr(), n, noise.address, actions.data_ptr(), values.data_ptr(), log_probs.data_ptr()
         )
         return actions, values, log_probs
+
+    def acting_in(self, rollout_buffer: RolloutBuffer) -> Callable[[int], NDArray[Any]] | None:
+        """
+        Act on observations that lie in a rollout buffer, and leave everything there, at one call a step.
+
+        :param rollout_buffer: SB3's own, emptied, with observations as the network takes them
+        :return: a function that is given a step of which the buffer has the observations, writes its actions, values and
+            log-probabilities into the buffer, and gives the actions; None where only :meth:`act` will do
+        """
+        arrays = (rollout_buffer.observations, rollout_buffer.values, rollout_buffer.log_probs, rollout_buffer.actions)
+        in_form = all(array.dtype == self._form["dtype"] and array.flags.c_contiguous for array in arrays)
+        if self._beta or not self._plain_box or not in_form:
+            return None
+        n = rollout_buffer.n_envs
+        if n > self._description.rows:
+            self._reserve(n)
+        noise = self._noise.get(n) or self._make_noise(n)
+        addresses, strides = [array_address(array) for array in arrays], [array.strides[0] for array in arrays]
+        observations, values, log_probs, numbers = addresses
+        observation_step, value_step, log_prob_step, number_step = strides
+        shape = (n, *self._action_shape)
+        chosen = np.empty(shape, np.int64)
+        chosen_address = array_address(chosen)
+        stored, act, model, categorical = rollout_buffer.actions, self._kernels.act, self._model, self._categorical
+
+        def act_in(step: int) -> NDArray[Any]:
+            """Act on one step's observations."""
+            noise.draw()
+            finite = act(
+                model,
+                observations + step * observation_step,
+                n,
+                noise.address,
+                chosen_address if categorical else numbers + step * number_step,
+                values + step * value_step,
+                log_probs + step * log_prob_step,
+            )
+            actions: NDArray[Any] = chosen.copy() if categorical else stored[step].reshape(shape).copy()
+            if not finite:
+                check_finite_output(actions, rollout_buffer.values[step], rollout_buffer.log_probs[step])
+            if categorical:
+                stored[step] = chosen.reshape(n, -1)
+            return actions
+
+        return act_in
 
     def _act_beta(self, x: th.Tensor, n: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """The same for a Beta, whose gammas torch draws from the concentrations."""
@@ -216,7 +269,7 @@ class FusedEngine:
         sizes = self._description.sizes or [self._description.action_size]
         memory = th.empty(n * sum(sizes), dtype=self._dtype)
         parts = [part.view(n, size) for part, size in zip(memory.split([n * size for size in sizes]), sizes, strict=True)]
-        noise = self._noise[n] = Noise(parts, memory.data_ptr())
+        noise = self._noise[n] = Noise(parts, memory.data_ptr(), self._description.model.distribution)
         return noise
 
     def value(self, inputs: PolicyInputs) -> th.Tensor:

@@ -21,14 +21,23 @@ static void run(Model *model, const REAL *observations, int64_t n, int actor) {
     }
 }
 
-/* Sample actions; `actions` are integers for a categorical. */
-EXPORT void EXPORTED(act)(Model *model, const REAL *observations, int64_t n, const REAL *noise, void *actions, REAL *values,
+/* Whether none of n numbers is NaN or infinite: x - x is 0 for all others. */
+static int64_t all_finite(const REAL *x, int64_t n) {
+    int64_t bad = 0;
+    for (int64_t i = 0; i < n; i++) bad += x[i] - x[i] != 0;
+    return !bad;
+}
+
+/* Sample actions; `actions` are integers for a categorical. Tells whether everything is finite. */
+EXPORT int64_t EXPORTED(act)(Model *model, const REAL *observations, int64_t n, const REAL *noise, void *actions, REAL *values,
                           REAL *log_probs) {
     run(model, observations, n, 1);
     INTERNAL(sample)(model, n, noise, actions);
     INTERNAL(evaluate)(model, n, 0);
     memcpy(values, last_layer(&model->critic)->h, (size_t)n * sizeof(REAL));
     memcpy(log_probs, model->log_prob, (size_t)n * sizeof(REAL));
+    const int numbers = model->distribution != CATEGORICAL;
+    return all_finite(values, n) && all_finite(log_probs, n) && (!numbers || all_finite(actions, n * model->action_size));
 }
 
 EXPORT void EXPORTED(value)(Model *model, const REAL *observations, int64_t n, REAL *values) {
