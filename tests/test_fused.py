@@ -215,8 +215,7 @@ OPTIMIZERS: dict[str, tuple[type[th.optim.Optimizer], dict[str, Any]]] = {
 }
 
 
-# Even in float64 torch's fused Adam kernel takes the factor of the clipping in float32: 6e-8 of each gradient.
-STEP_TOLERANCE = 1e-6
+STEP_TOLERANCE = 1e-10
 
 
 def optimizer_policies(name: str) -> tuple[Any, Any]:

@@ -95,28 +95,18 @@ def why_not_fused(policy: ActorCriticPolicy) -> str | None:
     return None
 
 
-class Noise(NamedTuple):
+class StepMemory(NamedTuple):
     """
-    Memory for the random numbers of one step, in the order in which SB3's distributions draw them.
+    Memory for one step of a number of environments.
 
-    :param parts: one tensor for each call of the random generator
-    :param address: where the numbers lie
-    :param distribution: of the actions, as the kernels know it
+    :param noise: random numbers in the order in which SB3's distributions draw them, a tensor for each call of the generator
+    :param address: where the random numbers lie
+    :param like: tensors with the shapes and types of actions, values and log-probabilities
     """
 
-    parts: list[th.Tensor]
+    noise: list[th.Tensor]
     address: int
-    distribution: int
-
-    def draw(self) -> None:
-        """Draw them, from torch's global generator."""
-        for part in self.parts:
-            if self.distribution == CATEGORICAL:
-                part.exponential_()
-            elif self.distribution == BERNOULLI:
-                part.uniform_()
-            else:
-                part.normal_()
+    like: tuple[th.Tensor, th.Tensor, th.Tensor]
 
 
 class FusedEngine:
@@ -149,11 +139,12 @@ class FusedEngine:
         self._optimizer_current = False
         self._grads: list[th.Tensor] = []
         self._places: list[int] = []
-        self._noise: dict[int, Noise] = {}
+        self._memory: dict[int, StepMemory] = {}
         self._n_features: int = policy.features_dim
         self._action_shape = tuple(policy.action_space.shape or ())
-        self._categorical = self._description.model.distribution == CATEGORICAL
-        self._beta = self._description.model.distribution == BETA
+        kind = self._description.model.distribution
+        self._beta = kind == BETA
+        self._draw: Any = {CATEGORICAL: th.Tensor.exponential_, BERNOULLI: th.Tensor.uniform_}.get(kind, th.Tensor.normal_)
         space = policy.observation_space
         images = policy.normalize_images and is_image_space(space)
         self._plain_box = isinstance(space, spaces.Box) and not images
@@ -197,12 +188,12 @@ class FusedEngine:
         n = len(x)
         if self._beta:
             return self._act_beta(x, n)
-        noise = self._noise.get(n) or self._make_noise(n)
-        noise.draw()
-        actions = th.empty((n, *self._action_shape), dtype=th.int64 if self._categorical else self._dtype)
-        values, log_probs = th.empty((n, 1), dtype=self._dtype), th.empty(n, dtype=self._dtype)
+        memory = self._memory.get(n) or self._make_memory(n)
+        for part in memory.noise:
+            self._draw(part)
+        actions, values, log_probs = map(th.empty_like, memory.like)
         self._kernels.act(
-            self._model, x.data_ptr(), n, noise.address, actions.data_ptr(), values.data_ptr(), log_probs.data_ptr()
+            self._model, x.data_ptr(), n, memory.address, actions.data_ptr(), values.data_ptr(), log_probs.data_ptr()
         )
         return actions, values, log_probs
 
@@ -221,23 +212,25 @@ class FusedEngine:
         n = rollout_buffer.n_envs
         if n > self._description.rows:
             self._reserve(n)
-        noise = self._noise.get(n) or self._make_noise(n)
+        memory = self._memory.get(n) or self._make_memory(n)
         addresses, strides = [array_address(array) for array in arrays], [array.strides[0] for array in arrays]
         observations, values, log_probs, numbers = addresses
         observation_step, value_step, log_prob_step, number_step = strides
         shape = (n, *self._action_shape)
         chosen = np.empty(shape, np.int64)
         chosen_address = array_address(chosen)
-        stored, act, model, categorical = rollout_buffer.actions, self._kernels.act, self._model, self._categorical
+        noise, draw, noise_address = memory.noise, self._draw, memory.address
+        stored, act, model, categorical = rollout_buffer.actions, self._kernels.act, self._model, bool(self._description.sizes)
 
         def act_in(step: int) -> NDArray[Any]:
             """Act on one step's observations."""
-            noise.draw()
+            for part in noise:
+                draw(part)
             finite = act(
                 model,
                 observations + step * observation_step,
                 n,
-                noise.address,
+                noise_address,
                 chosen_address if categorical else numbers + step * number_step,
                 values + step * value_step,
                 log_probs + step * log_prob_step,
@@ -264,13 +257,15 @@ class FusedEngine:
         self._kernels.log_prob(self._model, actions.data_ptr(), n, log_probs.data_ptr())
         return actions.reshape((n, *self._action_shape)), values, log_probs
 
-    def _make_noise(self, n: int) -> Noise:
-        """Have memory for the random numbers of n environments, and scratch memory for as many."""
+    def _make_memory(self, n: int) -> StepMemory:
+        """Have memory for a step of n environments."""
         sizes = self._description.sizes or [self._description.action_size]
-        memory = th.empty(n * sum(sizes), dtype=self._dtype)
-        parts = [part.view(n, size) for part, size in zip(memory.split([n * size for size in sizes]), sizes, strict=True)]
-        noise = self._noise[n] = Noise(parts, memory.data_ptr(), self._description.model.distribution)
-        return noise
+        noise = th.empty(n * sum(sizes), dtype=self._dtype)
+        parts = [part.view(n, size) for part, size in zip(noise.split([n * size for size in sizes]), sizes, strict=True)]
+        actions = th.empty((n, *self._action_shape), dtype=th.int64 if self._description.sizes else self._dtype)
+        like = (actions, th.empty((n, 1), dtype=self._dtype), th.empty(n, dtype=self._dtype))
+        memory = self._memory[n] = StepMemory(parts, noise.data_ptr(), like)
+        return memory
 
     def value(self, inputs: PolicyInputs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
