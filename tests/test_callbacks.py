@@ -174,14 +174,15 @@ class Blind(Own):
 
 
 def test_who_reads_every_step() -> None:
-    """All but none at all and those that say so; a list reads if one in it does."""
+    """All but none at all, SB3's own that don't and those that say so; a list reads if one in it does."""
     assert reads_every_step(Own())
     assert reads_every_step(sb3.ConvertCallback(lambda local_variables, global_variables: True))
     assert not reads_every_step(sb3.ConvertCallback(None))
     assert not reads_every_step(Blind())
     assert not reads_every_step(CallbackList([Blind(), CallbackList([Blind()])]))
     assert reads_every_step(CallbackList([Blind(), Own()]))
-    assert reads_every_step(EveryNTimesteps(10, Blind())), "what is inside of others may be read by them"
+    assert reads_every_step(EveryNTimesteps(10, Own())), "what is inside of others may be read by them"
+    assert not reads_every_step(EveryNTimesteps(10, Blind())), "SB3's own look at no step themselves"
 
 
 # -- failures ------------------------------------------------------------------------------------------------------------

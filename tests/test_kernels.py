@@ -261,7 +261,7 @@ def test_a_smaller_minibatch_after_a_larger_one_finds_nothing_of_it() -> None:
 
 
 def activations_by_kernels(module: type[nn.Module], numbers: np.ndarray, rows: int, **options: Any) -> np.ndarray:
-    """f of some numbers as a critic computes it, whose layers pass on one number; so many at once."""
+    """F of some numbers as a critic computes it, whose layers pass on one number; so many at once."""
     policy = make_policy(features=1, net_arch=[1], activation_fn=module)
     critic: Any = policy.mlp_extractor.value_net
     for name, value in options.items():

@@ -15,6 +15,8 @@ import torch as th
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
+from sb3_ppo_edu.engines import NonFiniteUpdateError
+
 
 class ArgumentError(ValueError, AssertionError):
     """
@@ -204,3 +206,22 @@ def did_you_mean(name: str, legal: Iterable[str]) -> str:
     spelling = {candidate.lower(): candidate for candidate in legal}
     near = difflib.get_close_matches(name.lower(), list(spelling), n=1)
     return f" (did you mean {spelling[near[0]]!r}?)" if near else ""
+
+
+LIKELY_CAUSES = (
+    "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in "
+    "sb3_ppo_edu.vec_env.guard.FiniteGuard, normalise with VecNormalize), a learning rate that is too high, or a log_std that "
+    "ran away (log_std_bounds)."
+)
+NOT_STEPPED = "No environment was stepped with them."
+
+
+def not_finite(found: str, consequence: str) -> NonFiniteUpdateError:
+    """
+    Build the error of a training that has to stop.
+
+    :param found: what was found, and where
+    :param consequence: what has become of parameters or environments
+    :return: the error to raise
+    """
+    return NonFiniteUpdateError(f"{found}: expected finite numbers. {consequence} {LIKELY_CAUSES}")

@@ -37,7 +37,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.checks import check_flag, check_number, evaluate_schedule, refuse
+from sb3_ppo_edu.algorithms.checks import NOT_STEPPED, check_flag, check_number, evaluate_schedule, not_finite, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.services import service
@@ -86,12 +86,6 @@ OF_SB3 = (
 """Arguments that SB3's own class takes and keeps."""
 
 OUR_ENGINES: dict[Any, EngineName] = {AutogradEngine: "autograd", NumpyEngine: "numpy", FusedEngine: "fused"}
-
-LIKELY_CAUSES = (
-    "Likely causes: NaN, infinite or huge observations or rewards (wrap the environment in "
-    "sb3_ppo_edu.vec_env.guard.FiniteGuard, normalise with VecNormalize), a learning rate that is too high, or a log_std that "
-    "ran away (log_std_bounds)."
-)
 
 
 class PPOModel(OnPolicyAlgorithm):
@@ -357,10 +351,9 @@ class PPOModel(OnPolicyAlgorithm):
         try:
             yield engine
         except NonFiniteUpdateError as error:
-            raise NonFiniteUpdateError(
-                f"{error} in update {self._n_updates}, epoch {len(record.epoch_starts) - 1}, minibatch "
-                f"{len(record.epoch_kls)}, after {self.num_timesteps} steps: expected finite numbers. The parameters are "
-                f"those before this step. {LIKELY_CAUSES}"
+            where = f"update {self._n_updates}, epoch {len(record.epoch_starts) - 1}, minibatch {len(record.epoch_kls)}, "
+            raise not_finite(
+                f"{error} in {where}after {self.num_timesteps} steps", "The parameters are those before this step."
             ) from error
         finally:
             engine.detach()
@@ -372,10 +365,7 @@ class PPOModel(OnPolicyAlgorithm):
             actions = action_tensor.cpu().numpy()
             check_finite_output(actions, values.cpu().numpy(), log_probs.cpu().numpy())
         except NonFiniteUpdateError as error:
-            raise NonFiniteUpdateError(
-                f"{error} after {self.num_timesteps} steps: expected finite numbers. No environment was stepped with them. "
-                f"{LIKELY_CAUSES}"
-            ) from error
+            raise not_finite(f"{error} after {self.num_timesteps} steps", NOT_STEPPED) from error
         return actions, values, log_probs
 
     def within_bounds(self, actions: np.ndarray) -> np.ndarray:
@@ -389,7 +379,8 @@ class PPOModel(OnPolicyAlgorithm):
             return actions
         if self.policy.squash_output:
             return self.policy.unscale_action(actions)
-        clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
+        # np.clip, which does the same, takes three times as long.
+        clipped: np.ndarray = np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high)
         return clipped
 
     @classmethod

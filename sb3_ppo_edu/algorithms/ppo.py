@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_ppo_edu.algorithms.arguments import KL_STOP_FACTOR, ActionDistribution, AdvantageNormalization, KlCheck, PPOArguments
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step, tell_training_failed
 from sb3_ppo_edu.algorithms.diagnostics import log_update
+from sb3_ppo_edu.algorithms.lean import lean_act
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.session import Session, next_session
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
@@ -28,6 +30,7 @@ from sb3_ppo_edu.rollouts.buffers import (
     recompute_returns_and_advantage,
     rows_as_tensors,
 )
+from sb3_ppo_edu.rollouts.lean import collect_lean
 
 SelfEduPPO = TypeVar("SelfEduPPO", bound="EduPPO")
 
@@ -231,6 +234,11 @@ class EduPPO(PPOModel):
         session = self.session
         n_steps = session.begin_rollout(self, env, callback, rollout_buffer)
         engine, watched, policy_may_change = self.attach_engine(), reads_every_step(callback), may_change_policy(callback)
+
+        if act := lean_act(self, engine, callback, rollout_buffer, n_rollout_steps):
+            if not collect_lean(self, env, callback, rollout_buffer, act, partial(self._bootstrap_time_limits, engine)):
+                return False
+            n_steps = n_rollout_steps
 
         while n_steps < n_rollout_steps:
             session.before_step()

@@ -157,7 +157,8 @@ class FusedEngine:
         places = list(map(data_ptr_of, self.parameters))
         if places != self._places:
             self._description.point_to_parameters()
-            self._places = places
+            # Whoever gives a parameter other memory in the middle of a rollout leaves this behind, and not nothing.
+            self._places, self._alive = places, [parameter.detach() for parameter in self.parameters]
         self._optimizer_current = False
 
     def detach(self) -> None:
@@ -205,22 +206,20 @@ class FusedEngine:
         :return: a function that is given a step of which the buffer has the observations, writes its actions, values and
             log-probabilities into the buffer, and gives the actions; None where only :meth:`act` will do
         """
-        arrays = (rollout_buffer.observations, rollout_buffer.values, rollout_buffer.log_probs, rollout_buffer.actions)
-        in_form = all(array.dtype == self._form["dtype"] and array.flags.c_contiguous for array in arrays)
+        number = self._form["dtype"]
+        arrays = (rollout_buffer.observations, rollout_buffer.actions, rollout_buffer.values, rollout_buffer.log_probs)
+        kinds = (number, np.int64 if self._description.sizes else number, number, number)
+        in_form = all(array.dtype == kind and array.flags.c_contiguous for array, kind in zip(arrays, kinds, strict=True))
         if self._beta or not self._plain_box or not in_form:
             return None
         n = rollout_buffer.n_envs
         if n > self._description.rows:
             self._reserve(n)
         memory = self._memory.get(n) or self._make_memory(n)
-        addresses, strides = [array_address(array) for array in arrays], [array.strides[0] for array in arrays]
-        observations, values, log_probs, numbers = addresses
-        observation_step, value_step, log_prob_step, number_step = strides
-        shape = (n, *self._action_shape)
-        chosen = np.empty(shape, np.int64)
-        chosen_address = array_address(chosen)
-        noise, draw, noise_address = memory.noise, self._draw, memory.address
-        stored, act, model, categorical = rollout_buffer.actions, self._kernels.act, self._model, bool(self._description.sizes)
+        noise, noise_address, draw = memory.noise, memory.address, self._draw
+        observations, actions, values, log_probs = map(array_address, arrays)
+        observation_step, action_step, value_step, log_prob_step = (array.strides[0] for array in arrays)
+        stored, shape, act, model = rollout_buffer.actions, (n, *self._action_shape), self._kernels.act, self._model
 
         def act_in(step: int) -> NDArray[Any]:
             """Act on one step's observations."""
@@ -231,16 +230,13 @@ class FusedEngine:
                 observations + step * observation_step,
                 n,
                 noise_address,
-                chosen_address if categorical else numbers + step * number_step,
+                actions + step * action_step,
                 values + step * value_step,
                 log_probs + step * log_prob_step,
             )
-            actions: NDArray[Any] = chosen.copy() if categorical else stored[step].reshape(shape).copy()
             if not finite:
-                check_finite_output(actions, rollout_buffer.values[step], rollout_buffer.log_probs[step])
-            if categorical:
-                stored[step] = chosen.reshape(n, -1)
-            return actions
+                check_finite_output(stored[step], rollout_buffer.values[step], rollout_buffer.log_probs[step])
+            return stored[step].reshape(shape).copy()
 
         return act_in
 

@@ -1,0 +1,61 @@
+"""Whether a rollout needs no more than the lean loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step
+from sb3_ppo_edu.algorithms.checks import NOT_STEPPED, not_finite
+from sb3_ppo_edu.algorithms.model import PPOModel
+from sb3_ppo_edu.algorithms.session import Session
+from sb3_ppo_edu.engines import Engine, FusedEngine, NonFiniteUpdateError
+from sb3_ppo_edu.rollouts.lean import serves_lean_loop
+
+PER_STEP = ("act", "within_bounds")
+"""Methods of the model that the ordinary loop calls at each step, and somebody may have replaced."""
+
+
+def lean_act(
+    model: PPOModel, engine: Engine[Any], callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+) -> Callable[[int], NDArray[Any]] | None:
+    """
+    Give the function that acts in the lean loop, where a rollout needs no more than that.
+
+    :param model: an ``EduPPO``
+    :param engine: its engine
+    :param callback: the outermost callback
+    :param rollout_buffer: the rollout buffer, emptied
+    :param n_rollout_steps: steps that are wanted
+    :return: for the index of a step, acts there and gives what the environments take; None where the ordinary loop is needed:
+        another engine or buffer, a callback that reads each step or may change the policy, a session that steps in, or a
+        subclass with methods of its own
+    """
+    ordinary = (
+        type(engine) is not FusedEngine
+        or type(model.session) is not Session
+        or model.session.n_processes != 1
+        or reads_every_step(callback)
+        or may_change_policy(callback)
+        or n_rollout_steps != rollout_buffer.buffer_size
+        or not serves_lean_loop(rollout_buffer)
+        or any(getattr(type(model), name) is not getattr(PPOModel, name) or name in vars(model) for name in PER_STEP)
+    )
+    act_in = None if ordinary else engine.acting_in(rollout_buffer)  # type: ignore[attr-defined]  # it is a FusedEngine
+    if act_in is None:
+        return None
+    act, within_bounds = act_in, model.within_bounds
+
+    def acted(step: int) -> NDArray[Any]:
+        """Act, and stop before what is not finite reaches an environment."""
+        try:
+            actions: NDArray[Any] = within_bounds(act(step))
+            return actions
+        except NonFiniteUpdateError as error:
+            raise not_finite(f"{error} after {model.num_timesteps} steps", NOT_STEPPED) from error
+
+    return acted
