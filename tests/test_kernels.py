@@ -128,12 +128,12 @@ def test_float32_agrees_with_the_derivation(
 @pytest.mark.parametrize("head", ["categorical", "gaussian"])
 def test_large_products_are_blocked_without_a_change(head: str) -> None:
     """Beyond one block of k, one tile and one page a row, gradients are autograd's to 1e-10 as they are below."""
-    arch = {"pi": [300, 150], "vf": [130, 260]}
+    arch = {"pi": [530, 20], "vf": [130, 60]}
     policy = make_policy(head, 140, double=True, net_arch=arch)
     with th.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(0.2)
-    samples = make_minibatch(policy, 512, 0)
+    samples = make_minibatch(policy, 520, 0)
     AutogradEngine(policy).gradients(TensorMinibatch(samples), DEFAULTS)
     expected = gradients_of(policy)
     engine = FusedEngine(policy)
@@ -228,14 +228,15 @@ def test_models_in_threads_give_the_bits_of_models_alone() -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_transition_does_not_depend_on_its_neighbours(head: str) -> None:
-    """The ratio of each of 37 transitions has the bits that it has in a minibatch of 20."""
+@pytest.mark.parametrize("size", [37, 510, 512])
+def test_a_transition_does_not_depend_on_its_neighbours(head: str, size: int) -> None:
+    """The ratio of each transition has the bits that it has in a minibatch of 20, also where rows are longer than needed."""
     policy = make_policy(head, 20, net_arch=[33, 18])
-    samples = make_minibatch(policy, 37, 0)
+    samples = make_minibatch(policy, size, 0)
     engine = FusedEngine(policy)
     whole, part = (
         as_array(engine.gradients(engine.minibatch_of(*(column[:n].clone() for column in samples[:6])), DEFAULTS).ratios)
-        for n in (37, 20)
+        for n in (size, 20)
     )
     np.testing.assert_array_equal(whole[:20], part)
 

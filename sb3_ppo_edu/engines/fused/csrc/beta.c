@@ -49,7 +49,8 @@ void INTERNAL(evaluate_beta)(Model *model, int64_t transitions, REAL *entropy) {
             const Gammas a = gammas(alpha), b = gammas(beta), both = gammas(alpha + beta);
             const double log_normaliser = a.log_gamma + b.log_gamma - both.log_gamma + LOG_2;
             log_prob += -(alpha - 1) * softplus(-u) - (beta - 1) * softplus(u) - log_normaliser;
-            all_entropies += log_normaliser - (alpha - 1) * a.digamma - (beta - 1) * b.digamma + (alpha + beta - 2) * both.digamma;
+            all_entropies += log_normaliser - (alpha - 1) * a.digamma - (beta - 1) * b.digamma;
+            all_entropies += (alpha + beta - 2) * both.digamma;
         }
         model->log_prob[i] = (REAL)log_prob;
         if (entropy) entropy[i] = (REAL)all_entropies;

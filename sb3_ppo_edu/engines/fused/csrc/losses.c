@@ -54,11 +54,7 @@ static double surrogate(Model *model, int64_t n, const Settings *settings, Stati
         outside += pick(inside & (mask)(vabs(ratio - (REAL)1) > range), splat(1), splat(0));
         largest = larger(largest, pick(inside, ratio, splat(0)));
         store(model->log_prob_slope + i, pick(inside & counts, -unclipped / count, splat(0)));
-        const int64_t left = n - i;
-        if (left >= LANES)
-            store_unaligned(ratios + i, ratio);
-        else
-            store_part(ratios + i, ratio, left);
+        if (i < n) store_some(ratios + i, ratio, n - i);
     }
     statistics->approx_kl = (double)(sum_lanes(kl) / count);
     statistics->clip_fraction = (double)sum_lanes(outside) / (double)n;

@@ -66,7 +66,8 @@ void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions) {
     const REAL *below = model->x;
     for (int64_t l = 0; l < tower->depth; l++) {
         Layer *layer = &tower->layers[l];
-        INTERNAL(product)(layer->outputs, row, layer->inputs, layer->weight, layer->inputs, 1, below, row, layer->z, row, layer->bias);
+        INTERNAL(product)(layer->outputs, row, layer->inputs, layer->weight, layer->inputs, 1, below, row, layer->z, row,
+                          layer->bias);
         if (l < tower->depth - 1) INTERNAL(activate)(tower, layer->z, layer->h, layer->outputs * row);
         below = layer->h;
     }
@@ -101,14 +102,17 @@ void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions) {
         const Layer *layer = &tower->layers[l];
         if (l < tower->depth - 1) INTERNAL(activate_backward)(tower, layer->z, layer->h, slope, layer->outputs * row);
         for (int64_t i = 0; i < layer->outputs; i++) layer->bias_gradient[i] = sum(slope + i * row, row);
-        const REAL *inputs = model->x_rows;
+        const REAL *h_below = model->x_rows;
+        const int64_t units = padded(layer->inputs);
         if (l > 0) {
-            INTERNAL(transpose)(layer->inputs, transitions, tower->layers[l - 1].h, row, model->transposed, padded(layer->inputs));
-            inputs = model->transposed;
+            INTERNAL(transpose)(layer->inputs, transitions, tower->layers[l - 1].h, row, model->transposed, units);
+            h_below = model->transposed;
         }
-        INTERNAL(product)(layer->outputs, layer->inputs, transitions, slope, row, 1, inputs, padded(layer->inputs), layer->weight_gradient, layer->inputs, 0);
+        INTERNAL(product)(layer->outputs, layer->inputs, transitions, slope, row, 1, h_below, units, layer->weight_gradient,
+                          layer->inputs, 0);
         if (l > 0) {
-            INTERNAL(product)(layer->inputs, row, layer->outputs, layer->weight, 1, layer->inputs, slope, row, below, row, 0);
+            INTERNAL(product)(layer->inputs, row, layer->outputs, layer->weight, 1, layer->inputs, slope, row, below, row,
+                              0);
             REAL *swapped = slope;
             slope = below;
             below = swapped;

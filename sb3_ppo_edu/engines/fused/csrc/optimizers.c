@@ -72,34 +72,26 @@ ALWAYS_INLINE void step_lanes(Lanes *x, const int kind, const Optimizer *optimiz
         rmsprop(x, g, optimizer, step);
 }
 
+/* Some numbers of a parameter, at most one vector. */
+ALWAYS_INLINE void step_some(const Parameter *p, const int kind, const Optimizer *optimizer, const Step *step, int64_t i,
+                             int64_t count) {
+    Lanes x = {load_some(p->value + i, count), load_some(p->gradient + i, count), {0}, {0}, {0}};
+    if (p->first) x.first = load_some(p->first + i, count);
+    if (p->second) x.second = load_some(p->second + i, count);
+    if (p->third) x.third = load_some(p->third + i, count);
+    step_lanes(&x, kind, optimizer, step);
+    store_some(p->value + i, x.value, count);
+    store_some(p->gradient + i, x.gradient, count);
+    if (p->first) store_some(p->first + i, x.first, count);
+    if (p->second) store_some(p->second + i, x.second, count);
+    if (p->third) store_some(p->third + i, x.third, count);
+}
+
 /* All of one parameter. */
 ALWAYS_INLINE void step_parameter(const Parameter *p, const int kind, const Optimizer *optimizer, const Step *step) {
     int64_t i = 0;
-    for (; i + LANES <= p->size; i += LANES) {
-        Lanes x = {load_unaligned(p->value + i), load_unaligned(p->gradient + i), {0}, {0}, {0}};
-        if (p->first) x.first = load_unaligned(p->first + i);
-        if (p->second) x.second = load_unaligned(p->second + i);
-        if (p->third) x.third = load_unaligned(p->third + i);
-        step_lanes(&x, kind, optimizer, step);
-        store_unaligned(p->value + i, x.value);
-        store_unaligned(p->gradient + i, x.gradient);
-        if (p->first) store_unaligned(p->first + i, x.first);
-        if (p->second) store_unaligned(p->second + i, x.second);
-        if (p->third) store_unaligned(p->third + i, x.third);
-    }
-    if (i < p->size) {
-        const int64_t left = p->size - i;
-        Lanes x = {load_part(p->value + i, left), load_part(p->gradient + i, left), {0}, {0}, {0}};
-        if (p->first) x.first = load_part(p->first + i, left);
-        if (p->second) x.second = load_part(p->second + i, left);
-        if (p->third) x.third = load_part(p->third + i, left);
-        step_lanes(&x, kind, optimizer, step);
-        store_part(p->value + i, x.value, left);
-        store_part(p->gradient + i, x.gradient, left);
-        if (p->first) store_part(p->first + i, x.first, left);
-        if (p->second) store_part(p->second + i, x.second, left);
-        if (p->third) store_part(p->third + i, x.third, left);
-    }
+    for (; i + LANES <= p->size; i += LANES) step_some(p, kind, optimizer, step, i, LANES);
+    if (i < p->size) step_some(p, kind, optimizer, step, i, p->size - i);
 }
 
 /* The sum of the squares, in four chains of one vector each. */
@@ -115,7 +107,7 @@ static REAL sum_of_squares(const REAL *x, int64_t n) {
         d = vfused(s, s, d);
     }
     for (; i < n; i += LANES) {
-        const vec p = n - i < LANES ? load_part(x + i, n - i) : load_unaligned(x + i);
+        const vec p = load_some(x + i, n - i);
         a = vfused(p, p, a);
     }
     return sum_lanes((a + b) + (c + d));

@@ -98,8 +98,8 @@ static void backward(Model *model, int64_t n, int has_entropy) {
 }
 
 /* PPO's loss and its gradients. Where the loss is not finite, gradients stay what they were. */
-EXPORT void EXPORTED(gradients)(Model *model, const Rollout *rollout, const int64_t *index, int64_t n, const Settings *settings,
-                                Statistics *statistics, REAL *ratios) {
+EXPORT void EXPORTED(gradients)(Model *model, const Rollout *rollout, const int64_t *index, int64_t n,
+                                const Settings *settings, Statistics *statistics, REAL *ratios) {
     evaluate_minibatch(model, rollout, index, n);
     INTERNAL(losses)(model, n, settings, statistics, ratios);
     if (isfinite(statistics->loss)) backward(model, n, settings->ent_coef != 0);

@@ -20,7 +20,7 @@
 #define TILE_VECTORS 1
 #endif
 
-#define BLOCK 128 /* of k: a panel of B with so many rows stays in the first-level cache */
+#define BLOCK 512 /* of k: a panel of B with so many rows stays in the cache while all of A goes by */
 #define PACKING_ROWS 16 /* rows of the product from which it pays to lay the panel out side by side */
 
 /* What a tile needs: C[i][j] = start + sum over k of A[i][k] B[k][j], with A[i][k] at a[i * a_row + k * a_step]. */
@@ -37,7 +37,7 @@ ALWAYS_INLINE void tile(const int rows, const int vectors, const Shape *shape, c
         UNROLL for (int j = 0; j < vectors; j++) {
             const REAL *from = c + i * shape->c_row + j * LANES;
             if (shape->goes_on)
-                sums[i][j] = j == vectors - 1 && last < LANES ? load_part(from, last) : load_unaligned(from);
+                sums[i][j] = load_some(from, j == vectors - 1 ? last : LANES);
             else
                 sums[i][j] = splat(bias ? bias[i] : (REAL)0);
         }
@@ -54,11 +54,7 @@ ALWAYS_INLINE void tile(const int rows, const int vectors, const Shape *shape, c
     }
     UNROLL for (int i = 0; i < rows; i++) {
         UNROLL for (int j = 0; j < vectors; j++) {
-            REAL *to = c + i * shape->c_row + j * LANES;
-            if (j == vectors - 1 && last < LANES)
-                store_part(to, sums[i][j], last);
-            else
-                store_unaligned(to, sums[i][j]);
+            store_some(c + i * shape->c_row + j * LANES, sums[i][j], j == vectors - 1 ? last : LANES);
         }
     }
 }
@@ -113,14 +109,16 @@ void INTERNAL(product)(int64_t rows, int64_t columns, int64_t inner, const REAL 
             const int64_t last = left < vectors * LANES ? left - (vectors - 1) * LANES : LANES;
             const REAL *from = b + k * b_row + j;
             if (packs) {
+                REAL *to = panel;
                 for (int64_t r = 0; r < depth; r++)
-                    for (int v = 0; v < vectors; v++) store(panel + (r * vectors + v) * LANES, load(from + r * b_row + v * LANES));
+                    for (int v = 0; v < vectors; v++, to += LANES) store(to, load(from + r * b_row + v * LANES));
                 from = panel;
                 shape.b_row = vectors * LANES;
             }
             for (int64_t i = 0; i < rows; i += TILE_ROWS) {
                 const int height = rows - i < TILE_ROWS ? (int)(rows - i) : TILE_ROWS;
-                any_tile(height, vectors, &shape, a + i * a_row + k * a_step, from, c + i * c_row + j, bias ? bias + i : 0, last);
+                const REAL *factors = a + i * a_row + k * a_step;
+                any_tile(height, vectors, &shape, factors, from, c + i * c_row + j, bias ? bias + i : 0, last);
             }
         }
         k += depth;
@@ -135,15 +133,13 @@ void INTERNAL(row_product)(const Layer *layer, const REAL *x, REAL *z, int64_t s
         const int count = layer->outputs - first < AT_ONCE ? (int)(layer->outputs - first) : AT_ONCE;
         const REAL *w = layer->weight + first * inputs;
         vec sums[AT_ONCE] = {{0}};
-        if (count == AT_ONCE) {
-            for (int64_t k = 0; k < whole; k += LANES) {
-                const vec row = load_unaligned(x + k);
+        for (int64_t k = 0; k < whole; k += LANES) {
+            const vec row = load_unaligned(x + k);
+            if (count == AT_ONCE) {
+                UNROLL for (int i = 0; i < AT_ONCE; i++) sums[i] = vfused(load_unaligned(w + i * inputs + k), row, sums[i]);
+            } else
                 UNROLL for (int i = 0; i < AT_ONCE; i++)
-                    sums[i] = vfused(load_unaligned(w + i * inputs + k), row, sums[i]);
-            }
-        } else {
-            for (int64_t k = 0; k < whole; k += LANES)
-                for (int i = 0; i < count; i++) sums[i] = vfused(load_unaligned(w + i * inputs + k), load_unaligned(x + k), sums[i]);
+                    if (i < count) sums[i] = vfused(load_unaligned(w + i * inputs + k), row, sums[i]);
         }
         for (int i = 0; i < count; i++) {
             REAL total = layer->bias[first + i] + (whole ? sum_lanes(sums[i]) : 0);

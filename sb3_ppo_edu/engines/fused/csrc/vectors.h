@@ -52,7 +52,18 @@ ALWAYS_INLINE vec load_part(const REAL *from, int64_t count) {
     return v;
 }
 
+/* A whole vector, or a part of one. */
+ALWAYS_INLINE vec load_some(const REAL *from, int64_t count) {
+    return count < LANES ? load_part(from, count) : load_unaligned(from);
+}
+
 ALWAYS_INLINE void store_part(REAL *to, vec v, int64_t count) { memcpy(to, &v, (size_t)count * sizeof(REAL)); }
+ALWAYS_INLINE void store_some(REAL *to, vec v, int64_t count) {
+    if (count < LANES)
+        store_part(to, v, count);
+    else
+        store_unaligned(to, v);
+}
 
 ALWAYS_INLINE vec splat(REAL x) { return x - (vec){0}; }
 ALWAYS_INLINE vec pick(mask where, vec yes, vec no) { return (vec)((where & (mask)yes) | (~where & (mask)no)); }
