@@ -16,7 +16,7 @@ NAME    =
 ARGS    =
 
 .DEFAULT_GOAL := help
-.PHONY: help install train notebooks test test-envpool slow sb3-tests check format wheel lock import-time clean
+.PHONY: help install train notebooks test test-envpool slow sb3-tests sanitize check format kernels wheel wheels lock import-time clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,7 +24,7 @@ help: ## list the targets
 install: $(STAMP) ## create .venv and install the locked packages; does nothing when that is done
 
 # One recipe, so that an interrupted installation leaves no stamp and the next call goes on where it stopped.
-$(STAMP): requirements.lock setup.cfg pyproject.toml
+$(STAMP): requirements.lock setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	  echo "make: PYTHON=$(PYTHON): found '$$($(PYTHON) --version 2>&1)', expected Python 3.10 or newer." >&2; \
 	  echo "      Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -56,6 +56,9 @@ test-envpool: $(STAMP) ## install EnvPool (700 MB) and run the tests that need i
 sb3-tests: $(STAMP) ## run Stable-Baselines3's own tests of PPO with EduPPO in its place (downloads them once)
 	@$(BIN)/python benchmarks/sb3_tests/run.py $(ARGS)
 
+sanitize: $(STAMP) ## run the kernels under gcc's address and undefined-behaviour sanitizers
+	@$(BIN)/python benchmarks/sanitize/run.py $(ARGS)
+
 check: $(STAMP) ## format, lint and types; changes nothing
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -67,6 +70,12 @@ format: $(STAMP) ## format the code and mend what the linter can
 
 wheel: $(STAMP) ## build a wheel into dist/
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+kernels: $(STAMP) ## compile the kernels anew, in place
+	@$(BIN)/python sb3_ppo_edu/engines/fused/build.py $(ARGS)
+
+wheels: $(STAMP) ## build and check a wheel for every platform into dist/ (the first time a few minutes)
+	@$(BIN)/python benchmarks/wheels/run.py $(ARGS)
 
 import-time: $(STAMP) ## measure how much longer importing sb3_ppo_edu takes than importing stable_baselines3
 	@$(BIN)/python benchmarks/import_time.py
@@ -82,5 +91,5 @@ lock: $(STAMP) ## resolve requirements.lock anew, for every platform and Python 
 	@mv requirements.new requirements.lock
 
 clean: ## remove what builds and tests leave; .venv and runs/ stay
-	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache requirements.new MUJOCO_LOG.TXT
+	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache requirements.new MUJOCO_LOG.TXT sb3_ppo_edu/engines/fused/.libsb3edu-*
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

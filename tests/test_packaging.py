@@ -86,7 +86,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout") / "copy"
     for folder in ("sb3_ppo_edu", "hyperparams"):
         copytree(PROJECT / folder, copy / folder, ignore=ignore_patterns("__pycache__"))
-    for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for file in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         copy2(PROJECT / file, copy)
     return copy / "dist" / run(sys.executable, "-c", BUILD.format(kind="sdist"), cwd=copy).split()[-1]
 
@@ -116,6 +116,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
         metadata = archive.read(f"sb3_ppo_edu-{__version__}.dist-info/METADATA").decode()
     files = [path for path in (PROJECT / "sb3_ppo_edu").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = [path for path in files if not path.name.startswith("libsb3edu-")]
     settings = {f"sb3_ppo_edu/hyperparams/{path.name}" for path in (PROJECT / "hyperparams").glob("*.yml")}
     assert "sb3_ppo_edu/hyperparams/eduppo.yml" in settings
     assert {path.relative_to(PROJECT).as_posix() for path in files} | settings | {"sb3_ppo_edu/py.typed"} <= names

@@ -196,6 +196,17 @@ def stamp_of(library: Path) -> str | None:
     return found.group(1).decode() if found else None
 
 
+def built_by(library: Path) -> str | None:
+    """
+    Read which compiler built a library.
+
+    :param library: file of a library, of any platform
+    :return: the compiler's name; None if the file does not say
+    """
+    found = re.search(rb"sb3edu-stamp:[0-9a-f]{64} ([a-z]+)", library.read_bytes())
+    return found.group(1).decode() if found else None
+
+
 def project_of(folder: Path) -> Path | None:
     """
     Find the checkout, or the unpacked source distribution, that a folder with kernels lies in.
@@ -239,7 +250,7 @@ def compile_all(compiler: Compiler, target: Target, sources: Path, objects: Path
     :raises BuildFailed: if one does not compile
     """
     kernels = [path for path in library_sources(sources) if path.suffix == ".c" and path.name != "cpu.c"]
-    about = f'-DSTAMP="{stamp(sources, target)}"'
+    about = f'-DSTAMP="{stamp(sources, target)} {compiler.name}"'
     commands = {objects / "cpu.o": (*compiler.options(target), about, str(sources / "cpu.c"))}
     for path, level, (dtype, real) in product(kernels, target.levels, REALS.items()):
         suffix = f"_{dtype}_{level}"
