@@ -57,7 +57,7 @@ sb3-tests: $(STAMP) ## run Stable-Baselines3's own tests of PPO with EduPPO in i
 	@$(BIN)/python benchmarks/sb3_tests/run.py $(ARGS)
 
 sanitize: $(STAMP) ## run the kernels under gcc's address and undefined-behaviour sanitizers
-	@$(BIN)/python benchmarks/sanitize/run.py $(ARGS)
+	@$(BIN)/python benchmarks/sanitize/sanitize.py $(ARGS)
 
 check: $(STAMP) ## format, lint and types; changes nothing
 	@$(BIN)/ruff format --check .
@@ -75,7 +75,7 @@ kernels: $(STAMP) ## compile the kernels anew, in place
 	@$(BIN)/python sb3_ppo_edu/engines/fused/build.py $(ARGS)
 
 wheels: $(STAMP) ## build and check a wheel for every platform into dist/ (the first time a few minutes)
-	@$(BIN)/python benchmarks/wheels/run.py $(ARGS)
+	@$(BIN)/python benchmarks/wheels/wheels.py $(ARGS)
 
 import-time: $(STAMP) ## measure how much longer importing sb3_ppo_edu takes than importing stable_baselines3
 	@$(BIN)/python benchmarks/import_time.py

@@ -1,4 +1,4 @@
-"""The kernels' library: compiled by what there is, loaded at the level that the processor has, or missing for a named reason."""
+"""The kernels' library: compiled by what there is, loaded at the level that the processor has, or missing for a reason."""
 
 from __future__ import annotations
 

@@ -237,7 +237,25 @@ def run(command: Sequence[str], cache: Path, folder: Path) -> None:
     sys.stderr.write(done.stderr)
 
 
-def compile_all(compiler: Compiler, target: Target, sources: Path, objects: Path, cache: Path) -> list[Path]:
+def kernel_sources(sources: Path) -> list[Path]:
+    """
+    List the sources that are compiled once for each level and number type.
+
+    :param sources: folder of the C sources
+    :return: the library's sources, without headers and ``cpu.c``
+    """
+    return [path for path in library_sources(sources) if path.suffix == ".c" and path.name != "cpu.c"]
+
+
+def compile_all(
+    compiler: Compiler,
+    target: Target,
+    sources: Path,
+    objects: Path,
+    cache: Path,
+    per_level: Sequence[Path],
+    extra: Sequence[str] = (),
+) -> list[Path]:
     """
     Compile every source, once for each instruction set and number type, as many at a time as there are processors.
 
@@ -246,19 +264,20 @@ def compile_all(compiler: Compiler, target: Target, sources: Path, objects: Path
     :param sources: folder of the C sources
     :param objects: folder for the object files
     :param cache: folder for zig's caches
+    :param per_level: the sources that are compiled for each level and number type
+    :param extra: further options
     :return: the object files
     :raises BuildFailed: if one does not compile
     """
-    kernels = [path for path in library_sources(sources) if path.suffix == ".c" and path.name != "cpu.c"]
     about = f'-DSTAMP="{stamp(sources, target)} {compiler.name}"'
     commands = {objects / "cpu.o": (*compiler.options(target), about, str(sources / "cpu.c"))}
-    for path, level, (dtype, real) in product(kernels, target.levels, REALS.items()):
+    for path, level, (dtype, real) in product(per_level, target.levels, REALS.items()):
         suffix = f"_{dtype}_{level}"
         names = (f"-DREAL={real}", f"-DSUFFIX={suffix}")
         commands[objects / f"{path.stem}{suffix}.o"] = (*compiler.options(target, level), *names, str(path))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pool_run = [
-            pool.submit(run, (*compiler.command, *FLAGS, *options, "-c", "-o", str(result)), cache, objects)
+            pool.submit(run, (*compiler.command, *FLAGS, *extra, *options, "-c", "-o", str(result)), cache, objects)
             for result, options in commands.items()
         ]
     for one in pool_run:
@@ -278,7 +297,7 @@ def build_with(compiler: Compiler, target: Target, sources: Path, output: Path, 
     :raises BuildFailed: if a source does not compile, or the file cannot be written
     """
     with tempfile.TemporaryDirectory() as folder:
-        objects = compile_all(compiler, target, sources, Path(folder), cache)
+        objects = compile_all(compiler, target, sources, Path(folder), cache, kernel_sources(sources))
         linked = Path(folder) / target.library_name
         link = (*compiler.command, *compiler.options(target), "-O3", "-shared", "-s", "-o", str(linked))
         run((*link, *map(str, objects), "-lm"), cache, Path(folder))
@@ -324,6 +343,26 @@ def build_library(output: Path, target: Target, sources: Path = SOURCES, cache: 
         here = " nor a clang or gcc on the path" if target == host_target() else ""
         reasons = [f"no C compiler: the package ziglang is not installed{here} (pip install ziglang)"]
     raise BuildFailed("\n".join(reasons))
+
+
+def build_driver(output: Path, compiler: Compiler, target: Target, sources: Path = SOURCES, extra: Sequence[str] = ()) -> None:
+    """
+    Build the program that runs the kernels on cases from files (``csrc/driver.c`` describes them).
+
+    :param output: file to write
+    :param compiler: compiler
+    :param target: platform to compile for
+    :param sources: folder of the kernels and of ``driver_kernels.c``, the table of those that the program can call
+    :param extra: further options, such as the sanitizers
+    :raises BuildFailed: if a source does not compile
+    """
+    program = SOURCES / "driver.c"
+    with tempfile.TemporaryDirectory() as folder:
+        per_level = [*kernel_sources(sources), sources / "driver_kernels.c"]
+        options = (f"-I{SOURCES}", *extra)
+        objects = compile_all(compiler, target, sources, Path(folder), output.parent / "zig", per_level, options)
+        link = (*compiler.command, *compiler.options(target), *FLAGS, *options, "-o", str(output), str(program))
+        run((*link, *map(str, objects), "-lm"), output.parent / "zig", Path(folder))
 
 
 # -- checking a library of any platform --------------------------------------------------------------------------------------

@@ -3,11 +3,17 @@
    The levels are those of the x86-64 psABI (https://gitlab.com/x86-psABIs/x86-64-ABI, "micro-architecture levels"). They are
    read from cpuid and xgetbv here: __builtin_cpu_supports names another level under some compilers. */
 
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
 /* Read from the file's bytes before it is loaded: which sources and flags it was built from. */
-const char sb3edu_stamp[] = "sb3edu-stamp:" STAMP;
+EXPORT const char sb3edu_stamp[] = "sb3edu-stamp:" STAMP;
 
 /* Who compiled the library, for people to read. */
-const char *sb3edu_compiler(void) {
+EXPORT const char *sb3edu_compiler(void) {
 #ifdef __clang__
     return "clang " __clang_version__;
 #else
@@ -41,7 +47,7 @@ static unsigned saved_registers(void) {
 #define BIT(n) (1u << (n))
 
 /* The highest level of this processor under this operating system: "v1" (too old for any kernel) to "v4". */
-const char *sb3edu_cpu(void) {
+EXPORT const char *sb3edu_cpu(void) {
     unsigned basic[4], structured[4], extended[4];
     ask(1, basic);
     ask(7, structured);
@@ -70,7 +76,7 @@ const char *sb3edu_cpu(void) {
 #else
 
 /* Every arm64 processor has what the kernels need (NEON with fused multiply-add). */
-const char *sb3edu_cpu(void) {
+EXPORT const char *sb3edu_cpu(void) {
     return "arm64";
 }
 
