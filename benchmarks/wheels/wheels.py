@@ -2,7 +2,7 @@
 Builds a wheel for every platform and checks what is in it: ``make wheels``.
 
 zig compiles for all of them from any of them. The library for this machine is also loaded and asked for its processor; the
-others were built, never run. The first build for a platform compiles parts of its C library: half a minute, two minutes for Windows.
+others were built, never run. The first build for a platform compiles parts of its C library: seconds, for Windows a minute.
 """
 
 from __future__ import annotations
