@@ -31,6 +31,8 @@ def builder() -> ModuleType:
 def chosen_target() -> Any:
     """Return the platform to build for: this one, or that of ``SB3_EDU_TARGET``; None where there are no kernels for it."""
     named = os.environ.get("SB3_EDU_TARGET")
+    if named and named not in builder().TARGETS:
+        raise SystemExit(f"SB3_EDU_TARGET={named}: expected one of {', '.join(builder().TARGETS)}")
     return builder().TARGETS[named] if named else builder().host_target()
 
 

@@ -18,6 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from sb3_ppo_edu.engines.fused import build
 from sb3_ppo_edu.version import __version__
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -98,7 +99,8 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (source,) = folder.iterdir()
-    return source / "dist" / run(sys.executable, "-c", BUILD.format(kind="wheel"), cwd=source).split()[-1]
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(PROJECT / "build" / "zig")}
+    return source / "dist" / run(sys.executable, "-c", BUILD.format(kind="wheel"), cwd=source, **caches).split()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,39 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {path.relative_to(PROJECT).as_posix() for path in files} | settings | {"sb3_ppo_edu/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {"sb3_ppo_edu", f"sb3_ppo_edu-{__version__}.dist-info"}
     assert f"\nVersion: {__version__}\n" in metadata
+
+
+def kernels_in(wheel: Path) -> dict[str, str]:
+    """
+    List what a wheel holds of compiled kernels.
+
+    :param wheel: the wheel
+    :return: the names of libraries, with nothing behind them, and of the note why there is none, with its text
+    """
+    folder = "sb3_ppo_edu/engines/fused/"
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = {name.removeprefix(folder): "" for name in archive.namelist() if "libsb3edu-" in name}
+        notes = [name for name in archive.namelist() if name.endswith("kernels_not_built.txt")]
+        return libraries | {name.removeprefix(folder): archive.read(name).decode() for name in notes}
+
+
+def test_wheel_holds_the_kernels_of_its_platform(wheel: Path) -> None:
+    """Where there is a compiler, the wheel is for every Python on one platform, and holds that platform's library alone."""
+    target = build.host_target()
+    if target is None or not build.compilers(target):
+        pytest.skip("no C compiler here: neither ziglang, clang nor gcc")
+    assert kernels_in(wheel) == {target.library_name: ""}
+    assert re.fullmatch(r"sb3_ppo_edu-[\w.]+-py3-none-(?!any)[\w.]+\.whl", wheel.name)
+
+
+def test_wheel_without_kernels_says_why(sdist: Path, tmp_path: Path) -> None:
+    """Where no kernels are compiled, the package is built all the same, for any platform, with a note that says why."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    name = run(sys.executable, "-c", BUILD.format(kind="wheel"), cwd=source, SB3_EDU_KERNELS="off").split()[-1]
+    assert name == f"sb3_ppo_edu-{__version__}-py3-none-any.whl"
+    assert kernels_in(source / "dist" / name) == {"kernels_not_built.txt": "the package was built with SB3_EDU_KERNELS=off\n"}
 
 
 def test_every_package_is_listed() -> None:

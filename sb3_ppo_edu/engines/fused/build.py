@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "csrc"
 
 # No contraction of a·b + c: where two instruction sets share their bits, the source says which operations are fused.
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-Wall")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-Wall", "-Wno-psabi")
 REALS = {"f32": "float", "f64": "double"}
 
 # Level -> the compiler's options. Without the width, clang cuts the 64-byte vectors of v4 into halves.
