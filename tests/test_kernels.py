@@ -77,7 +77,7 @@ def assert_same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> None:
     """Array by array, bit by bit."""
     assert len(one) == len(other)
     for ours, theirs in zip(one, other, strict=True):
-        np.testing.assert_array_equal(*(np.frombuffer(array.tobytes(), np.uint8) for array in (ours, theirs)))
+        assert ours.tobytes() == theirs.tobytes()
 
 
 widths = st.lists(st.integers(1, 40), max_size=3)
@@ -216,8 +216,7 @@ def test_models_in_threads_give_the_bits_of_models_alone() -> None:
     alone = [updates(copy.deepcopy(policy), minibatch) for policy, minibatch in zip(policies, samples, strict=True)]
     together: dict[int, list[np.ndarray]] = {}
     threads = [
-        threading.Thread(target=lambda i=i: together.__setitem__(i, updates(policies[i], samples[i])))  # type: ignore[misc]
-        for i in range(4)
+        threading.Thread(target=lambda i=i: together.__setitem__(i, updates(policies[i], samples[i]))) for i in range(4)
     ]
     for thread in threads:
         thread.start()

@@ -103,6 +103,8 @@ LIBRARY_PRIVATES = {
     "engines/fingerprint.py": "torch tells only in private attributes whether hooks are registered",
     "engines/flat.py": "copies and norms of many tensors in one call",
     "engines/validation.py": "torch tells only in _validate_args whether its distributions validate what they are given",
+    "rollouts/lean.py": "SB3 keeps in _last_obs and _last_episode_starts where a rollout goes on, and counts episodes in "
+    "_update_info_buffer",
     "vec_env/workers.py": "the worker process is SB3's _worker with a watch around it",
 }
 

@@ -21,10 +21,10 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-import sb3_ppo_edu.algorithms.ppo as algorithm
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from sb3_ppo_edu.engines import NonFiniteUpdateError
+from sb3_ppo_edu.rollouts import lean
 
 
 class Task(gym.Env[Any, Any]):
@@ -66,13 +66,13 @@ SPACES: dict[str, spaces.Space[Any]] = {
 def lean_rollouts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Gets an entry for each rollout that the lean loop collects."""
     found: list[int] = []
-    original = algorithm.collect_lean
+    original = lean.collect_lean
 
     def counting(model: Any, *arguments: Any) -> bool:
         found.append(model.num_timesteps)
         return original(model, *arguments)
 
-    monkeypatch.setattr(algorithm, "collect_lean", counting)
+    monkeypatch.setattr("sb3_ppo_edu.algorithms.ppo.collect_lean", counting)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,20 +21,23 @@ PER_STEP = ("act", "within_bounds")
 """Methods of the model that the ordinary loop calls at each step, and somebody may have replaced."""
 
 
-def lean_act(
-    model: PPOModel, engine: Engine[Any], callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-) -> Callable[[int], NDArray[Any]] | None:
+Bootstrap = Callable[[NDArray[Any], NDArray[Any], list[dict[str, Any]]], None]
+
+
+def lean_steps(
+    model: PPOModel, engine: Engine[Any], callback: BaseCallback, rollout_buffer: RolloutBuffer, bootstrap: Callable[..., None]
+) -> tuple[Callable[[int], NDArray[Any]], Bootstrap] | None:
     """
-    Give the function that acts in the lean loop, where a rollout needs no more than that.
+    Give what the lean loop calls at each step, where a rollout needs no more than that.
 
     :param model: an ``EduPPO``
     :param engine: its engine
     :param callback: the outermost callback
     :param rollout_buffer: the rollout buffer, emptied
-    :param n_rollout_steps: steps that are wanted
-    :return: for the index of a step, acts there and gives what the environments take; None where the ordinary loop is needed:
-        another engine or buffer, a callback that reads each step or may change the policy, a session that steps in, or a
-        subclass with methods of its own
+    :param bootstrap: adds what a time limit has cut off: given the engine, rewards, dones and infos
+    :return: a function that, for the index of a step, acts there and gives what the environments take, and ``bootstrap``
+        without the engine; None where the ordinary loop is needed: another engine or buffer, a callback that reads each step
+        or may change the policy, a session that steps in, or a subclass with methods of its own
     """
     ordinary = (
         type(engine) is not FusedEngine
@@ -41,7 +45,7 @@ def lean_act(
         or model.session.n_processes != 1
         or reads_every_step(callback)
         or may_change_policy(callback)
-        or n_rollout_steps != rollout_buffer.buffer_size
+        or model.n_steps != rollout_buffer.buffer_size
         or not serves_lean_loop(rollout_buffer)
         or any(getattr(type(model), name) is not getattr(PPOModel, name) or name in vars(model) for name in PER_STEP)
     )
@@ -58,4 +62,4 @@ def lean_act(
         except NonFiniteUpdateError as error:
             raise not_finite(f"{error} after {model.num_timesteps} steps", NOT_STEPPED) from error
 
-    return acted
+    return acted, partial(bootstrap, engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_ppo_edu.algorithms.arguments import KL_STOP_FACTOR, ActionDistribution, AdvantageNormalization, KlCheck, PPOArguments
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step, tell_training_failed
 from sb3_ppo_edu.algorithms.diagnostics import log_update
-from sb3_ppo_edu.algorithms.lean import lean_act
+from sb3_ppo_edu.algorithms.lean import lean_steps
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.session import Session, next_session
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
@@ -234,17 +233,14 @@ class EduPPO(PPOModel):
         session = self.session
         n_steps = session.begin_rollout(self, env, callback, rollout_buffer)
         engine, watched, policy_may_change = self.attach_engine(), reads_every_step(callback), may_change_policy(callback)
+        lean = lean_steps(self, engine, callback, rollout_buffer, self._bootstrap_time_limits)
+        if lean is not None and not collect_lean(self, env, callback, rollout_buffer, *lean):
+            return False
 
-        if act := lean_act(self, engine, callback, rollout_buffer, n_rollout_steps):
-            if not collect_lean(self, env, callback, rollout_buffer, act, partial(self._bootstrap_time_limits, engine)):
-                return False
-            n_steps = n_rollout_steps
-
-        while n_steps < n_rollout_steps:
+        while n_steps < n_rollout_steps and lean is None:
             session.before_step()
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-
             inputs = PolicyInputs(obs_tensor := self._last_obs_as_tensor())
             actions, values, log_probs = self.act(engine, inputs)
             clipped_actions = self.within_bounds(actions)
@@ -257,7 +253,6 @@ class EduPPO(PPOModel):
                 return False
             if policy_may_change:
                 engine = self.attach_engine()
-
             self._update_info_buffer(infos, dones)
             n_steps += 1
             self._bootstrap_time_limits(engine, rewards, dones, infos)

@@ -236,7 +236,8 @@ class FusedEngine:
             )
             if not finite:
                 check_finite_output(stored[step], rollout_buffer.values[step], rollout_buffer.log_probs[step])
-            return stored[step].reshape(shape).copy()
+            taken: NDArray[Any] = stored[step].reshape(shape).copy()
+            return taken
 
         return act_in
 
