@@ -22,6 +22,7 @@ from sb3_ppo_edu.engines.fused import engine as fused_engine
 from sb3_ppo_edu.engines.fused.engine import why_not_fused
 from sb3_ppo_edu.engines.fused.library import load_library
 from sb3_ppo_edu.functional.objectives import Objective
+from tests.recorded_kernels import record_act, record_apply, record_gradients, record_value, tensors_of
 from tests.test_fused import (
     ACTIVATIONS,
     DEFAULTS,
@@ -77,7 +78,8 @@ def assert_same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> None:
     """Array by array, bit by bit."""
     assert len(one) == len(other)
     for ours, theirs in zip(one, other, strict=True):
-        assert ours.tobytes() == theirs.tobytes()
+        bits, expected = (np.frombuffer(array.tobytes(), np.uint8) for array in (ours, theirs))
+        np.testing.assert_array_equal(bits, expected)
 
 
 widths = st.lists(st.integers(1, 40), max_size=3)
@@ -114,7 +116,10 @@ def test_float32_agrees_with_the_derivation(
     expected_statistics = NumpyEngine(policy).gradients(TensorMinibatch(samples), update)
     expected = gradients_of(policy)
     engine = FusedEngine(policy)
-    statistics = engine.gradients(engine.minibatch_of(*samples[:6]), update)
+    minibatch = engine.minibatch_of(*samples[:6])
+    statistics = engine.gradients(minibatch, update)
+    record_gradients(engine, minibatch, update, statistics.ratios)
+    record_value(engine, samples.observations, engine.value(PolicyInputs(samples.observations)))
     tolerance = 1e-5 * max(1.0, samples.old_log_prob.abs().max().item() / 10)
     scale = max(*(gradient.abs().max().item() for gradient in expected.values()), 1e-3)
     for name, gradient in gradients_of(policy).items():
@@ -226,6 +231,22 @@ def test_models_in_threads_give_the_bits_of_models_alone() -> None:
         assert_same_bits(together[i], expected)
 
 
+@pytest.mark.parametrize("head", sorted(set(HEADS) - {"beta"}))
+@pytest.mark.parametrize("rows", [1, 4, 5, 37])
+def test_acting_in_float64_is_the_policys(head: str, rows: int) -> None:
+    """Actions, values and log-probabilities for the same random numbers, to 1e-10, row by row as well as side by side."""
+    policy = make_policy(head, 20, double=True, net_arch=[33, 18])
+    engine, observations = FusedEngine(policy), th.randn(rows, 20, dtype=th.float64)
+    th.manual_seed(4)
+    outputs = engine.act(PolicyInputs(observations))
+    th.manual_seed(4)
+    expected = AutogradEngine(policy).act(PolicyInputs(observations))
+    noise = np.concatenate([part.numpy().ravel() for part in engine._memory[rows].noise])
+    record_act(engine, observations, noise, outputs)
+    for ours, theirs in zip(outputs, expected, strict=True):
+        th.testing.assert_close(ours.to(theirs.dtype), theirs, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", [37, 510, 512])
 def test_a_transition_does_not_depend_on_its_neighbours(head: str, size: int) -> None:
@@ -261,7 +282,7 @@ def test_a_smaller_minibatch_after_a_larger_one_finds_nothing_of_it() -> None:
 
 
 def activations_by_kernels(module: type[nn.Module], numbers: np.ndarray, rows: int, **options: Any) -> np.ndarray:
-    """F of some numbers as a critic computes it, whose layers pass on one number; so many at once."""
+    """An activation of some numbers as a critic computes it, whose layers pass on one number; so many at once."""
     policy = make_policy(features=1, net_arch=[1], activation_fn=module)
     critic: Any = policy.mlp_extractor.value_net
     for name, value in options.items():
@@ -328,7 +349,7 @@ def test_gradients_of_others_are_stepped_with() -> None:
             for parameter in policy.parameters():
                 parameter.grad = parameter.grad * 2 if parameter.ndim > 1 else None
         assert fused.apply(DEFAULTS) == pytest.approx(reference.apply(DEFAULTS), rel=1e-5)
-    compare_states(*policies, rtol=1e-5, atol=1e-7)
+    compare_states(policies[0], policies[1], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -353,6 +374,35 @@ def test_an_engine_keeps_no_copy() -> None:
     with th.no_grad():
         policy.value_net.bias.add_(7.0)
     th.testing.assert_close(engine.value(PolicyInputs(observations)), policy.predict_values(observations))
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_later_steps_are_torchs_too(name: str, double: bool) -> None:
+    """From a state that the optimizer itself has left, one step with the kernels is one of its own."""
+    optimizer_class, kwargs = OPTIMIZERS[name]
+    made: dict[str, Any] = {
+        "optimizer_class": optimizer_class,
+        "optimizer_kwargs": dict(kwargs),
+        "net_arch": [21],
+        "double": double,
+    }
+    policies = [make_policy(**made) for _ in range(2)]
+    samples = make_minibatch(policies[0], 9, 0)
+    for policy in policies:
+        for _ in range(2):
+            reference = AutogradEngine(policy)
+            reference.gradients(TensorMinibatch(samples), DEFAULTS)
+            reference.apply(DEFAULTS)
+    fused = FusedEngine(policies[0])
+    fused.gradients(fused.minibatch_of(*samples[:6]), DEFAULTS)
+    reference.gradients(TensorMinibatch(samples), DEFAULTS)
+    fused.optimizer.point()
+    before = tensors_of(fused)
+    assert fused.apply(DEFAULTS) == pytest.approx(reference.apply(DEFAULTS), rel=1e-5)
+    record_apply(fused, before, DEFAULTS.max_grad_norm)
+    tolerance = {"rtol": 1e-10, "atol": 1e-12} if double else {"rtol": 1e-4, "atol": 1e-6}
+    compare_states(policies[0], policies[1], **tolerance)
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------------

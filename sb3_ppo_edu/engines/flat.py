@@ -1,8 +1,8 @@
 """One flat tensor for all parameters, one for all gradients, and one for each kind of optimizer state.
 
-They belong to the engine: it loads what the policy and its optimizer have, computes on one array instead of a dozen, and
+They belong to one update: it loads what the policy and its optimizer have, computes on one array instead of a dozen, and
 stores the results back into the tensors that torch knows. Those stay the same objects in the same memory, and nothing of the
-engine's is ever saved, pickled or copied with them.
+update's is ever saved, pickled or copied with them.
 
 An optimizer's step is elementwise. Torch's own optimizer, given one flat parameter instead of a dozen small ones, therefore
 computes the same bits with a fraction of the calls.
@@ -138,37 +138,10 @@ class FlatParameters:
         with th.no_grad():
             self.values.load([*self.parameters])
 
-    def lend_gradients(self) -> None:
-        """Let every ``.grad`` be a view, for whoever steps in between ``gradients`` and ``apply``."""
-        for parameter, view in zip(self.parameters, self.gradients.views, strict=True):
-            parameter.grad = view
-
     def store_values(self) -> None:
         """Give the parameters their values."""
         with th.no_grad():
             self.values.store([*self.parameters])
-
-    def store(self) -> None:
-        """Give the parameters their values, and gradients with memory of their own."""
-        self.store_values()
-        for parameter, view in zip(self.parameters, self.gradients.views, strict=True):
-            parameter.grad = view.clone()
-
-    def view(self, parameters: Sequence[nn.Parameter]) -> tuple[th.Tensor, th.Tensor]:
-        """
-        Tensors over parameters of one shape that lie side by side in the buffer.
-
-        :param parameters: one or more parameters of equal shape, neighbours in the buffer
-        :return: values and gradients, each of shape ``(len(parameters), *shape)``
-        """
-        index = next(i for i, parameter in enumerate(self.parameters) if parameter is parameters[0])
-        shape = (len(parameters), *parameters[0].shape)
-        first, first_gradient = self.values.views[index], self.gradients.views[index]
-        strides = (padded_size(parameters[0]), *first.stride())
-        return (
-            self.values.tensor.as_strided(shape, strides, first.storage_offset()),
-            self.gradients.tensor.as_strided(shape, strides, first_gradient.storage_offset()),
-        )
 
 
 class FlatOptimizer:

@@ -124,25 +124,25 @@ class FusedEngine:
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
         self.parameters = list(policy.parameters())
-        self._description = Description(policy)
-        self._dtype = self._description.dtype
+        self.description = Description(policy)
+        self._dtype = self.description.dtype
         library = load_library()
         self.instruction_set = library.level
         self._kernels = load_kernels(library, self._dtype is th.float64)
-        self._model = ctypes.addressof(self._description.model)
+        self._model = ctypes.addressof(self.description.model)
         self._settings, self._statistics = SettingsStruct(), StatisticsStruct()
         self._settings_address = ctypes.addressof(self._settings)
         self._statistics_address = ctypes.addressof(self._statistics)
         self._taken: UpdateSettings | None = None
-        self._optimizer = OptimizerTable(policy.optimizer, self.parameters)
-        self._optimizer_address = ctypes.addressof(self._optimizer.struct)
+        self.optimizer = OptimizerTable(policy.optimizer, self.parameters)
+        self._optimizer_address = ctypes.addressof(self.optimizer.struct)
         self._optimizer_current = False
         self._grads: list[th.Tensor] = []
         self._places: list[int] = []
         self._memory: dict[int, StepMemory] = {}
         self._n_features: int = policy.features_dim
         self._action_shape = tuple(policy.action_space.shape or ())
-        kind = self._description.model.distribution
+        kind = self.description.model.distribution
         self._beta = kind == BETA
         self._draw: Any = {CATEGORICAL: th.Tensor.exponential_, BERNOULLI: th.Tensor.uniform_}.get(kind, th.Tensor.normal_)
         space = policy.observation_space
@@ -156,7 +156,7 @@ class FusedEngine:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`: look up where everything lies."""
         places = list(map(data_ptr_of, self.parameters))
         if places != self._places:
-            self._description.point_to_parameters()
+            self.description.point_to_parameters()
             # Whoever gives a parameter other memory in the middle of a rollout leaves this behind, and not nothing.
             self._places, self._alive = places, [parameter.detach() for parameter in self.parameters]
         self._optimizer_current = False
@@ -170,13 +170,13 @@ class FusedEngine:
             return
         for parameter in self.parameters:
             parameter.grad = th.zeros_like(parameter)
-        self._description.point_to_gradients()
+        self.description.point_to_gradients()
         self._grads = list(map(grad_of, self.parameters))
         self._optimizer_current = False
 
     def _reserve(self, rows: int) -> None:
         """Have scratch memory for so many transitions."""
-        self._description.reserve(rows, self._kernels.scratch)
+        self.description.reserve(rows, self._kernels.scratch)
         dtype = np.float64 if self._dtype is th.float64 else np.float32
         self._ratios: Array = np.empty(rows, dtype)
         self._ratios_address = array_address(self._ratios)
@@ -208,12 +208,12 @@ class FusedEngine:
         """
         number = self._form["dtype"]
         arrays = (rollout_buffer.observations, rollout_buffer.actions, rollout_buffer.values, rollout_buffer.log_probs)
-        kinds = (number, np.int64 if self._description.sizes else number, number, number)
+        kinds = (number, np.int64 if self.description.sizes else number, number, number)
         in_form = all(array.dtype == kind and array.flags.c_contiguous for array, kind in zip(arrays, kinds, strict=True))
         if self._beta or not self._plain_box or not in_form:
             return None
         n = rollout_buffer.n_envs
-        if n > self._description.rows:
+        if n > self.description.rows:
             self._reserve(n)
         memory = self._memory.get(n) or self._make_memory(n)
         noise, noise_address, draw = memory.noise, memory.address, self._draw
@@ -243,7 +243,7 @@ class FusedEngine:
 
     def _act_beta(self, x: th.Tensor, n: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """The same for a Beta, whose gammas torch draws from the concentrations."""
-        outputs, values = th.empty((n, self._description.n_outputs), dtype=self._dtype), th.empty((n, 1), dtype=self._dtype)
+        outputs, values = th.empty((n, self.description.n_outputs), dtype=self._dtype), th.empty((n, 1), dtype=self._dtype)
         log_probs = th.empty(n, dtype=self._dtype)
         self._kernels.outputs(self._model, x.data_ptr(), n, outputs.data_ptr(), values.data_ptr())
         # NaN would be drawn from for ever; its log-probability is not finite whatever the action.
@@ -256,10 +256,10 @@ class FusedEngine:
 
     def _make_memory(self, n: int) -> StepMemory:
         """Have memory for a step of n environments."""
-        sizes = self._description.sizes or [self._description.action_size]
+        sizes = self.description.sizes or [self.description.action_size]
         noise = th.empty(n * sum(sizes), dtype=self._dtype)
         parts = [part.view(n, size) for part, size in zip(noise.split([n * size for size in sizes]), sizes, strict=True)]
-        actions = th.empty((n, *self._action_shape), dtype=th.int64 if self._description.sizes else self._dtype)
+        actions = th.empty((n, *self._action_shape), dtype=th.int64 if self.description.sizes else self._dtype)
         like = (actions, th.empty((n, 1), dtype=self._dtype), th.empty(n, dtype=self._dtype))
         memory = self._memory[n] = StepMemory(parts, noise.data_ptr(), like)
         return memory
@@ -290,7 +290,7 @@ class FusedEngine:
         if features.numel() != n * self._n_features:
             expected = f"({n}, …) with {self._n_features} numbers each"
             raise ValueError(f"observations: found shape {tuple(features.shape)}, expected {expected}")
-        if n > self._description.rows:
+        if n > self.description.rows:
             self._reserve(n)
         found: th.Tensor = features
         return found
@@ -315,7 +315,7 @@ class FusedEngine:
     def _form(self) -> dict[str, Any]:
         """Sizes and type of columns."""
         dtype = np.float64 if self._dtype is th.float64 else np.float32
-        return {"features_dim": self._n_features, "action_size": self._description.action_size, "dtype": dtype}
+        return {"features_dim": self._n_features, "action_size": self.description.action_size, "dtype": dtype}
 
     def minibatch_of(self, observations: th.Tensor, *columns: th.Tensor) -> FusedMinibatch:
         """
@@ -331,7 +331,7 @@ class FusedEngine:
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
         n = minibatch.size
-        if n > self._description.rows:
+        if n > self.description.rows:
             self._reserve(n)
         self._own_gradients()
         if not is_ppos(settings.objective):
@@ -387,13 +387,13 @@ class FusedEngine:
         if not (self._grads and all(map(is_, map(grad_of, self.parameters), self._grads))):
             return self._apply_torchs(settings)
         if not self._optimizer_current:
-            self._optimizer.point()
+            self.optimizer.point()
             self._optimizer_current = True
         grad_norm: float = self._kernels.apply(self._optimizer_address, settings.max_grad_norm)
         if grad_norm - grad_norm != 0.0:
-            self._optimizer.forget_begun()
+            self.optimizer.forget_begun()
             check_finite_norm(grad_norm)
-        self._optimizer.stepped()
+        self.optimizer.stepped()
         project_log_std(self.policy, settings.log_std_bounds)
         return grad_norm
 

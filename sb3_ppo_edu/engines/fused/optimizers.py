@@ -57,8 +57,9 @@ class OptimizerTable:
     def __init__(self, optimizer: th.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
         self.optimizer, self.parameters = optimizer, parameters
         self.kind = KINDS[type(optimizer)]
-        self._table = (ParameterStruct * len(parameters))()
-        self.struct = OptimizerStruct(kind=self.kind, count=len(parameters), parameters=ctypes.addressof(self._table))
+        self.table = (ParameterStruct * len(parameters))()
+        self.struct = OptimizerStruct(kind=self.kind, count=len(parameters), parameters=ctypes.addressof(self.table))
+        self.names: tuple[str | None, ...] = ()
         self._started: list[nn.Parameter] = []
 
     def point(self) -> None:
@@ -69,15 +70,15 @@ class OptimizerTable:
         for name in ("amsgrad", "decoupled_weight_decay", "maximize", "nesterov", "centered"):
             setattr(self.struct, name, bool(group.get(name, False)))
         self.struct.beta1, self.struct.beta2 = map(float, group.get("betas", (0.0, 0.0)))
-        names = state_names(self.kind, group)
+        self.names = state_names(self.kind, group)
         self._started, self.struct.first_step = [], False
-        for parameter, entry in zip(self.parameters, self._table, strict=True):
+        for parameter, entry in zip(self.parameters, self.table, strict=True):
             grad = parameter.grad
             assert grad is not None
             entry.size, entry.value = parameter.numel(), address(parameter, "parameter", parameter.dtype, parameter.shape)
             entry.gradient = address(grad, "gradient", parameter.dtype, parameter.shape)
-            state = self._state_of(parameter, names)
-            for place, kept in zip(("first", "second", "third"), names, strict=True):
+            state = self._state_of(parameter)
+            for place, kept in zip(("first", "second", "third"), self.names, strict=True):
                 where = 0 if kept is None else address(state[kept], kept, parameter.dtype, parameter.shape)
                 setattr(entry, place, where)
             step = state.get("step")
@@ -85,9 +86,9 @@ class OptimizerTable:
                 self.struct.double_step = step.dtype is th.float64
                 entry.step = address(step, "step", th.float64 if self.struct.double_step else th.float32, ())
 
-    def _state_of(self, parameter: nn.Parameter, names: tuple[str | None, ...]) -> dict[str, Any]:
+    def _state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
         """The optimizer's state of a parameter; of SGD's without momentum there is none."""
-        wanted = [name for name in names if name is not None]
+        wanted = [name for name in self.names if name is not None]
         if not wanted:
             return {}
         state: dict[str, Any] = self.optimizer.state[parameter]

@@ -1,0 +1,203 @@
+"""Writes down what the kernels were given and gave, for the sanitizers' program: into the folder that SB3_EDU_CASES names."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_ppo_edu.engines import FusedEngine, UpdateSettings
+from sb3_ppo_edu.engines.fused.description import LayerStruct, SettingsStruct, StatisticsStruct, TowerStruct
+from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch
+from tests.kernel_cases import KernelCase
+
+FOLDER = os.environ.get("SB3_EDU_CASES")
+TOLERANCE = {"f32": {"rtol": 1e-3, "atol": 1e-3}, "f64": {"rtol": 1e-9, "atol": 1e-9}}
+numbers = count()
+
+
+def without_pointers(struct: Any) -> bytes:
+    """A structure's bytes, with zeros for the addresses."""
+    copied = type(struct).from_buffer_copy(struct)
+    for name, kind in struct._fields_:
+        if kind is ctypes.c_void_p:
+            setattr(copied, name, None)
+    return bytes(copied)
+
+
+class RecordedCall:
+    """
+    A call of a kernel that becomes a case.
+
+    :param engine: whose kernel it is
+    :param verb: the kernel
+    """
+
+    def __init__(self, engine: FusedEngine, verb: str) -> None:
+        self.engine, self.description = engine, engine.description
+        self.dtype = "f64" if self.description.dtype is th.float64 else "f32"
+        self.case = KernelCase(verb, self.dtype)
+        self._blocks: list[tuple[int, int]] = []
+
+    def struct(self, struct: Any) -> int:
+        """Add a structure, or several of one kind side by side."""
+        parts = list(struct) if isinstance(struct, ctypes.Array) else [struct]
+        block = self.case.block(b"".join(map(without_pointers, parts)))
+        self._blocks.append((ctypes.addressof(struct), block))
+        return block
+
+    def array(self, array: Any, expected: Any = None, alignment: int = 8) -> int:
+        """Add numbers; what is expected is compared as the kernel's own type."""
+        before = np.ascontiguousarray(array)
+        if expected is None:
+            return self.case.block(before, alignment=alignment)
+        kind = "int64" if before.dtype == np.int64 else "real"
+        tolerance = {} if kind == "int64" else TOLERANCE[self.dtype]
+        return self.case.block(before, np.ascontiguousarray(expected), kind=kind, alignment=alignment, **tolerance)
+
+    def point(self, struct: Any, member: str, block: int) -> None:
+        """Let a member of a structure that was added, or of one within it, point to a block."""
+        where = ctypes.addressof(struct)
+        start, inside = max(found for found in self._blocks if found[0] <= where)
+        self.case.pointer(inside, where - start + getattr(type(struct), member).offset, block)
+
+    def model(self, gradients_expected: bool = False) -> int:
+        """Add the description of the policy."""
+        model = self.description.model
+        block = self.struct(model)
+        for tower in (model.actor, model.critic):
+            assert isinstance(tower, TowerStruct)
+            layers = (LayerStruct * tower.depth).from_address(tower.layers)
+            self.point(tower, "layers", self.struct(layers))
+        for parameter, struct, member in self.description.places:
+            self.point(struct, member, self.array(parameter.detach().numpy()))
+            if gradients_expected:
+                assert parameter.grad is not None
+                expected = parameter.grad.numpy()
+                self.point(struct, f"{member}_gradient", self.array(np.full_like(expected, np.nan), expected))
+        real = np.float64 if self.dtype == "f64" else np.float32
+        for member, size, kind in (
+            ("sizes", model.choices, np.int64),
+            ("node", model.nodes, real),
+            ("node_weight", model.nodes, real),
+            ("scratch", model.capacity, real),
+        ):
+            if size:
+                bytes_of = ctypes.string_at(getattr(model, member), size * np.dtype(kind).itemsize)
+                content = np.zeros(size, kind) if member == "scratch" else np.frombuffer(bytes_of, kind)
+                self.point(model, member, self.array(content, alignment=64))
+        return block
+
+    def write(self) -> None:
+        """Write the case."""
+        self.case.write(Path(str(FOLDER)) / f"{self.case.kernel}-{next(numbers):05}")
+
+
+def record_gradients(engine: FusedEngine, minibatch: FusedMinibatch, update: UpdateSettings, ratios: Any) -> None:
+    """
+    Write down the call of ``gradients`` that was just made.
+
+    :param engine: the engine
+    :param minibatch: what it was given
+    :param update: the settings
+    :param ratios: what it gave, beside gradients
+    """
+    if FOLDER is None:
+        return
+    call = RecordedCall(engine, "gradients")
+    settings, statistics = SettingsStruct(), StatisticsStruct()
+    settings.take(update)
+    arguments = [call.model(gradients_expected=True), call.struct(minibatch.struct), call.array(minibatch.rows)]
+    for (member, _), column in zip(minibatch.struct._fields_, minibatch.columns, strict=True):
+        call.point(minibatch.struct, member, call.array(column))
+    arguments += [call.struct(settings), call.struct(statistics), call.array(np.zeros_like(ratios), ratios)]
+    for index, block in enumerate(arguments):
+        call.case.pass_block(block)
+        if index == 2:
+            call.case.pass_number(minibatch.size)
+    call.write()
+
+
+def record_value(engine: FusedEngine, observations: th.Tensor, values: th.Tensor) -> None:
+    """
+    Write down a call of ``value``.
+
+    :param engine: the engine
+    :param observations: what it was given
+    :param values: what it gave
+    """
+    if FOLDER is None:
+        return
+    call = RecordedCall(engine, "value")
+    call.case.pass_block(call.model())
+    call.case.pass_block(call.array(observations.numpy()))
+    call.case.pass_number(len(observations))
+    call.case.pass_block(call.array(np.zeros_like(values.numpy()), values.numpy()))
+    call.write()
+
+
+def record_act(engine: FusedEngine, observations: th.Tensor, noise: Any, outputs: tuple[th.Tensor, ...]) -> None:
+    """
+    Write down a call of ``act``.
+
+    :param engine: the engine
+    :param observations: what it was given
+    :param noise: the random numbers
+    :param outputs: actions, values and log-probabilities
+    """
+    if FOLDER is None:
+        return
+    call = RecordedCall(engine, "act")
+    call.case.pass_block(call.model())
+    call.case.pass_block(call.array(observations.numpy()))
+    call.case.pass_number(len(observations))
+    call.case.pass_block(call.array(noise))
+    for output in outputs:
+        call.case.pass_block(call.array(np.zeros_like(output.numpy()), output.numpy()))
+    call.write()
+
+
+def tensors_of(engine: FusedEngine) -> list[list[np.ndarray | None]]:
+    """Copies of what a step reads and writes of each parameter, in the order of the kernels' table."""
+    names = [name for name in engine.optimizer.names if name is not None]
+    found: list[list[np.ndarray | None]] = []
+    for parameter in engine.parameters:
+        state = engine.policy.optimizer.state.get(parameter, {})
+        tensors = [
+            parameter.detach(),
+            parameter.grad,
+            *(state.get(name) for name in engine.optimizer.names),
+            state.get("step"),
+        ]
+        found.append([tensor.numpy().copy() if isinstance(tensor, th.Tensor) else None for tensor in tensors])
+    assert names or all(row[2] is None for row in found)
+    return found
+
+
+def record_apply(engine: FusedEngine, before: list[list[np.ndarray | None]], max_grad_norm: float) -> None:
+    """
+    Write down the call of ``apply`` that was just made.
+
+    :param engine: the engine
+    :param before: what :func:`tensors_of` gave before the call
+    :param max_grad_norm: the bound of the norm
+    """
+    if FOLDER is None:
+        return
+    call = RecordedCall(engine, "apply")
+    table = engine.optimizer.table
+    call.case.pass_block(call.struct(engine.optimizer.struct))
+    call.point(engine.optimizer.struct, "parameters", call.struct(table))
+    for entry, old, new in zip(table, before, tensors_of(engine), strict=True):
+        for member, content, expected in zip(("value", "gradient", "first", "second", "third", "step"), old, new, strict=True):
+            if content is not None and member == "step":
+                call.point(entry, member, call.case.block(content, expected))
+            elif content is not None:
+                call.point(entry, member, call.array(content, expected))
+    call.case.pass_number(float(max_grad_norm))
+    call.write()
