@@ -230,8 +230,7 @@ class EduPPO(PPOModel):
         :return: False if the callback ended training
         """
         self.policy.set_training_mode(False)
-        session = self.session
-        n_steps = session.begin_rollout(self, env, callback, rollout_buffer)
+        n_steps = (session := self.session).begin_rollout(self, env, callback, rollout_buffer)
         engine, watched, policy_may_change = self.attach_engine(), reads_every_step(callback), may_change_policy(callback)
         lean = lean_steps(self, engine, callback, rollout_buffer, self._bootstrap_time_limits)
         if lean is not None and not collect_lean(self, env, callback, rollout_buffer, *lean):
