@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 from sb3_ppo_edu import EduPPO, Reinforce
@@ -206,3 +208,79 @@ def test_a_line_may_end_at_0(name: str) -> None:
     model.learn(2 * N_STEPS)
     assert model.logger.name_to_value[f"train/{name}"] == 0.0
     assert getattr(model.update_settings(), name) == 0.0
+
+
+class Counting:
+    """A schedule that remembers when it was asked."""
+
+    def __init__(self, number: float) -> None:
+        self.number, self.asked = number, list[float]()
+
+    def __call__(self, progress: float) -> float:
+        """Remember."""
+        self.asked.append(progress)
+        return self.number
+
+
+@pytest.mark.parametrize("engine", ["autograd", "auto"])
+def test_schedules_are_asked_as_often_as_sb3_asks_them(engine: str) -> None:
+    """One that counts its calls, or draws, gives SB3's numbers: in the constructor, at the start and in updates."""
+    asked = []
+    kinds: list[tuple[Any, dict[str, Any]]] = [(PPO, {}), (EduPPO, {"engine": engine})]
+    for kind, arguments in kinds:
+        schedules = {name: Counting(0.1) for name in ("learning_rate", "clip_range", "clip_range_vf")}
+        model = kind("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu", **schedules, **arguments)
+        model.learn(128).learn(64)
+        asked.append({name: schedule.asked for name, schedule in schedules.items()})
+    assert asked[0] == asked[1]
+
+
+def test_the_kl_limit_leaves_gradients_and_hooks_as_sb3_does() -> None:
+    """The minibatch at which the limit ends an update has no backward pass: hooks are not called for it."""
+    found = []
+    kinds: list[tuple[Any, dict[str, Any]]] = [(PPO, {}), (EduPPO, {"engine": "autograd"})]
+    for kind, arguments in kinds:
+        model = kind("MlpPolicy", "CartPole-v1", n_steps=128, device="cpu", seed=1, target_kl=0.002, **arguments)
+        calls = list[int]()
+        model.policy.action_net.bias.register_hook(lambda gradient, calls=calls: calls.append(1))
+        model.learn(256)
+        found.append((len(calls), [parameter.grad for parameter in model.policy.parameters()]))
+    (their_calls, theirs), (our_calls, ours) = found
+    assert their_calls == our_calls
+    assert all(th.equal(one, other) for one, other in zip(theirs, ours, strict=True))
+
+
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
+@pytest.mark.parametrize("number", [float("nan"), -1.0, "x"])
+def test_a_gradient_norm_set_by_a_callback_is_checked(engine: Any, number: Any) -> None:
+    """What no gradient can be scaled to ends training before a parameter moves, by its name."""
+    model = EduPPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu", engine=engine)
+    before = [parameter.detach().clone() for parameter in model.policy.parameters()]
+
+    def spoil(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        model.max_grad_norm = number
+        return True
+
+    with pytest.raises(ValueError, match="max_grad_norm="):
+        model.learn(64, callback=spoil)
+    assert all(th.equal(one, other) for one, other in zip(before, model.policy.parameters(), strict=True))
+
+
+def test_iteration_is_there_when_training_starts() -> None:
+    """Callbacks find it among the local variables, as in SB3's PPO."""
+    seen = []
+
+    class Look(BaseCallback):
+        """Looks when training starts."""
+
+        def _on_training_start(self) -> None:
+            """Look."""
+            seen.append(self.locals["iteration"])
+
+        def _on_step(self) -> bool:
+            """Go on."""
+            return True
+
+    for kind in (PPO, EduPPO):
+        kind("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").learn(64, callback=Look())
+    assert seen == [0, 0]

@@ -5,9 +5,12 @@ A number from numpy or torch is as good as any other; text, booleans and fractio
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -160,7 +163,9 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     """
     if callable(value):
         schedule: Schedule = value
-        evaluate_schedule(name, schedule, 1.0, low, open_low=open_low)
+        # A copy is asked, and random streams are put back: a schedule may count its calls, or draw.
+        with untouched_streams():
+            evaluate_schedule(name, copy.deepcopy(schedule), 1.0, low, open_low=open_low)
         return schedule
     if isinstance(value, str):
         try:
@@ -173,6 +178,18 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
             raise refuse(name, value, f"a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0){lower}")
         return LinearSchedule(start, 0.0, 1.0)
     return check_number(name, value, low, open_low=open_low)
+
+
+@contextmanager
+def untouched_streams() -> Iterator[None]:
+    """Leave the random streams of Python, numpy and torch as they were."""
+    python, numpy, torch = random.getstate(), np.random.get_state(), th.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        th.set_rng_state(torch)
 
 
 def evaluate_schedule(name: str, schedule: Schedule, progress: float, low: float, *, open_low: bool = False) -> float:

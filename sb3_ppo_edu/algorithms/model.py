@@ -250,17 +250,19 @@ class PPOModel(OnPolicyAlgorithm):
 
         :raises RuntimeError: if this is the other one
         """
-        # One operation of the dict, so that of two threads one is the first.
-        if vars(self).setdefault("_learning", token := object()) is not token:
-            raise RuntimeError(
-                "learn: found this model in a learn already, expected one at a time: wait until it has returned, or train a "
-                "copy (copy.deepcopy(model))"
-            )
+        token = object()
         try:
+            # One operation of the dict, so that of two threads one is the first.
+            if vars(self).setdefault("_learning", token) is not token:
+                raise RuntimeError(
+                    "learn: found this model in a learn already, expected one at a time: wait until it has returned, or train "
+                    "a copy (copy.deepcopy(model))"
+                )
             self._check_attributes()
             yield
         finally:
-            del self._learning
+            if vars(self).get("_learning") is token:
+                del self._learning
 
     def _check_attributes(self) -> None:
         """Check the arguments as the constructor does: they are attributes, which may have been set since."""
@@ -310,9 +312,14 @@ class PPOModel(OnPolicyAlgorithm):
             raise ArgumentError(f"{error} (after {self.num_timesteps} steps; the policy is as it was)") from error
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        """Check the learning rate before the optimizer has it."""
-        self._now("learning_rate", self.lr_schedule)
-        super()._update_learning_rate(optimizers)
+        """Check the learning rate that SB3 gives the optimizer: the schedule is asked as often as there."""
+        group, update = self.policy.optimizer.param_groups[0], super()._update_learning_rate
+        before = group["lr"]
+        try:
+            self._now("learning_rate", lambda _: update(optimizers) or group["lr"])
+        except ArgumentError:
+            group["lr"] = before
+            raise
 
     @property
     def engine_reason(self) -> str:

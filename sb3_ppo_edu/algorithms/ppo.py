@@ -13,7 +13,14 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorch
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.algorithms.arguments import KL_STOP_FACTOR, ActionDistribution, AdvantageNormalization, KlCheck, PPOArguments
+from sb3_ppo_edu.algorithms.arguments import (
+    CHECKS,
+    KL_STOP_FACTOR,
+    ActionDistribution,
+    AdvantageNormalization,
+    KlCheck,
+    PPOArguments,
+)
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step, tell_training_failed
 from sb3_ppo_edu.algorithms.diagnostics import log_update
 from sb3_ppo_edu.algorithms.lean import lean_steps
@@ -195,7 +202,7 @@ class EduPPO(PPOModel):
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
             )
             try:
-                callback.on_training_start(locals(), globals())
+                callback.on_training_start(locals() | {"iteration": session.iteration}, globals())
                 session.begin(self, callback)
                 assert self.env is not None
                 while self.num_timesteps < total_timesteps or session.in_rollout:
@@ -329,7 +336,12 @@ class EduPPO(PPOModel):
 
     def _kl_exceeds_target(self, kl: np.floating[Any]) -> bool:
         """Decide whether the policy has moved far enough for this rollout, by an estimate of KL(old || new) in nats."""
-        return self.target_kl is not None and bool(kl > self.kl_stop_factor * self.target_kl)
+        limit = self._kl_limit()
+        return limit is not None and bool(kl > limit)
+
+    def _kl_limit(self) -> float | None:
+        """The KL estimate in nats beyond which an update ends, or None."""
+        return None if self.target_kl is None else self.kl_stop_factor * self.target_kl
 
     def _recompute_advantages(self, engine: Engine[Any], record: UpdateRecord) -> UpdateSettings:
         """Estimate advantages and returns with the value function as it is now; give the next epoch's settings."""
@@ -362,7 +374,7 @@ class EduPPO(PPOModel):
             clip_range_vf=None if self.clip_range_vf is None else self._now("clip_range_vf", self.clip_range_vf),
             ent_coef=self._now("ent_coef", self.ent_coef),
             vf_coef=self._now("vf_coef", self.vf_coef),
-            max_grad_norm=self.max_grad_norm,
+            max_grad_norm=CHECKS["max_grad_norm"]("max_grad_norm", self.max_grad_norm),
             normalize_advantage=self.normalize_advantage,
             advantage_moments=moments,
             clip_advantage=self.clip_advantage,
@@ -371,4 +383,5 @@ class EduPPO(PPOModel):
             kl_estimator=self.kl_estimator,
             log_std_bounds=self.log_std_bounds,
             objective=self.objective,
+            kl_limit=self._kl_limit() if self.kl_check == "minibatch" else None,
         )

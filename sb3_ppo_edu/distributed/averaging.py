@@ -128,6 +128,7 @@ class AveragingEngine(EngineWrapper[Any]):
 
     def gradients(self, minibatch: MinibatchShard, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
+        settings = replace(settings, kl_limit=None)  # it is the mean over all processes that counts
         if settings.normalize_advantage:
             per_rollout = settings.advantage_moments is not None
             settings = replace(settings, advantage_moments=self._rollout_moments if per_rollout else minibatch.moments)

@@ -146,6 +146,8 @@ class AutogradEngine:
                 ratios=ratio,
             )
         check_finite(statistics)
+        if settings.kl_limit is not None and statistics.approx_kl > settings.kl_limit:
+            return statistics  # SB3 ends here too: the gradients stay those of the last step
         self.policy.optimizer.zero_grad()
         found.total.backward()
         return statistics

@@ -132,7 +132,7 @@ class AccumulatingEngine(EngineWrapper[AnyMinibatch]):
 
     def gradients(self, minibatch: MinibatchInParts, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`~sb3_ppo_edu.engines.base.Engine.gradients`."""
-        settings = with_moments(settings, minibatch)
+        settings = replace(with_moments(settings, minibatch), kl_limit=None)  # the estimate of all parts counts
         parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         stepped = {id(parameter) for group in self.policy.optimizer.param_groups for parameter in group["params"]}
         # The optimizer does not clear the gradients of others, to which torch adds with every pass.

@@ -295,6 +295,7 @@ class UpdateSettings:
     :param kl_estimator: "k3" or "k1"
     :param log_std_bounds: range the policy's log standard deviation is projected to after each step, or None
     :param objective: what is minimised
+    :param kl_limit: KL estimate beyond which an update ends before the minibatch's backward pass, or None
     """
 
     clip_range: float
@@ -310,3 +311,4 @@ class UpdateSettings:
     kl_estimator: KlEstimator
     log_std_bounds: tuple[float, float] | None
     objective: Objective = field(default_factory=PPOObjective)
+    kl_limit: float | None = None
