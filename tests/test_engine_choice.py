@@ -94,6 +94,26 @@ def test_what_is_compiled_is_the_autograd_engines() -> None:
     assert make_model(engine_kwargs={"compile": False}).engine_reason.startswith("fused: ")
 
 
+def test_without_a_library_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the kernels are missing, "auto" takes numpy and says what is missing; "fused" by name won't learn."""
+    monkeypatch.setenv("SB3_EDU_KERNELS", "off")
+    model = make_model().learn(N_STEPS)
+    assert model.engine_reason == "numpy: there is no library of kernels: SB3_EDU_KERNELS=off."
+    assert make_model("image", "discrete").engine_reason.startswith("autograd: ")
+    with pytest.raises(UnsupportedPolicyError, match="engine='fused': there is no library of kernels: SB3_EDU_KERNELS=off"):
+        make_model(engine="fused").learn(N_STEPS)
+
+
+def test_the_reason_names_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another one than the processor's best is asked for."""
+    engine = make_model(engine="fused").attach_engine()
+    assert isinstance(engine, FusedEngine)
+    assert make_model().engine_reason.endswith(f"kernels for {engine.instruction_set}.")
+    if engine.instruction_set.startswith("v"):
+        monkeypatch.setenv("SB3_EDU_KERNELS", "v2")
+        assert make_model().engine_reason.endswith("kernels for v2.")
+
+
 # -- chosen anew ---------------------------------------------------------------------------------------------------------
 
 
