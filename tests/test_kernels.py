@@ -231,6 +231,13 @@ def test_models_in_threads_give_the_bits_of_models_alone() -> None:
         assert_same_bits(together[i], expected)
 
 
+def test_torchs_threads_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels compute in the calling thread; how many torch has is the user's business, in an update too."""
+    monkeypatch.setattr(th, "set_num_threads", lambda n: pytest.fail("the number of threads was set"))
+    policy = make_policy("gaussian", 20, net_arch=[300])
+    trained(policy, some_minibatches(policy))
+
+
 @pytest.mark.parametrize("head", sorted(set(HEADS) - {"beta"}))
 @pytest.mark.parametrize("rows", [1, 4, 5, 37])
 def test_acting_in_float64_is_the_policys(head: str, rows: int) -> None:
