@@ -71,8 +71,8 @@ widths = st.lists(st.integers(1, 9), max_size=3)
 maybe = lambda strategy: st.none() | strategy  # noqa: E731
 update_settings = st.builds(
     UpdateSettings,
-    clip_range=st.floats(0.05, 0.5),
-    clip_range_vf=maybe(st.floats(0.05, 1.0)),
+    clip_range=st.sampled_from([0.0, -0.01]) | st.floats(0.05, 0.5),
+    clip_range_vf=maybe(st.sampled_from([0.0, -0.01]) | st.floats(0.05, 1.0)),
     ent_coef=st.sampled_from([0.0, 0.01, 1.0, -0.5]),
     vf_coef=st.sampled_from([0.0, 0.5, 2.0]),
     max_grad_norm=st.just(0.5),

@@ -39,7 +39,7 @@ static double surrogate(Model *model, int64_t n, const Settings *settings, Stati
         const vec valid = load(model->valid + i), advantage = load(model->advantages + i);
         const vec log_ratio = load(model->log_prob + i) - load(model->old_log_prob + i), ratio = vexp(log_ratio);
         const vec unclipped = ratio * advantage;
-        const vec clipped = pick((mask)(ratio < low), splat(low), pick((mask)(ratio > high), splat(high), ratio)) * advantage;
+        const vec clipped = smaller(larger(ratio, splat(low)), splat(high)) * advantage;
         mask counts = (mask)(unclipped <= clipped);
         vec objective = pick(counts, unclipped, clipped);
         if (settings->clips_twice) {
@@ -77,7 +77,7 @@ static double squared_error(Model *model, int64_t n, const Settings *settings) {
         mask counts = inside;
         if (settings->clips_values) {
             const vec change = value - old;
-            const vec kept = pick((mask)(change > range), splat(range), pick((mask)(change < -range), splat(-range), change));
+            const vec kept = smaller(larger(change, splat(-range)), splat(range));
             const vec clipped = old + kept - returns;
             counts = (mask)(vabs(change) <= range);
             if (settings->takes_larger_error) counts |= (mask)(vabs(error) > vabs(clipped));

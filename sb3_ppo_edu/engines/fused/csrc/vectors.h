@@ -68,7 +68,7 @@ ALWAYS_INLINE void store_some(REAL *to, vec v, int64_t count) {
 ALWAYS_INLINE vec splat(REAL x) { return x - (vec){0}; }
 ALWAYS_INLINE vec pick(mask where, vec yes, vec no) { return (vec)((where & (mask)yes) | (~where & (mask)no)); }
 
-/* max and min give b where a is NaN, and a where b is NaN. */
+/* Of a and b; a where either is NaN. */
 ALWAYS_INLINE vec larger(vec a, vec b) { return pick((mask)(b > a), b, a); }
 ALWAYS_INLINE vec smaller(vec a, vec b) { return pick((mask)(b < a), b, a); }
 
