@@ -29,11 +29,13 @@ from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
+from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
 if TYPE_CHECKING:
     from rl_zoo3.exp_manager import ExperimentManager
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.vec_env import VecEnv
 
 #: The zoo's name for ``EduPPO``: its lower-cased class name, from which the zoo derives folders and file names.
 KEY = "eduppo"
@@ -281,6 +283,11 @@ def _experiment_manager() -> type[ExperimentManager]:
                 hyperparams = prepare_engine_kwargs(hyperparams, self.config)
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
             return {**ready, **schedules}, env_wrapper, callbacks, vec_env_wrapper
+
+        def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+            """Normalise as the zoo does, and to the same bits, in half of the time."""
+            normalized = super()._maybe_normalize(env, eval_env)
+            return VecNormalize.of(normalized) if self.algo == KEY else normalized
 
     return EduExperimentManager
 

@@ -105,6 +105,7 @@ LIBRARY_PRIVATES = {
     "engines/validation.py": "torch tells only in _validate_args whether its distributions validate what they are given",
     "rollouts/lean.py": "SB3 keeps in _last_obs and _last_episode_starts where a rollout goes on, and counts episodes in "
     "_update_info_buffer",
+    "vec_env/normalize.py": "SB3 normalises in _normalize_obs and _update_reward, which somebody may have replaced",
     "vec_env/workers.py": "the worker process is SB3's _worker with a watch around it",
 }
 

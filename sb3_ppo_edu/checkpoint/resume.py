@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor
 
 from sb3_ppo_edu.checkpoint import files
 from sb3_ppo_edu.checkpoint.environments import Resumable, restore_vec_env
@@ -21,6 +21,7 @@ from sb3_ppo_edu.checkpoint.session import CheckpointSession
 from sb3_ppo_edu.checkpoint.snapshot import restore_attributes
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.normalize import VecNormalize
 from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
 
 if TYPE_CHECKING:

@@ -25,7 +25,6 @@ from stable_baselines3.common.vec_env import (
     VecEnvWrapper,
     VecFrameStack,
     VecMonitor,
-    VecNormalize,
     VecTransposeImage,
 )
 
@@ -36,6 +35,7 @@ from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.serialization.statistics import load_statistics
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
 
 @dataclass(frozen=True)
@@ -197,10 +197,8 @@ def make_evaluation_env(
     """
 
     def normalize(env: VecEnv, arguments: dict[str, Any]) -> VecEnv:
-        if statistics is None:
-            normalized = VecNormalize(env, **arguments)
-        else:
-            normalized = load_statistics(statistics, env, trusted=trusted)
+        loaded = None if statistics is None else load_statistics(statistics, env, trusted=trusted)
+        normalized = VecNormalize(env, **arguments) if loaded is None else loaded
         normalized.training = False
         normalized.norm_reward = False
         return normalized

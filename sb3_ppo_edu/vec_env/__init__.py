@@ -1,5 +1,6 @@
-"""Vector environments: in this process, in others, from Gymnasium, and guarded against NaN."""
+"""Vector environments: in this process, in others, from Gymnasium, guarded against NaN, and normalised."""
 
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
-__all__ = ["InProcessVecEnv"]
+__all__ = ["InProcessVecEnv", "VecNormalize"]
