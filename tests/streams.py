@@ -13,6 +13,8 @@ class Stream(VecEnv):
     """
     Play steps from a random generator: observations, rewards, ends of episodes.
 
+    Its ``dtype``, if set, is that of observations from there on, whatever the space says.
+
     :param seed: of the generator
     :param n_envs: number of environments
     :param space: of observations; a dictionary's parts too are boxes or discrete
@@ -36,7 +38,7 @@ class Stream(VecEnv):
     ) -> None:
         super().__init__(n_envs, space, spaces.Discrete(2))
         self.random = np.random.default_rng(seed)
-        self.reward_dtype, self.order = reward_dtype, order
+        self.reward_dtype, self.order, self.dtype = reward_dtype, order, None
         self.scale, self.ends, self.broken = scale, ends, broken
 
     def _numbers(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -56,7 +58,7 @@ class Stream(VecEnv):
         if isinstance(self.observation_space, spaces.Dict):
             parts = self.observation_space.items()
             return {key: self._numbers((*leading, *(part.shape or ())), part.dtype) for key, part in parts}
-        return self._numbers((*leading, *(self.observation_space.shape or ())), self.observation_space.dtype)
+        return self._numbers((*leading, *(self.observation_space.shape or ())), self.dtype or self.observation_space.dtype)
 
     def reset(self) -> Any:
         """Give first observations."""
@@ -104,7 +106,9 @@ def bits(value: Any) -> Any:
         clean = value.copy(order="K")
         if clean.dtype.kind == "f":
             clean[np.isnan(clean)] = np.nan
-        return "array", value.dtype.str, value.shape, value.flags.c_contiguous, value.flags.f_contiguous, clean.tobytes()
+        # A long double has bytes that are no part of the number.
+        content = repr(clean.ravel().tolist()) if clean.dtype == np.longdouble else clean.tobytes()
+        return "array", value.dtype.str, value.shape, value.flags.c_contiguous, value.flags.f_contiguous, content
     if isinstance(value, np.generic):
         return "scalar", bits(np.asarray(value))
     if isinstance(value, dict):

@@ -181,7 +181,6 @@ class RewardNormalizer:
             and (type(moments.mean) is np.float64 or _is_double(moments.mean, ()))
             and (type(moments.var) is np.float64 or _is_double(moments.var, ()))
             and moments.count >= 0.0
-            and bool(moments.var >= 0.0)
         )
 
     def update(self, returns: np.ndarray, reward: np.ndarray, gamma: float, moments: RunningMeanStd) -> np.ndarray:
