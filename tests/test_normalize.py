@@ -128,6 +128,7 @@ def happen(env: vec_env.VecNormalize, event: str, value: Any, folder: Path) -> t
     events=st.lists(EVENTS, min_size=5, max_size=30),
 )
 @example("(8,) float32", 16, {"ends": 0.05}, ["a"], [("reset", None)] + [("step", None)] * 40)
+@example("(8,) float32", 2, {}, ["a"], [("training", False), ("unusual", "returns of shape 1"), ("step", None)])
 @example("dictionary", 4, {"ends": 0.5}, ["d", "a"], [("reset", None)] + [("step", None)] * 40)
 def test_every_number_is_sb3s(
     tmp_path_factory: pytest.TempPathFactory,

@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 Env = TypeVar("Env", bound=VecEnv)
 
-SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+SINGLE, DOUBLE, BOOLEAN = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 
 NUMBERS = frozenset((int, float, np.float64))
 """Types of settings with which numpy computes as with Python's floats."""
@@ -74,8 +74,8 @@ class ObservationNormalizer:
             and type(moments) is RunningMeanStd
             and len(vars(moments)) == 3
             and type(moments.count) is float
-            and (moments.mean is self.mean or _is_double(moments.mean, self.shape[1:]))
-            and (moments.var is self.var or _is_double(moments.var, self.shape[1:]))
+            and (moments.mean is self.mean or _is_array(moments.mean, self.shape[1:]))
+            and (moments.var is self.var or _is_array(moments.var, self.shape[1:]))
         )
 
     def update(self, obs: np.ndarray, moments: RunningMeanStd) -> None:
@@ -178,8 +178,8 @@ class RewardNormalizer:
             and len(vars(moments)) == 3
             and type(moments.count) is float
             # Arrays without axes at first, then numpy's floats.
-            and (type(moments.mean) is np.float64 or _is_double(moments.mean, ()))
-            and (type(moments.var) is np.float64 or _is_double(moments.var, ()))
+            and (type(moments.mean) is np.float64 or _is_array(moments.mean, ()))
+            and (type(moments.var) is np.float64 or _is_array(moments.var, ()))
             and moments.count >= 0.0
         )
 
@@ -269,7 +269,7 @@ class VecNormalize(vec_env.VecNormalize):
         self.old_reward = rewards
         normalizer, normalized = self._observed(obs)
         rewards = self._rewarded(rewards)
-        if type(dones) is not np.ndarray or dones.dtype != bool or np.count_nonzero(dones):
+        if not (_is_array(dones, self.returns.shape, BOOLEAN) and np.count_nonzero(dones) == 0):
             for index in np.flatnonzero(dones).tolist():
                 if "terminal_observation" in infos[index]:
                     end = infos[index]["terminal_observation"]
@@ -341,7 +341,7 @@ class VecNormalize(vec_env.VecNormalize):
         normalizer = self._normalizers.get(_REWARD)
         if normalizer is None or normalizer.n != self.num_envs:
             normalizer = self._normalizers[_REWARD] = RewardNormalizer(self.num_envs)
-        if not (normalizer.fits(reward, self.ret_rms) and _is_double(self.returns, normalizer.shape)):
+        if not (normalizer.fits(reward, self.ret_rms) and _is_array(self.returns, normalizer.shape)):
             if self.training:
                 self._update_reward(reward)
             return self.normalize_reward(reward)
@@ -417,9 +417,9 @@ class VecNormalize(vec_env.VecNormalize):
         return copied
 
 
-def _is_double(values: Any, shape: tuple[int, ...]) -> bool:
-    """Whether something is an array of doubles of a shape."""
-    return type(values) is np.ndarray and values.shape == shape and values.dtype == DOUBLE
+def _is_array(values: Any, shape: tuple[int, ...], dtype: np.dtype[Any] = DOUBLE) -> bool:
+    """Whether something is an array of a shape and type."""
+    return type(values) is np.ndarray and values.shape == shape and values.dtype == dtype
 
 
 _REWARD = object()
