@@ -73,7 +73,7 @@ SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
 OF_ONE_TRAINING = ("_session", "_engines", "_learning")
 """Attributes that belong to a training in progress."""
 
-BUILT_ANEW = ("objective", "resumed_envs", *OF_ONE_TRAINING)
+BUILT_ANEW = ("objective", "resumed_envs", "resumed_engine", *OF_ONE_TRAINING)
 """Attributes that no file has: they are built anew, or have a place of their own there."""
 
 OF_THE_FIRST_EDITION = ("engine_reason", "_engine_choice", *OLD_NAMES)
@@ -100,6 +100,7 @@ class PPOModel(OnPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STOCK_POLICIES}
     resumed_envs: list[str] | tuple[str, ...] = ()
+    resumed_engine: str = ""
     """How ``resume`` has restored each environment."""
     _session: Session | None = None
     _engines: EngineChoice | None = None
@@ -404,7 +405,7 @@ class PPOModel(OnPolicyAlgorithm):
 
         The next ``learn``, with the same arguments and callbacks as the one that was interrupted, completes it: it ends with
         the same parameters, logs and evaluations. Environments are brought to where they were; ``model.resumed_envs`` says
-        how each was.
+        how each was, and ``model.resumed_engine`` whether another engine or instruction set goes on, and so other bits.
 
         :param path: a checkpoint, or a folder of them, of which the newest whole one is taken
         :param env: the vector environment, built as for the interrupted training, or functions that each make one environment

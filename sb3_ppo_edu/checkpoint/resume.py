@@ -18,7 +18,7 @@ from sb3_ppo_edu.checkpoint.logs import reopen_logger
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.checkpoint.resumption import Resumption
 from sb3_ppo_edu.checkpoint.session import CheckpointSession
-from sb3_ppo_edu.checkpoint.snapshot import restore_attributes
+from sb3_ppo_edu.checkpoint.snapshot import arithmetic_of, restore_attributes
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
@@ -87,6 +87,12 @@ def resume(
     if logger is not None:
         model.set_logger(logger)
     model.resumed_envs = environments
+    now = arithmetic_of(model)
+    before = state.get("arithmetic", now if now == "autograd" else "an engine of version 0.1")
+    if before != now:
+        model.resumed_engine = (
+            f"the checkpoint is of {before}, and {now} goes on: from here on its bits are others, by rounding"
+        )
     model.session = CheckpointSession(resumption=Resumption(state, environments))
     return model
 

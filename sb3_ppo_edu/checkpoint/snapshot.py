@@ -9,6 +9,7 @@ SB3's own format beside it.
 from __future__ import annotations
 
 import io
+import re
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ MODEL_SKIP = frozenset(
         "tensorboard_log",
         "_custom_logger",
         "resumed_envs",
+        "resumed_engine",
         "_session",
         "_engines",
         "_learning",
@@ -79,7 +81,20 @@ def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
         "callbacks": [capture_callback(one) for one in callbacks_of(callback)],
         "logger": capture_logger(model.logger),
         "random": capture_random(),
+        "arithmetic": arithmetic_of(model),
     }
+
+
+def arithmetic_of(model: EduPPO) -> str:
+    """
+    Say who computes a model's training, as far as its bits depend on it.
+
+    :param model: the model
+    :return: the engine's name, and for kernels the instruction set; v3 and v4 have the same bits
+    """
+    name, _, reason = model.engine_reason.partition(":")
+    found = re.search(r"kernels for (\w+)", reason)
+    return name if found is None else f"{name}, {found[1].replace('v4', 'v3')}"
 
 
 def constructor(model: EduPPO) -> bytes:

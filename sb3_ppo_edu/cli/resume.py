@@ -69,4 +69,6 @@ def _resume_in_group(arguments: argparse.Namespace) -> int:
     for index, way in enumerate(run.model.resumed_envs):
         if way not in ("replayed", "set by itself"):
             console.print(f"environment {index} {way}; from here on the run is another one", soft_wrap=True, markup=False)
+    if run.model.resumed_engine:
+        console.print(run.model.resumed_engine, soft_wrap=True, markup=False)
     return train_and_finish(run, arguments)
