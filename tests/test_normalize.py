@@ -170,6 +170,21 @@ def moments_of(env: vec_env.VecNormalize) -> list[RunningMeanStd]:
     return [*(observations.values() if isinstance(observations, dict) else [observations]), env.ret_rms]
 
 
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_states_are_computed_as_sb3_computes(name: str, tmp_path: Path) -> None:
+    """Each of them in the middle of usual steps: the same bits, or an error of the same type."""
+    both = pair(box((4,)), 4)
+    for event, value in [("reset", None), ("step", None), ("unusual", name), *[("step", None)] * 3]:
+        outcomes: list[Any] = []
+        for env in both:
+            try:
+                with np.errstate(all="ignore"):
+                    outcomes.append((bits(happen(env, event, value, tmp_path)[1]), state_of(env)))
+            except Exception as error:
+                outcomes.append(type(error))
+        assert outcomes[1] == outcomes[0]
+
+
 def each(env: vec_env.VecNormalize, change: Callable[[RunningMeanStd], None]) -> None:
     """Change all moments."""
     for moments in moments_of(env):
