@@ -87,9 +87,8 @@ class AutogradEngine:
 
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the parameters are current, the optimizer's state is not."""
-        if self._flat_step is not None:
-            self._flat_step.store()
-        self._flat_step, self._steps_taken = None, 0
+        self._give_back()
+        self._steps_taken = 0
 
     def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
@@ -156,7 +155,9 @@ class AutogradEngine:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""
         # A single step does not pay for what a flat one loads and stores.
         pays = self._steps_taken == 1 and self._own_buffer and settings.log_std_bounds is None
-        if pays and may_step_flat(self.policy):
+        if self._flat_step is not None and not self._flat_step.has_gradients():
+            self._give_back()
+        elif pays and may_step_flat(self.policy):
             self._flat_step = FlatStep(self.policy)
         if self._flat_step is not None:
             grad_norm = self._flat_step.clip(settings.max_grad_norm)
@@ -167,6 +168,12 @@ class AutogradEngine:
         self._steps_taken += 1
         project_log_std(self.policy, settings.log_std_bounds)
         return grad_norm
+
+    def _give_back(self) -> None:
+        """Let the optimizer have its state again: the next steps are its own."""
+        if self._flat_step is not None:
+            self._flat_step.store()
+        self._flat_step = None
 
     def _may_detach_entropy(self) -> bool:
         """

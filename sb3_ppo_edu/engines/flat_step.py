@@ -17,13 +17,15 @@ def may_step_flat(policy: ActorCriticPolicy) -> bool:
     """
     Tell whether a flat step is the optimizer's own: for policies that are SB3's or ours in all parts, and not too large.
 
+    A gradient must be there for every parameter.
+
     :param policy: actor-critic policy with its optimizer
     :return: True if it is
     """
-    # Torch skips a parameter without a gradient; a flat tensor can't. In known parts there is none.
     # Torch's fused kernel rounds the end of a tensor otherwise than its middle.
     return (
         sum(parameter.numel() for parameter in policy.parameters()) <= FLAT_LIMIT
+        and all(parameter.grad is not None for parameter in policy.parameters())
         and why_not_flat(policy) is None
         and not any(policy.optimizer.param_groups[0].get(option) for option in ("fused", "foreach"))
         and has_known_parts(policy)
@@ -54,7 +56,7 @@ class FlatStep:
         :return: the norm before
         """
         gradients = self._flat.gradients
-        gradients.load([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        gradients.load(self._gradients())
         norm = gradients.norm()
         gradients.tensor.mul_(th.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
         return float(norm.item())
@@ -65,7 +67,15 @@ class FlatStep:
         self._flat.store_values()
 
     def store(self) -> None:
-        """Give the policy's optimizer its state, and the parameters the clipped gradients."""
+        """Give the policy's optimizer its state, and the parameters the clipped gradients. Twice is the same as once."""
         self._optimizer.store()
-        if self.parameters[0].grad is not None:
-            self._flat.gradients.store([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        if self.has_gradients():
+            self._flat.gradients.store(self._gradients())
+
+    def has_gradients(self) -> bool:
+        """Whether all parameters have a gradient: torch leaves out those without, a flat tensor can't."""
+        return all(parameter.grad is not None for parameter in self.parameters)
+
+    def _gradients(self) -> list[th.Tensor]:
+        """The parameters' gradients, of which none may be missing."""
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]

@@ -10,13 +10,20 @@ import threading
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
+from torch import nn
 from torch.distributions import Distribution
 
-from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
+from sb3_ppo_edu.engines.fingerprint import ACTIVATIONS, DISTRIBUTIONS, why_not_plain
 from sb3_ppo_edu.functional.distributions import BetaDistribution
 
-KNOWN_MODULES = (FlattenExtractor, NatureCNN, CombinedExtractor, MlpExtractor)
-"""Modules of SB3 that a policy is built of. Their every parameter has a gradient in every minibatch."""
+KNOWN_MODULES = {
+    *(FlattenExtractor, NatureCNN, CombinedExtractor, MlpExtractor),
+    *(nn.Sequential, nn.ModuleDict, nn.Linear, nn.Conv2d, nn.Flatten, nn.Identity),
+    *(nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.CELU, nn.SELU, nn.Mish),
+    *ACTIVATIONS,
+}
+"""Modules of SB3 and torch that a policy is built of. What they compute hangs on their parameters and inputs alone, and they
+change neither parameters nor gradients."""
 
 
 def has_known_parts(policy: ActorCriticPolicy) -> bool:
@@ -28,10 +35,7 @@ def has_known_parts(policy: ActorCriticPolicy) -> bool:
     """
     return (
         type(policy).__module__.startswith(("stable_baselines3.", "sb3_ppo_edu.policies"))
-        and all(
-            type(part) in KNOWN_MODULES
-            for part in (policy.pi_features_extractor, policy.vf_features_extractor, policy.mlp_extractor)
-        )
+        and all(type(module) in KNOWN_MODULES for module in policy.modules() if module is not policy)
         and why_not_plain(policy) is None
     )
 
