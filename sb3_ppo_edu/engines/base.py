@@ -270,7 +270,9 @@ def gradient_shares(policy: ActorCriticPolicy) -> dict[str, float]:
         if parameter.grad is not None:
             found = PART.search(name)
             # In numpy: with small networks a call costs more than the numbers, and torch's calls cost most.
-            gradient = parameter.grad.cpu().numpy().ravel()
+            part = parameter.grad.cpu()
+            # Numpy has no bfloat16, and squares in half precision overflow.
+            gradient = (part if part.dtype in (th.float32, th.float64) else part.float()).numpy().ravel()
             squares["shared" if found is None else found.lastgroup or ""] += float(gradient.dot(gradient))
     total = sum(squares.values())
     return {part: math.sqrt(squares[part] / total) if total > 0 else 0.0 for part in ("policy", "value")}
