@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_ppo_edu.engines.autograd import AutogradEngine
@@ -80,4 +81,7 @@ def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str,
         return f"{wanted[0]} is for the autograd engine"
     if type(objective).__call__ is not Objective.__call__:
         return f"{type(objective).__name__}.__call__ has been replaced, which only autograd can follow"
+    for name, parameter in policy.named_parameters():
+        if parameter.dtype != th.float32:
+            return f"policy.{name} is {str(parameter.dtype).removeprefix('torch.')}, and only float32 is supported"
     return why_not_derived(policy) if engine == "numpy" else why_not_fused(policy)
