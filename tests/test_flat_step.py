@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from torch import nn
 
-from tests.beside_sb3 import DISCRETE, SB3, Step, assert_same_bits, train
+from sb3_ppo_edu.engines.base import gradient_shares
+from sb3_ppo_edu.engines.factory import UnsupportedPolicyError
+from sb3_ppo_edu.engines.fingerprint import fingerprint, overlap
+from tests.beside_sb3 import DISCRETE, SB3, Step, assert_close, assert_same_bits, make, train
 from tests.policy_changes import Change
 
 
@@ -87,3 +91,159 @@ def assert_sb3s_bits(change: Callable[[Any], None], when: str = "before", **argu
 def test_modules_that_do_more_than_compute(name: str) -> None:
     """A policy with a module of the user's own gets the optimizer's own steps."""
     assert_sb3s_bits(MODULES[name])
+
+
+def shared_row(model: Any) -> None:
+    """Let the critic's last layer be a row of the actor's: their memory overlaps, and begins at different addresses."""
+    model.policy.value_net.weight.data = model.policy.action_net.weight.data[1:2]
+
+
+def transposed(model: Any) -> None:
+    """Keep all weights column by column."""
+    for module in model.policy.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = module.weight.data.t().contiguous().t()
+
+
+@pytest.mark.parametrize(("change", "reason"), [(shared_row, "layers share"), (transposed, "contiguous")])
+def test_memory_that_is_not_each_parameters_own(change: Callable[[Any], None], reason: str) -> None:
+    """Parameters that overlap, or do not lie row by row, are stepped by the optimizer itself."""
+    assert_sb3s_bits(change)
+    default = train("auto", DISCRETE, [Step("before", Change("change", change))], n_epochs=2)
+    assert default.model.engine_reason.startswith("autograd: ") and reason in default.model.engine_reason
+
+
+def test_strides_that_change_in_place_are_seen() -> None:
+    """A square weight that is transposed where it lies is another weight."""
+    model = make("auto", DISCRETE)
+    before = fingerprint(model.policy)
+    assert before.matches(fingerprint(model.policy))
+    weight = model.policy.mlp_extractor.policy_net[2].weight
+    weight.data = weight.data.t()
+    assert not before.matches(fingerprint(model.policy))
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_overlap_is_of_bytes(expected: bool) -> None:
+    """Rows of one tensor overlap where they share a row, and not where they lie side by side."""
+    whole = th.zeros(4, 5)
+    assert overlap([whole[:2], whole[1 if expected else 2 :]]) is expected
+    assert overlap([whole[2:].t(), whole[: 3 if expected else 2]]) is expected
+
+
+def with_state(name: str, make_value: Callable[[th.Tensor], Any]) -> Callable[[Any], None]:
+    """A change that puts an entry into the optimizer's state of each parameter."""
+
+    def change(model: Any) -> None:
+        for parameter, state in model.policy.optimizer.state.items():
+            state[name] = make_value(parameter)
+
+    return change
+
+
+STATES: dict[str, tuple[str, Callable[[th.Tensor], Any]]] = {
+    "number": ("note", lambda parameter: 0.99),
+    "text": ("note", lambda parameter: "mine"),
+    "other shape": ("note", lambda parameter: th.ones(3)),
+    "other type": ("note", lambda parameter: th.zeros_like(parameter, dtype=th.float64)),
+    "like the parameter": ("note", lambda parameter: th.ones_like(parameter)),
+    "moments in float64": ("exp_avg_sq", lambda parameter: th.ones_like(parameter, dtype=th.float64)),
+    "step with a dimension": ("step", lambda parameter: th.ones(1)),
+    "step of whole numbers": ("step", lambda parameter: th.tensor(7)),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_entries_in_the_optimizers_state(name: str) -> None:
+    """What somebody has put into the optimizer's state stays there, and the steps are SB3's."""
+    change = Change("change", with_state(*STATES[name]))
+    outcomes: list[Any] = []
+    for kind in (SB3, "autograd", "auto"):
+        try:
+            outcomes.append(train(kind, DISCRETE, [Step("between", change)], n_epochs=2))
+        except RuntimeError as error:  # torch's own
+            outcomes.append(str(error))
+    theirs, ours, default = outcomes
+    if isinstance(theirs, str):
+        assert ours == default == theirs
+        return
+    assert_same_bits(ours, theirs)
+    assert_close(default, theirs, 1e-4)
+    served = name == "like the parameter"
+    assert default.model.engine_reason.startswith("fused" if served else "autograd: the optimizer's state has")
+
+
+def test_zero_grad_patched_on_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam's ``zero_grad`` that somebody has replaced is called: gradients add up."""
+    model = make("auto", DISCRETE)
+    before = fingerprint(model.policy)
+    monkeypatch.setattr(th.optim.Adam, "zero_grad", lambda optimizer, set_to_none=True: None)
+    assert not before.matches(fingerprint(model.policy))
+    theirs, ours, default = (train(kind, DISCRETE, n_epochs=2) for kind in (SB3, "autograd", "auto"))
+    assert_same_bits(ours, theirs)
+    assert_close(default, theirs, 1e-4)
+    assert default.model.engine_reason == "autograd: Adam.zero_grad has been replaced."
+
+
+def test_calls_patched_on_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module's ``__call__`` that somebody has given its class is called."""
+    model = make("auto", DISCRETE)
+    before = fingerprint(model.policy)
+    monkeypatch.setattr(nn.Tanh, "__call__", lambda module, x: th.relu(x))
+    assert not before.matches(fingerprint(model.policy))
+    theirs, default = (train(kind, DISCRETE) for kind in (SB3, "auto"))
+    assert_close(default, theirs, 1e-4)
+    assert default.model.engine_reason == "autograd: Tanh.__call__ has been replaced."
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "served"),
+    [
+        (0, 1, True),
+        (0.0, True, True),
+        (0.1, 1, True),
+        (0.1, np.float32(0.1), False),
+        (np.float64(0.1), np.float32(0.5), False),
+    ],
+)
+def test_options_of_an_activation(before: Any, after: Any, served: bool) -> None:
+    """A slope counts as it is, given as a number of any kind, and a change of it is seen."""
+
+    def change(model: Any) -> None:
+        for module in model.policy.modules():
+            if isinstance(module, nn.LeakyReLU):
+                module.negative_slope = after
+
+    options = {"policy_kwargs": {"net_arch": [8, 8], "activation_fn": lambda: nn.LeakyReLU(before)}}
+    plan = [Step("between", Change("change", change))]
+    theirs, default = (train(kind, DISCRETE, plan, **options) for kind in (SB3, "auto"))
+    assert_close(default, theirs, 1e-4)
+    assert default.model.engine_reason.startswith("fused" if served else "autograd")
+
+
+@pytest.mark.parametrize("engine", ["auto", "numpy", "fused"])
+def test_policies_in_float64_are_for_autograd(engine: Any) -> None:
+    """SB3 itself can't train one, as it casts observations to float32: none is trained where it would not be."""
+
+    def double(model: Any) -> None:
+        model.policy.double()
+
+    with pytest.raises((RuntimeError, UnsupportedPolicyError)) as caught:
+        train(engine, DISCRETE, [Step("before", Change("double", double))])
+    if engine == "auto":
+        assert not isinstance(caught.value, UnsupportedPolicyError)
+    else:
+        assert "is float64, and only float32 is supported" in str(caught.value)
+
+
+def test_shares_of_gradients_in_half_precision() -> None:
+    """The shares of policy and value are computed from gradients in bfloat16 and float16 too, and do not overflow."""
+    for dtype in (th.bfloat16, th.float16):
+        policy = make("autograd", DISCRETE).policy.to(dtype)
+        for parameter in policy.parameters():
+            parameter.grad = th.zeros_like(parameter)
+        policy.action_net.bias.grad.fill_(300.0)  # two numbers: 2 * 300² is more than float16 has
+        policy.value_net.bias.grad.fill_(400.0)
+        total = (2 * 300.0**2 + 400.0**2) ** 0.5
+        shares = gradient_shares(policy)
+        assert shares == pytest.approx({"policy": 300.0 * 2**0.5 / total, "value": 400.0 / total}, rel=1e-2)

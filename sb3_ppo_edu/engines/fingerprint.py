@@ -10,11 +10,13 @@ thing that a backward pass by hand would leave out.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from operator import getitem, is_, itemgetter
 from types import FunctionType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 from stable_baselines3.common import distributions as sb3_distributions
 from stable_baselines3.common import policies as sb3_policies
@@ -52,6 +54,10 @@ def active_mode() -> str | None:
 
 
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+NUMBERS = (float, int, str, np.generic)
+"""Kinds of values that options of an activation have."""
+WITHOUT_OPTIONS = len(vars(nn.Module()))
+"""Attributes of a module without any of its own."""
 module_parts = itemgetter("_parameters", "_modules", "_buffers", *MODULE_HOOKS)
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
@@ -134,7 +140,8 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     :return: its fingerprint
     """
     optimizer, distribution = policy.optimizer, getattr(policy, "action_dist", None)
-    objects: list[Any] = [policy, optimizer, type(optimizer), type(optimizer).step, distribution, type(distribution)]
+    kind: Any = type(optimizer)
+    objects: list[Any] = [policy, optimizer, kind, kind.step, kind.zero_grad, distribution, type(distribution)]
     facts: list[Any] = [
         all(map(is_, map(getitem, MAPPINGS, NAMES), FUNCTIONS)),
         bool(torch_module._has_any_global_hook()),
@@ -152,7 +159,8 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     for module in modules:  # grows while it is walked
         attributes = module.__dict__
         parameters, children, buffers, before, around, backward, backward_before = module_parts(attributes)
-        objects.append(type(module))
+        kind = type(module)
+        objects += (kind, kind.__call__)
         facts += attributes
         facts.append(not (before or around or backward or backward_before))
         if parameters:
@@ -160,11 +168,11 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
             for parameter in parameters.values():
                 if type(parameter) is nn.Parameter:
                     hooked = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-                    facts += (parameter.shape, parameter.data_ptr(), parameter.requires_grad, not hooked)
+                    facts += (parameter.shape, parameter.data_ptr(), parameter.stride(), parameter.requires_grad, not hooked)
                 elif parameter is not None:
                     facts += (type(parameter), parameter.requires_grad)
-        elif not children:  # an activation: its options
-            facts += [value for name, value in attributes.items() if name != "training" and isinstance(value, (float, str))]
+        elif not children and len(attributes) > WITHOUT_OPTIONS:  # an activation: its options
+            facts += [value for name, value in attributes.items() if name != "training" and isinstance(value, NUMBERS)]
         for child in children.values():
             objects.append(child)
             if child is not None and child not in seen:
@@ -203,6 +211,8 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
         for name in MODULE_HOOKS:
             if vars(module)[name]:
                 return f"{where} has hooks"
+        if type(module).__call__ is not nn.Module.__call__:
+            return f"{type(module).__name__}.__call__ has been replaced"
         if patched := patched_methods(module):
             return f"{where}.{patched[0]} has been replaced"
     for path, parameter in policy.named_parameters():
@@ -229,9 +239,28 @@ def why_not_plain_optimizer(optimizer: th.optim.Optimizer) -> str | None:
     # Torch itself puts one of its own functions around ``step``, on the class.
     if is_foreign(type(optimizer).step, type(optimizer).__module__):
         return f"{type(optimizer).__name__}.step has been replaced"
+    if type(optimizer).zero_grad is not th.optim.Optimizer.zero_grad:
+        return f"{type(optimizer).__name__}.zero_grad has been replaced"
     if patched := patched_methods(optimizer):
         return f"policy.optimizer.{patched[0]} has been replaced"
     return None
+
+
+def overlap(tensors: Iterable[th.Tensor]) -> bool:
+    """
+    Tell whether any of some dense tensors share a part of their memory.
+
+    :param tensors: the tensors; one that is there twice overlaps itself
+    :return: True if there are such
+    """
+    spans = sorted((tensor.data_ptr(), span_of(tensor)) for tensor in tensors if tensor.numel())
+    return any(start + size > following for (start, size), (following, _) in pairwise(spans))
+
+
+def span_of(tensor: th.Tensor) -> int:
+    """Bytes from a tensor's first element to its last, that one included."""
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in strides)) * tensor.element_size()
 
 
 def patched_methods(thing: Any) -> list[str]:

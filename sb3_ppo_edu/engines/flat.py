@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
-from sb3_ppo_edu.engines.fingerprint import why_not_plain_optimizer
+from sb3_ppo_edu.engines.fingerprint import overlap, why_not_plain_optimizer
 
 ELEMENTWISE_OPTIMIZERS = (th.optim.Adam, th.optim.AdamW, th.optim.SGD, th.optim.RMSprop, RMSpropTFLike)
 """Optimizers whose step on a flat tensor is the step on its parts."""
@@ -55,7 +55,10 @@ def why_not_flat(policy: ActorCriticPolicy) -> str | None:
         return "the parameters are not all float32"
     if not all(parameter.requires_grad for parameter in parameters):
         return "some parameters are frozen"
-    if len({parameter.data_ptr() for parameter in parameters}) != len(parameters):
+    for name, parameter in policy.named_parameters():
+        if not parameter.is_contiguous():
+            return f"policy.{name} is not contiguous"
+    if overlap(parameters):
         return "parameters share memory"
     return why_not_one_state(optimizer, parameters)
 
@@ -71,14 +74,36 @@ def why_not_one_state(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Par
     states = [optimizer.state[parameter] for parameter in parameters if optimizer.state.get(parameter)]
     if states and len(states) != len(parameters):
         return "the optimizer has state of some parameters and not of others"
+    for parameter, state in zip(parameters if states else (), states, strict=True):
+        for name, value in state.items():
+            if not (is_count(value, type(optimizer)) if name == "step" else value is None or is_like(value, parameter)):
+                return f"the optimizer's state has {name!r}, which is not of torch's form"
     tensors = [value for state in states for value in state.values() if isinstance(value, th.Tensor)]
-    if len({id(tensor) for tensor in tensors}) < len(tensors):
+    if overlap(tensors):
         return "the optimizer's parameters share state"
     if len({(*state,) for state in states}) > 1 or len({float(state.get("step", 0)) for state in states}) > 1:
         return "the optimizer's parameters have taken different numbers of steps"
     if len({tuple(name for name, value in state.items() if value is None) for state in states}) > 1:
         return "the optimizer has state of some parameters and not of others"
     return None
+
+
+def is_count(value: Any, kind: type) -> bool:
+    """Tell whether a value counts steps as a kind of optimizer does: SB3's in an int, torch's in a tensor of one number."""
+    if kind is RMSpropTFLike:
+        return type(value) is int
+    known = (th.float32, th.float64)
+    return type(value) is th.Tensor and value.shape == () and value.dtype in known and value.device.type == "cpu"
+
+
+def is_like(value: Any, parameter: nn.Parameter) -> bool:
+    """Tell whether a value is a contiguous tensor of a parameter's shape, type and device."""
+    return (
+        type(value) is th.Tensor
+        and (value.shape, value.dtype, value.device) == (parameter.shape, parameter.dtype, parameter.device)
+        and value.layout == th.strided
+        and value.is_contiguous()
+    )
 
 
 def padded_size(parameter: th.Tensor) -> int:
@@ -182,7 +207,7 @@ class FlatOptimizer:
                 self.state[name] = buffer.tensor
 
     def store(self) -> None:
-        """Give the policy's optimizer its state, in tensors of its own."""
+        """Give the policy's optimizer its state, in tensors of its own. Twice is the same as once."""
         for name, value in self.state.items():
             shared = isinstance(value, th.Tensor) and name != "step"
             if shared and (name not in self._buffers or self._buffers[name].tensor is not value):

@@ -17,12 +17,15 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-from sb3_ppo_edu.engines.fingerprint import why_not_plain
+from sb3_ppo_edu.engines.fingerprint import overlap, why_not_plain
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
 from sb3_ppo_edu.policies.bounded import BetaPolicy, TanhGaussianPolicy
 
 POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
+
+MODULES_OWN = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
 
 
 class Tower(NamedTuple):
@@ -58,12 +61,17 @@ def read_tower(network: nn.Module) -> Tower | None:
     linears, activations = modules[0::2], modules[1::2]
     if len(linears) != len(activations) or not all(map(is_plain_linear, linears)):
         return None
-    if any(type(activation) not in ACTIVATIONS for activation in activations):
+    if any(type(activation) not in ACTIVATIONS or not has_plain_options(activation) for activation in activations):
         return None
     # The towers take the first activation for all: SB3 builds them from one class.
     if len({repr(activation) for activation in activations}) > 1:
         return None
     return Tower([linear for linear in linears if isinstance(linear, nn.Linear)], activations)
+
+
+def has_plain_options(activation: nn.Module) -> bool:
+    """Tell whether an activation's options are Python's own numbers and words: others may be rounded otherwise, or change."""
+    return all(type(value) in (float, int, bool, str) for name, value in vars(activation).items() if name not in MODULES_OWN)
 
 
 def is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
@@ -149,7 +157,7 @@ def why_not_parameters(policy: ActorCriticPolicy) -> str | None:
             return "policy.log_std is not a parameter with one number for each action"
         expected.append(policy.log_std)
     known = {id(parameter) for parameter in expected}
-    if len(known) != len(expected) or len({parameter.data_ptr() for parameter in expected}) != len(expected):
+    if len(known) != len(expected) or overlap(expected):
         return "layers share parameters"
     for name, parameter in policy.named_parameters():
         if id(parameter) not in known:
