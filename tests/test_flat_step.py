@@ -214,7 +214,7 @@ def test_options_of_an_activation(before: Any, after: Any, served: bool) -> None
             if isinstance(module, nn.LeakyReLU):
                 module.negative_slope = after
 
-    options = {"policy_kwargs": {"net_arch": [8, 8], "activation_fn": lambda: nn.LeakyReLU(before)}}
+    options: dict[str, Any] = {"policy_kwargs": {"net_arch": [8, 8], "activation_fn": lambda: nn.LeakyReLU(before)}}
     plan = [Step("between", Change("change", change))]
     theirs, default = (train(kind, DISCRETE, plan, **options) for kind in (SB3, "auto"))
     assert_close(default, theirs, 1e-4)

@@ -87,6 +87,7 @@ class AutogradEngine:
 
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the parameters are current, the optimizer's state is not."""
+        UNVALIDATED.leave()
         self._give_back()
         self._steps_taken = 0
 
@@ -171,6 +172,14 @@ class AutogradEngine:
 
     def _give_back(self) -> None:
         """Let the optimizer have its state again: the next steps are its own."""
+        try:
+            self._store()
+        except BaseException:  # the user's interrupt: half of a state would be none
+            self._store()
+            raise
+
+    def _store(self) -> None:
+        """Give the state back, and keep nothing of it."""
         if self._flat_step is not None:
             self._flat_step.store()
         self._flat_step = None

@@ -63,8 +63,10 @@ class FlatStep:
 
     def step(self) -> None:
         """Take the optimizer's step with the gradients that were clipped."""
-        self._optimizer.step()
-        self._flat.store_values()
+        try:
+            self._optimizer.step()
+        finally:  # also where the user interrupts it, so that parameters and state belong together
+            self._flat.store_values()
 
     def store(self) -> None:
         """Give the policy's optimizer its state, and the parameters the clipped gradients. Twice is the same as once."""

@@ -6,7 +6,9 @@ own checks, before an environment steps or a parameter moves.
 
 from __future__ import annotations
 
+import os
 import threading
+from typing import ClassVar
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
@@ -52,23 +54,47 @@ def needs_no_validation(policy: ActorCriticPolicy) -> bool:
 
 
 class WithoutValidation:
-    """A context in which torch's distributions are not validated. Threads may be in it at once; the last restores."""
+    """
+    A context in which torch's distributions are not validated.
 
-    _lock, _inside, _before = threading.Lock(), 0, True
+    Threads may be in it at once, and the last restores what was before. An interrupt between its lines never leaves
+    validation off for good: the thread is known to be inside until it has been restored, and :meth:`leave` does that.
+    """
+
+    _lock, _before = threading.Lock(), True
+    _inside: ClassVar[set[int]] = set()
 
     def __enter__(self) -> None:
         """Switch validation off."""
         cls = WithoutValidation
         with cls._lock:
-            if cls._inside == 0:
+            if not cls._inside:
                 cls._before = Distribution._validate_args
-                Distribution.set_default_validate_args(False)
-            cls._inside += 1
+            cls._inside.add(threading.get_ident())
+            Distribution.set_default_validate_args(False)
 
     def __exit__(self, *_: object) -> None:
         """Restore what was before."""
-        cls = WithoutValidation
-        with cls._lock:
-            cls._inside -= 1
-            if cls._inside == 0:
-                Distribution.set_default_validate_args(cls._before)
+        self.leave()
+
+    @classmethod
+    def leave(cls) -> None:
+        """Restore what was before, if this thread is the last inside; one that is not inside does nothing."""
+        thread = threading.get_ident()
+        if thread in cls._inside:
+            with cls._lock:
+                if cls._inside == {thread}:
+                    Distribution.set_default_validate_args(cls._before)
+                cls._inside.discard(thread)
+
+    @classmethod
+    def forget_threads(cls) -> None:
+        """Restore in a process that was forked while threads were inside: of those it has none."""
+        cls._lock = threading.Lock()
+        if cls._inside:
+            Distribution.set_default_validate_args(cls._before)
+            cls._inside.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=WithoutValidation.forget_threads)
