@@ -24,9 +24,6 @@ from sb3_ppo_edu.policies.bounded import BetaPolicy, TanhGaussianPolicy
 POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
 
-MODULES_OWN = frozenset(vars(nn.Module()))
-"""Attributes that every module has."""
-
 
 class Tower(NamedTuple):
     """
@@ -71,7 +68,8 @@ def read_tower(network: nn.Module) -> Tower | None:
 
 def has_plain_options(activation: nn.Module) -> bool:
     """Tell whether an activation's options are Python's own numbers and words: others may be rounded otherwise, or change."""
-    return all(type(value) in (float, int, bool, str) for name, value in vars(activation).items() if name not in MODULES_OWN)
+    options: Any = getattr(activation, "__constants__", ())  # torch's list of their names
+    return all(type(getattr(activation, name)) in (float, int, bool, str) for name in options)
 
 
 def is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
