@@ -9,8 +9,8 @@ SB3's own format beside it.
 from __future__ import annotations
 
 import io
-import re
 import random
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
