@@ -25,7 +25,12 @@ Bootstrap = Callable[[NDArray[Any], NDArray[Any], list[dict[str, Any]]], None]
 
 
 def lean_steps(
-    model: PPOModel, engine: Engine[Any], callback: BaseCallback, rollout_buffer: RolloutBuffer, bootstrap: Callable[..., None]
+    model: PPOModel,
+    engine: Engine[Any],
+    callback: BaseCallback,
+    rollout_buffer: RolloutBuffer,
+    n_rollout_steps: int,
+    bootstrap: Callable[..., None],
 ) -> tuple[Callable[[int], NDArray[Any]], Bootstrap] | None:
     """
     Give what the lean loop calls at each step, where a rollout needs no more than that.
@@ -34,6 +39,7 @@ def lean_steps(
     :param engine: its engine
     :param callback: the outermost callback
     :param rollout_buffer: the rollout buffer, emptied
+    :param n_rollout_steps: steps that are wanted
     :param bootstrap: adds what a time limit has cut off: given the engine, rewards, dones and infos
     :return: a function that, for the index of a step, acts there and gives what the environments take, and ``bootstrap``
         without the engine; None where the ordinary loop is needed: another engine or buffer, a callback that reads each step
@@ -45,7 +51,7 @@ def lean_steps(
         or model.session.n_processes != 1
         or reads_every_step(callback)
         or may_change_policy(callback)
-        or model.n_steps != rollout_buffer.buffer_size
+        or n_rollout_steps != rollout_buffer.buffer_size
         or not serves_lean_loop(rollout_buffer)
         or any(getattr(type(model), name) is not getattr(PPOModel, name) or name in vars(model) for name in PER_STEP)
     )
