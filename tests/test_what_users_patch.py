@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch import nn
@@ -173,6 +177,62 @@ def test_a_loss_that_would_be_broadcast_is_refused() -> None:
     model = EduPPO("MlpPolicy", "CartPole-v1", objective=WrongShape, policy_kwargs=NETWORK, **SETTINGS)
     with pytest.raises(ValueError, match=r"WrongShape.policy_loss gave shape \(16, 16\), expected a tensor of shape \(16,\)"):
         model.learn(32)
+
+
+class WrongEntropy(Objective):
+    """One number for all."""
+
+    def entropy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> Any:
+        """Shape ()."""
+        return now.log_prob.mean()
+
+
+class NoWeights(Objective):
+    """Nothing counts."""
+
+    def weights(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> Any:
+        """Zeros."""
+        return th.zeros_like(data.advantages)
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (WrongEntropy, r"WrongEntropy.entropy_loss gave shape \(\), expected a tensor of shape \(16,\)"),
+        (NoWeights, r"NoWeights.weights gave tensor\(.*expected numbers ≥ 0, not all 0"),
+    ],
+)
+def test_entropies_and_weights_are_checked_too(objective: type[Objective], words: str) -> None:
+    """By the class and the method that gave them."""
+    model = EduPPO("MlpPolicy", "CartPole-v1", objective=objective, policy_kwargs=NETWORK, **SETTINGS)
+    with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
+        model.learn(32)
+
+
+def test_an_action_that_unscaling_makes_infinite_reaches_no_environment() -> None:
+    """Bounds so wide that their distance is more than a float can hold."""
+
+    class Wide(gym.Env[Any, Any]):
+        """Counts its steps."""
+
+        observation_space = spaces.Box(-1, 1, (2,))
+        action_space = spaces.Box(-3e38, 3e38, (1,))
+        steps = 0
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+            """Begin."""
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            """Count."""
+            self.steps += 1
+            return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    env = Wide()
+    model = EduPPO("MlpPolicy", env, use_sde=True, policy_kwargs={"squash_output": True, **NETWORK}, **SETTINGS)
+    with pytest.raises(ValueError, match="No environment was stepped"):
+        model.learn(32)
+    assert env.steps == 0
 
 
 def test_an_engine_of_ours_given_as_a_class_looks_at_the_policy() -> None:

@@ -386,7 +386,10 @@ class PPOModel(OnPolicyAlgorithm):
         if not isinstance(self.action_space, spaces.Box):
             return actions
         if self.policy.squash_output:
-            return self.policy.unscale_action(actions)
+            unscaled = self.policy.unscale_action(actions)
+            if not np.isfinite(unscaled).all():
+                raise not_finite(f"actions={unscaled.tolist()} after {self.num_timesteps} steps", NOT_STEPPED)
+            return unscaled
         # np.clip, which does the same, takes three times as long.
         clipped: np.ndarray = np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high)
         return clipped

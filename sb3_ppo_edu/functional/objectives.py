@@ -163,13 +163,20 @@ class Objective:
         :return: scalar tensors; ``total`` is to be differentiated
         """
         weights = self.weights(now, data, settings)
+        if weights is not None:
+            weights = self._checked("weights", now, weights).detach()
+            if not bool((weights >= 0).all() & (weights > 0).any()):
+                raise ValueError(f"objective: {type(self).__name__}.weights gave {weights}, expected numbers ≥ 0, not all 0")
         policy = losses.average(self._checked("policy_loss", now, self.policy_loss(now, data, settings)), weights)
         value = self._checked("value_loss", now, self.value_loss(now, data, settings), scalar=True)
         value = value if value.ndim == 0 else losses.average(value, weights)
-        entropy = losses.average(self.entropy_loss(now, data, settings), weights)
+        entropy = self.entropy_loss(now, data, settings)
+        if type(self).entropy_loss is not Objective.entropy_loss:  # a policy's own entropy may have any shape, as in SB3
+            entropy = self._checked("entropy_loss", now, entropy)
+        entropy = losses.average(entropy, weights)
         # The order of SB3's sum.
         total = policy + settings.ent_coef * entropy + settings.vf_coef * value
-        return Losses(policy, value, entropy, total, 1.0 if weights is None else weights.detach().mean())
+        return Losses(policy, value, entropy, total, 1.0 if weights is None else weights.mean())
 
     def _checked(self, method: str, now: Evaluation, loss: Any, scalar: bool = False) -> th.Tensor:
         """Refuse a loss that is no tensor, or would be broadcast: it trains, but wrongly."""
