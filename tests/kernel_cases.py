@@ -98,6 +98,7 @@ class KernelCase:
         :param path: file to write
         """
         head = struct.pack("<8s32s8s3Q", b"SB3EDU01", self.kernel.encode(), self.dtype.encode(), *map(len, self.parts()))
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(head + b"".join(part for parts in self.parts() for part in parts))
 
     def parts(self) -> tuple[list[bytes], list[bytes], list[bytes]]:

@@ -47,6 +47,7 @@ def lean_steps(
     """
     ordinary = (
         type(engine) is not FusedEngine
+        or "act" in vars(engine)
         or type(model.session) is not Session
         or model.session.n_processes != 1
         or reads_every_step(callback)
