@@ -222,17 +222,42 @@ class Counting:
         return self.number
 
 
+def counting_function(schedule: Counting) -> Any:
+    """The same as a function, which no copy can keep from counting."""
+    return lambda progress: schedule(progress)
+
+
 @pytest.mark.parametrize("engine", ["autograd", "auto"])
-def test_schedules_are_asked_as_often_as_sb3_asks_them(engine: str) -> None:
+@pytest.mark.parametrize("form", [lambda schedule: schedule, counting_function])
+def test_schedules_are_asked_as_often_as_sb3_asks_them(form: Any, engine: str) -> None:
     """One that counts its calls, or draws, gives SB3's numbers: in the constructor, at the start and in updates."""
     asked = []
     kinds: list[tuple[Any, dict[str, Any]]] = [(PPO, {}), (EduPPO, {"engine": engine})]
     for kind, arguments in kinds:
-        schedules = {name: Counting(0.1) for name in ("learning_rate", "clip_range", "clip_range_vf")}
+        counting = {name: Counting(0.1) for name in ("learning_rate", "clip_range", "clip_range_vf")}
+        schedules = {name: form(schedule) for name, schedule in counting.items()}
         model = kind("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu", **schedules, **arguments)
         model.learn(128).learn(64)
-        asked.append({name: schedule.asked for name, schedule in schedules.items()})
+        asked.append({name: schedule.asked for name, schedule in counting.items()})
     assert asked[0] == asked[1]
+
+
+def test_the_learning_rate_that_a_policy_is_built_with_is_checked() -> None:
+    """SB3 asks the schedule there, so that one that remembers its calls is refused by name too."""
+    for number in (None, math.nan, -1.0):
+        with pytest.raises(ArgumentError, match=r"^learning_rate\(1\).*expected a"):
+            make_model(learning_rate=Counting(number))  # type: ignore[arg-type]
+
+
+def test_a_wrong_learning_rate_leaves_every_group_as_it_was() -> None:
+    """An optimizer may have several groups of parameters."""
+    model = make_model(learning_rate=later(math.nan))
+    optimizer = model.policy.optimizer
+    first = optimizer.param_groups[0]
+    optimizer.add_param_group({"params": [first["params"].pop()], "lr": 0.1})
+    with pytest.raises(ArgumentError, match=r"^learning_rate\(0\.5\)=nan"):
+        model.learn(4 * N_STEPS)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1]
 
 
 def test_the_kl_limit_leaves_gradients_and_hooks_as_sb3_does() -> None:

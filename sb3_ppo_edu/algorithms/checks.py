@@ -5,18 +5,16 @@ A number from numpy or torch is as good as any other; text, booleans and fractio
 
 from __future__ import annotations
 
-import copy
 import difflib
 import math
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 
@@ -163,9 +161,8 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     """
     if callable(value):
         schedule: Schedule = value
-        # A copy is asked, and random streams are put back: a schedule may count its calls, or draw.
-        with untouched_streams():
-            evaluate_schedule(name, copy.deepcopy(schedule), 1.0, low, open_low=open_low)
+        if knows_only_progress(schedule):
+            evaluate_schedule(name, schedule, 1.0, low, open_low=open_low)
         return schedule
     if isinstance(value, str):
         try:
@@ -180,16 +177,20 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     return check_number(name, value, low, open_low=open_low)
 
 
-@contextmanager
-def untouched_streams() -> Iterator[None]:
-    """Leave the random streams of Python, numpy and torch as they were."""
-    python, numpy, torch = random.getstate(), np.random.get_state(), th.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        th.set_rng_state(torch)
+def knows_only_progress(schedule: Schedule) -> bool:
+    """
+    Tell whether a schedule may be asked beforehand: one that counts its calls, or draws, would then say another thing later.
+
+    :param schedule: a function of the remaining progress
+    :return: True for SB3's own, and for a function that names nothing but its argument
+    """
+    while type(schedule) is FloatSchedule:
+        schedule = schedule.value_schedule
+    if isinstance(schedule, FunctionType):
+        code = schedule.__code__
+        inner = [one for one in code.co_consts if isinstance(one, CodeType)]
+        return not any((code.co_names, code.co_freevars, inner, schedule.__defaults__, schedule.__kwdefaults__))
+    return type(schedule) in (ConstantSchedule, LinearSchedule)
 
 
 def evaluate_schedule(name: str, schedule: Schedule, progress: float, low: float, *, open_low: bool = False) -> float:

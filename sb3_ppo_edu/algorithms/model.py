@@ -7,6 +7,7 @@ import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import NoneType
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -14,7 +15,6 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -37,6 +37,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
+from sb3_ppo_edu.algorithms.attributes import check_attributes, check_parts
 from sb3_ppo_edu.algorithms.checks import NOT_STEPPED, check_flag, check_number, evaluate_schedule, not_finite, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
@@ -175,11 +176,17 @@ class PPOModel(OnPolicyAlgorithm):
         """Build policy, buffer and schedules. ``load`` calls it again after restoring the attributes."""
         self._take_over_attributes()
         super()._setup_model()
-        self._check_parts()
+        super()._setup_lr_schedule()
+        check_parts(self)
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
         project_log_std(self.policy, self.log_std_bounds)
+
+    def _setup_lr_schedule(self) -> None:
+        """Check what the schedule says when the policy is built: its optimizer begins with that."""
+        super()._setup_lr_schedule()
+        self.lr_schedule = partial(evaluate_schedule, "learning_rate", self.lr_schedule, low=0.0)
 
     def _take_over_attributes(self) -> None:
         """Bring what ``load`` has put here from a file, and what it was given in place of it, into today's form."""
@@ -259,42 +266,11 @@ class PPOModel(OnPolicyAlgorithm):
                     "learn: found this model in a learn already, expected one at a time: wait until it has returned, or train "
                     "a copy (copy.deepcopy(model))"
                 )
-            self._check_attributes()
+            check_attributes(self)
             yield
         finally:
             if vars(self).get("_learning") is token:
                 del self._learning
-
-    def _check_attributes(self) -> None:
-        """Check the arguments as the constructor does: they are attributes, which may have been set since."""
-        if self.env is None:
-            raise ArgumentError("learn: found env=None, expected an environment: call set_env(env), or load(path, env=env)")
-        arguments = PPOArguments.of(vars(self))
-        for name in CHECKS.keys() & vars(self).keys():
-            setattr(self, name, getattr(arguments, name))
-        self.objective = resolve_objective(self.objective)
-        buffer, built_with_sde = self.rollout_buffer, getattr(self.policy, "use_sde", self.use_sde)
-        for name, found, expected in (
-            ("n_steps", self.n_steps, buffer.buffer_size),
-            ("n_envs", self.env.num_envs, buffer.n_envs),
-            ("use_sde", self.use_sde, built_with_sde),
-        ):
-            if found != expected:
-                remedy = "construct a new one" if name == "use_sde" else "save it and load it with another"
-                raise refuse(name, found, f"{expected}, which the model was built with: {remedy}")
-        self._check_parts()
-
-    def _check_parts(self) -> None:
-        """Check the arguments that have to fit the policy or the rollout buffer."""
-        if self.recompute_advantages and type(self.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer):
-            raise ArgumentError(
-                f"recompute_advantages=True with rollout_buffer_class={type(self.rollout_buffer).__name__}: expected SB3's "
-                "RolloutBuffer or DictRolloutBuffer, whose order is known; use one of the two"
-            )
-        if self.log_std_bounds is not None and not hasattr(self.policy, "log_std"):
-            raise ArgumentError(
-                f"log_std_bounds={self.log_std_bounds}: expected a policy with a log_std, found actions in {self.action_space}"
-            )
 
     def _now(self, name: str, value: float | Schedule) -> float:
         """
@@ -314,12 +290,14 @@ class PPOModel(OnPolicyAlgorithm):
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Check the learning rate that SB3 gives the optimizer: the schedule is asked as often as there."""
-        group, update = self.policy.optimizer.param_groups[0], super()._update_learning_rate
-        before = group["lr"]
+        every = optimizers if isinstance(optimizers, list) else [optimizers]
+        groups = [group for optimizer in every for group in optimizer.param_groups]
+        before, update = [group["lr"] for group in groups], super()._update_learning_rate
         try:
-            self._now("learning_rate", lambda _: update(optimizers) or group["lr"])
+            self._now("learning_rate", lambda _: update(optimizers) or groups[0]["lr"])
         except ArgumentError:
-            group["lr"] = before
+            for group, rate in zip(groups, before, strict=True):
+                group["lr"] = rate
             raise
 
     @property
