@@ -195,6 +195,23 @@ class NoWeights(Objective):
         return th.zeros_like(data.advantages)
 
 
+class OnlyTotal(Objective):
+    """The sum without its parts."""
+
+    def __call__(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> Any:
+        """No Losses."""
+        return super().__call__(now, data, settings).total
+
+
+class NotAveraged(Objective):
+    """A loss of each transition."""
+
+    def __call__(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> Any:
+        """No scalar."""
+        return super().__call__(now, data, settings)._replace(total=now.ratio)
+
+
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
 @pytest.mark.parametrize(
     ("objective", "words"),
     [
@@ -202,11 +219,47 @@ class NoWeights(Objective):
         (NoWeights, r"NoWeights.weights gave tensor\(.*expected numbers ≥ 0, not all 0"),
     ],
 )
-def test_entropies_and_weights_are_checked_too(objective: type[Objective], words: str) -> None:
-    """By the class and the method that gave them."""
-    model = EduPPO("MlpPolicy", "CartPole-v1", objective=objective, policy_kwargs=NETWORK, **SETTINGS)
+def test_all_that_an_objective_gives_is_checked(objective: type[Objective], words: str, engine: Any) -> None:
+    """By the class and the method that gave it, whichever engine asks."""
+    model = EduPPO("MlpPolicy", "CartPole-v1", objective=objective, engine=engine, policy_kwargs=NETWORK, **SETTINGS)
     with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
         model.learn(32)
+
+
+@pytest.mark.parametrize("objective", [OnlyTotal, NotAveraged])
+def test_what_is_no_losses_is_refused(objective: type[Objective]) -> None:
+    """Nothing could be logged, or nothing differentiated."""
+    model = EduPPO("MlpPolicy", "CartPole-v1", objective=objective, policy_kwargs=NETWORK, **SETTINGS)
+    with pytest.raises(ValueError, match=rf"(?s){objective.__name__}.__call__ gave .*, expected Losses of scalar tensors"):
+        model.learn(32)
+
+
+class OneSlope(Objective):
+    """The derivative of one transition for all."""
+
+    def __init__(self, found: Any = None) -> None:
+        self.found = found
+
+    def policy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
+        """PPO's own."""
+        return super().policy_loss(now, data, settings)
+
+    def gradients(self, *given: Any) -> Any:
+        """One number, or what was given."""
+        found, slopes = super().gradients(*given)
+        return self.found or (found, slopes._replace(values=slopes.values[:1]))
+
+
+@pytest.mark.parametrize("engine", ["numpy", "fused"])
+def test_derivatives_that_would_be_broadcast_are_refused(engine: Any) -> None:
+    """They train, but wrongly; and so is what are no derivatives."""
+    for objective, words in (
+        (OneSlope(), r"OneSlope.gradients gave values of shape \(1,\), expected shape \(16,\)"),
+        (OneSlope("none"), r"OneSlope.gradients gave 'none', expected a pair of Losses and Derivatives"),
+    ):
+        model = EduPPO("MlpPolicy", "CartPole-v1", objective=objective, engine=engine, policy_kwargs=NETWORK, **SETTINGS)
+        with pytest.raises(ValueError, match=words):
+            model.learn(32)
 
 
 def test_an_action_that_unscaling_makes_infinite_reaches_no_environment() -> None:

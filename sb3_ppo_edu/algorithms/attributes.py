@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
@@ -10,15 +10,12 @@ from sb3_ppo_edu.algorithms.arguments import CHECKS, PPOArguments
 from sb3_ppo_edu.algorithms.checks import ArgumentError, refuse
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective
 
-if TYPE_CHECKING:
-    from sb3_ppo_edu.algorithms.model import PPOModel
 
-
-def check_attributes(model: PPOModel) -> None:
+def check_attributes(model: Any) -> None:
     """
     Check the arguments as the constructor does, and whether they fit what the model was built with.
 
-    :param model: whose attributes become plain Python values
+    :param model: an ``EduPPO``, whose attributes become plain Python values
     :raises ArgumentError: for the first wrong one, naming it, what was found and what was expected
     """
     if model.env is None:
@@ -39,11 +36,11 @@ def check_attributes(model: PPOModel) -> None:
     check_parts(model)
 
 
-def check_parts(model: PPOModel) -> None:
+def check_parts(model: Any) -> None:
     """
     Check the arguments that have to fit the policy or the rollout buffer.
 
-    :param model: with both
+    :param model: an ``EduPPO`` with both
     :raises ArgumentError: for the first that does not
     """
     if model.recompute_advantages and type(model.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer):

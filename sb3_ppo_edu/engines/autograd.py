@@ -25,7 +25,7 @@ from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
 from sb3_ppo_edu.engines.flat_step import FlatStep, may_step_flat
 from sb3_ppo_edu.engines.validation import WithoutValidation, needs_no_validation
 from sb3_ppo_edu.functional import losses
-from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation
+from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation, losses_of
 from sb3_ppo_edu.rollouts.buffers import is_plain, shuffled_minibatches
 
 WORTH_A_LOOK = 8
@@ -130,7 +130,7 @@ class AutogradEngine:
             entropy = entropy.detach()
         now = evaluation(log_prob, samples.old_log_prob, values.flatten(), entropy)
         data = Transitions(samples.old_log_prob, samples.old_values, advantages, samples.returns)
-        found = settings.objective(now, data, settings)
+        found = losses_of(settings.objective, now, data, settings)
 
         with th.no_grad():
             ratio = now.ratio.detach()

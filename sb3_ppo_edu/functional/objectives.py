@@ -208,13 +208,56 @@ class Objective:
         log_prob_leaf, values_leaf, entropy_leaf = leaves
         assert log_prob_leaf is not None and values_leaf is not None
         with th.enable_grad():
-            found = self(evaluation(log_prob_leaf, data.old_log_prob, values_leaf, entropy_leaf), data, settings)
+            found = losses_of(self, evaluation(log_prob_leaf, data.old_log_prob, values_leaf, entropy_leaf), data, settings)
             found.total.backward()
         slopes = [None if leaf is None or leaf.grad is None else leaf.grad.numpy() for leaf in leaves]
         zeros = np.zeros_like(log_prob)
         return Losses(*(float(part.detach()) if isinstance(part, th.Tensor) else part for part in found)), Derivatives(
             zeros if slopes[0] is None else slopes[0], zeros if slopes[1] is None else slopes[1], slopes[2]
         )
+
+
+def losses_of(objective: Objective, now: Evaluation, data: Transitions, settings: UpdateSettings) -> Losses:
+    """
+    Ask an objective for the losses of a minibatch, and refuse what autograd can't differentiate.
+
+    :param objective: what is minimised
+    :param now: what the policy says now
+    :param data: what the rollout stored
+    :param settings: of this update
+    :return: the losses
+    :raises ValueError: if they are no :class:`Losses` of scalar tensors
+    """
+    found: object = objective(now, data, settings)
+    if not isinstance(found, Losses) or not all(isinstance(part, th.Tensor) and part.numel() == 1 for part in found[:4]):
+        raise ValueError(f"objective: {type(objective).__name__}.__call__ gave {found!r}, expected Losses of scalar tensors")
+    return found
+
+
+def derivatives_of(
+    objective: Objective, log_prob: Array, values: Array, entropy: Array | None, data: Transitions, settings: UpdateSettings
+) -> tuple[Losses, Derivatives]:
+    """
+    Ask an objective for its second form, and refuse derivatives that would be broadcast.
+
+    :param objective: what is minimised
+    :param log_prob: log-probabilities of the actions, shape ``(batch,)``
+    :param values: the same shape
+    :param entropy: the same shape, or None
+    :param data: what the rollout stored
+    :param settings: of this update
+    :return: the losses as numbers, and the derivatives
+    :raises ValueError: if it gives something else
+    """
+    given: object = objective.gradients(log_prob, values, entropy, data, settings)
+    method = f"objective: {type(objective).__name__}.gradients gave"
+    if not isinstance(given, tuple) or [*map(type, given)] != [Losses, Derivatives]:
+        raise ValueError(f"{method} {given!r}, expected a pair of Losses and Derivatives")
+    found, derivatives = given
+    for name, one in derivatives._asdict().items():
+        if not (np.shape(one) == log_prob.shape or (one is None and name == "entropy")):
+            raise ValueError(f"{method} {name} of shape {np.shape(one)}, expected shape {log_prob.shape}")
+    return found, derivatives
 
 
 class PPOObjective(Objective):

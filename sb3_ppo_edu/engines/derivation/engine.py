@@ -24,7 +24,7 @@ from sb3_ppo_edu.engines.base import (
 from sb3_ppo_edu.engines.derivation.distributions import action_distribution
 from sb3_ppo_edu.engines.derivation.layers import Network
 from sb3_ppo_edu.functional import losses
-from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings
+from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings, derivatives_of
 from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
 
 quietly = np.errstate(over="ignore", divide="ignore", invalid="ignore")
@@ -91,7 +91,7 @@ class NumpyEngine:
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )
         data = Transitions(samples.old_log_prob, samples.old_values, advantages, samples.returns)
-        found, derivatives = settings.objective.gradients(log_prob, values, entropy, data, settings)
+        found, derivatives = derivatives_of(settings.objective, log_prob, values, entropy, data, settings)
 
         statistics = statistics_of(found, th.from_numpy(log_prob), samples.old_log_prob, settings)
         check_finite(statistics)

@@ -45,7 +45,7 @@ from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch, as_columns, pi
 from sb3_ppo_edu.engines.fused.optimizers import OptimizerTable
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional import losses
-from sb3_ppo_edu.functional.objectives import Array, Derivatives, Transitions, UpdateSettings, is_ppos
+from sb3_ppo_edu.functional.objectives import Array, Derivatives, Transitions, UpdateSettings, derivatives_of, is_ppos
 from sb3_ppo_edu.rollouts.buffers import is_plain
 
 grad_of = attrgetter("grad")
@@ -375,7 +375,7 @@ class FusedEngine:
         )
         log_prob, values, entropy = evaluated
         data = Transitions(old_log_prob, old_values, advantages, returns)
-        found, derivatives = settings.objective.gradients(log_prob, values, entropy, data, settings)
+        found, derivatives = derivatives_of(settings.objective, log_prob, values, entropy, data, settings)
         statistics = statistics_of(found, th.from_numpy(log_prob), old_log_prob, settings)
         check_finite(statistics)
         slopes = as_slopes(derivatives, evaluated)
