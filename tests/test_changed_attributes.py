@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -43,6 +44,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"objective": 3}, "objective=3: expected None, an objective"),
     ({"n_steps": 16}, "n_steps=16: expected 32, which the model was built with: save it and load it with another"),
     ({"use_sde": True}, "use_sde=True: expected False, which the model was built with: construct a new one"),
+    ({"action_distribution": "beta"}, "action_distribution='beta': expected gaussian, which the model was built with"),
+    ({"lr_schedule": 1e-2}, "lr_schedule=0.01: expected a function of the remaining progress"),
+    ({"lr_schedule": None}, "lr_schedule=None: expected a function of the remaining progress"),
+    ({"env": 3}, "env=3: expected a vector environment of SB3's: call set_env(env), found a int without num_envs"),
+    ({"env": gym.make("CartPole-v1")}, "env=<TimeLimit<"),
+    ({"policy": "MlpPolicy"}, "policy='MlpPolicy': expected an ActorCriticPolicy: construct the model with policy="),
+    ({"policy": None}, "policy=None: expected an ActorCriticPolicy"),
+    ({"rollout_buffer": None}, "rollout_buffer=None: expected a rollout buffer"),
+    ({"rollout_buffer": 3}, "rollout_buffer=3: expected a rollout buffer"),
+    ({"device": "cuda:x"}, "device='cuda:x': expected a device of torch's, such as 'cpu'"),
+    ({"device": None}, "device=None: expected a device of torch's, such as 'cpu'"),
+    ({"verbose": "loud"}, "verbose='loud': expected 0, 1 or 2"),
+    ({"verbose": None, "tensorboard_log": "folder"}, "verbose=None: expected 0, 1 or 2"),
     ({"log_std_bounds": (1, -1)}, "log_std_bounds=(1, -1): expected a pair (low, high) with low < high"),
 ]
 
@@ -57,9 +71,9 @@ def test_learn_refuses_what_the_constructor_refuses(changes: dict[str, Any], mes
     with pytest.raises(ArgumentError) as error:
         model.learn(N_STEPS)
     assert str(error.value).startswith(message)
-    assert model.num_timesteps == 0 and largest_difference(weights, parameters_of(model)) == 0
     for name, value in before.items():
         setattr(model, name, value)
+    assert model.num_timesteps == 0 and largest_difference(weights, parameters_of(model)) == 0
     assert model.learn(N_STEPS).num_timesteps == N_STEPS
 
 
@@ -131,6 +145,29 @@ def test_other_attributes_are_left_alone() -> None:
     assert model.policy.optimizer.param_groups[0]["lr"] == 0.125
     reinforce = Reinforce("MlpPolicy", make_env(n_envs=2), n_steps=N_STEPS, device="cpu")
     assert reinforce.learn(2 * N_STEPS).batch_size == 2 * N_STEPS
+
+
+ACCEPTED: list[tuple[str, Any, dict[str, Any]]] = [
+    ("device", "cpu", {}),
+    ("verbose", None, {"target_kl": 1e-7}),
+    ("verbose", True, {}),
+    ("use_sde", False, {"use_sde": True}),
+]
+
+
+@pytest.mark.parametrize("engine", ["autograd", "auto"])
+@pytest.mark.parametrize(("name", "value", "arguments"), ACCEPTED)
+def test_what_sb3_trains_with_is_accepted(name: str, value: Any, arguments: dict[str, Any], engine: str) -> None:
+    """Set later, where SB3's constructor would not have it either; autograd ends with SB3's bits."""
+    ends = []
+    kinds: list[tuple[Any, dict[str, Any]]] = [(PPO, {}), (EduPPO, {"engine": engine})]
+    for kind, ours in kinds:
+        model = kind("MlpPolicy", "Pendulum-v1", n_steps=32, batch_size=32, seed=3, device="cpu", **arguments, **ours)
+        setattr(model, name, value)
+        if kind is PPO and name == "verbose":
+            model.verbose = 0  # with None, SB3 fails where it says that the KL limit has ended an update
+        ends.append(parameters_of(model.learn(64)))
+    assert largest_difference(*ends) <= (0 if engine == "autograd" else 1e-4)
 
 
 # -- schedules that go wrong later -------------------------------------------------------------------------------------------

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import get_device
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, PPOArguments
 from sb3_ppo_edu.algorithms.checks import ArgumentError, refuse
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective
+from sb3_ppo_edu.policies.bounded import resolve_policy
+
+LOAD_ANEW, CONSTRUCT_ANEW = "save it and load it with another", "construct a new one"
+
+HELD = {
+    "env": ("a vector environment of SB3's: call set_env(env)", ("num_envs", "reset", "step")),
+    "policy": ("an ActorCriticPolicy: construct the model with policy=…", ("evaluate_actions", "set_training_mode")),
+    "rollout_buffer": ("a rollout buffer: construct the model with rollout_buffer_class=…", ("buffer_size", "n_envs", "get")),
+}
+"""What a model holds, what it has to be, and attributes that tell it from something else."""
 
 
 def check_attributes(model: Any) -> None:
@@ -20,20 +34,42 @@ def check_attributes(model: Any) -> None:
     """
     if model.env is None:
         raise ArgumentError("learn: found env=None, expected an environment: call set_env(env), or load(path, env=env)")
+    _check_what_sb3_holds(model)
     arguments = PPOArguments.of(vars(model))
     for name in CHECKS.keys() & vars(model).keys():
         setattr(model, name, getattr(arguments, name))
     model.objective = resolve_objective(model.objective)
-    buffer, built_with_sde = model.rollout_buffer, getattr(model.policy, "use_sde", model.use_sde)
-    for name, found, expected in (
-        ("n_steps", model.n_steps, buffer.buffer_size),
-        ("n_envs", model.env.num_envs, buffer.n_envs),
-        ("use_sde", model.use_sde, built_with_sde),
+    policy, buffer = model.policy, model.rollout_buffer
+    own_distribution = resolve_policy(type(policy), "gaussian")[1] if isinstance(policy, ActorCriticPolicy) else None
+    for name, found, expected, remedy in (
+        ("n_steps", model.n_steps, buffer.buffer_size, LOAD_ANEW),
+        ("n_envs", model.env.num_envs, buffer.n_envs, LOAD_ANEW),
+        # A policy with gSDE whose noise is never drawn anew trains, as in SB3.
+        ("use_sde", model.use_sde, model.use_sde and getattr(policy, "use_sde", True), CONSTRUCT_ANEW),
+        ("action_distribution", model.action_distribution, own_distribution or model.action_distribution, CONSTRUCT_ANEW),
     ):
         if found != expected:
-            remedy = "construct a new one" if name == "use_sde" else "save it and load it with another"
             raise refuse(name, found, f"{expected}, which the model was built with: {remedy}")
     check_parts(model)
+
+
+def _check_what_sb3_holds(model: Any) -> None:
+    """Check the attributes that are no arguments, or that SB3 checks in its constructor only."""
+    for name, (expected, has) in HELD.items():
+        held = getattr(model, name)
+        missing = [one for one in has if not hasattr(held, one)]
+        if missing or isinstance(held, gym.vector.VectorEnv):
+            without = f", found a {type(held).__name__} without {', '.join(missing)}" if missing else ""
+            raise refuse(name, held, f"{expected}{without}")
+    if not callable(model.lr_schedule):
+        raise refuse("lr_schedule", model.lr_schedule, "a function of the remaining progress, such as lambda _: 3e-4")
+    # Without a TensorBoard, None is enough for SB3.
+    if not isinstance(model.verbose, (int, float, np.number)) and (model.verbose, model.tensorboard_log) != (None, None):
+        raise refuse("verbose", model.verbose, "0, 1 or 2")
+    try:
+        model.device = get_device(model.device)
+    except (RuntimeError, TypeError) as error:
+        raise refuse("device", model.device, f"a device of torch's, such as 'cpu' ({str(error).splitlines()[0]})") from error
 
 
 def check_parts(model: Any) -> None:

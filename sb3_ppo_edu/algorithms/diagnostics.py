@@ -28,7 +28,7 @@ def log_update(model: PPOModel, record: UpdateRecord, settings: UpdateSettings) 
     :param record: what happened
     :param settings: settings of this update
     """
-    if record.stopped_in is not None and model.verbose >= 1:
+    if record.stopped_in is not None and (model.verbose or 0) >= 1:
         kl = record.epoch_kls[-1] if model.kl_check == "minibatch" else np.mean(record.epoch_kls)
         print(f"Early stopping at step {record.stopped_in} due to reaching max kl: {kl:.2f}")
     buffer = model.rollout_buffer

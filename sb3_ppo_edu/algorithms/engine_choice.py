@@ -51,7 +51,7 @@ class EngineChoice:
         self._fingerprint: Fingerprint | None = None
 
     def current(
-        self, policy: ActorCriticPolicy, request: EngineRequest, verbose: int = 0, *, in_update: bool = False
+        self, policy: ActorCriticPolicy, request: EngineRequest, verbose: int | None = 0, *, in_update: bool = False
     ) -> Engine[Any]:
         """
         Give the engine for the policy as it is now.
@@ -92,7 +92,9 @@ class EngineChoice:
             return True
         return found is not None and (self._fingerprint is None or not found.matches(self._fingerprint))
 
-    def _choose(self, policy: ActorCriticPolicy, request: EngineRequest, found: Fingerprint | None, verbose: int) -> None:
+    def _choose(
+        self, policy: ActorCriticPolicy, request: EngineRequest, found: Fingerprint | None, verbose: int | None
+    ) -> None:
         """Build the engine, and put around it what steps in between."""
         before = self.reason
         self.engine = None  # what the old one held is the policy's already
@@ -103,7 +105,7 @@ class EngineChoice:
         # A copy of the options: they may be changed in place.
         self._request = request._replace(engine_kwargs=dict(request.engine_kwargs))
         self._policy, self._fingerprint = policy, found
-        if verbose >= 1 and before and before != self.reason:
+        if before and before != self.reason and (verbose or 0) >= 1:
             print(f"engine: {self.reason}")
 
 
