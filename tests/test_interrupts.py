@@ -132,25 +132,6 @@ def test_an_interrupt_on_the_way_in_and_out() -> None:
     assert Distribution._validate_args
 
 
-def test_an_interrupt_leaves_other_threads_inside() -> None:
-    """A thread that gives back what it has does not take another one out of the context."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def stay() -> None:
-        with WithoutValidation():
-            entered.set()
-            leave.wait(10)
-
-    other = threading.Thread(target=stay)
-    other.start()
-    entered.wait(10)
-    WithoutValidation.leave()
-    assert not Distribution._validate_args
-    leave.set()
-    other.join()
-    assert Distribution._validate_args
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_a_forked_process_validates() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -54,8 +55,9 @@ def test_what_the_user_has_chosen_is_restored(before: bool) -> None:
     assert validates() is before
 
 
-def test_the_last_of_several_threads_restores() -> None:
-    """Two threads whose times inside overlap leave validation as it was before the first."""
+@contextmanager
+def another_thread_inside() -> Iterator[None]:
+    """Another thread is inside for as long."""
     entered, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -64,12 +66,29 @@ def test_the_last_of_several_threads_restores() -> None:
             leave.wait(10)
 
     other = threading.Thread(target=stay)
-    with WithoutValidation():
-        other.start()
-        entered.wait(10)
-    assert not validates()
-    leave.set()
-    other.join()
+    other.start()
+    entered.wait(10)
+    try:
+        yield
+    finally:
+        leave.set()
+        other.join()
+
+
+def test_the_last_of_several_threads_restores() -> None:
+    """Two threads whose times inside overlap leave validation as it was before the first."""
+    with another_thread_inside():
+        with WithoutValidation():
+            assert not validates()
+        assert not validates()
+    assert validates()
+
+
+def test_giving_back_leaves_other_threads_inside() -> None:
+    """A thread that gives back what it has does not take another one out of the context."""
+    with another_thread_inside():
+        WithoutValidation.leave()
+        assert not validates()
     assert validates()
 
 

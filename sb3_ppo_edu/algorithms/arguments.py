@@ -270,6 +270,7 @@ def check_names(constructed: type, given: Mapping[str, Any]) -> None:
     :param given: arguments by name
     :raises TypeError: for the first name that there is not; never where the constructor takes any
     """
+    # A subclass may have another constructor, which mypy therefore does not look up in an instance; it is what is wanted here.
     parameters = inspect.signature(constructed.__init__).parameters  # type: ignore[misc]
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return

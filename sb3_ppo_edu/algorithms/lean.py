@@ -45,8 +45,9 @@ def lean_steps(
         without the engine; None where the ordinary loop is needed: another engine or buffer, a callback that reads each step
         or may change the policy, a session that steps in, or a subclass with methods of its own
     """
-    ordinary = (
-        type(engine) is not FusedEngine
+    if (
+        not isinstance(engine, FusedEngine)
+        or type(engine) is not FusedEngine
         or "act" in vars(engine)
         or type(model.session) is not Session
         or model.session.n_processes != 1
@@ -55,9 +56,8 @@ def lean_steps(
         or n_rollout_steps != rollout_buffer.buffer_size
         or not serves_lean_loop(rollout_buffer)
         or any(getattr(type(model), name) is not getattr(PPOModel, name) or name in vars(model) for name in PER_STEP)
-    )
-    act_in = None if ordinary else engine.acting_in(rollout_buffer)  # type: ignore[attr-defined]  # it is a FusedEngine
-    if act_in is None:
+        or (act_in := engine.acting_in(rollout_buffer)) is None
+    ):
         return None
     act, within_bounds = act_in, model.within_bounds
 
