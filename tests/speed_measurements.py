@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from sb3_ppo_edu.lab.speed import floor, grid, runs
+from sb3_ppo_edu.lab.speed import floor, grid, runs, watches
 from sb3_ppo_edu.lab.speed.cases import Case
 
 TINY = Case("CartPole-v1, tiny", "CartPole-v1", 2, 2, {"n_steps": 32, "batch_size": 32, "n_epochs": 3})
@@ -37,6 +37,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Measure by a clock of the test's own: what other programs do at the time is no matter."""
     own = Clock()
-    for room in (runs, grid, floor):
+    for room in (runs, grid, floor, watches):
         monkeypatch.setattr(room, "time", own)
     return own

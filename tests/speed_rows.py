@@ -6,7 +6,6 @@ The fixture is imported as ``tables as tables``, so that ruff does not take it f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import pytest
 from sb3_ppo_edu.lab.rows import append_rows
 from sb3_ppo_edu.lab.speed import rows
 from sb3_ppo_edu.lab.speed import summary as numbers
-from sb3_ppo_edu.lab.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables
+from sb3_ppo_edu.lab.speed.further import ALONE, FIRST_UPDATE, LATER_UPDATES, THEIR_WORK, WITH_CALLBACKS
+from sb3_ppo_edu.lab.speed.rows import Conditions, EndToEndRow, FurtherRow, GridRow, SplitRow, Tables
 from sb3_ppo_edu.lab.speed.suite import Job
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "benchmarks" / "speed"
@@ -72,6 +72,20 @@ def point(kind: str, engine: str, width: int, size: int, microseconds: float, de
     return GridRow(kind=kind, engine=engine, width=width, depth=depth, rows=size, **measured, **asdict(HERE))  # type: ignore[arg-type]
 
 
+def further(kind: str, case: str, algorithm: str, part: str, seconds: float) -> FurtherRow:
+    """
+    Make up a row of what else takes time.
+
+    :param kind: "import", "updates" or "callbacks"
+    :param case: key of the case
+    :param algorithm: key of the algorithm
+    :param part: what was measured
+    :param seconds: of wall clock
+    :return: the row
+    """
+    return FurtherRow(kind=kind, case=case, algorithm=algorithm, repetition=0, part=part, seconds=seconds, **asdict(HERE))
+
+
 @pytest.fixture
 def tables() -> Tables:
     """Rows of two cases, with ratios to be worked out by hand."""
@@ -86,7 +100,8 @@ def tables() -> Tables:
     parts = [
         *split("cartpole-zoo", "sb3", 0, environment=2.0, acting=1.0, advantages=0.5, update=6.0, rest=0.5),
         *split("cartpole-zoo", "fused", 0, environment=1.0, acting=0.5, advantages=0.25, update=2.0, rest=0.25),
-        # 4 over 0.8 + 0.2 + 0.6: 2.5 times; the bare environment has no part in it
+        *split("cartpole-zoo", "fused", 0, without_stopwatches=3.2),
+        # 0.8 + 0.2 + 0.6 over 3.2: half of it; the bare environment has no part in it
         *split("cartpole-zoo", "floor", 0, environment=0.8, acting=0.2, update=0.6, bare_environment=0.7),
     ]
     costs = {"sb3": 2000.0, "autograd": 1600.0, "fused": 250.0, "floor": 40.0}
@@ -99,7 +114,15 @@ def tables() -> Tables:
         if (kind, engine, width, size) != ("update", "fused", 256, 1024)
     ]
     # SB3 takes 2000 * 64 = 128,000 there: a ratio of 0.8
-    return Tables(end_to_end, parts, [*points, point("update", "fused", 256, 1024, 160_000.0)])
+    waits = [
+        *(further("import", "", "", name, seconds) for name, seconds in (("stable_baselines3", 2.0), ("sb3_ppo_edu", 0.04))),
+        *(further("updates", "cartpole-zoo", "fused", part, 0.004) for part in (FIRST_UPDATE, LATER_UPDATES)),
+        # 1.8 of the 2.8 - 0.8 seconds: nine tenths of the speed
+        further("callbacks", "cartpole-defaults", "fused", ALONE, 1.8),
+        further("callbacks", "cartpole-defaults", "fused", WITH_CALLBACKS, 2.8),
+        further("callbacks", "cartpole-defaults", "fused", THEIR_WORK, 0.8),
+    ]
+    return Tables(end_to_end, parts, [*points, point("update", "fused", 256, 1024, 160_000.0)], waits)
 
 
 def save(tables: Tables, folder: Path) -> None:
@@ -109,12 +132,7 @@ def save(tables: Tables, folder: Path) -> None:
     :param tables: the rows
     :param folder: where
     """
-    files: list[tuple[str, Sequence[Conditions]]] = [
-        (rows.END_TO_END_FILE, tables.end_to_end),
-        (rows.SPLIT_FILE, tables.split),
-        (rows.GRID_FILE, tables.grid),
-    ]
-    for name, found in files:
+    for name, found in tables.by_file().items():
         for row in found:
             append_rows(folder / name, [row])
 
@@ -132,6 +150,8 @@ def fake_child(job: Job) -> list[Conditions]:
     elif job.kind == "split":
         parts = dict.fromkeys(numbers.PARTS, 1.0)
         found = split(job.case, job.algorithm, job.repetition, **parts)
+    elif job.kind != "grid":
+        found = [replace(further(job.kind, job.case, job.algorithm, "a part", 1.0), repetition=job.repetition)]
     else:
         engines = ("sb3", "autograd", "fused", "floor")
         kinds = ("update", "acting")

@@ -31,14 +31,15 @@ def test_command_measures_and_reports(
     monkeypatch.setattr(suite, "run_in_child", remembering)
     command = ["bench", "speed", "--quick", "--algorithms", "autograd", "--folder", str(tmp_path / "made")]
     assert main(command) == 0
-    names = ["end_to_end.csv", "end_to_end.png", "grid.csv", "scaling.png", "speed.html", "speed.md", "split.csv", "split.png"]
-    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == names
+    names = [f"{name}.csv" for name in ("end_to_end", "further", "grid", "split")]
+    names += [f"{name}.png" for name in ("glance", "scaling", "split")]
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted([*names, "speed.html", "speed.md"])
     assert str(tmp_path / "made" / "speed.md") in capsys.readouterr().out
-    # two cases: two repetitions and one split of two algorithms; two networks of the grid
-    assert len(asked) == 2 * 2 * 2 + 2 * 2 + 2
+    # two cases: two repetitions and one split of two algorithms; two networks of the grid; imports; updates of two algorithms
+    assert len(asked) == 2 * 2 * 2 + 2 * 2 + 2 + 1 + 2
     assert main(command) == 0
     assert main([*command, "--no-grid", "--repetitions", "3"]) == 0
-    assert len(asked) == 14 + 2 * 2
+    assert len(asked) == 17 + 2 * 2
 
 
 def test_report_only_measures_nothing(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,13 @@ from tests.speed_measurements import Clock
 from tests.speed_measurements import clock as clock
 
 
-@pytest.mark.parametrize("engine", grid.ENGINES)
+@pytest.mark.parametrize("engine", grid.engines_here())
 def test_grid_updates_are_updates(engine: str) -> None:
-    """K updates are k steps of the optimizer on the one minibatch, whose first ratio is 1: the policy is its author."""
+    """
+    K updates are k steps of the optimizer on the one minibatch, whose first ratio is 1: the policy is its author.
+
+    The engine is the one that is named, at the instruction set that is named, and stays it.
+    """
     model = grid.make_model(engine, 16, 2, 32)
     assert [layer.out_features for layer in model.policy.mlp_extractor.policy_net[::2]] == [16, 16]
     grid.update(model, 3)
@@ -26,6 +30,11 @@ def test_grid_updates_are_updates(engine: str) -> None:
     actions, values, log_probs = grid.acting(model)(th.zeros(4, 8))
     assert (actions.shape, values.shape, log_probs.shape) == ((4,), (4, 1), (4,))
     assert not values.requires_grad
+    if engine != "sb3":
+        name, _, level = engine.partition("-")
+        made = model.attach_engine()
+        assert made.name == name
+        assert not level or made.instruction_set == level
 
 
 def test_grid_has_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +43,7 @@ def test_grid_has_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
     found = grid.measure_grid(Grid((), (), (32, 64), (1, 2)), 16, 1)
     keys = {(row["kind"], row["engine"], row["rows"]) for row in found}
     sizes = [*(("update", rows) for rows in (32, 64)), *(("acting", rows) for rows in (1, 2))]
-    engines = ("sb3", "autograd", "fused", "floor")
+    engines = (*grid.engines_here(), "floor")
     assert keys == {(kind, engine, rows) for kind, rows in sizes for engine in engines}
     assert len(found) == len(keys)
     assert all(row["lowest"] <= row["microseconds"] <= row["highest"] for row in found)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from sb3_ppo_edu.lab.speed import plots
-from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS
 from sb3_ppo_edu.lab.speed.rows import Tables
 from tests.speed_rows import tables as tables
 
@@ -25,16 +26,19 @@ def bars(figure: Figure) -> list[tuple[float, float]]:
     return [(float(patch.get_x()), float(patch.get_width())) for patch in found]  # type: ignore[attr-defined]
 
 
-def test_picture_of_trainings_shows_the_ratios(tables: Tables) -> None:
-    """Bars are as long as the ratios, each with its number; the cases are named; the colours are told apart by all."""
-    figure = plots.draw_end_to_end(tables.end_to_end)
-    assert bars(figure) == [(0.0, 3.0), (0.0, 1.5), (0.0, 0.75)]
-    texts = [text.get_text().strip() for text in figure.axes[0].texts]
-    assert {"3.00", "1.50", "0.75"} <= set(texts)
-    assert {CASES["cartpole-zoo"].title, CASES["pendulum-zoo"].title} <= set(texts)
-    assert set(plots.ALGORITHM_COLOURS.values()) | set(plots.PART_COLOURS.values()) <= OKABE_ITO
-    assert set(plots.ALGORITHM_COLOURS) == {*ALGORITHMS, "floor"}
-    assert len(set(plots.ALGORITHM_COLOURS.values())) == len(plots.ALGORITHM_COLOURS)
+def test_picture_of_trainings_shows_the_seconds(tables: Tables) -> None:
+    """Bars are as long as the medians, each with its seconds; trainings are named; the colours are told apart by all."""
+    figure = plots.draw_glance(tables.end_to_end, tables.split)
+    # medians of 8, 10, 12 and 2, 5, 4 seconds, and the floor: 0.8 + 0.2 + 0.6
+    assert bars(figure) == [(0.0, 10.0), (0.0, 4.0), (0.0, pytest.approx(1.6))]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["10.00 s", "4.00 s (2.5 ×)", "1.60 s"]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["6.00 s", "8.00 s"]
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["CartPole-v1\nthe zoo's settings", "Pendulum-v1\nthe zoo's settings without gSDE"]
+    for colours in (plots.ENGINE_COLOURS, plots.GLANCE_COLOURS, plots.PART_COLOURS):
+        assert set(colours.values()) <= OKABE_ITO
+    assert {*plots.GLANCE} == {*plots.GLANCE_COLOURS} <= {*ALGORITHMS, "floor"}
+    assert len(set(plots.ENGINE_COLOURS.values())) == len(plots.ENGINE_COLOURS)
 
 
 def test_picture_of_parts_shows_shares(tables: Tables) -> None:
@@ -57,4 +61,4 @@ def test_picture_of_scaling_shows_the_grid(tables: Tables) -> None:
     np.testing.assert_array_equal(panels[3].lines[2].get_xydata(), [[64, 4000], [256, 160_000]])
     assert panels[5].get_title(loc="left") == "one step of acting, 2 layers of 256"
     labels = {text.get_text() for text in panels[5].texts}
-    assert labels == {"SB3's PPO", "EduPPO, autograd", "EduPPO, fused", "bare matrix products"}
+    assert labels == {"SB3's PPO", "EduPPO, autograd", "EduPPO, kernels", "bare matrix products"}

@@ -49,7 +49,7 @@ def test_rows_survive_the_file(tables: Tables, tmp_path: Path) -> None:
 
 def test_no_files_are_no_rows(tmp_path: Path) -> None:
     """A folder without files has no rows."""
-    assert read_tables(tmp_path) == Tables([], [], [])
+    assert read_tables(tmp_path) == Tables([], [], [], [])
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms import ppo
-from sb3_ppo_edu.lab.speed import runs
+from sb3_ppo_edu.lab.speed import runs, watches
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES
+from sb3_ppo_edu.rollouts.lean import collect_lean
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from tests.speed_measurements import TINY, Clock
 from tests.speed_measurements import clock as clock
@@ -72,18 +73,18 @@ def test_end_to_end_measures_the_whole_training(algorithm: str) -> None:
 
 def test_peak_of_memory_is_remembered() -> None:
     """Memory that was taken and given back shows in the peak, and not in the present."""
-    present = runs.memory_mib(peak=False)
+    present = watches.memory_mib(peak=False)
     taken = np.ones(2**26)  # 512 MiB
-    with_it = runs.memory_mib(peak=False)
+    with_it = watches.memory_mib(peak=False)
     del taken
     assert with_it - present == pytest.approx(512, abs=32)
-    assert runs.memory_mib(peak=True) >= present + 480
-    assert runs.memory_mib(peak=False) == pytest.approx(present, abs=32)
+    assert watches.memory_mib(peak=True) >= present + 480
+    assert watches.memory_mib(peak=False) == pytest.approx(present, abs=32)
 
 
 def test_stopwatch_adds_up(clock: Clock) -> None:
     """A stopwatch counts the time within calls, those that raise included, and passes arguments and results on."""
-    watch = runs.Stopwatch()
+    watch = watches.Stopwatch()
 
     def work(seconds: float, *, result: float) -> float:
         clock.advance(seconds)
@@ -105,9 +106,9 @@ def test_wrapped_functions_are_put_back() -> None:
     before, method = vars(ppo)[name], model.train
     with (
         pytest.raises(ZeroDivisionError),
-        runs.replaced(ppo, name, lambda function: None),
-        runs.replaced(model, "train", lambda function: function),
-        runs.replaced(model, "train", lambda function: 1 / 0),
+        watches.replaced(ppo, name, lambda function: None),
+        watches.replaced(model, "train", lambda function: function),
+        watches.replaced(model, "train", lambda function: 1 / 0),
     ):
         pass
     assert vars(ppo)[name] is before
@@ -117,15 +118,23 @@ def test_wrapped_functions_are_put_back() -> None:
 
 @pytest.mark.parametrize("algorithm", ["sb3", "autograd", "fused"])
 def test_split_finds_every_part(algorithm: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each part is measured where it happens: what only one part takes is in its row, and in no other."""
+    """
+    Each part is measured where it happens: what only one part takes is in its row, and in no other.
+
+    The kernels are measured in the lean loop, which their users have, and once more without stopwatches.
+    """
     takes = {"environment": 2.0, "acting": 3.0, "advantages": 100.0, "update": 200.0}
     places_of_parts = runs.places_of_parts
 
-    def slowed(model: Any) -> dict[str, tuple[Any, str]]:
+    def slowed(model: Any) -> dict[str, runs.Place]:
         places = places_of_parts(model)
-        for part, (holder, name) in places.items():
-            monkeypatch.setattr(holder, name, delayed(getattr(holder, name), takes[part]))
+        for part, (holder, name, _) in places.items():
+            wrap = delayed_result if name == "acting_in" else delayed
+            monkeypatch.setattr(holder, name, wrap(getattr(holder, name), takes[part]))
         return places
+
+    def delayed_result(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        return lambda *args: delayed(function(*args), seconds)
 
     def delayed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -135,8 +144,18 @@ def test_split_finds_every_part(algorithm: str, clock: Clock, monkeypatch: pytes
         return call
 
     monkeypatch.setattr(runs, "places_of_parts", slowed)
+    lean: list[int] = []
+
+    def noted(*args: Any) -> bool:
+        lean.append(1)
+        return collect_lean(*args)
+
+    monkeypatch.setattr(ppo, "collect_lean", noted)
     monkeypatch.setattr(runs, "measure_floor", lambda *_: {})
     spent = {row["part"]: row["seconds"] for row in runs.measure_split(TINY, ALGORITHMS[algorithm], 0)}
+    # two trainings of the kernels, two rollouts each
+    assert len(lean) == (4 if algorithm == "fused" else 0)
+    assert spent.pop("without stopwatches", 0.0) == 0.0
     # two rollouts of 32 steps
     assert spent == {"environment": 64 * 2.0, "acting": 64 * 3.0, "advantages": 2 * 100.0, "update": 2 * 200.0, "rest": 0.0}
 
@@ -144,8 +163,9 @@ def test_split_finds_every_part(algorithm: str, clock: Clock, monkeypatch: pytes
 def test_floor_steps_what_the_training_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fresh environments, seeded alike and given the recorded actions, end where the training's environments ended."""
     ends: list[Any] = []
-    model = runs.make_model(TINY, ALGORITHMS["fused"], 5)
-    monkeypatch.setattr(runs, "make_model", lambda *_: model)
+    other, model = (runs.make_model(TINY, ALGORITHMS["fused"], 5) for _ in range(2))
+    models = iter([other, model])  # one trains without stopwatches
+    monkeypatch.setattr(runs, "make_model", lambda *_: next(models))
     time_environments = runs.time_environments
 
     def watched(env: VecEnv, seed: int, actions: list[np.ndarray]) -> float:
@@ -181,7 +201,8 @@ def test_bare_environments_reset_themselves() -> None:
 
     first.step = remembering
     actions = [np.array([1, 0])] * 50  # always to one side: episodes of about ten steps
-    assert runs.time_bare_environments(env, 0, actions) > 0
+    taken_seconds = runs.time_bare_environments(env, 0, actions)
+    assert taken_seconds is not None and taken_seconds > 0
     assert taken == [1] * 50
     assert len(first.get_episode_lengths()) >= 3
 

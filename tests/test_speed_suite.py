@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from sb3_ppo_edu.lab.processes import ProcessError
 from sb3_ppo_edu.lab.rows import append_rows
-from sb3_ppo_edu.lab.speed import grid, rows, suite
-from sb3_ppo_edu.lab.speed.cases import CASES, QUICK_CASES, Grid
-from sb3_ppo_edu.lab.speed.rows import Conditions, EndToEndRow, GridRow, SplitRow, Tables, read_tables
+from sb3_ppo_edu.lab.speed import further, grid, rows, suite
+from sb3_ppo_edu.lab.speed.cases import CASES, PEERS, QUICK_CASES, Grid
+from sb3_ppo_edu.lab.speed.rows import Conditions, EndToEndRow, FurtherRow, GridRow, SplitRow, Tables, read_tables
 from sb3_ppo_edu.lab.speed.suite import Job, make_plan, open_folder, plan_jobs, run_jobs
 from tests.speed_rows import fake_child, training
 
@@ -33,21 +34,34 @@ def test_algorithms_take_turns() -> None:
     assert all(len({(job.case, job.repetition) for job in block}) == 1 for block in blocks)
     assert len([job for job in jobs if job.kind == "split"]) == 3 * 2 * 3
     assert len([job for job in jobs if job.kind == "grid"]) == 6 * 3
+    assert len([job for job in jobs if job.kind == "updates"]) == 3 * 3
     assert len(set(jobs)) == len(jobs)
 
 
 def test_plan_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All cases and installed algorithms, five repetitions; quick: two cases, two repetitions; SB3's PPO always takes part."""
-    monkeypatch.setattr(suite, "has_peers", lambda: False)
+    """
+    All cases, and of each the algorithms that can be had, SB3's PPO in any; what is left out is named, with the reason.
+
+    Five repetitions, three where nothing is aimed at; quick: two cases and two repetitions.
+    """
+    monkeypatch.setattr(suite, "why_missing", lambda name: "it is on strike" if name in (*PEERS, "fused-two-cores") else None)
+    monkeypatch.setattr(suite, "why_not", lambda case, algorithm: "no time" if case.parts and algorithm.engine else None)
     full, quick = (make_plan(None, None, None, quick=quick, grid=True) for quick in (False, True))
     assert full.cases == tuple(CASES)
     assert quick.cases == QUICK_CASES
-    assert (full.repetitions, quick.repetitions) == (5, 2)
-    assert full.algorithms == ("sb3", "autograd", "fused", "fused-dummy")
-    assert make_plan(None, ["fused", "fused"], 1, quick=True, grid=True).algorithms == ("sb3", "fused")
-    monkeypatch.setattr(suite, "has_peers", lambda: True)
-    assert make_plan(None, None, None, quick=False, grid=True).algorithms[-1] == "sbx"
-    assert not [job for job in plan_jobs(make_plan(None, None, None, quick=True, grid=False)) if job.kind == "grid"]
+    assert (full.repetitions, full.without_aims, quick.repetitions) == (5, 3, 2)
+    assert full.algorithms("cartpole-zoo") == ["sb3", "autograd", "numpy", "fused-dummy", "fused"]
+    assert full.algorithms("acrobot-zoo") == ["sb3", "fused-dummy", "fused"]
+    assert full.algorithms("cartpole-dict") == ["sb3"]
+    assert {"sbx: it is on strike", "cartpole-dict, fused: no time"} <= set(full.left_out)
+    assert make_plan(None, ["fused", "fused"], 1, quick=True, grid=True).algorithms("cartpole-zoo") == ["sb3", "fused"]
+    trainings = [job for job in plan_jobs(full) if job.kind == "end to end" and job.algorithm == "fused"]
+    counts = {case: sum(job.case == case for job in trainings) for case in ("cartpole-zoo", "humanoid-zoo")}
+    assert counts == {"cartpole-zoo": 5, "humanoid-zoo": 3}
+    monkeypatch.setattr(suite, "why_missing", lambda name: None)
+    assert make_plan(None, None, None, quick=False, grid=True).algorithms("cartpole-zoo")[-1] == "cleanrl"
+    bare = {job.kind for job in plan_jobs(make_plan(None, None, None, quick=True, grid=False, further=False))}
+    assert bare == {"end to end", "split"}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +76,7 @@ def test_unknown_names_are_refused(
     cases: list[str] | None, algorithms: list[str] | None, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A misspelt name is refused with the nearest one, and SBX with the extra that brings it."""
-    monkeypatch.setattr(suite, "has_peers", lambda: False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=complaint):
         make_plan(cases, algorithms, 1, quick=False, grid=False)
 
@@ -88,8 +102,8 @@ def test_rows_are_kept_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list(run_jobs(folder, jobs[5:])) == jobs[5:]
     assert asked == [*jobs[:6], *jobs[5:]]
     assert open_folder(folder, plan) == []
-    further = make_plan(["cartpole-zoo"], ["fused"], 3, quick=True, grid=True)
-    assert {job.repetition for job in open_folder(folder, further)} == {2}
+    more = make_plan(["cartpole-zoo"], ["fused"], 3, quick=True, grid=True)
+    assert {job.repetition for job in open_folder(folder, more)} == {2}
 
 
 @pytest.mark.parametrize("name", ["size", "threads", "machine", "versions", "code"])
@@ -116,7 +130,7 @@ def test_child_measures_with_one_thread() -> None:
 
 def test_child_that_fails_is_quoted() -> None:
     """A process that fails says which measurement it was and what it complained about."""
-    with pytest.raises(ProcessError, match=r"(?s)nowhere, fused, repetition 0: .*exit code 1:.*KeyError: 'nowhere'"):
+    with pytest.raises(ProcessError, match=r"(?s)nowhere, fused, repetition 0: .*exit code 1:.*no such training"):
         suite.run_in_child(Job("end to end", "quick", "nowhere", "fused", 0))
 
 
@@ -125,15 +139,25 @@ def test_child_that_fails_is_quoted() -> None:
     [
         (Job("split", "quick", "cartpole-zoo", "fused", 0), SplitRow),
         (Job("grid", "quick", width=8, depth=1), GridRow),
+        (Job("updates", "quick", "cartpole-zoo", "fused", 0), FurtherRow),
+        (Job("callbacks", "quick", "cartpole-zoo", "fused", 1), FurtherRow),
     ],
 )
 def test_each_kind_of_job_gives_its_rows(job: Job, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A split gives the run's parts and the floor's, the grid one row for each engine and point."""
+    """A split gives the run's parts and the floor's, the grid one row for each engine and point, the others what they say."""
     monkeypatch.setattr(suite, "QUICK_GRID", Grid((), (), (32,), (1,)))
     monkeypatch.setattr(grid, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(further, "ROLLOUTS_WITH_CALLBACKS", 2)
+    monkeypatch.setattr(further, "CALLBACKS_EVERY", 64)
     found = suite.measure(job)
     assert {type(row) for row in found} == {kind}
     if kind is SplitRow:
         assert {row.algorithm for row in found if isinstance(row, SplitRow)} == {"fused", "floor"}
-    done = suite.jobs_done(Tables([], found, []) if kind is SplitRow else Tables([], [], found))  # type: ignore[arg-type]
+    seconds = {row.part: row.seconds for row in found if isinstance(row, FurtherRow)}
+    if job.kind == "callbacks":
+        # one evaluation and one checkpoint: there is work of their own, and the training is what is left
+        assert 0 < seconds[further.THEIR_WORK] < seconds[further.WITH_CALLBACKS]
+        assert seconds[further.ALONE] > 0
+    place = {SplitRow: 1, GridRow: 2, FurtherRow: 3}[kind]
+    done = suite.jobs_done(Tables(*(found if index == place else [] for index in range(4))))  # type: ignore[arg-type]
     assert job in done

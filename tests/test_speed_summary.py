@@ -58,10 +58,18 @@ def test_ratios_are_paired(tables: Tables) -> None:
 
 
 def test_floor_is_the_sum_of_its_parts(tables: Tables) -> None:
-    """(1 + 0.5 + 0.25 + 2 + 0.25) / (0.8 + 0.2 + 0.6) = 2.5; a repetition without a floor has no ratio."""
-    assert numbers.times_floor(tables.split, "cartpole-zoo") == [pytest.approx(2.5)]
+    """
+    (0.8 + 0.2 + 0.6) / 3.2 = 0.5 of the training without stopwatches; a repetition without a floor has no share.
+
+    Where there was none without, of its parts: 1 + 0.5 + 0.25 + 2 + 0.25 = 4.
+    """
+    assert numbers.shares_of_floor(tables.split, "cartpole-zoo") == [pytest.approx(0.5)]
     more = [*tables.split, *split("cartpole-zoo", "fused", 1, environment=1.0)]
-    assert numbers.times_floor(more, "cartpole-zoo") == [pytest.approx(2.5)]
+    assert numbers.shares_of_floor(more, "cartpole-zoo") == [pytest.approx(0.5)]
+    parts = [row for row in tables.split if row.part != numbers.WITHOUT_STOPWATCHES]
+    assert numbers.shares_of_floor(parts, "cartpole-zoo") == [pytest.approx(0.4)]
+    assert numbers.floor_seconds(tables.split, "cartpole-zoo") == pytest.approx(1.6)
+    assert numbers.floor_seconds(tables.split, "pendulum-zoo") is None
 
 
 def test_parts_are_medians(tables: Tables) -> None:

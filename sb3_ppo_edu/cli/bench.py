@@ -70,7 +70,8 @@ exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done i
 BENCH_SPEED_DESCRIPTION = """\
 Measure how much faster EduPPO trains than SB3's PPO, where the time goes, and what single updates cost. Each training runs
 in a process of its own with one thread, the algorithms in turn. Rows are kept as they come: what is interrupted goes on
-where it stopped. All of it takes about an hour.
+where it stopped. All of it takes about an hour. SBX takes part where its extra `peers` is installed, CleanRL where the
+environment variable CLEANRL names a checkout of it.
 """
 
 BENCH_SCALE_DESCRIPTION = """\
@@ -85,7 +86,7 @@ BENCH_SPEED_EXAMPLES = """\
 examples:
   sb3-edu bench speed --quick
   sb3-edu bench speed
-  sb3-edu bench speed --cases cartpole-zoo --algorithms fused --repetitions 9 --no-grid --folder runs/speed
+  sb3-edu bench speed --cases cartpole-zoo --algorithms fused --repetitions 9 --no-grid --no-further --folder runs/speed
   sb3-edu bench speed --report-only
 
 exit codes: 0 done, 1 a measurement failed, 2 bad input, 130 interrupted (the rows so far are kept)
@@ -147,10 +148,16 @@ def _add_bench_speed(experiments: Any) -> None:
         "--algorithms",
         nargs="+",
         metavar="NAME",
-        help=f"who trains: {', '.join(ALGORITHMS)} (default: all that are installed; {REFERENCE} takes part in any case)",
+        help=f"who trains: {', '.join(ALGORITHMS)} (default: those of each case that are here; {REFERENCE} takes part anyway)",
     )
     parser.add_argument(
         "--grid", action=argparse.BooleanOptionalAction, default=True, help="measure single updates too (default: yes)"
+    )
+    parser.add_argument(
+        "--further",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure imports, first updates and callbacks too (default: yes)",
     )
     _add_measuring(parser, f"{SPEED_FOLDER}; with --quick {QUICK_SPEED_FOLDER}", "shorten everything", 5, 2)
 
@@ -361,9 +368,16 @@ def bench_speed(arguments: argparse.Namespace) -> int:
     if not arguments.report_only:
         with refusing_bad_input():
             plan = make_plan(
-                arguments.cases, arguments.algorithms, arguments.repetitions, quick=arguments.quick, grid=arguments.grid
+                arguments.cases,
+                arguments.algorithms,
+                arguments.repetitions,
+                quick=arguments.quick,
+                grid=arguments.grid,
+                further=arguments.further,
             )
             jobs = open_folder(folder, plan)
+        for line in plan.left_out:
+            print(f"not measured: {line}", file=sys.stderr)
         try:
             measure_with_bar(jobs, run_jobs(folder, jobs))
         except ProcessError as error:

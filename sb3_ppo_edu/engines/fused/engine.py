@@ -62,7 +62,11 @@ VERBS: dict[str, list[Any]] = {
     "evaluate": [ADDRESS, ADDRESS, ADDRESS, COUNT, ADDRESS],
     "backward": [ADDRESS, COUNT, ADDRESS, COUNT],
     "apply": [ADDRESS, ctypes.c_double],
+    "products": [ADDRESS, COUNT, COUNT],
 }
+ROW_BY_ROW, FORWARD, FORWARD_AND_BACKWARD = range(3)
+"""Kinds of :meth:`FusedEngine.multiply`, as floor.c has them."""
+
 RESULTS: dict[str, Any] = {"scratch": COUNT, "act": COUNT, "apply": ctypes.c_double}
 
 
@@ -405,6 +409,19 @@ class FusedEngine:
         self.policy.optimizer.step()
         project_log_std(self.policy, settings.log_std_bounds)
         return grad_norm
+
+    def multiply(self, rows: int, kind: int) -> None:
+        """
+        Compute nothing but the matrix products of a pass, on numbers that mean nothing, for who wants to measure them.
+
+        :param rows: transitions
+        :param kind: :data:`ROW_BY_ROW` or :data:`FORWARD`, as acting does it; or :data:`FORWARD_AND_BACKWARD`, which leaves
+            nothing that means anything in the gradients
+        """
+        if rows > self.description.rows:
+            self._reserve(rows)
+        self._own_gradients()
+        self._kernels.products(self._model, rows, kind)
 
 
 def as_slopes(derivatives: Derivatives, like: Array) -> Array:

@@ -6,6 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from torch import nn
+
+
+class Aims(NamedTuple):
+    """
+    What a training is to reach; None where nothing is asked.
+
+    :param dummy: times as fast as SB3's PPO, both in ``DummyVecEnv``
+    :param in_process: times as fast as SB3's PPO in ``DummyVecEnv``, in the vector environment that EduPPO's users have
+    :param share: the floor's share of the time there, ≤ 1
+    """
+
+    dummy: float | None = None
+    in_process: float | None = None
+    share: float | None = None
+
 
 @dataclass(frozen=True)
 class Case:
@@ -17,9 +33,13 @@ class Case:
     :param n_envs: environments stepped together
     :param rollouts: rollouts to train for: a few, so that SB3 takes seconds
     :param arguments: arguments of PPO that differ from SB3's defaults
-    :param normalize: whether observations and rewards are normalised by SB3's ``VecNormalize``
+    :param aims: what it is to reach
+    :param normalize: whether observations and rewards are normalised, by SB3's ``VecNormalize`` and EduPPO's
     :param as_users_run_it: SB3's environments keep the render mode that its ``make_vec_env`` sets, EduPPO's have none; else
         nobody's have one
+    :param native: EduPPO's environments are those that Gymnasium has in a vectorised form, but for ``DummyVecEnv``
+    :param parts: observations come as a dictionary of two parts
+    :param standard: one of the four trainings that all implementations take part in
     """
 
     title: str
@@ -27,8 +47,12 @@ class Case:
     n_envs: int
     rollouts: int
     arguments: dict[str, Any] = field(default_factory=dict)
+    aims: Aims = field(default_factory=Aims)
     normalize: bool = False
     as_users_run_it: bool = False
+    native: bool = False
+    parts: bool = False
+    standard: bool = False
 
     @property
     def n_steps(self) -> int:
@@ -40,49 +64,105 @@ class Case:
         """Environment steps of the training."""
         return self.rollouts * self.n_steps * self.n_envs
 
+    @property
+    def policy(self) -> str:
+        """Name of the policy."""
+        return "MultiInputPolicy" if self.parts else "MlpPolicy"
 
+
+_CARTPOLE = {
+    "n_steps": 32,
+    "batch_size": 256,
+    "gae_lambda": 0.8,
+    "gamma": 0.98,
+    "n_epochs": 20,
+    "ent_coef": 0.0,
+    "learning_rate": "lin_0.001",
+    "clip_range": "lin_0.2",
+}
+_PENDULUM = {
+    "n_steps": 1024,
+    "gae_lambda": 0.95,
+    "gamma": 0.9,
+    "n_epochs": 10,
+    "ent_coef": 0.0,
+    "learning_rate": 1e-3,
+    "clip_range": 0.2,
+}
 _LUNAR_LANDER = {"n_steps": 1024, "batch_size": 64, "gae_lambda": 0.98, "gamma": 0.999, "n_epochs": 4, "ent_coef": 0.01}
 
-# The zoo's settings are those of rl_zoo3 2.9.2, hyperparams/ppo.yml, but for the number of steps; Pendulum's are without gSDE.
+# The zoo's settings are those of rl_zoo3 2.9.2, hyperparams/ppo.yml, but for the number of steps.
 CASES = {
-    "cartpole-defaults": Case("CartPole-v1, SB3's defaults", "CartPole-v1", 1, 3),
+    "cartpole-defaults": Case("CartPole-v1, SB3's defaults", "CartPole-v1", 1, 3, aims=Aims(15, 20, 0.55), standard=True),
     "cartpole-zoo": Case(
-        "CartPole-v1, the zoo's settings",
-        "CartPole-v1",
-        8,
-        40,
-        {
-            "n_steps": 32,
-            "batch_size": 256,
-            "gae_lambda": 0.8,
-            "gamma": 0.98,
-            "n_epochs": 20,
-            "ent_coef": 0.0,
-            "learning_rate": "lin_0.001",
-            "clip_range": "lin_0.2",
-        },
+        "CartPole-v1, the zoo's settings", "CartPole-v1", 8, 40, _CARTPOLE, Aims(7, 7.5, 0.65), standard=True
     ),
     "pendulum-zoo": Case(
-        "Pendulum-v1, the zoo's settings without gSDE",
-        "Pendulum-v1",
-        4,
-        2,
-        {
-            "n_steps": 1024,
-            "gae_lambda": 0.95,
-            "gamma": 0.9,
-            "n_epochs": 10,
-            "ent_coef": 0.0,
-            "learning_rate": 1e-3,
-            "clip_range": 0.2,
-        },
+        "Pendulum-v1, the zoo's settings without gSDE", "Pendulum-v1", 4, 2, _PENDULUM, Aims(11, 12, 0.7), standard=True
     ),
-    "lunarlander-zoo": Case("LunarLander-v3, the zoo's settings", "LunarLander-v3", 16, 2, _LUNAR_LANDER),
+    "lunarlander-zoo": Case(
+        "LunarLander-v3, the zoo's settings", "LunarLander-v3", 16, 2, _LUNAR_LANDER, Aims(4.1, 4.3, 0.9), standard=True
+    ),
     "lunarlander-users": Case(
-        "LunarLander-v3, the zoo's settings, as users run it", "LunarLander-v3", 16, 2, _LUNAR_LANDER, as_users_run_it=True
+        "LunarLander-v3, the zoo's settings, as users run it",
+        "LunarLander-v3",
+        16,
+        2,
+        _LUNAR_LANDER,
+        Aims(5.2),
+        as_users_run_it=True,
+    ),
+    "lunarlander-normalized": Case(
+        "LunarLander-v3, the zoo's settings and VecNormalize",
+        "LunarLander-v3",
+        16,
+        2,
+        _LUNAR_LANDER,
+        Aims(3.9),
+        normalize=True,
     ),
     "lunarlander-continuous-zoo": Case(
         "LunarLanderContinuous-v3, the zoo's settings", "LunarLanderContinuous-v3", 16, 2, _LUNAR_LANDER
+    ),
+    "acrobot-zoo": Case(
+        "Acrobot-v1, the zoo's settings",
+        "Acrobot-v1",
+        16,
+        4,
+        {"n_steps": 256, "gae_lambda": 0.94, "gamma": 0.99, "n_epochs": 4, "ent_coef": 0.0},
+        Aims(3.8),
+        normalize=True,
+    ),
+    "cartpole-small": Case(
+        "CartPole-v1, SB3's defaults but one layer of 16 and minibatches of 32",
+        "CartPole-v1",
+        1,
+        2,
+        {"batch_size": 32, "policy_kwargs": {"net_arch": [16]}},
+        Aims(12),
+    ),
+    "cartpole-large": Case(
+        "CartPole-v1, SB3's defaults but two layers of 512 and minibatches of 1,024",
+        "CartPole-v1",
+        1,
+        3,
+        {"batch_size": 1024, "policy_kwargs": {"net_arch": [512, 512]}},
+        Aims(1.35),
+    ),
+    "cartpole-64": Case(
+        "64 CartPole-v1 in Gymnasium's vectorised form, SB3's in DummyVecEnv",
+        "CartPole-v1",
+        64,
+        8,
+        {**_CARTPOLE, "n_epochs": 10},
+        Aims(None, 12),
+        native=True,
+    ),
+    "cartpole-dict": Case(
+        "CartPole-v1, the zoo's settings, observations in a dictionary", "CartPole-v1", 8, 40, _CARTPOLE, parts=True
+    ),
+    "pendulum-gsde": Case(
+        "Pendulum-v1, the zoo's settings", "Pendulum-v1", 4, 2, {**_PENDULUM, "use_sde": True, "sde_sample_freq": 4}
     ),
     "bipedalwalker-zoo": Case(
         "BipedalWalker-v3, the zoo's settings",
@@ -101,7 +181,33 @@ CASES = {
         },
         normalize=True,
     ),
+    "humanoid-zoo": Case(
+        "Humanoid-v5, the zoo's settings for Humanoid-v4",
+        "Humanoid-v5",
+        1,
+        8,
+        {
+            "n_steps": 512,
+            "batch_size": 256,
+            "gamma": 0.95,
+            "learning_rate": 3.56987e-05,
+            "ent_coef": 0.00238306,
+            "clip_range": 0.3,
+            "n_epochs": 5,
+            "gae_lambda": 0.9,
+            "max_grad_norm": 2,
+            "vf_coef": 0.431892,
+            "policy_kwargs": {
+                "log_std_init": -2,
+                "ortho_init": False,
+                "activation_fn": nn.ReLU,
+                "net_arch": {"pi": [256, 256], "vf": [256, 256]},
+            },
+        },
+        normalize=True,
+    ),
 }
+STANDARD_CASES = tuple(name for name, case in CASES.items() if case.standard)
 
 QUICK_CASES = ("cartpole-zoo", "pendulum-zoo")
 QUICK_TRANSITIONS = 2048
@@ -127,21 +233,38 @@ class Algorithm:
     :param title: what it is called in tables
     :param engine: EduPPO's engine; None for other implementations
     :param in_process: the environments are in our ``InProcessVecEnv``, as EduPPO's users have them; else in ``DummyVecEnv``
+    :param cases: keys of the trainings in which it takes part unless it is asked for by name
+    :param backend: who steps the environments instead: a name of :data:`~sb3_ppo_edu.envs.backends.ONE_BY_ONE`
     """
 
     title: str
     engine: str | None = None
     in_process: bool = False
+    cases: tuple[str, ...] = STANDARD_CASES
+    backend: str | None = None
 
 
 REFERENCE = "sb3"
 ALGORITHMS = {
-    REFERENCE: Algorithm("SB3's PPO"),
-    "autograd": Algorithm("EduPPO, autograd", "autograd", in_process=True),
-    "fused": Algorithm("EduPPO, fused", "fused", in_process=True),
-    "fused-dummy": Algorithm("EduPPO, fused, in SB3's DummyVecEnv", "fused"),
+    REFERENCE: Algorithm("SB3's PPO", cases=tuple(CASES)),
+    "autograd": Algorithm(
+        "EduPPO, autograd", "autograd", in_process=True, cases=(*STANDARD_CASES, "cartpole-dict", "pendulum-gsde")
+    ),
+    "numpy": Algorithm("EduPPO, numpy", "numpy", in_process=True),
+    "fused-dummy": Algorithm("EduPPO, kernels, in SB3's DummyVecEnv", "fused", cases=tuple(CASES)),
+    "fused": Algorithm("EduPPO, kernels", "fused", in_process=True, cases=tuple(CASES)),
+    "fused-two-cores": Algorithm(
+        "EduPPO, kernels, a second core",
+        "fused",
+        cases=("lunarlander-zoo", "bipedalwalker-zoo"),
+        backend="workers",
+    ),
     "sbx": Algorithm("SBX's PPO (JAX)"),
+    "sbx-warm": Algorithm("SBX's PPO (JAX), compiled before"),
+    "cleanrl": Algorithm("CleanRL's PPO"),
 }
+PEERS = ("sbx", "sbx-warm", "cleanrl")
+"""Other implementations than SB3's, which have to be there: see :func:`~sb3_ppo_edu.lab.speed.peers.why_missing`."""
 
 
 class Grid(NamedTuple):

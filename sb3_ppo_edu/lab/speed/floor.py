@@ -1,20 +1,23 @@
 """
 The least that PPO's arithmetic can take: the bare matrix products of the networks, into memory that is allocated beforehand.
 
-No engine that computes the same gradients with the same libraries gets below it; activations, losses, the optimizer's step and
-all bookkeeping come on top.
+They are computed by numpy, torch and the kernels' own products, and the fastest counts. No engine that computes the same
+gradients with these gets below it; activations, losses, the optimizer's step and all bookkeeping come on top.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
+
+from sb3_ppo_edu.engines.fused.engine import FORWARD, FORWARD_AND_BACKWARD, ROW_BY_ROW, FusedEngine, why_not_fused
 
 CALIBRATION_SECONDS = 0.01
 """Time for which each way to compute a product is tried."""
@@ -149,9 +152,9 @@ def fastest(ways: Sequence[Callable[[], object]], seconds: float = CALIBRATION_S
     return min(ways, key=best)
 
 
-def prepare_products(policy: ActorCriticPolicy, rows: int, *, backward: bool) -> Callable[[], None]:
+def prepare_products(policy: ActorCriticPolicy, rows: int, *, backward: bool) -> Callable[[], object]:
     """
-    Build a function that computes all products of one pass, each in the fastest way.
+    Build a function that computes all products of one pass, in the fastest way.
 
     :param policy: actor-critic policy
     :param rows: rows of the batch
@@ -161,8 +164,23 @@ def prepare_products(policy: ActorCriticPolicy, rows: int, *, backward: bool) ->
     products = network_products(policy, rows, backward=backward)
     ways = [fastest(ways_to_multiply(*make_factors(product))) for product in products]
 
-    def compute() -> None:
+    def by_libraries() -> None:
         for way in ways:
             way()
 
-    return compute
+    return fastest([by_libraries, *own_ways(policy, rows, backward=backward)])
+
+
+def own_ways(policy: ActorCriticPolicy, rows: int, *, backward: bool) -> list[Callable[[], None]]:
+    """
+    List the ways in which the kernels compute all products of one pass.
+
+    :param policy: actor-critic policy; those of the backward pass overwrite its gradients
+    :param rows: rows of the batch
+    :param backward: with those of the backward pass
+    :return: functions that compute them; none where the kernels can't serve the policy
+    """
+    if why_not_fused(policy) is not None:
+        return []
+    engine = FusedEngine(policy)
+    return [partial(engine.multiply, rows, kind) for kind in ([FORWARD_AND_BACKWARD] if backward else [ROW_BY_ROW, FORWARD])]

@@ -7,8 +7,10 @@ then an update. Acting is one call of the policy, or of the engine, on synthetic
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,17 +24,19 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.engines import PolicyInputs
+from sb3_ppo_edu.engines.fused.library import VARIABLE, load_library
 from sb3_ppo_edu.lab.speed.cases import Grid, rotated
 from sb3_ppo_edu.lab.speed.floor import prepare_products
 
-ENGINES = ("sb3", "autograd", "fused")
+ENGINES = ("sb3", "autograd", "fused", "fused-v3")
+"""SB3's PPO, and engines; the last are the kernels without AVX-512, where the processor has it."""
 
 TIMED_SECONDS = 0.02
 """A measurement repeats the call until it takes at least about this long."""
 
-FEWEST_REPEATS, MOST_REPEATS = 3, 9
+FEWEST_REPEATS, MOST_REPEATS = 2, 9
 
-POINT_SECONDS = 4.0
+POINT_SECONDS = 2.0
 """Time for a point of the grid; it gets as many repeats as fit, within the bounds above."""
 
 STEP_SIZE = 1e-8
@@ -50,7 +54,7 @@ def make_model(engine: str, width: int, depth: int, batch_size: int) -> Any:
     """
     Build a model whose rollout buffer holds one minibatch of synthetic data.
 
-    :param engine: "sb3", "autograd" or "fused"
+    :param engine: of :data:`ENGINES`
     :param width: units of each hidden layer
     :param depth: hidden layers of each tower
     :param batch_size: rows of the minibatch
@@ -66,12 +70,36 @@ def make_model(engine: str, width: int, depth: int, batch_size: int) -> Any:
     }
     env = DummyVecEnv([Spaces])
     model: Any = PPO("MlpPolicy", env, **arguments)
+    name, _, level = engine.partition("-")
     if engine != "sb3":
         # A name from a table, whose type does not say that it is an engine's.
-        model = EduPPO("MlpPolicy", env, engine=engine, **arguments)  # type: ignore[arg-type]
+        model = EduPPO("MlpPolicy", env, engine=name, **arguments)  # type: ignore[arg-type]
     model.set_logger(configure(None, []))
     fill(model)
+    if isinstance(model, EduPPO):
+        with kernels_at(level):  # last, since an engine is chosen anew when somebody has used the policy's distribution
+            model.attach_engine()
     return model
+
+
+@contextmanager
+def kernels_at(level: str) -> Iterator[None]:
+    """
+    Have engines that are built in the meantime take the kernels for an instruction set.
+
+    :param level: such as "v3"; empty for those that are asked for anyway
+    """
+    before = os.environ.get(VARIABLE, "")
+    os.environ[VARIABLE] = level or before
+    try:
+        yield
+    finally:
+        os.environ[VARIABLE] = before
+
+
+def engines_here() -> list[str]:
+    """List those of :data:`ENGINES` that differ on this processor."""
+    return list(ENGINES) if load_library().level == "v4" else [name for name in ENGINES if name != "fused-v3"]
 
 
 def fill(model: Any) -> None:
@@ -169,11 +197,11 @@ def measure_grid(grid: Grid, width: int, depth: int) -> list[dict[str, Any]]:
     """
     rows = []
     for batch_size in grid.batch_sizes:
-        models = {engine: make_model(engine, width, depth, batch_size) for engine in ENGINES}
+        models = {engine: make_model(engine, width, depth, batch_size) for engine in engines_here()}
         works: dict[str, Callable[[int], None]] = {engine: partial(update, model) for engine, model in models.items()}
         works["floor"] = partial(repeatedly, prepare_products(models["sb3"].policy, batch_size, backward=True))
         rows += summarize("update", width, depth, batch_size, time_alternating(works))
-    models = {engine: make_model(engine, width, depth, 2) for engine in ENGINES}
+    models = {engine: make_model(engine, width, depth, 2) for engine in engines_here()}
     for n_envs in grid.n_envs:
         observations = th.from_numpy(np.random.default_rng(0).standard_normal((n_envs, 8), dtype=np.float32))
         works = {engine: partial(repeatedly, partial(acting(model), observations)) for engine, model in models.items()}

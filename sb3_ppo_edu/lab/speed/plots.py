@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from sb3_ppo_edu.lab.plots import BLUE, GREEN, GREY, VERMILLION
-from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, PEERS, REFERENCE, STANDARD_CASES
 from sb3_ppo_edu.lab.speed.rows import EndToEndRow, GridRow, SplitRow
 from sb3_ppo_edu.lab.speed.summary import (
     FLOOR,
@@ -18,23 +18,35 @@ from sb3_ppo_edu.lab.speed.summary import (
     Point,
     algorithms_in,
     cases_in,
-    estimate,
+    floor_seconds,
     grid_microseconds,
+    median_of,
     parts_of,
-    speedups,
 )
 
 SKY, ORANGE, LIGHT_GREY = "#56B4E9", "#E69F00", "#E5E5E5"
 
-ALGORITHM_COLOURS = {
+ENGINE_COLOURS = {
     "sb3": VERMILLION,
     "autograd": GREEN,
     "fused": BLUE,
-    "fused-dummy": SKY,
-    "sbx": ORANGE,
+    "fused-v3": SKY,
     FLOOR: GREY,
 }
 PART_COLOURS = {"environment": GREEN, "acting": SKY, "advantages": ORANGE, "update": BLUE, "rest": GREY}
+
+GLANCE = {
+    REFERENCE: "Stable-Baselines3",
+    "cleanrl": "CleanRL",
+    "sbx": "SBX (JAX), which compiles first",
+    "sbx-warm": "SBX, compiled before",
+    "numpy": "EduPPO in numpy",
+    "fused": "EduPPO",
+    FLOOR: "environment and matrix products alone",
+}
+"""Whom the picture for a glance shows, from top to bottom, and their names there."""
+
+GLANCE_COLOURS = {REFERENCE: VERMILLION, "fused": BLUE, "numpy": SKY, FLOOR: GREY, **dict.fromkeys(PEERS, ORANGE)}
 
 SHOWN = (64, 256, 1024)
 """Widths, and batch sizes, of which the scaling plot shows a panel each, where they were measured."""
@@ -49,7 +61,7 @@ def name_of(algorithm: str) -> str:
     :param algorithm: key of ``ALGORITHMS``, or "floor"
     :return: what readers know it by
     """
-    return "floor of EduPPO, fused" if algorithm == FLOOR else ALGORITHMS[algorithm].title
+    return "floor of EduPPO, kernels" if algorithm == FLOOR else ALGORITHMS[algorithm].title
 
 
 def grouped_axes(figure: Figure, groups: Sequence[tuple[str, Sequence[str]]]) -> tuple[Axes, dict[tuple[str, str], float]]:
@@ -88,35 +100,39 @@ def grouped_height(groups: Sequence[tuple[str, Sequence[str]]]) -> float:
     return 1.2 + BAR_INCHES * sum(len(bars) + GAP_BARS for _, bars in groups)
 
 
-def draw_end_to_end(rows: Sequence[EndToEndRow]) -> Figure:
+def draw_glance(rows: Sequence[EndToEndRow], parts: Sequence[SplitRow]) -> Figure:
     """
-    Draw how many times as fast as SB3's PPO each algorithm trains, with 95% intervals.
+    Draw what the four standard trainings take with each implementation, and what they take at least.
 
     :param rows: of the trainings
+    :param parts: of their parts, for the floor
     :return: the figure
     """
-    others = [name for name in algorithms_in(rows) if name != REFERENCE]
-    found = {
-        (case, name): summary
-        for case in cases_in(rows)
-        for name in others
-        if (summary := estimate(speedups(rows, case, name)))
-    }
-    groups = [(case, [name for name in others if (case, name) in found]) for case in dict.fromkeys(case for case, _ in found)]
-    figure = Figure(figsize=(9, grouped_height(groups)), dpi=120, layout="constrained")
-    axes, places = grouped_axes(figure, groups)
-    for (case, name), summary in found.items():
-        at = places[case, name]
-        axes.barh(at, summary.value, height=0.78, color=ALGORITHM_COLOURS[name])
-        errors = [[summary.value - summary.low], [summary.high - summary.value]]
-        axes.errorbar(summary.value, at, xerr=errors, color="black", capsize=2.5, linewidth=1)
-        axes.text(summary.high, at, f"  {summary.value:.2f}", va="center", fontsize=8)
-    for case, names in groups:
-        ends = [places[case, name] for name in names]
-        axes.plot([1, 1], [min(ends) - 0.5, max(ends) + 0.5], color=VERMILLION, linewidth=2)
-    axes.set_xlim(0, 1.12 * max([1.0, *(summary.high for summary in found.values())]))
-    axes.set_xlabel("times as fast as SB3's PPO (the red line), wall clock, median and 95% interval")
-    figure.suptitle("Trainings of a few rollouts", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    cases = [case for case in STANDARD_CASES if case in cases_in(rows)] or cases_in(rows)[:1]
+    names = [name for name in GLANCE if name == FLOOR or name in algorithms_in(rows)]
+    figure = Figure(figsize=(10, 0.5 + (0.75 + 0.3 * len(names)) * -(-len(cases) // 2)), dpi=150, layout="constrained")
+    columns = min(len(cases), 2)
+    panels = figure.subplots(-(-len(cases) // columns), columns, sharey=True, squeeze=False).flat
+    for case, axes in zip(cases, panels, strict=False):
+        seconds = {name: median_of(rows, case, name, "wall_seconds") for name in names}
+        seconds[FLOOR] = floor_seconds(parts, case)
+        known = {name: value for name, value in seconds.items() if value is not None}
+        reference, longest = known.get(REFERENCE), max(known.values())
+        for name, value in known.items():
+            axes.barh(GLANCE[name], value, height=0.8, color=GLANCE_COLOURS.get(name, LIGHT_GREY))
+            times = f" ({reference / value:.1f} ×)" if reference and name == "fused" else ""
+            weight = "bold" if name == "fused" else "normal"
+            axes.text(value + 0.015 * longest, GLANCE[name], f"{value:.2f} s{times}", va="center", fontsize=9, weight=weight)
+        for name in names:  # a place for each, also where it was not measured
+            axes.barh(GLANCE[name], 0.0)
+        axes.set_title(CASES[case].title.replace(", ", "\n"), fontsize=10, loc="left", weight="bold")
+        axes.set_xlim(0, 1.18 * longest)
+        axes.xaxis.set_visible(False)
+        axes.tick_params(axis="y", length=0, labelsize=9.5)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+    for axes in list(panels):
+        axes.set_visible(False)
+    figure.axes[0].invert_yaxis()
     return figure
 
 
@@ -213,7 +229,7 @@ def draw_engines(axes: Axes, rows: Sequence[GridRow], kind: str, axis: int, fixe
     """
     ticks: set[int] = set()
     ends: list[tuple[float, str]] = []
-    for engine in ("sb3", "autograd", "fused", FLOOR):
+    for engine in ENGINE_COLOURS:
         costs = grid_microseconds(rows, kind, engine)
         points: list[Point] = sorted(point for point in costs if all(point[index] == value for index, value in fixed.items()))
         if not points:
@@ -223,7 +239,7 @@ def draw_engines(axes: Axes, rows: Sequence[GridRow], kind: str, axis: int, fixe
         axes.plot(
             line,
             [costs[point] for point in points],
-            color=ALGORITHM_COLOURS[engine],
+            color=ENGINE_COLOURS[engine],
             marker="o",
             markersize=3.5,
             linewidth=1.8,
@@ -252,7 +268,8 @@ def label_ends(axes: Axes, at: float, ends: Sequence[tuple[float, str]]) -> None
     :param at: where the lines end
     :param ends: height and engine of each line
     """
-    names = {**{key: algorithm.title for key, algorithm in ALGORITHMS.items()}, FLOOR: "bare matrix products"}
+    titles = {key: algorithm.title for key, algorithm in ALGORITHMS.items()}
+    names = {**titles, "fused-v3": "EduPPO, kernels, AVX2", FLOOR: "bare matrix products"}
     low, high = axes.get_ylim()
     apart = (high / low) ** 0.065
     height = 0.0
@@ -263,7 +280,7 @@ def label_ends(axes: Axes, at: float, ends: Sequence[tuple[float, str]]) -> None
             (at, height),
             (7, 0),
             textcoords="offset points",
-            color=ALGORITHM_COLOURS[engine],
+            color=ENGINE_COLOURS[engine],
             va="center",
             fontsize=9,
             annotation_clip=False,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 from sb3_ppo_edu.lab.formatting import NOTHING, interval
 from sb3_ppo_edu.lab.page import Page, Picture, Section, Table
-from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.lab.speed.plots import draw_end_to_end, draw_scaling, draw_split
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, PEERS, REFERENCE
+from sb3_ppo_edu.lab.speed.further import (
+    ALONE,
+    CALLBACKS_EVERY,
+    FIRST_UPDATE,
+    IMPORTS,
+    LATER_UPDATES,
+    ROLLOUTS_WITH_CALLBACKS,
+    THEIR_WORK,
+    WITH_CALLBACKS,
+)
+from sb3_ppo_edu.lab.speed.plots import draw_glance, draw_split
+from sb3_ppo_edu.lab.speed.report_sizes import updates
 from sb3_ppo_edu.lab.speed.rows import (
-    END_TO_END_FILE,
-    GRID_FILE,
-    SPLIT_FILE,
     EndToEndRow,
-    GridRow,
+    FurtherRow,
     SplitRow,
     Tables,
     read_tables,
@@ -25,19 +32,17 @@ from sb3_ppo_edu.lab.speed.summary import (
     FLOOR,
     FLOOR_PARTS,
     PARTS,
-    Point,
+    WITHOUT_STOPWATCHES,
     algorithms_in,
     cases_in,
     estimate,
-    grid_microseconds,
-    grid_speedups,
+    further_median,
     median_of,
     parts_of,
+    shares_of_floor,
     speedups,
-    times_floor,
 )
-
-Cell = TypeVar("Cell")
+from sb3_ppo_edu.lab.statistics.aggregates import Interval
 
 COMMAND = "sb3-edu bench speed"
 
@@ -52,7 +57,7 @@ def read_page(folder: Path) -> Page:
     """
     tables = read_tables(folder)
     if not any(tables):
-        expected = ", ".join((END_TO_END_FILE, SPLIT_FILE, GRID_FILE))
+        expected = ", ".join(tables.by_file())
         raise ValueError(f"{folder}: found no rows, expected some in {expected}; measure first: {COMMAND} --folder {folder}")
     return make_page(tables)
 
@@ -66,14 +71,16 @@ def make_page(tables: Tables) -> Page:
     """
     sections = []
     if tables.end_to_end:
-        sections += [trainings(tables.end_to_end), processor_time(tables.end_to_end)]
-        if "sbx" in algorithms_in(tables.end_to_end):
-            sections.append(compiling(tables.end_to_end))
+        sections += [trainings(tables), aims(tables), processor_time(tables.end_to_end)]
+        if not set(algorithms_in(tables.end_to_end)).isdisjoint(PEERS):
+            sections.append(peers(tables.end_to_end))
         sections.append(memory(tables.end_to_end))
     if tables.split:
         sections.append(split(tables.split))
         if any(row.algorithm == FLOOR for row in tables.split):
             sections.append(floor(tables.split))
+    if tables.further:
+        sections += waiting(tables.further)
     if tables.grid:
         sections += updates(tables.grid)
     quick = any(row.size == "quick" for row in chain(*tables))
@@ -119,23 +126,34 @@ def made_by(tables: Tables, quick: bool) -> str:
     )
 
 
-def trainings(rows: Sequence[EndToEndRow]) -> Section:
+def trainings(tables: Tables) -> Section:
     """
     Write how much faster trainings are.
 
-    :param rows: of the trainings
+    :param tables: all rows, some of trainings
     :return: the section
     """
-    others = [name for name in algorithms_in(rows) if name != REFERENCE]
+    rows = tables.end_to_end
     steps = sorted({row.steps for row in rows})
     span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     text = [
         "How many times as fast as SB3's PPO: 2.00 means the same training in half the time. Wall clock of `learn` over a "
-        f"few rollouts, {span} steps, median of {repetitions_of(rows)} repetitions, in brackets its 95% bootstrap interval.",
-        *notes(others),
+        f"few rollouts, {span} steps, median of up to {repetitions_of(rows)} repetitions, in brackets its 95% bootstrap "
+        "interval.",
+        *notes(own(rows)),
     ]
-    picture = Picture("end_to_end.png", draw_end_to_end(rows), "How many times as fast as SB3's PPO")
-    return Section("Trainings", text, speedup_table(rows, others, "wall_seconds"), picture)
+    picture = Picture("glance.png", draw_glance(rows, tables.split), "Seconds of four trainings, shorter is better")
+    return Section("Trainings", text, speedup_table(rows, own(rows), "wall_seconds"), picture)
+
+
+def own(rows: Sequence[EndToEndRow]) -> list[str]:
+    """
+    List which of EduPPO's engines there are rows of.
+
+    :param rows: of the trainings
+    :return: keys of ``ALGORITHMS``
+    """
+    return [name for name in algorithms_in(rows) if ALGORITHMS[name].engine is not None]
 
 
 def notes(algorithms: Sequence[str]) -> list[str]:
@@ -147,18 +165,58 @@ def notes(algorithms: Sequence[str]) -> list[str]:
     """
     explained = {
         "autograd": "**autograd** is the engine that ends with the same bits as SB3's PPO.",
-        "fused": '**fused** is the engine that `EduPPO` takes by itself where it can (`engine="auto"`). Like autograd it '
-        "steps its environments in `InProcessVecEnv`, as EduPPO's users do; the others have theirs in SB3's `DummyVecEnv`.",
-        "fused-dummy": "**in SB3's DummyVecEnv** is the same engine with SB3's vector environment: what the engine alone "
-        "gains.",
-        "sbx": "**SBX** compiles while it trains, which counts, since its users wait for it. What is left without stands "
-        "below.",
+        "numpy": "**numpy** is the derivation: each backward pass by hand, one way to do each thing.",
+        "fused-dummy": "**kernels, in SB3's DummyVecEnv**: compiled kernels and the lean rollout loop, with SB3's own vector "
+        "environment. SB3's PPO has it in all rows.",
+        "fused": '**kernels** is what `EduPPO` takes by itself where it can (`engine="auto"`), with `InProcessVecEnv`, which '
+        "its users have. So have autograd and numpy.",
+        "fused-two-cores": "**a second core**: a process of its own steps part of the environments.",
     }
     render = (
         "**As users run it**: SB3's `make_vec_env` sets a render mode, for which LunarLander simulates its exhaust; EduPPO's "
         "environments have none. In all other rows nobody's have one."
     )
     return [*(text for name, text in explained.items() if name in algorithms), render]
+
+
+def aims(tables: Tables) -> Section:
+    """
+    Write what was to be reached, and what was.
+
+    :param tables: all rows, some of trainings
+    :return: the section
+    """
+
+    def cells(aim: float | None, reached: Interval | None, percent: bool = False) -> list[str]:
+        """An aim and what was reached, in strong type where it was missed."""
+        if aim is None or reached is None:
+            return [NOTHING, NOTHING]
+        written = [f"≥ {100 * aim:.0f}%", f"{100 * reached.value:.0f}%"] if percent else [f"≥ {aim:g}", f"{reached.value:.2f}"]
+        return written if reached.value >= aim else [written[0], f"**{written[1]}**"]
+
+    lines = []
+    for key in cases_in(tables.end_to_end):
+        wanted = CASES[key].aims
+        dummy, in_process = (estimate(speedups(tables.end_to_end, key, name)) for name in ("fused-dummy", "fused"))
+        share = estimate(shares_of_floor(tables.split, key))
+        found = [*cells(wanted.dummy, dummy), *cells(wanted.in_process, in_process), *cells(wanted.share, share, True)]
+        if set(found) != {NOTHING}:
+            lines.append([CASES[key].title, *found])
+    text = (
+        "What the kernels were to reach, and what they reach here; what is missed stands in strong type. Ratios differ from "
+        "machine to machine, so that the floor's share of the time counts as well: 100% would be a training that takes no "
+        "longer than its environments and its matrix products alone."
+    )
+    header = [
+        "training",
+        "aim in SB3's DummyVecEnv",
+        "times as fast",
+        "aim in EduPPO's",
+        "times as fast",
+        "aim",
+        "floor's share",
+    ]
+    return Section("Aims", [text], Table(header, lines))
 
 
 def speedup_table(rows: Sequence[EndToEndRow], others: Sequence[str], quantity: str) -> Table:
@@ -171,7 +229,7 @@ def speedup_table(rows: Sequence[EndToEndRow], others: Sequence[str], quantity: 
     :return: the table
     """
     lines = []
-    for case in cases_in(rows):
+    for case in cases_in([row for row in rows if row.algorithm in others]):
         ratios = [interval(estimate(speedups(rows, case, name, quantity))) for name in others]
         lines.append([CASES[case].title, in_seconds(median_of(rows, case, REFERENCE, quantity)), *ratios])
     return Table(["training", f"{ALGORITHMS[REFERENCE].title} takes", *(ALGORITHMS[name].title for name in others)], lines)
@@ -191,28 +249,30 @@ def processor_time(rows: Sequence[EndToEndRow]) -> Section:
     return Section("Processor time", [text], speedup_table(rows, others, "cpu_seconds"))
 
 
-def compiling(rows: Sequence[EndToEndRow]) -> Section:
+def peers(rows: Sequence[EndToEndRow]) -> Section:
     """
-    Write what SBX takes, and what its compiler has of it.
+    Write how fast other implementations are, and what SBX's compiler takes.
 
-    :param rows: of the trainings, some of them SBX's
+    :param rows: of the trainings, some of them theirs
     :return: the section
     """
-    lines = [
-        [
-            CASES[case].title,
-            in_seconds(median_of(rows, case, "sbx", "wall_seconds")),
-            in_seconds(median_of(rows, case, "sbx", "compile_seconds")),
-            in_seconds(median_of(rows, case, REFERENCE, "wall_seconds")),
-        ]
-        for case in cases_in(rows)
-    ]
-    text = (
-        "Seconds of `learn`, and of these what JAX's compiler reports; what it takes while the model is built is not counted. "
-        "The compiler has threads of its own, which the processor time above includes."
-    )
-    header = ["training", "SBX takes", "of which it compiles", "SB3's PPO takes"]
-    return Section("What SBX compiles", [text], Table(header, lines))
+    names = [name for name in PEERS if name in algorithms_in(rows)]
+    table = speedup_table(rows, names, "wall_seconds")
+    compiled = [median_of(rows, case, "sbx", "compile_seconds") for case in cases_in(rows)]
+    known = [seconds for seconds in compiled if seconds is not None]
+    text = ["How many times as fast as SB3's PPO other implementations are, with settings as near as theirs come."]
+    if known:
+        text.append(
+            f"**SBX** compiles while it trains, which counts, since its users wait for it: {min(known):.1f} to "
+            f"{max(known):.1f} s by JAX's own report. **Compiled before** is a second `learn` of the same model."
+        )
+    if "cleanrl" in names:
+        text.append(
+            "**CleanRL** is its script for the environment's actions, with Gymnasium's `SyncVectorEnv`, from the first reset "
+            "to the end. A step in which an environment resets counts there as one of the training; the script for continuous "
+            "actions also normalises observations and rewards."
+        )
+    return Section("Other implementations", text, table)
 
 
 def memory(rows: Sequence[EndToEndRow]) -> Section:
@@ -248,10 +308,12 @@ def split(rows: Sequence[SplitRow]) -> Section:
         for name in algorithms_in(rows):
             parts = parts_of(rows, case, name)
             if parts:
-                cells = [f"{parts[part]:.3f}" for part in PARTS]
-                lines.append([CASES[case].title, ALGORITHMS[name].title, *cells, f"{sum(parts.values()):.3f}"])
+                seconds = [parts[part] for part in PARTS]
+                cells = [f"{value:.3f}" for value in (*seconds, sum(seconds))]
+                lines.append([CASES[case].title, ALGORITHMS[name].title, *cells])
     text = (
-        f"Seconds of each part, medians of {repetitions_of(rows)} trainings of their own with stopwatches around the parts. "
+        f"Seconds of each part, medians of {repetitions_of(rows)} trainings of their own with stopwatches around the parts "
+        "of the very loop that trains, the lean one included. "
         '"rest" is what remains: the rollout buffer, values to bootstrap from, callbacks, logs.'
     )
     table = Table(["training", "algorithm", *PARTS, "all"], lines, names=2)
@@ -260,7 +322,7 @@ def split(rows: Sequence[SplitRow]) -> Section:
 
 def floor(rows: Sequence[SplitRow]) -> Section:
     """
-    Write how far the fused engine is from what its work takes at least.
+    Write how far the kernels are from what their work takes at least.
 
     :param rows: of the parts of trainings, the floor among them
     :return: the section
@@ -269,91 +331,57 @@ def floor(rows: Sequence[SplitRow]) -> Section:
     for case in cases_in(rows):
         least = parts_of(rows, case, FLOOR)
         if least:
-            parts = [least[part] for part in FLOOR_PARTS]
-            taken = sum(parts_of(rows, case, "fused").values())
+            parts, own_parts = [least[part] for part in FLOOR_PARTS], parts_of(rows, case, "fused")
+            taken = own_parts.get(WITHOUT_STOPWATCHES, sum(own_parts.get(part, 0.0) for part in PARTS))
             seconds = [f"{value:.3f}" for value in (taken, *parts, sum(parts))]
-            ratio = interval(estimate(times_floor(rows, case)))
-            lines.append([CASES[case].title, *seconds, ratio, f"{least['bare environment']:.3f}"])
-    header = ["training", "EduPPO, fused", *FLOOR_PARTS, "floor", "times the floor", "bare environment"]
+            share = estimate(shares_of_floor(rows, case))
+            reached = NOTHING if share is None else f"{100 * share.value:.0f}%"
+            bare = least.get("bare environment")
+            lines.append([CASES[case].title, *seconds, reached, NOTHING if bare is None else f"{bare:.3f}"])
+    header = ["training", ALGORITHMS["fused"].title, *FLOOR_PARTS, "floor", "its share", "bare environment"]
     text = (
-        "What the work of the fused engine's training takes at least, in seconds, measured in its process, right after it: "
+        "What the work of the kernels' training takes at least, in seconds, measured in its process, right after it: "
         "**environment**, its vector environment stepped alone with the same actions; **acting** and **update**, nothing but "
-        "the networks' matrix products, as many and of the same shapes, by numpy or torch, whichever is faster, into memory "
-        "allocated beforehand, no activation, sampling, loss, shuffling or optimizer. The last column is not part of the "
-        "floor: the same steps without a vector environment."
+        "the networks' matrix products, as many and of the same shapes, by numpy, torch or the kernels' own products, "
+        "whichever is fastest, into memory allocated beforehand, no activation, sampling, loss, shuffling or optimizer. Its "
+        "share is of the same training without stopwatches. The last column is not part of the floor: the same steps "
+        "without a vector environment."
     )
     return Section("The floor", [text], Table(header, lines))
 
 
-def updates(rows: Sequence[GridRow]) -> list[Section]:
+def waiting(rows: Sequence[FurtherRow]) -> list[Section]:
     """
-    Write what single updates and steps of acting take.
+    Write what else users wait for.
 
-    :param rows: of the grid
+    :param rows: of imports, updates and callbacks
     :return: the sections
     """
-    engines = ("sb3", "autograd", "fused", FLOOR)
-    costs = [grid_microseconds(rows, "update", engine) for engine in engines]
-    together = {point: tuple(cost[point] for cost in costs) for point in costs[0]}
-    updating, acting = (grid_speedups(rows, kind, "fused") for kind in ("update", "acting"))
-    setting = (
-        "Networks as SB3 builds them (two towers, tanh), for 8 observations and 4 actions, with Adam and synthetic data. An "
-        "update is an epoch of `train()` on a buffer of one minibatch, acting one call of the policy or the engine. How many "
-        "times as fast as SB3's PPO the fused engine is stands below."
-    )
-    picture = Picture("scaling.png", draw_scaling(rows), "What an update and a step of acting cost")
-    return [
-        Section("A single update, a single step of acting", [setting], None, picture),
-        Section(
-            "An update, times as fast",
-            [worst_point(updating, "batch size {:,}")],
-            grid_table(updating, "one update, batch size", lambda ratio: f"{ratio:.2f}"),
-        ),
-        Section(
-            "A step of acting, times as fast",
-            [worst_point(acting, "n_envs {:,}")],
-            grid_table(acting, "one step of acting, environments", lambda ratio: f"{ratio:.2f}"),
-        ),
-        Section(
-            "Microseconds of an update",
-            ["SB3's PPO / autograd / fused / bare matrix products."],
-            grid_table(together, "one update, batch size", lambda cells: " / ".join(f"{cell:,.0f}" for cell in cells)),
-        ),
-    ]
-
-
-def grid_table(found: dict[Point, Cell], title: str, write: Callable[[Cell], str]) -> Table:
-    """
-    Write a cell for each point of the grid.
-
-    :param found: what is in the cells
-    :param title: of the first column
-    :param write: writes a cell
-    :return: the table
-    """
-    columns = sorted({rows for _, _, rows in found})
-    networks = sorted({(depth, width) for width, depth, _ in found})
+    sections = []
+    imports = [[f"`{statement}`", in_seconds(further_median(rows, "import", "", name))] for name, statement in IMPORTS.items()]
+    if any(row.kind == "import" for row in rows):
+        text = "In a fresh interpreter, whose own start is not counted. Medians."
+        sections.append(Section("The import", [text], Table(["statement", "takes"], imports)))
     lines = []
-    for depth, width in networks:
-        points = [(width, depth, rows) for rows in columns]
-        lines.append([f"{depth} × {width}", *(write(found[point]) if point in found else NOTHING for point in points)])
-    return Table([f"layers × units; {title}", *(f"{rows:,}" for rows in columns)], lines)
-
-
-def worst_point(found: dict[Point, float], what: str) -> str:
-    """
-    Say where the fused engine gains least, and where it loses.
-
-    :param found: ratios at each point
-    :param what: the rows of a point in words, with braces where their number goes
-    :return: a paragraph
-    """
-    (width, depth, rows), least = min(found.items(), key=lambda item: item[1])
-    slower = sum(ratio < 1 for ratio in found.values())
-    return (
-        f"The least is {least:.2f} ({depth} × {width}, {what.format(rows)}). The fused engine is slower than SB3's PPO at "
-        f"{slower} of {len(found)} points."
-    )
+    for name in ALGORITHMS:
+        first, later = (further_median(rows, "updates", name, part) for part in (FIRST_UPDATE, LATER_UPDATES))
+        if first is not None and later is not None:
+            lines.append([ALGORITHMS[name].title, f"{1000 * first:.1f}", f"{1000 * later:.1f}", f"{first / later:.1f}"])
+    if lines:
+        case = next(row.case for row in rows if row.kind == "updates")
+        text = f"Milliseconds of `train()` in {CASES[case].title}: the first one, and the median of all later ones."
+        sections.append(Section("The first update", [text], Table(["algorithm", "first", "later", "ratio"], lines)))
+    alone, beside, work = (further_median(rows, "callbacks", "fused", part) for part in (ALONE, WITH_CALLBACKS, THEIR_WORK))
+    if alone is not None and beside is not None and work is not None:
+        case = next(row.case for row in rows if row.kind == "callbacks")
+        text = (
+            f"{CASES[case].title}, {ROLLOUTS_WITH_CALLBACKS} rollouts, with `EvalCallback` and `CheckpointCallback` every "
+            f"{CALLBACKS_EVERY:,} steps and the progress bar: {beside:.2f} s, of which {work:.2f} s are the evaluations' own "
+            f"episodes and the files. Without any callback {alone:.2f} s. So the training itself keeps "
+            f"{100 * alone / (beside - work):.0f}% of its speed (aim: 85%)."
+        )
+        sections.append(Section("With callbacks", [text]))
+    return sections
 
 
 def method(tables: Tables) -> Section:
@@ -363,12 +391,13 @@ def method(tables: Tables) -> Section:
     :param tables: all rows
     :return: the section
     """
-    files = [name for name, rows in zip((END_TO_END_FILE, SPLIT_FILE, GRID_FILE), tables, strict=True) if rows]
+    files = [name for name, rows in tables.by_file().items() if rows]
     items = [
         "Each training runs in a fresh process, limited to one thread in every library, without warm-up. Only `learn` is "
         "timed.",
         "The algorithms take turns within a repetition, and another one begins each time, so that a machine that slows down "
         "slows all of them. Ratios are taken within a repetition, where all have the same seed.",
+        "The kernels' row of a training in `split.csv` has beside its parts the same training without stopwatches.",
         "The intervals are percentile bootstrap intervals of the median: for five repetitions or fewer, from the smallest to "
         "the largest ratio.",
         "The zoo's settings are those of `hyperparams/ppo.yml` in rl_zoo3 2.9.2, trained for a few rollouts only.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ MEASURED_ROOMS = (
 )
 """The code that is measured. Rows of other code are not mixed with its rows."""
 
-END_TO_END_FILE, SPLIT_FILE, GRID_FILE = "end_to_end.csv", "split.csv", "grid.csv"
+END_TO_END_FILE, SPLIT_FILE, GRID_FILE, FURTHER_FILE = "end_to_end.csv", "split.csv", "grid.csv", "further.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,8 @@ class SplitRow(Conditions):
     :param case: key of :data:`CASES`
     :param algorithm: key of :data:`ALGORITHMS`, or "floor" for what the fused run's work takes at least
     :param repetition: index, the seed too
-    :param part: "environment", "acting", "advantages", "update" or "rest"; of the floor "environment", "acting", "update", and
+    :param part: "environment", "acting", "advantages", "update" or "rest", and "without stopwatches" for the kernels' whole
+        training without any; of the floor "environment", "acting", "update", and
         "bare environment" for the environments stepped without a vector environment around them
     :param seconds: wall-clock time
     """
@@ -97,7 +98,8 @@ class GridRow(Conditions):
     What one update, or one step of acting, takes.
 
     :param kind: "update" or "acting"
-    :param engine: "sb3", "autograd", "fused", or "floor" for the bare matrix products
+    :param engine: "sb3", "autograd", "fused", "fused-v3" for the kernels without AVX-512, or "floor" for the bare matrix
+        products
     :param width: units of each hidden layer
     :param depth: hidden layers of each tower
     :param rows: batch size or number of environments
@@ -118,6 +120,27 @@ class GridRow(Conditions):
     highest: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class FurtherRow(Conditions):
+    """
+    What else takes time.
+
+    :param kind: "import", "updates" or "callbacks", see :mod:`~sb3_ppo_edu.lab.speed.further`
+    :param case: key of :data:`CASES`; none for imports
+    :param algorithm: key of :data:`ALGORITHMS`; none for imports
+    :param repetition: index, the seed too
+    :param part: what was measured
+    :param seconds: wall-clock time
+    """
+
+    kind: str
+    case: str
+    algorithm: str
+    repetition: int
+    part: str
+    seconds: float
+
+
 def fingerprint() -> str:
     """
     Tell versions of the measured code apart.
@@ -128,7 +151,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256(repr((CASES, FULL_GRID, QUICK_GRID)).encode())
     for room in MEASURED_ROOMS:
         place = package / room
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        for path in sorted(path for ending in ("*.py", "*.c", "*.h") for path in place.rglob(ending)):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -162,7 +185,7 @@ def check_same_conditions(path: Path, rows: Iterable[Conditions], expected: Cond
     for row in rows:
         for one in fields(Conditions):
             found, now = getattr(row, one.name), getattr(expected, one.name)
-            # A row of SBX names its libraries' versions behind ours.
+            # A row of SBX or CleanRL names their versions behind ours.
             if found != now and not (one.name == "versions" and found.startswith(f"{now}, ")):
                 raise ValueError(
                     f"{path}: its rows have {one.name} {found!r}, expected {now!r}, and rows of both do not compare; move the "
@@ -177,11 +200,22 @@ class Tables(NamedTuple):
     :param end_to_end: of the trainings
     :param split: of their parts
     :param grid: of single updates
+    :param further: of what else takes time
     """
 
     end_to_end: list[EndToEndRow]
     split: list[SplitRow]
     grid: list[GridRow]
+    further: list[FurtherRow]
+
+    def by_file(self) -> dict[str, Sequence[Conditions]]:
+        """
+        Name the files.
+
+        :return: the rows of each
+        """
+        files: dict[str, Sequence[Conditions]] = {END_TO_END_FILE: self.end_to_end, SPLIT_FILE: self.split}
+        return {**files, GRID_FILE: self.grid, FURTHER_FILE: self.further}
 
 
 def read_tables(folder: Path) -> Tables:
@@ -196,4 +230,5 @@ def read_tables(folder: Path) -> Tables:
         read_rows(folder / END_TO_END_FILE, EndToEndRow),
         read_rows(folder / SPLIT_FILE, SplitRow),
         read_rows(folder / GRID_FILE, GridRow),
+        read_rows(folder / FURTHER_FILE, FurtherRow),
     )

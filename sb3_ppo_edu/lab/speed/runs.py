@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib import util
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecNormalize as SB3sVecNormalize
 
 import sb3_ppo_edu.algorithms.ppo
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
 from sb3_ppo_edu.algorithms.ppo import EduPPO
-from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, Algorithm, Case
+from sb3_ppo_edu.engines import FusedEngine
+from sb3_ppo_edu.envs.backends import ONE_BY_ONE, gymnasium_native
+from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, PEERS, STANDARD_CASES, Algorithm, Case
 from sb3_ppo_edu.lab.speed.floor import prepare_products
-from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.lab.speed.peers import listen_to_compiler, make_sbx, run_cleanrl
+from sb3_ppo_edu.lab.speed.summary import WITHOUT_STOPWATCHES
+from sb3_ppo_edu.lab.speed.watches import Stopwatch, memory_mib, read_clocks, replaced
+from sb3_ppo_edu.vec_env import InProcessVecEnv, VecNormalize
 
-COMPILING = "/jax/core/compile/"
-"""Beginning of the names under which JAX reports what its compiler takes."""
+
+class InParts(gym.ObservationWrapper):
+    """
+    Observations in two parts, a dictionary.
+
+    :param env: an environment whose observations are vectors
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        assert isinstance(space, spaces.Box)
+        self._half = space.shape[0] // 2
+        halves = {"first": slice(self._half), "second": slice(self._half, None)}
+        self.observation_space = spaces.Dict(
+            {key: spaces.Box(space.low[part], space.high[part], dtype=np.float32) for key, part in halves.items()}
+        )
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """
+        Cut an observation in two.
+
+        :param observation: a vector
+        :return: its halves
+        """
+        return {"first": observation[: self._half], "second": observation[self._half :]}
 
 
 def make_env(case: Case, algorithm: Algorithm, seed: int) -> VecEnv:
@@ -39,14 +68,21 @@ def make_env(case: Case, algorithm: Algorithm, seed: int) -> VecEnv:
     :return: the environments, just reset by nobody
     """
     keeps_render_mode = case.as_users_run_it and algorithm.engine is None
-    env: VecEnv = make_vec_env(
-        case.env_id,
-        case.n_envs,
-        seed=seed,
-        env_kwargs=None if keeps_render_mode else {"render_mode": None},
-        vec_env_cls=InProcessVecEnv if algorithm.in_process else DummyVecEnv,
-    )
-    return VecNormalize(env, gamma=case.arguments["gamma"]) if case.normalize else env
+    env: VecEnv
+    if case.native and algorithm.in_process:
+        env = VecMonitor(gymnasium_native(case.env_id, case.n_envs, seed, {}))
+    else:
+        kind: Any = InProcessVecEnv if algorithm.in_process else DummyVecEnv
+        env = make_vec_env(
+            case.env_id,
+            case.n_envs,
+            seed=seed,
+            env_kwargs=None if keeps_render_mode else {"render_mode": None},
+            wrapper_class=InParts if case.parts else None,
+            vec_env_cls=kind if algorithm.backend is None else ONE_BY_ONE[algorithm.backend],  # type: ignore[arg-type]
+        )
+    normalized = SB3sVecNormalize if algorithm.engine is None else VecNormalize
+    return normalized(env, gamma=case.arguments["gamma"]) if case.normalize else env
 
 
 def make_model(case: Case, algorithm: Algorithm, seed: int) -> Any:
@@ -65,141 +101,105 @@ def make_model(case: Case, algorithm: Algorithm, seed: int) -> Any:
             arguments[name] = parse_schedule(name, arguments[name])
     if algorithm.engine is not None:
         # A name from a table, whose type does not say that it is an engine's.
-        return EduPPO("MlpPolicy", env, engine=algorithm.engine, **arguments)  # type: ignore[arg-type]
-    if algorithm is ALGORITHMS["sbx"]:
-        return importlib.import_module("sbx").PPO("MlpPolicy", env, **arguments)
-    return PPO("MlpPolicy", env, **arguments)
+        return EduPPO(case.policy, env, engine=algorithm.engine, **arguments)  # type: ignore[arg-type]
+    made = PPO if algorithm is ALGORITHMS["sb3"] else make_sbx
+    return made(case.policy, env, **arguments)
 
 
-def memory_mib(*, peak: bool) -> float:
+def why_not(case: Case, algorithm: Algorithm) -> str | None:
     """
-    Find out how much memory this process has.
+    Find out what keeps an algorithm from a training.
 
-    :param peak: the largest so far instead of the present
-    :return: resident memory in MiB; where the system doesn't tell the present one, the largest so far
+    :param case: the training
+    :param algorithm: who trains
+    :return: what is missing, or why it can't; None if nothing does
     """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Not ru_maxrss: on Linux it begins with what the parent had when it started this process.
-        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        return float(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024
-    in_bytes = sys.platform == "darwin"
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if in_bytes else 1024)
+    if case.env_id.startswith("Humanoid") and util.find_spec("mujoco") is None:
+        return "MuJoCo is not installed; its extra brings it: pip install 'sb3-ppo-edu[mujoco]'"
+    if algorithm in (ALGORITHMS[name] for name in PEERS) and not case.standard:
+        return f"it takes part in {', '.join(STANDARD_CASES)}"
+    if algorithm.engine is not None and (case.parts or case.arguments.get("use_sde")):
+        reason: str = make_model(case, algorithm, 0).engine_reason
+        return reason if reason.startswith("none") else None
+    return None
 
 
 def measure_end_to_end(case: Case, algorithm: Algorithm, seed: int) -> list[dict[str, Any]]:
     """
-    Train once, without warm-up.
+    Train once, without warm-up, unless the algorithm is one that has compiled before.
 
     :param case: the training
     :param algorithm: who trains
     :param seed: of the training
     :return: one row for ``end_to_end.csv``, without its names and conditions
     """
-    model = make_model(case, algorithm, seed)
     compilations: list[float] = []
-    if algorithm is ALGORITHMS["sbx"]:
-        listen_to_compiler(compilations)
-    before = memory_mib(peak=False)
-    wall, cpu = time.perf_counter(), time.process_time()
-    model.learn(case.steps)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    steps = case.steps
+    if algorithm is ALGORITHMS["cleanrl"]:
+        start, end = run_cleanrl(case, seed)
+    else:
+        model = make_model(case, algorithm, seed)
+        if algorithm is ALGORITHMS["sbx-warm"]:
+            model.learn(case.n_steps * case.n_envs)
+        if algorithm in (ALGORITHMS["sbx"], ALGORITHMS["sbx-warm"]):
+            listen_to_compiler(compilations)
+        start = read_clocks()
+        model.learn(steps)
+        end, steps = read_clocks(), model.num_timesteps
+        model.env.close()
     row = {
-        "steps": model.num_timesteps,
-        "wall_seconds": round(wall, 4),
-        "cpu_seconds": round(cpu, 4),
+        "steps": steps,
+        "wall_seconds": round(end.wall - start.wall, 4),
+        "cpu_seconds": round(end.cpu - start.cpu, 4),
         "compile_seconds": round(math.fsum(compilations), 4),
-        "memory_before_mib": round(before, 1),
+        "memory_before_mib": round(start.memory_mib, 1),
         "memory_peak_mib": round(memory_mib(peak=True), 1),
     }
     return [row]
 
 
-def listen_to_compiler(seconds: list[float]) -> None:
-    """
-    Have JAX report what its compiler takes.
-
-    :param seconds: where each duration is appended
-    """
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event.startswith(COMPILING):
-            seconds.append(duration)
-
-    importlib.import_module("jax.monitoring").register_event_duration_secs_listener(listen)
+Place = tuple[Any, str, Callable[[Stopwatch], Callable[[Any], Any]]]
+"""An object or module, the name of its function, and which of a stopwatch's methods to put around it."""
 
 
-class Stopwatch:
-    """Adds up the time of calls."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """
-        Time each call of a function.
-
-        :param function: the function
-        :return: a function that does the same
-        """
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.seconds += time.perf_counter() - start
-
-        return timed
-
-
-@contextmanager
-def replaced(holder: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None]:
-    """
-    Wrap an attribute for a while.
-
-    :param holder: an object or module
-    :param name: name of its attribute
-    :param wrap: gives the wrapped attribute
-    """
-    own = name in vars(holder)
-    before = getattr(holder, name)
-    setattr(holder, name, wrap(before))
-    try:
-        yield
-    finally:
-        if own:
-            setattr(holder, name, before)
-        else:
-            delattr(holder, name)
-
-
-def places_of_parts(model: Any) -> dict[str, tuple[Any, str]]:
+def places_of_parts(model: Any) -> dict[str, Place]:
     """
     Find the functions in which the parts of a training happen.
 
     :param model: EduPPO, or SB3's or SBX's PPO
-    :return: for each part the object or module and the name of its function
+    :return: for each part where it happens
     """
-    parts = {"environment": (model.env, "step"), "update": (model, "train")}
+    calls = Stopwatch.around.__get__
+    acting: Place = (model.policy, "forward" if isinstance(model, PPO) else "predict_all", calls)
+    advantages: Place = (model.rollout_buffer, "compute_returns_and_advantage", calls)
     if isinstance(model, EduPPO):
-        acting = (model.attach_engine(), "act")
-        advantages = (sb3_ppo_edu.algorithms.ppo, "compute_returns_and_advantage")
-    else:
-        acting = (model.policy, "forward" if isinstance(model, PPO) else "predict_all")
-        advantages = (model.rollout_buffer, "compute_returns_and_advantage")
-    return {**parts, "acting": acting, "advantages": advantages}
+        engine = model.attach_engine()
+        advantages = (sb3_ppo_edu.algorithms.ppo, "compute_returns_and_advantage", calls)
+        acting = (engine, "act", calls)
+        if isinstance(engine, FusedEngine) and engine.acting_in(model.rollout_buffer) is not None:
+            # The lean loop asks for a function that acts, and would not be taken with another `act`.
+            acting = (engine, "acting_in", Stopwatch.around_what_it_gives.__get__)
+    return {
+        "environment": (model.env, "step", calls),
+        "update": (model, "train", calls),
+        "acting": acting,
+        "advantages": advantages,
+    }
 
 
 def measure_split(case: Case, algorithm: Algorithm, seed: int) -> list[dict[str, Any]]:
     """
-    Train once with stopwatches around the parts; for the fused engine also measure the floor of this very training.
+    Train once with stopwatches around the parts; for the kernels also train without, and measure the floor of this training.
 
     :param case: the training
     :param algorithm: who trains
     :param seed: of the training
     :return: rows for ``split.csv``, without names and conditions but for the floor's ``algorithm``
     """
+    with_floor = algorithm is ALGORITHMS["fused"]
+    rows: list[dict[str, Any]] = []
+    if with_floor:
+        rows.append({"part": WITHOUT_STOPWATCHES, "seconds": time_training(make_model(case, algorithm, seed), case)})
     model = make_model(case, algorithm, seed)
     parts = places_of_parts(model)
     watches = {part: Stopwatch() for part in parts}
@@ -213,19 +213,32 @@ def measure_split(case: Case, algorithm: Algorithm, seed: int) -> list[dict[str,
         return recorded
 
     with ExitStack() as stack:
-        for part, (holder, name) in parts.items():
-            stack.enter_context(replaced(holder, name, watches[part].around))
-        stack.enter_context(replaced(model.env, "step", recording))
-        start = time.perf_counter()
-        model.learn(case.steps)
-        total = time.perf_counter() - start
+        for part, (holder, name, method) in parts.items():
+            stack.enter_context(replaced(holder, name, method(watches[part])))
+        if with_floor:
+            stack.enter_context(replaced(model.env, "step", recording))
+        total = time_training(model, case)
     seconds = {part: watch.seconds for part, watch in watches.items()}
     seconds["rest"] = total - sum(seconds.values())
-    rows: list[dict[str, Any]] = [{"part": part, "seconds": round(spent, 5)} for part, spent in seconds.items()]
-    if algorithm is ALGORITHMS["fused"]:
+    rows += [{"part": part, "seconds": spent} for part, spent in seconds.items()]
+    if with_floor:
         floor = measure_floor(case, algorithm, seed, model, actions)
-        rows += [{"algorithm": "floor", "part": part, "seconds": round(spent, 5)} for part, spent in floor.items()]
-    return rows
+        rows += [{"algorithm": "floor", "part": part, "seconds": spent} for part, spent in floor.items()]
+    return [{**row, "seconds": round(row["seconds"], 5)} for row in rows]
+
+
+def time_training(model: Any, case: Case, **arguments: Any) -> float:
+    """
+    Train.
+
+    :param model: the model
+    :param case: the training
+    :param arguments: further arguments of ``learn``
+    :return: seconds of ``learn``
+    """
+    start = time.perf_counter()
+    model.learn(case.steps, **arguments)
+    return time.perf_counter() - start
 
 
 def measure_floor(
@@ -241,9 +254,10 @@ def measure_floor(
     :param actions: what its environments were given, one array for each step
     :return: seconds of each part
     """
+    bare = time_bare_environments(make_env(case, algorithm, seed), seed, actions)
     return {
         "environment": time_environments(make_env(case, algorithm, seed), seed, actions),
-        "bare environment": time_bare_environments(make_env(case, algorithm, seed), seed, actions),
+        **({} if bare is None else {"bare environment": bare}),
         "acting": time_passes(model, case.n_envs, len(actions), backward=False),
         "update": time_updates(model, case),
     }
@@ -266,19 +280,20 @@ def time_environments(env: VecEnv, seed: int, actions: Sequence[np.ndarray]) -> 
     return time.perf_counter() - start
 
 
-def time_bare_environments(env: VecEnv, seed: int, actions: Sequence[np.ndarray]) -> float:
+def time_bare_environments(env: VecEnv, seed: int, actions: Sequence[np.ndarray]) -> float | None:
     """
     Step environments with given actions, without the vector environment around them.
 
-    :param env: fresh environments in a ``DummyVecEnv``, normalised or not
+    :param env: fresh environments, normalised or not
     :param seed: seed of the first environment
     :param actions: one array for each step
-    :return: seconds
+    :return: seconds; None where there are no single environments
     """
     env.seed(seed)
     env.reset()
     inner = env.unwrapped
-    assert isinstance(inner, DummyVecEnv)
+    if not isinstance(inner, DummyVecEnv):
+        return None
     singles = inner.envs
     start = time.perf_counter()
     for taken in actions:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
 import numpy as np
 
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES, REFERENCE
-from sb3_ppo_edu.lab.speed.rows import EndToEndRow, GridRow, SplitRow
+from sb3_ppo_edu.lab.speed.rows import EndToEndRow, FurtherRow, GridRow, SplitRow
 from sb3_ppo_edu.lab.statistics.aggregates import Interval, Scores, bootstrap
 
 PARTS = ("environment", "acting", "advantages", "update", "rest")
@@ -17,6 +18,9 @@ PARTS = ("environment", "acting", "advantages", "update", "rest")
 FLOOR = "floor"
 FLOOR_PARTS = ("environment", "acting", "update")
 """Parts of the floor that add up to it."""
+
+WITHOUT_STOPWATCHES = "without stopwatches"
+"""What the kernels' training takes as a whole, beside its parts."""
 
 
 def estimate(values: Sequence[float]) -> Interval | None:
@@ -107,22 +111,51 @@ def parts_of(rows: Sequence[SplitRow], case: str, algorithm: str) -> dict[str, f
     return {part: statistics.median(values) for part, values in seconds.items()}
 
 
-def times_floor(rows: Sequence[SplitRow], case: str, algorithm: str = "fused") -> list[float]:
+def floor_seconds(rows: Sequence[SplitRow], case: str) -> float | None:
     """
-    Divide what a training took by its floor, repetition by repetition.
+    Add up the floor.
+
+    :param rows: the rows
+    :param case: key of ``CASES``
+    :return: seconds, or None if there are no rows
+    """
+    least = parts_of(rows, case, FLOOR)
+    return math.fsum(least[part] for part in FLOOR_PARTS) if least else None
+
+
+def shares_of_floor(rows: Sequence[SplitRow], case: str, algorithm: str = "fused") -> list[float]:
+    """
+    Divide the floor of a training by what it took, repetition by repetition.
 
     :param rows: the rows
     :param case: key of ``CASES``
     :param algorithm: key of ``ALGORITHMS``
-    :return: one ratio for each repetition that has a floor
+    :return: for each repetition that has a floor a share ≤ 1, of the training without stopwatches where there was one
     """
-    totals: dict[tuple[str, int], float] = {}
-    for row in rows:
-        if row.case == case and row.part in (FLOOR_PARTS if row.algorithm == FLOOR else PARTS):
-            key = row.algorithm, row.repetition
-            totals[key] = totals.get(key, 0.0) + row.seconds
-    repetitions = sorted(repetition for name, repetition in totals if name == FLOOR)
-    return [totals[algorithm, one] / totals[FLOOR, one] for one in repetitions if (algorithm, one) in totals]
+    parts = {(row.algorithm, row.repetition, row.part): row.seconds for row in rows if row.case == case}
+    shares = []
+    for one in sorted({repetition for name, repetition, _ in parts if name == FLOOR}):
+        least = math.fsum(parts[FLOOR, one, part] for part in FLOOR_PARTS)
+        whole = parts.get((algorithm, one, WITHOUT_STOPWATCHES))
+        if whole is None:
+            whole = math.fsum(parts.get((algorithm, one, part), 0.0) for part in PARTS)
+        if whole:
+            shares.append(least / whole)
+    return shares
+
+
+def further_median(rows: Sequence[FurtherRow], kind: str, algorithm: str, part: str) -> float | None:
+    """
+    Take the median over the repetitions.
+
+    :param rows: the rows
+    :param kind: "import", "updates" or "callbacks"
+    :param algorithm: key of ``ALGORITHMS``; none for imports
+    :param part: what was measured
+    :return: seconds, or None if there are no rows
+    """
+    values = [row.seconds for row in rows if (row.kind, row.algorithm, row.part) == (kind, algorithm, part)]
+    return statistics.median(values) if values else None
 
 
 Point = tuple[int, int, int]
@@ -135,7 +168,7 @@ def grid_microseconds(rows: Sequence[GridRow], kind: str, engine: str) -> dict[P
 
     :param rows: the rows
     :param kind: "update" or "acting"
-    :param engine: "sb3", "autograd", "fused" or "floor"
+    :param engine: "sb3", "autograd", "fused", "fused-v3" or "floor"
     :return: microseconds at each point
     """
     return {(row.width, row.depth, row.rows): row.microseconds for row in rows if (row.kind, row.engine) == (kind, engine)}
@@ -147,7 +180,7 @@ def grid_speedups(rows: Sequence[GridRow], kind: str, engine: str) -> dict[Point
 
     :param rows: the rows
     :param kind: "update" or "acting"
-    :param engine: "autograd", "fused" or "floor"
+    :param engine: "autograd", "fused", "fused-v3" or "floor"
     :return: the ratio at each point, above 1 where the engine is faster
     """
     reference = grid_microseconds(rows, kind, REFERENCE)
