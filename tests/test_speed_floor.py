@@ -68,3 +68,29 @@ def test_the_fastest_way_is_chosen(clock: Clock) -> None:
         lambda: clock.advance(0.002),
     ]
     assert floor.fastest(ways) is ways[1]
+
+
+def test_own_products_are_the_networks() -> None:
+    """
+    The kernels' floor computes the products of both towers: backward it writes every weight's gradient, and no bias's.
+
+    Forward, whole or row by row, it writes none; parameters stay as they are.
+    """
+    policy = PPO("MlpPolicy", "CartPole-v1", device="cpu").policy
+    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    for rows, backward in ((8, False), (3, False), (64, True)):
+        ways = floor.own_ways(policy, rows, backward=backward)
+        assert len(ways) == (1 if backward else 2)
+        for parameter in policy.parameters():
+            parameter.grad = None
+        for way in ways:
+            way()
+        for parameter in policy.parameters():
+            assert parameter.grad is not None
+            parameter.grad.fill_(np.nan)
+        for way in ways:
+            way()
+        for name, parameter in policy.named_parameters():
+            assert parameter.grad is not None
+            assert bool(parameter.grad.isnan().all()) is not (backward and name.endswith("weight")), name
+    assert all(bool((now == then).all()) for now, then in zip(policy.parameters(), before, strict=True))
