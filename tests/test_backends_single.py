@@ -20,7 +20,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
-from sb3_ppo_edu.vec_env.adapters import EnvProcesses, Reachable, adapt, info_of
+from sb3_ppo_edu.vec_env.adapters import EnvProcesses, Reachable, adapt
+from sb3_ppo_edu.vec_env.infos import info_of
 from tests.stepping import N_ENVS, Noted, assert_same_episodes, make, noted, same
 
 SPACES = [("box", "discrete"), ("dict", "box"), ("image", "multidiscrete"), ("discrete", "multibinary")]
@@ -170,7 +171,7 @@ def test_single_environments_pass_sb3s_check() -> None:
 
 
 def test_info_of_one_environment() -> None:
-    """A value is an environment's where the mask beside it says so; what has no mask is nobody's."""
+    """A value is an environment's where the mask beside it says so; what has no mask is everybody's."""
     infos = {
         "a": np.array([1.0, 2.0]),
         "_a": np.array([True, False]),
@@ -178,5 +179,5 @@ def test_info_of_one_environment() -> None:
         "_b": np.array([False, True]),
         "loose": 5,
     }
-    assert info_of(infos, 0) == {"a": 1.0} and info_of(infos, 1) == {"b": {"c": 4}}
-    assert type(info_of(infos, 0)["a"]) is float
+    assert info_of(infos, 0, 2) == {"a": 1.0, "loose": 5} and info_of(infos, 1, 2) == {"b": {"c": 4}, "loose": 5}
+    assert type(info_of(infos, 0, 2)["a"]) is float

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -67,6 +68,7 @@ from sb3_ppo_edu.policies.bounded import (
 )
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.models import check_model, describing_failure
+from sb3_ppo_edu.vec_env.adapters import adapt_for_training
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
@@ -136,7 +138,7 @@ class PPOModel(OnPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
-        env: GymEnv | str,
+        env: GymEnv | VectorEnv | str,
         arguments: PPOArguments,
         *,
         _init_setup_model: bool = True,
@@ -156,7 +158,7 @@ class PPOModel(OnPolicyAlgorithm):
         try:
             super().__init__(
                 policy,
-                env,
+                cast(GymEnv, env),  # _wrap_env adapts a vector of Gymnasium's
                 **{name: getattr(arguments, name) for name in OF_SB3},
                 **others,
                 _init_setup_model=False,
@@ -219,13 +221,13 @@ class PPOModel(OnPolicyAlgorithm):
         super()._maybe_recommend_cpu(mlp_class_name)
 
     @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """
         Make a vector environment of what was given, and let SB3 do the rest.
 
-        :param env: environment or vector environment
+        :param env: environment or vector environment, SB3's or Gymnasium's
         :param verbose: whether to say what is wrapped
-        :param monitor_wrapper: whether to wrap a single environment in SB3's ``Monitor``
+        :param monitor_wrapper: whether to wrap a single environment in SB3's ``Monitor``, a vector of them in ``VecMonitor``
         :return: the vector environment to train in
         """
         if isinstance(env, gym.Env):
@@ -235,6 +237,8 @@ class PPOModel(OnPolicyAlgorithm):
                 env = Monitor(env)
             single = env
             env = InProcessVecEnv([lambda: single])
+        elif isinstance(env, VectorEnv):
+            env = adapt_for_training(env, monitor_wrapper)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     # -- the engine and the session --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
@@ -66,7 +67,7 @@ class Reinforce(EduPPO):
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
-        env: GymEnv | str,
+        env: GymEnv | VectorEnv | str,
         learning_rate: float | Schedule = 1e-2,
         n_steps: int = 2048,
         gamma: float = 0.99,

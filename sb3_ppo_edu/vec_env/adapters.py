@@ -16,76 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatistics
 from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-ResetRows = Callable[[np.ndarray], tuple[VecEnvObs, dict[str, Any]]]
-"""Resets the environments of some indices, and gives their first observations in that order, and the infos of all."""
-
-
-# -- observations and infos ----------------------------------------------------------------------------------------------
-
-
-def rows(observations: Any, indices: Any) -> Any:
-    """
-    Take some environments' part of batched observations.
-
-    :param observations: array, or dictionary or tuple of arrays, with the environments first
-    :param indices: one index, or an array of them
-    :return: copies of their parts
-    """
-    if isinstance(observations, dict):
-        return {key: rows(part, indices) for key, part in observations.items()}
-    if isinstance(observations, tuple):
-        return tuple(rows(part, indices) for part in observations)
-    return np.array(observations[indices])
-
-
-def put_rows(observations: Any, indices: np.ndarray, new: Any) -> None:
-    """
-    Replace some environments' part of batched observations.
-
-    :param observations: array, or dictionary or tuple of arrays, changed in place
-    :param indices: of the environments
-    :param new: their new parts, in the same form
-    """
-    if isinstance(observations, dict):
-        for key, part in observations.items():
-            put_rows(part, indices, new[key])
-    elif isinstance(observations, tuple):
-        for part, new_part in zip(observations, new, strict=True):
-            put_rows(part, indices, new_part)
-    else:
-        observations[indices] = new
-
-
-def info_of(infos: dict[str, Any], index: int) -> dict[str, Any]:
-    """
-    Take one environment's information from that of all.
-
-    Gymnasium keeps one array for each key, and beside it, under ``_key``, a mask of those environments that have it.
-
-    :param infos: of a vector environment
-    :param index: of the environment
-    :return: its own information
-    """
-    own: dict[str, Any] = {}
-    for key, values in infos.items():
-        mask = infos.get(f"_{key}")
-        if not isinstance(mask, np.ndarray) or mask.dtype != bool or not mask[index]:
-            continue
-        value = info_of(values, index) if isinstance(values, dict) else values[index]
-        own[key] = value.item() if isinstance(value, np.generic) else value
-    return own
-
+from sb3_ppo_edu.vec_env.autoreset import ResetRows, put_rows, reset_rows_of, rows, wrappers_of
+from sb3_ppo_edu.vec_env.infos import drop_unfinished, infos_of, split_same_step
 
 # -- one adapter for all -------------------------------------------------------------------------------------------------
 
@@ -103,6 +46,7 @@ class VectorAdapter(VecEnv):
     def __init__(self, vector_env: Any, reset_rows: ResetRows | None) -> None:
         self.vector_env, self._reset_rows = vector_env, reset_rows
         self._actions: np.ndarray | None = None
+        self._steps = 0
         super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
 
     def reset(self) -> VecEnvObs:
@@ -117,11 +61,11 @@ class VectorAdapter(VecEnv):
                 f"options={self._options}: {self._name()} takes the same for all of its environments; expected one dict"
             )
         observations, infos = self._reset_all(self._seeds[0], deepcopy(self._options[0]) or None)
-        self.reset_infos = [info_of(infos, index) for index in range(self.num_envs)]
+        self.reset_infos = infos_of(infos, self.num_envs)
         self._reset_seeds()
         self._reset_options()
-        copied: VecEnvObs = deepcopy(observations)
-        return copied
+        kept: VecEnvObs = self._kept(observations, self.observation_space, "reset")
+        return kept
 
     def _reset_all(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
         """Reset every environment; the first has the seed, and the others count up from it, as ``VecEnv.seed`` has it."""
@@ -143,27 +87,50 @@ class VectorAdapter(VecEnv):
         :return: observations, rewards, dones and infos, as ``DummyVecEnv`` gives them
         """
         observations, rewards, terminated, truncated, batched = self._step()
+        self._steps += 1
+        observations = self._kept(observations, self.observation_space, f"step {self._steps}")
         dones = np.logical_or(terminated, truncated)
         ended = [int(index) for index in np.flatnonzero(dones)]
-        infos = [info_of(batched, index) for index in range(self.num_envs)]
+        infos = infos_of(batched, self.num_envs)
+        drop_unfinished(batched, infos, dones)
+        terminal: dict[int, Any] = {}
+        for index in ended:
+            if self._reset_rows is None:
+                terminal[index], infos[index], self.reset_infos[index] = split_same_step(infos[index])
+            else:
+                terminal[index] = rows(observations, index)
         if ended and self._reset_rows is not None:
-            # Terminal observations first: the reset may write into the same memory.
-            terminal = {index: rows(observations, index) for index in ended}
-            observations = deepcopy(observations)
             first, of_reset = self._reset_rows(np.array(ended))
             put_rows(observations, np.array(ended), first)
+            told = infos_of(of_reset, self.num_envs)
             for index in ended:
-                self.reset_infos[index] = info_of(of_reset, index)
-        else:
-            terminal = {index: deepcopy(infos[index].pop("final_obs")) for index in ended}
-            for index in ended:
-                final = infos[index].pop("final_info", {})
-                self.reset_infos[index], infos[index] = infos[index], final
+                self.reset_infos[index] = told[index]
         for index, info in enumerate(infos):
             info["TimeLimit.truncated"] = bool(truncated[index] and not terminated[index])
             if index in terminal:
+                if terminal[index] is None:
+                    raise ValueError(
+                        f"{self._name()}: environment {index} has ended its episode in step {self._steps} and was reset in it "
+                        "(SAME_STEP), found no final_obs in its infos, expected the episode's last observation there"
+                    )
                 info["terminal_observation"] = terminal[index]
         return observations, np.array(rewards, dtype=np.float32), dones, infos
+
+    def _kept(self, observations: Any, space: gym.Space, when: str) -> Any:
+        """Copy observations, since the environments may write the next ones into the same memory, and check their shapes."""
+        if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple) and isinstance(observations, dict | tuple):
+            keys: Any = space.spaces if isinstance(space, gym.spaces.Dict) else range(len(space.spaces))
+            parts = {key: self._kept(observations[key], space[key], f"{when}, part {key!r}") for key in keys}
+            return parts if isinstance(observations, dict) else tuple(parts.values())
+        expected = (self.num_envs, *(space.shape or ()))
+        if not isinstance(observations, np.ndarray) or observations.shape != expected:
+            kind = f"shape {observations.shape}" if isinstance(observations, np.ndarray) else type(observations).__module__
+            kind = kind if isinstance(observations, np.ndarray) else f"{kind}.{type(observations).__name__}"
+            raise ValueError(
+                f"{self._name()}, {when}: found observations of {kind}, expected a numpy array of shape {expected}, a row for "
+                "each environment; wrappers that make tensors (NumpyToTorch, JaxToTorch, ArrayConversion) are to be left away"
+            )
+        return observations.copy()
 
     def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every environment with the actions that were taken in."""
@@ -253,7 +220,7 @@ class EnvList(VectorAdapter):
     @property
     def envs(self) -> list[gym.Env]:
         """The single environments."""
-        return list(self.vector_env.envs)
+        return list(self.vector_env.unwrapped.envs)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """See :meth:`VectorAdapter.get_attr`."""
@@ -382,7 +349,7 @@ class EnvProcesses(VectorAdapter):
         return [answers[index][0] for index in selected]
 
 
-# -- ways to reset -------------------------------------------------------------------------------------------------------
+# -- choosing ------------------------------------------------------------------------------------------------------------
 
 
 def adapt(vector_env: VectorEnv) -> VectorAdapter:
@@ -391,9 +358,21 @@ def adapt(vector_env: VectorEnv) -> VectorAdapter:
 
     :param vector_env: the vector environment
     :return: the same for SB3
-    :raises ValueError: if it does not say when it resets, or spends a step on it that can't be avoided
+    :raises ValueError: if it is none, does not say when it resets, spends a step on it that can't be avoided, or has a wrapper
+        that can't reset some of its environments by themselves
     """
-    reset_rows = _reset_rows(vector_env)
+    if not isinstance(vector_env, VectorEnv):
+        raise ValueError(
+            f"adapt: found {type(vector_env).__name__}, expected a gymnasium.vector.VectorEnv; a single environment is given "
+            "to the algorithm as it is, several are made by make_vec_env"
+        )
+    reset_rows = reset_rows_of(vector_env)
+    wrapper = next((one for one in wrappers_of(vector_env) if isinstance(one, NormalizeObservation)), None)
+    if wrapper is not None:
+        raise ValueError(
+            f"{type(wrapper).__name__}: it can't reset some of its environments by themselves, as SB3 does at an episode's "
+            "end; leave it away and write VecNormalize(adapt(...), norm_reward=False) instead"
+        )
     inner = vector_env.unwrapped
     if isinstance(inner, SyncVectorEnv):
         return EnvList(vector_env, reset_rows)
@@ -402,44 +381,18 @@ def adapt(vector_env: VectorEnv) -> VectorAdapter:
     return VectorAdapter(vector_env, reset_rows)
 
 
-def _reset_rows(vector_env: VectorEnv) -> ResetRows | None:
-    """Find out how environments that have ended are reset by themselves; None if they do it."""
-    mode = vector_env.metadata.get("autoreset_mode")
-    if mode == AutoresetMode.SAME_STEP:
-        return None
-    inner: Any = vector_env.unwrapped
-    if mode == AutoresetMode.DISABLED or (
-        mode == AutoresetMode.NEXT_STEP and isinstance(inner, SyncVectorEnv | AsyncVectorEnv)
-    ):
-        return partial(_reset_by_mask, vector_env)
-    if mode == AutoresetMode.NEXT_STEP and isinstance(inner, CartPoleVectorEnv) and vector_env is inner:
-        return partial(_reset_cartpoles, cast(CartPoleVectorEnv, inner))
-    name = type(inner).__name__
-    if mode != AutoresetMode.NEXT_STEP:
-        raise ValueError(
-            f"{name}: found autoreset_mode {mode!r} in its metadata, expected one of {', '.join(AutoresetMode.__members__)}"
-        )
-    raise ValueError(
-        f"{name}: found autoreset mode NEXT_STEP, which puts a step that is none between two episodes, expected SAME_STEP or "
-        "DISABLED: build it with autoreset_mode=AutoresetMode.SAME_STEP if it takes that"
-    )
+def adapt_for_training(vector_env: VectorEnv, monitor: bool = True) -> VecEnv:
+    """
+    Make what an algorithm trains in of one of Gymnasium's vector environments, which SB3 would not take.
 
-
-def _reset_by_mask(vector_env: VectorEnv, indices: np.ndarray) -> tuple[VecEnvObs, dict[str, Any]]:
-    """Reset some environments as Gymnasium provides for it."""
-    mask = np.zeros(vector_env.num_envs, dtype=np.bool_)
-    mask[indices] = True
-    observations, infos = vector_env.reset(options={"reset_mask": mask})
-    return rows(observations, indices), infos
-
-
-def _reset_cartpoles(env: CartPoleVectorEnv, indices: np.ndarray) -> tuple[VecEnvObs, dict[str, Any]]:
-    """Reset some of Gymnasium's CartPoles, as they do themselves at the beginning of their next step."""
-    assert env.state is not None
-    env.state[:, indices] = env.np_random.uniform(low=env.low, high=env.high, size=(4, len(indices)))
-    env.steps[indices] = 0
-    env.prev_done[indices] = False
-    return env.state.T[indices].astype(np.float32), {}
+    :param vector_env: the vector environment
+    :param monitor: whether to count returns and lengths of episodes (``VecMonitor``) where nothing in it does
+    :return: the same for SB3
+    :raises ValueError: see :func:`adapt`
+    """
+    env = adapt(vector_env)
+    counts = any(isinstance(one, RecordEpisodeStatistics) for one in wrappers_of(vector_env))
+    return VecMonitor(env) if monitor and not counts and not all(env.env_is_wrapped(Monitor)) else env
 
 
 # -- EnvPool -------------------------------------------------------------------------------------------------------------
