@@ -384,6 +384,7 @@ class PPOModel(OnPolicyAlgorithm):
         device: th.device | str = "auto",
         trusted: bool = True,
         log_folder: str | pathlib.Path | None = None,
+        total_timesteps: int | None = None,
     ) -> SelfPPOModel:
         """
         Load a checkpoint of :class:`~sb3_ppo_edu.checkpoint.ExactCheckpoint`, to go on as if nothing had happened.
@@ -396,11 +397,12 @@ class PPOModel(OnPolicyAlgorithm):
         :param env: the vector environment, built as for the interrupted training, or functions that each make one environment
         :param device: where the networks live
         :param trusted: as for :meth:`load`: whether the constructor's arguments may be of any type
-        :param log_folder: where the log files are now, if they were moved
+        :param log_folder: where the log files are now, if they were moved; paths that callbacks keep into it are, too
+        :param total_timesteps: steps that the ``learn`` shall do in all, if not those it was asked for: schedules follow
         :return: the model
-        :raises CheckpointError: if there is no whole checkpoint, or it is of other environments
+        :raises CheckpointError: if there is no whole checkpoint, it is of other environments, or has as many steps already
         """
-        resumed: SelfPPOModel = service("resume")(cls, path, env, device, trusted, log_folder)
+        resumed: SelfPPOModel = service("resume")(cls, path, env, device, trusted, log_folder, total_timesteps)
         return resumed
 
     # -- saving and loading ----------------------------------------------------------------------------------------------

@@ -21,15 +21,37 @@ if TYPE_CHECKING:
     from sb3_ppo_edu.algorithms.ppo import EduPPO
 
 ON_SAVE_ERROR = ("raise", "warn")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""What asks a training to end: Ctrl-C, a cluster, and a terminal that is closed (which Windows does not have)."""
+
+
+def handle_signals(handler: Any) -> dict[int, Any]:
+    """
+    Take over the signals that ask a training to end; nohup, which has SIGHUP ignored, stays as it is.
+
+    :param handler: of all of them
+    :return: what handled them before, by number
+    """
+    taken = [one for one in SIGNALS if one in SIGNALS[:2] or signal.getsignal(one) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
+def give_signals_back(before: dict[int, Any]) -> None:
+    """
+    Undo :func:`handle_signals`.
+
+    :param before: what it gave
+    """
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def ending(number: int) -> BaseException:
     """
     Say how a signal ends the training.
 
-    :param number: SIGINT or SIGTERM
-    :return: ``KeyboardInterrupt``, or an exit with the usual code of 143
+    :param number: one of :data:`SIGNALS`
+    :return: ``KeyboardInterrupt``, or an exit with the usual code (143 for SIGTERM)
     """
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
@@ -38,8 +60,8 @@ class ExactCheckpoint(BaseCallback):
     """
     Save all that decides a training's future, so that ``EduPPO.resume`` goes on as if it had never been interrupted.
 
-    A checkpoint is made every ``save_freq`` steps, at the next step after SIGINT (Ctrl-C) or SIGTERM, after an exception in a
-    callback, and at the end. Environments are restored exactly if they are wrapped in
+    A checkpoint is made every ``save_freq`` steps, at the next step after SIGINT (Ctrl-C), SIGTERM or SIGHUP, after an
+    exception in a callback, and at the end. Environments are restored exactly if they are wrapped in
     :class:`~sb3_ppo_edu.checkpoint.Resumable`.
 
     :param save_freq: steps, summed over all environments, between checkpoints, ≥ 1
@@ -47,12 +69,17 @@ class ExactCheckpoint(BaseCallback):
     :param keep: how many stay, ≥ 1
     :param on_save_error: "raise" ends the training when a checkpoint can't be written, "warn" goes on without; in either case
         the ones that are there stay
-    :param handle_signals: whether SIGINT and SIGTERM make a checkpoint before they end the training
+    :param handle_signals: whether SIGINT, SIGTERM and SIGHUP make a checkpoint before they end the training
+    :param save_at_start: whether the first is made before the first step, so that a training killed early can be resumed
+    :param settings: plain data that each checkpoint keeps, for whoever resumes to compare with
     :param verbose: 1 says what is saved
     :raises ValueError: for arguments out of range
     """
 
-    not_resumed = ("save_freq", "keep", "on_save_error", "handle_signals", "last_saved", "due", "stop", "_constructor")
+    not_resumed = (
+        *("save_freq", "folder", "keep", "on_save_error", "handle_signals", "save_at_start", "settings"),
+        *("last_saved", "due", "stop", "_constructor"),
+    )
     """Attributes that are what the resumed training's own callback says."""
     changes_policy = False
 
@@ -64,6 +91,8 @@ class ExactCheckpoint(BaseCallback):
         on_save_error: str = "raise",
         handle_signals: bool = True,
         verbose: int = 0,
+        save_at_start: bool = False,
+        settings: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(verbose)
         for name, value in (("save_freq", save_freq), ("keep", keep)):
@@ -72,7 +101,9 @@ class ExactCheckpoint(BaseCallback):
         if on_save_error not in ON_SAVE_ERROR:
             raise ValueError(f"on_save_error={on_save_error!r}: expected one of {', '.join(ON_SAVE_ERROR)}")
         self.save_freq, self.keep, self.on_save_error, self.handle_signals = save_freq, keep, on_save_error, handle_signals
-        self.folder = Path(folder)
+        self.save_at_start, self.settings = save_at_start, settings
+        # A relative path would lead elsewhere once an environment has changed the working directory.
+        self.folder = Path(folder).absolute()
         self.last_saved = 0
         self.due = False
         self.stop: int | None = None
@@ -97,9 +128,9 @@ class ExactCheckpoint(BaseCallback):
             raise ValueError("ExactCheckpoint: found another one in the same training, expected one")
         self._constructor = constructor(model)
         self.last_saved = self.model.num_timesteps
-        self.due, self.stop = False, None
+        self.due, self.stop = self.save_at_start and self.last_saved == 0, None
         if self.handle_signals and threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note_signal) for number in SIGNALS}
+            self._handlers = handle_signals(self._note_signal)
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         """Remember a signal; a second one is not waited for."""
@@ -117,7 +148,7 @@ class ExactCheckpoint(BaseCallback):
         Make a checkpoint if one is due, and end the training if a signal asked for it. Called between steps.
 
         :raises KeyboardInterrupt: after SIGINT
-        :raises SystemExit: after SIGTERM, with the usual exit code of 143
+        :raises SystemExit: after SIGTERM and SIGHUP, with the usual exit codes of 143 and 129
         """
         if self.due or self.stop is not None:
             self.save()
@@ -130,8 +161,7 @@ class ExactCheckpoint(BaseCallback):
 
     def released(self) -> None:
         """Give the signals back. Called when training ends, however it does."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        give_signals_back(self._handlers)
         self._handlers = {}
 
     def save(self) -> Path | None:
@@ -146,7 +176,8 @@ class ExactCheckpoint(BaseCallback):
         self.due, self.last_saved = False, model.num_timesteps
         assert self._constructor is not None
         try:
-            members = {files.STATE: pack(capture(model, outermost(self))), files.MODEL: self._constructor}
+            state = {**capture(model, outermost(self)), "settings": self.settings}
+            members = {files.STATE: pack(state), files.MODEL: self._constructor}
             path = files.save(self.folder, model.num_timesteps, members, self.keep)
         except (OSError, NotPlainError) as error:
             step = model.num_timesteps

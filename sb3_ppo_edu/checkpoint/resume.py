@@ -55,6 +55,7 @@ def resume(
     device: Any,
     trusted: bool = True,
     log_folder: str | Path | None = None,
+    total_timesteps: int | None = None,
 ) -> Model:
     """
     Load a checkpoint, see :meth:`sb3_ppo_edu.EduPPO.resume`.
@@ -63,6 +64,7 @@ def resume(
     :param env: the vector environment, or functions that each make one environment
     :param trusted: whether what the constructor was given may be of any type
     :param log_folder: where the log files are, if not where they were
+    :param total_timesteps: steps that the interrupted ``learn`` shall do in all, if not those it was asked for
     """
     found = files.latest_good(Path(path))
     for reason in found.skipped:
@@ -80,8 +82,15 @@ def resume(
         environments = restore_vec_env(model.env, state["env"])
     except ValueError as error:
         raise CheckpointError(f"{found.path}: {error}") from error
+    if total_timesteps is not None:
+        set_goal(state["model"], total_timesteps)
     restore_attributes(model, state)
-    if log_folder is not None and state["logger"]["folder"] is not None:
+    # learn restores them again, but whoever asks before, or saves where learn fails, has the trained policy already.
+    model.set_parameters(state["parameters"], exact_match=True)
+    before = state["logger"]["folder"]
+    if log_folder is not None and before is not None:
+        state["callbacks"] = moved(state["callbacks"], before, str(log_folder))
+        state["env"] = moved(state["env"], before, str(log_folder))
         state["logger"]["folder"] = str(log_folder)
     logger = reopen_logger(state["logger"])
     if logger is not None:
@@ -95,6 +104,40 @@ def resume(
         )
     model.session = CheckpointSession(resumption=Resumption(state, environments))
     return model
+
+
+def set_goal(attributes: dict[str, Any], total_timesteps: int) -> None:
+    """
+    Let an interrupted ``learn`` go on to another number of steps than it was asked for.
+
+    :param attributes: of the model, changed in place
+    :param total_timesteps: of the whole ``learn``
+    :raises CheckpointError: if as many are done already
+    """
+    begin, done = attributes["_num_timesteps_at_start"], attributes["num_timesteps"]
+    goal = begin + total_timesteps
+    if goal != attributes["_total_timesteps"] and goal <= done:
+        raise CheckpointError(f"total_timesteps={total_timesteps}: expected more than the {done - begin} steps already done")
+    attributes["_total_timesteps"] = goal
+
+
+def moved(value: Any, before: str, now: str) -> Any:
+    """
+    Let paths into a run's folder lead into the folder where it is now, whoever keeps them.
+
+    :param value: plain data
+    :param before: the folder, as it was written
+    :param now: where it is
+    :return: the same with other paths; what leads elsewhere stays
+    """
+    if isinstance(value, str):
+        inside = value == before or value.startswith((f"{before}/", f"{before}\\"))
+        return now + value[len(before) :] if inside else value
+    if isinstance(value, dict):
+        return {key: moved(one, before, now) for key, one in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(moved(one, before, now) for one in value)
+    return value
 
 
 def build(env_fns: Sequence[Callable[[], gym.Env]], state: dict[str, Any]) -> VecEnv:

@@ -36,7 +36,8 @@ class Resumption:
         if total_timesteps != expected:
             raise ValueError(
                 f"total_timesteps={total_timesteps}: expected {expected}, as in the interrupted learn, which this one "
-                "completes (schedules depend on it); to train longer, call learn again after it with reset_num_timesteps=False"
+                "completes (schedules depend on it); to train longer, resume with total_timesteps="
+                f"{total_timesteps}, or call learn again after it with reset_num_timesteps=False"
             )
         return goal - model.num_timesteps
 

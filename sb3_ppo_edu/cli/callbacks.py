@@ -6,34 +6,45 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from sb3_ppo_edu.checkpoint.callback import give_signals_back, handle_signals
+
 
 class StopOnRequest(BaseCallback):
-    """Ends training at the next step once :attr:`requested` is set, so that no update is cut in half; :attr:`signal` asked."""
+    """
+    Ends training at the next step once :attr:`requested` is set, so that no update is cut in half; :attr:`signal` asked.
+
+    :param on_first_step: called once this process has made a step, when :attr:`began` is set
+    """
 
     changes_policy = False
+    not_resumed = ("requested", "signal", "began", "on_first_step")
 
-    def __init__(self) -> None:
+    def __init__(self, on_first_step: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self.requested = False
+        self.requested, self.began = False, False
         self.signal = signal.SIGINT
+        self.on_first_step = on_first_step
 
     def _on_step(self) -> bool:
         """Go on unless asked to stop."""
+        if not self.began:
+            self.began = True
+            self.on_first_step()
         return not self.requested
 
 
 @contextmanager
 def stopping_on_signals(stop: StopOnRequest) -> Iterator[None]:
     """
-    Let the first Ctrl-C or SIGTERM, which is how a cluster asks, end training at the next step, and the second at once.
+    Let the first Ctrl-C, SIGTERM (which is how a cluster asks) or SIGHUP end training at the next step, the second at once.
 
     :param stop: the callback to ask
     """
@@ -42,16 +53,34 @@ def stopping_on_signals(stop: StopOnRequest) -> Iterator[None]:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested, stop.signal = True, signal.Signals(number)
-        again = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        # Not print(): it may be interrupted print() that this signal interrupted.
-        os.write(2, f"\nStopping at the next step; {again} again stops at once.\n".encode())
+        again = "Ctrl-C" if number == signal.SIGINT else stop.signal.name
+        # Not print(): it may be interrupted print() that this signal interrupted. A closed terminal takes nothing.
+        with suppress(OSError):
+            os.write(2, f"\nStopping at the next step; {again} again stops at once.\n".encode())
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = handle_signals(handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        give_signals_back(before)
+
+
+def undisturbed(do: Callable[[], None]) -> None:
+    """
+    Do something that no signal to end interrupts.
+
+    :param do: what takes a moment only
+    """
+    done = False
+    while not done:
+        # The signal that ends training may be followed by others before they are ignored.
+        with suppress(KeyboardInterrupt):
+            before = handle_signals(signal.SIG_IGN)
+            try:
+                do()
+                done = True
+            finally:
+                give_signals_back(before)
 
 
 class Progress(BaseCallback):

@@ -69,17 +69,17 @@ def print_start(console: Console, run: Run) -> None:
     console.print(
         f"[bold]{settings.environment.id}[/bold]: {settings.steps:,} steps{held}, seed {settings.seed}, {environments}, "
         f"{'normalised' if settings.environment.normalize else 'not normalised'}, "
-        f"{th.get_num_threads()} torch thread(s), into [bold]{run.folder}[/bold]",
+        f"{th.get_num_threads()} torch thread(s), into [bold]{run.shown}[/bold]",
         soft_wrap=True,
     )
     console.print(f"engine: {run.model.engine_reason}", soft_wrap=True, markup=False)
 
 
-def print_files(console: Console, folder: Path) -> None:
+def print_files(console: Console, run: Run) -> None:
     """Print what the run has left in its folder."""
-    table = Table(title=str(folder), title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2))
+    table = Table(title=str(run.shown), title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2))
     for name, what in WHAT_FILES_HOLD.items():
-        if (folder / name).exists():
+        if (run.folder / name).exists():
             table.add_row(name, what)
     console.print()
     console.print(table)

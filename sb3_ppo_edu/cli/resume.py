@@ -8,6 +8,7 @@ from typing import Any
 
 import torch as th
 
+from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.printing import console_for
 from sb3_ppo_edu.cli.refusals import refusing_bad_input
 from sb3_ppo_edu.cli.torchrun import process_group, resume_rank
@@ -25,10 +26,16 @@ def add_resume(commands: Any) -> None:
         "resume",
         help="go on with a run that was interrupted, exactly",
         description="Go on with a run that was made with --checkpoint-freq, from its newest whole checkpoint:\nit ends with "
-        "the same bits as if it had never been interrupted.",
+        "the same bits as if it had never been interrupted.\n\nTo train longer: --steps N, for N steps in all. "
+        "Schedules (lin_…) then stand\nwhere they would in a run of N steps. steps and checkpoint_freq may be edited in "
+        "settings.yml, too.",
     )
     resume.set_defaults(command=resume_interrupted, parser=resume)
     resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
+    resume.add_argument("--steps", type=positive_int, metavar="N", help="steps of the whole run (default: as it was made)")
+    resume.add_argument(
+        "--take-over", action="store_true", help="although a process on another host seems to train in it: it has ended"
+    )
     resume.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     resume.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes of the final evaluation")
     resume.add_argument("--no-replay", dest="replay", action="store_false", help="make no film")
@@ -53,7 +60,8 @@ def _resume_in_group(arguments: argparse.Namespace) -> int:
     with refusing_bad_input():
         record = read_settings(arguments.run / SETTINGS_FILE)
         th.set_num_threads(record["threads"]["torch"])
-        how: dict[str, Any] = {"trusted": arguments.trust, "on_fault": arguments.on_fault}
+        how: dict[str, Any] = {name: getattr(arguments, name) for name in ("on_fault", "steps", "take_over")}
+        how["trusted"] = arguments.trust
         if group is not None:
             run = resume_rank(arguments.run, group, arguments.device, **how)
         elif record.get("processes", 1) > 1:
@@ -66,6 +74,8 @@ def _resume_in_group(arguments: argparse.Namespace) -> int:
     arguments.env, arguments.seed = run.settings.environment.id, run.settings.seed
     done, total = run.model.num_timesteps, run.settings.steps
     console.print(f"[bold]{arguments.env}[/bold]: going on at step {done:,} of {total:,}", soft_wrap=True)
+    if total != record["steps"]:
+        console.print(f"The run was made for {record['steps']:,} steps; schedules follow the new number.", soft_wrap=True)
     for index, way in enumerate(run.model.resumed_envs):
         if way not in ("replayed", "set by itself"):
             console.print(f"environment {index} {way}; from here on the run is another one", soft_wrap=True, markup=False)

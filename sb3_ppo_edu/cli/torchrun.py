@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sb3_ppo_edu.checkpoint import CheckpointError
 from sb3_ppo_edu.checkpoint.files import all_in, read
@@ -94,15 +95,14 @@ def start_rank(settings: RunSettings, folder: Path, command: Sequence[str], grou
     return run
 
 
-def resume_rank(folder: Path, group: ProcessGroup, device: str, *, trusted: bool = False, on_fault: str | None = None) -> Run:
+def resume_rank(folder: Path, group: ProcessGroup, device: str, **how: Any) -> Run:
     """
     Go on with this rank's part of a run, from the newest checkpoint that all ranks have whole.
 
     :param folder: of the run
     :param group: the process group
     :param device: where the networks live
-    :param trusted: see :func:`sb3_ppo_edu.training.resume.resume_run`
-    :param on_fault: see there
+    :param how: see :func:`sb3_ppo_edu.training.resume.resume_run`
     :return: this rank's part
     :raises NoCommonCheckpointError: if the processes have no checkpoint in common
     :raises ValueError: if the run was made by another number of processes
@@ -115,7 +115,7 @@ def resume_rank(folder: Path, group: ProcessGroup, device: str, *, trusted: bool
     if not common:
         raise NoCommonCheckpointError(f"run {folder}: its processes have no whole checkpoint of the same step: start it anew")
     checkpoint = own / CHECKPOINT_FOLDER / max(common)
-    return resume_run(own, device, trusted=trusted, on_fault=on_fault, checkpoint=checkpoint, is_rank_zero=group.rank == 0)
+    return resume_run(own, device, checkpoint=checkpoint, is_rank_zero=group.rank == 0, **how)
 
 
 def readable_checkpoints(folder: Path) -> set[str]:

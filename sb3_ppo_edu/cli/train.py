@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import torch as th
 from rich.console import Console
 
+from sb3_ppo_edu.checkpoint.callback import SIGNALS
 from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
-from sb3_ppo_edu.cli.callbacks import Progress, StopOnRequest, stopping_on_signals
+from sb3_ppo_edu.cli.callbacks import Progress, StopOnRequest, stopping_on_signals, undisturbed
 from sb3_ppo_edu.cli.display import draw_into_memory
 from sb3_ppo_edu.cli.flags import add_algorithm_arguments, flag_of, positive_int, yaml_value
 from sb3_ppo_edu.cli.printing import (
@@ -55,8 +55,8 @@ examples:
   sb3-edu train --env CartPole-v1 --policy-kwargs "dict(net_arch=[32, 32], activation_fn=nn.ReLU)" --no-normalize
   sb3-edu train --env Acrobot-v1 --config my_settings.yml
 
-exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted or
-143 ended by SIGTERM (the model is saved)
+exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted,
+143 ended by SIGTERM or 129 by SIGHUP (the model is saved)
 """
 
 
@@ -218,7 +218,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     :param console: a quiet one, as of all ranks but 0, shows no progress and saves no model
     :param group: the processes to train together with, or ``None``
     """
-    stop = StopOnRequest()
+    stop = StopOnRequest(run.lock.note_training)
     progress = [] if console.quiet else [Progress(run.settings.steps)]
     exit_code = DONE
     try:
@@ -227,9 +227,10 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     except KeyboardInterrupt:
         stop.requested = True
     except SystemExit as ended:
-        if ended.code != 128 + signal.SIGTERM:
+        asked = [one for one in SIGNALS if ended.code == 128 + one]
+        if not asked:
             raise
-        stop.requested, stop.signal = True, signal.SIGTERM  # as an exact checkpoint ends the training
+        stop.requested, stop.signal = True, asked[0]  # as an exact checkpoint ends the training
     except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError, WorkerError) as error:
         # A signal to all processes, as clusters send it, ends those that this one waits for.
         if not stop.requested:
@@ -238,20 +239,29 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     finally:
         for bar in progress:
             bar.close()
-        if not console.quiet:
-            save_model(run)
+        # Where learn has failed before its first step, the model is not what it will be: what is there stays.
+        if not console.quiet and (stop.began or sys.exc_info()[0] is None):
+            undisturbed(lambda: keep_model(run))
     if stop.requested:
         exit_code = 128 + stop.signal
     if exit_code != DONE:
         steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
-        console.print(f"Stopped after {steps}. The model is saved in [bold]{run.folder}[/bold].", soft_wrap=True)
+        console.print(f"Stopped after {steps}. The model is saved in [bold]{run.shown}[/bold].", soft_wrap=True)
         checkpoint = last_checkpoint(run)
         if checkpoint is not None:
             if exit_code == FAILED:
                 print(f"The last good checkpoint is {checkpoint}.", file=sys.stderr)
-            console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.folder)}", soft_wrap=True)
-        console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.folder)}", soft_wrap=True)
+            console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.shown)}", soft_wrap=True)
+        console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.shown)}", soft_wrap=True)
     return exit_code
+
+
+def keep_model(run: Run) -> None:
+    """Save the model, unless the one that is there is trained for more steps."""
+    try:
+        save_model(run)
+    except ValueError as error:
+        print(error, file=sys.stderr)
 
 
 def last_checkpoint(run: Run) -> Path | None:
@@ -281,6 +291,6 @@ def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
             replay.save_gif(replay.film_run(saved, trained.median_seed()), run.folder / REPLAY_FILE)
         except replay.CannotRenderError as error:
             console.print(f"No {REPLAY_FILE}: {arguments.env} cannot draw itself here ({error}).", markup=False)
-    print_files(console, run.folder)
+    print_files(console, run)
     print_evaluation(console, trained, random)
-    print_next(console, run.folder)
+    print_next(console, run.shown)

@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sb3_ppo_edu.training.lock import killed_while_starting
+
 MODEL_FILE = "model.zip"
 NORMALIZATION_FILE = "vecnormalize.pkl"
 SETTINGS_FILE = "settings.yml"
@@ -36,8 +38,12 @@ def new_folder(folder: Path) -> Iterator[None]:
     """
     Create a run's folder, and take it away again, with all that was put into it, if the block fails.
 
+    What a training has left that was killed before its first step makes room for the new one.
+
     :raises ValueError: if it exists or cannot be created
     """
+    if killed_while_starting(folder):
+        shutil.rmtree(folder)
     if folder.exists() or folder.is_symlink():
         raise ValueError(
             f"run folder {folder}: it exists, and nothing that exists is overwritten; "

@@ -7,13 +7,16 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from stable_baselines3.common.vec_env import VecEnv
+
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint.files import STATE, CheckpointError, latest_good
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, MONITOR_FOLDER, SETTINGS_FILE
+from sb3_ppo_edu.training.lock import RunLock
 from sb3_ppo_edu.training.run import Run, make_callbacks
-from sb3_ppo_edu.training.settings import read_settings, settings_from_record
+from sb3_ppo_edu.training.settings import check_not_edited, described, read_settings, settings_from_record, write_record
 
 
 def resume_run(
@@ -24,6 +27,8 @@ def resume_run(
     on_fault: str | None = None,
     checkpoint: Path | None = None,
     is_rank_zero: bool = True,
+    steps: int | None = None,
+    take_over: bool = False,
 ) -> Run:
     """
     Open an interrupted run where its newest whole checkpoint stands.
@@ -32,8 +37,11 @@ def resume_run(
     :param on_fault: "raise" or "warn" from here on; ``None`` for what the run has
     :param checkpoint: the one to go on from; ``None`` for the newest whole one
     :param is_rank_zero: see :func:`sb3_ppo_edu.training.run.start_run`
+    :param steps: steps of the whole run, written into its settings; ``None`` for what they say
+    :param take_over: see :class:`~sb3_ppo_edu.training.lock.RunLock`
     :return: the run, ready to learn what is left of it
-    :raises ValueError: if the folder is no run's, or has no checkpoint, or the run was made without looking for faults
+    :raises ValueError: if the folder is no run's, has no checkpoint, or another process trains in it; if its settings were
+        edited, or it was made without looking for faults
     """
     record = read_settings(folder / SETTINGS_FILE)
     settings = settings_from_record(record, device)
@@ -44,13 +52,15 @@ def resume_run(
                 "'warn': a resumed run has the layers that it was made with"
             )
         settings = replace(settings, on_fault=on_fault)
-    place = checkpoint or folder / CHECKPOINT_FOLDER
+    if steps is not None:
+        settings = replace(settings, steps=steps)
+    shown, folder = folder, folder.absolute()
+    place = (checkpoint or folder / CHECKPOINT_FOLDER).absolute()
+    lock = RunLock(folder, take_over)
+    env: VecEnv | None = None
     try:
         state = unpack(latest_good(place).members[STATE])
-        for index, env in enumerate(state["env"]["envs"]):
-            if env is None:  # it is one of a whole that can't be restored, and its episodes go to a new file
-                continue
-            cut_monitor(folder / MONITOR_FOLDER / f"{index}.monitor.csv", dict(env["wrappers"])["Monitor"]["episode_returns"])
+        check_not_edited(record, state.get("settings"), shown / SETTINGS_FILE)
         env = make_training_env(
             settings.environment,
             settings.n_envs,
@@ -59,10 +69,27 @@ def resume_run(
             append=True,
             on_fault=settings.on_fault,
         )
-        model = EduPPO.resume(place, env, device=settings.device, trusted=trusted, log_folder=folder)
-    except (CheckpointError, KeyError) as error:
-        raise ValueError(f"run {folder}: it cannot be resumed: {error}") from error
-    return Run(folder, settings, model, make_callbacks(settings, folder, is_rank_zero=is_rank_zero))
+        now = {**record, "steps": settings.steps}
+        description = {name: now.get(name) for name in described(settings)}
+        callbacks = make_callbacks(settings, folder, description, is_rank_zero=is_rank_zero)
+        # From here on files are changed: whatever can be refused has been.
+        model = EduPPO.resume(
+            place, env, device=settings.device, trusted=trusted, log_folder=folder, total_timesteps=settings.steps
+        )
+        for index, one in enumerate(state["env"]["envs"]):
+            if one is None:  # it is one of a whole that can't be restored, and its episodes go to a new file
+                continue
+            cut_monitor(folder / MONITOR_FOLDER / f"{index}.monitor.csv", dict(one["wrappers"])["Monitor"]["episode_returns"])
+        if now != record:
+            write_record(folder / SETTINGS_FILE, now)
+    except BaseException as error:
+        if env is not None:
+            env.close()
+        lock.release()
+        if isinstance(error, CheckpointError | KeyError):
+            raise ValueError(f"run {shown}: it cannot be resumed: {error}") from error
+        raise
+    return Run(folder, settings, model, callbacks, lock, shown)
 
 
 def cut_monitor(path: Path, episodes: Sequence[float]) -> None:

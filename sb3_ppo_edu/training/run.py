@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import configure
@@ -45,6 +47,7 @@ from sb3_ppo_edu.training.folder import (
     new_folder,
     write_atomically,
 )
+from sb3_ppo_edu.training.lock import RunLock
 from sb3_ppo_edu.training.saved_run import (
     SavedRun,
     evaluate_random,
@@ -55,6 +58,7 @@ from sb3_ppo_edu.training.settings import (
     EVALUATIONS_PER_RUN,
     RunSettings,
     all_arguments,
+    described,
     git_revision,
     read_settings,
     settings_from_hyperparameters,
@@ -111,12 +115,16 @@ class Run:
     :param settings: what it was made from
     :param model: the algorithm with its training environment
     :param callbacks: evaluation during training, and the callbacks the settings name
+    :param lock: keeps other processes out of the folder
+    :param shown: the folder as the user wrote it, for messages; environments may change the working directory
     """
 
     folder: Path
     settings: RunSettings
     model: EduPPO
     callbacks: list[BaseCallback]
+    lock: RunLock
+    shown: Path
 
 
 def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), *, is_rank_zero: bool = True) -> Run:
@@ -125,39 +133,49 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
 
     If anything is wrong with the settings, the folder is removed again: it is ours and empty.
 
-    :param folder: where; must not exist
+    :param folder: where; must not exist, unless a training that was killed while starting has left it
     :param is_rank_zero: False for a process that trains together with others and leaves log and evaluations to rank 0
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
     # Settled first, so that the record names it: whoever resumes the run needs the same.
     environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
     settings = replace(settings, environment=environment)
+    shown, folder = folder, folder.absolute()
     with new_folder(folder):
-        env = make_training_env(
-            settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, on_fault=settings.on_fault
-        )
+        lock = RunLock(folder, starting=True)
+        env: VecEnv | None = None
         try:
+            env = make_training_env(
+                settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, on_fault=settings.on_fault
+            )
             model = _build_model(settings, env)
-            callbacks = make_callbacks(settings, folder, is_rank_zero=is_rank_zero)
+            callbacks = make_callbacks(settings, folder, described(settings), is_rank_zero=is_rank_zero)
             outputs = ["csv", "tensorboard"] + (["stdout"] if settings.verbose else [])
             model.set_logger(configure(str(folder), outputs if is_rank_zero else []))
             write_settings(folder / SETTINGS_FILE, settings, command)
         except BaseException:
-            env.close()
+            if env is not None:
+                env.close()
+            lock.release()
             raise
-    return Run(folder, settings, model, callbacks)
+    return Run(folder, settings, model, callbacks, lock, shown)
 
 
-def make_callbacks(settings: RunSettings, folder: Path, *, is_rank_zero: bool = True) -> list[BaseCallback]:
+def make_callbacks(
+    settings: RunSettings, folder: Path, description: dict[str, Any], *, is_rank_zero: bool = True
+) -> list[BaseCallback]:
     """
     Build the callbacks of a run.
 
+    :param description: of the settings, which checkpoints keep: :func:`sb3_ppo_edu.training.settings.described`
     :param is_rank_zero: see :func:`start_run`
     :return: evaluation during training, checkpoints if there are to be any, and the callbacks the settings name
     """
     callbacks: list[BaseCallback] = [_evaluation_callback(settings, folder)] if is_rank_zero else []
     if settings.checkpoint_freq is not None:
-        callbacks.append(ExactCheckpoint(settings.checkpoint_freq, folder / CHECKPOINT_FOLDER))
+        callbacks.append(
+            ExactCheckpoint(settings.checkpoint_freq, folder / CHECKPOINT_FOLDER, save_at_start=True, settings=description)
+        )
     named = named_with_kwargs(settings.callback) if is_rank_zero else []
     return callbacks + [import_named(name)(**kwargs) for name, kwargs in named]
 
@@ -209,15 +227,41 @@ def learn(run: Run, callbacks: Sequence[BaseCallback] = (), group: ProcessGroup 
 
 
 def save_model(run: Run) -> None:
-    """Save the model and, where observations or rewards are normalised, the statistics it needs."""
+    """
+    Save the model and, where observations or rewards are normalised, the statistics it needs.
+
+    :param run: whose folder may have a model already
+    :raises ValueError: if that one is trained for more steps, as after going on from an earlier checkpoint; it stays
+    """
+    there = trained_steps(run.folder / MODEL_FILE)
+    if there > run.model.num_timesteps:
+        raise ValueError(
+            f"{run.shown / MODEL_FILE}: found a model of {there:,} steps, which stays; "
+            f"this one has {run.model.num_timesteps:,}"
+        )
     write_atomically(run.folder / MODEL_FILE, lambda path: run.model.save(path))
     statistics = run.model.get_vec_normalize_env()
     if statistics is not None:
         write_atomically(run.folder / NORMALIZATION_FILE, lambda path: statistics.save(str(path)))
 
 
+def trained_steps(path: Path) -> int:
+    """
+    Read for how many steps a saved model was trained.
+
+    :param path: of the model
+    :return: its ``num_timesteps``; 0 if there is none that can be read
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return int(json.loads(archive.read("data"))["num_timesteps"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return 0
+
+
 def close_run(run: Run) -> None:
-    """Close log files and environments."""
+    """Close log files and environments, and let other processes into the folder."""
+    run.lock.release()
     run.model.logger.close()
     if run.model.env is not None:
         run.model.env.close()

@@ -187,15 +187,64 @@ def write_settings(path: Path, settings: RunSettings, command: Sequence[str]) ->
     record = {
         "command": shlex.join(command),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **as_yaml(asdict(settings)),
-        "algorithm": as_yaml(all_arguments(settings.algorithm)),
+        **described(settings),
         "versions": versions(),
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "threads": {"torch": th.get_num_threads(), **{name: os.environ.get(name) for name in _THREAD_VARIABLES}},
         "git": git_revision(Path(__file__).parent),
     }
-    text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
+    write_record(path, record)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """
+    Write the record of a run.
+
+    :param path: ``settings.yml``
+    :param record: what it says
+    """
+    text = yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True, width=120)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def described(settings: RunSettings) -> dict[str, Any]:
+    """
+    Describe settings as ``settings.yml`` has them, with the defaults of what was not given.
+
+    :param settings: of a run
+    :return: mappings, lists, numbers, strings and ``None``
+    """
+    return {**as_yaml(asdict(settings)), "algorithm": as_yaml(all_arguments(settings.algorithm))}
+
+
+TAKEN_WHEN_EDITED = ("steps", "checkpoint_freq")
+"""Settings that may be edited in ``settings.yml`` before a run is resumed."""
+
+
+def check_not_edited(record: Mapping[str, Any], before: Mapping[str, Any] | None, path: Path) -> None:
+    """
+    Compare a run's record with the settings that its checkpoint was made with.
+
+    :param record: as ``settings.yml`` has it now
+    :param before: the settings in the checkpoint; ``None`` in those of version 0.1, which keep none
+    :param path: of the record, for the error
+    :raises ValueError: naming the settings that were edited, and can't be while a run goes on
+    """
+    edited = []
+    for name, value in (before or {}).items():
+        now = record.get(name)
+        if name in TAKEN_WHEN_EDITED or now == value:
+            continue
+        if isinstance(value, dict) and isinstance(now, dict):
+            keys = [key for key in {**value, **now} if value.get(key) != now.get(key)]
+            edited += [f"{name}.{key}: {now.get(key)!r} (the checkpoint has {value.get(key)!r})" for key in keys]
+        else:
+            edited.append(f"{name}: {now!r} (the checkpoint has {value!r})")
+    if edited:
+        raise ValueError(
+            f"{path}: found edited settings, expected those of the checkpoint but for {' and '.join(TAKEN_WHEN_EDITED)}: "
+            f"{'; '.join(edited)}; put them back, or start a new run with sb3-edu train"
+        )
 
 
 def all_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
