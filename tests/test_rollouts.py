@@ -84,16 +84,16 @@ def assert_same_buffers(theirs: RolloutBuffer, ours: RolloutBuffer) -> None:
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-@pytest.mark.parametrize("block", [1, 14, buffers.BLOCK])
+@pytest.mark.parametrize("block", [1, 14, buffers.BLOCK, "one observation's bytes"])
 def test_same_bits_as_the_buffers_own_methods(
-    block: int, observation: str, action: str, n_envs: int, monkeypatch: pytest.MonkeyPatch
+    block: int | str, observation: str, action: str, n_envs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     Adding, GAE and shuffling leave the same arrays and give the same minibatches, from the same permutation.
 
     Whether the rollout is put in order minibatch by minibatch, two at a time, or at once, makes no difference.
     """
-    monkeypatch.setattr(buffers, "BLOCK", block)
+    monkeypatch.setattr(buffers, "BLOCK_BYTES" if isinstance(block, str) else "BLOCK", 1 if isinstance(block, str) else block)
     theirs, ours = filled_buffers(observation, action, n_envs)
     assert_same_buffers(theirs, ours)
     for _ in range(2):  # the first epoch flattens the arrays, the second finds them flat

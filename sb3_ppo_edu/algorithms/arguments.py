@@ -26,6 +26,7 @@ from sb3_ppo_edu.algorithms.checks import (
     refuse,
     unwrapped,
 )
+from sb3_ppo_edu.engines.autograd import OPTIONS
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 
 __all__ = [
@@ -112,7 +113,7 @@ def _check_engine_kwargs(name: str, value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise refuse(name, value, "None or a dict of the engine's options, such as dict(bf16=True)")
-    return {key: check_flag(f"{name}: {key}", option) if key in OLD_NAMES else option for key, option in value.items()}
+    return {key: check_flag(f"{name}: {key}", option) if key in OPTIONS else option for key, option in value.items()}
 
 
 def _check_objective(name: str, value: object) -> object:

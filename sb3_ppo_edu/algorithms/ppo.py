@@ -91,7 +91,8 @@ class EduPPO(PPOModel):
         that makes an engine
     :param engine_kwargs: options of the autograd engine. ``compile=True`` has ``torch.compile`` compile the policy for its
         updates, which takes seconds and a C++ compiler; ``bf16=True`` computes the networks in bfloat16, see
-        ``benchmarks/scale/bf16.md``. Neither has SB3's bits
+        ``benchmarks/scale/bf16.md``; ``channels_last=True`` lays out images for updates on a CPU, see
+        ``benchmarks/speed/images.md``. None has SB3's bits
     :param objective: what is minimised: an :class:`~sb3_ppo_edu.functional.objectives.Objective`, its class, or the class's
         dotted path; None for PPO's own
     :param vf_clip_mode: value clipping as SB3 does it ("sb3") or with the pessimistic maximum of the lecture ("max"), see

@@ -11,7 +11,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSamples
 
 from sb3_ppo_edu.engines.base import (
     MinibatchStatistics,
@@ -23,10 +23,17 @@ from sb3_ppo_edu.engines.base import (
 )
 from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
 from sb3_ppo_edu.engines.flat_step import FlatStep, may_step_flat
+from sb3_ppo_edu.engines.memory import keep_freed_memory, return_freed_memory
 from sb3_ppo_edu.engines.validation import WithoutValidation, needs_no_validation
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation, losses_of
 from sb3_ppo_edu.rollouts.buffers import is_plain, shuffled_minibatches
+
+OPTIONS = ("bf16", "channels_last", "compile")
+"""The engine's options, all of them flags."""
+
+LARGE = 2**20
+"""Bytes of a minibatch's observations from which it pays to keep the memory that an update frees."""
 
 WORTH_A_LOOK = 8
 """Calls of ``act`` in one rollout after which it pays to find out whether the policy's distributions need validation."""
@@ -65,19 +72,25 @@ class AutogradEngine:
     :param compile: compile ``policy.evaluate_actions`` and its gradient with ``torch.compile``; results then agree to within
         rounding only
     :param bf16: compute the networks in bfloat16 (``torch.autocast``), when acting too, so that old and new log-probabilities
-        are of one kind; parameters, losses and the optimizer stay in float32
+        are of one kind; parameters, losses and the optimizer stay in float32. Slower on a processor that lacks instructions
+        for it
+    :param channels_last: hand images to the updates with the channels of a pixel side by side in memory, which torch's
+        convolutions on a CPU are faster with; parameters and their gradients stay as they are. Results then agree to within
+        rounding only. A features extractor of one's own must not take the images apart with ``view``
     """
 
     name = "autograd"
 
-    def __init__(self, policy: ActorCriticPolicy, *, compile: bool = False, bf16: bool = False) -> None:
-        self.policy, self.bf16 = policy, bf16
+    def __init__(
+        self, policy: ActorCriticPolicy, *, compile: bool = False, bf16: bool = False, channels_last: bool = False
+    ) -> None:
+        self.policy, self.bf16, self.channels_last = policy, bf16, channels_last
         self._compiled = th.compile(policy.evaluate_actions) if compile else None
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
         self._entropy_only_logged: bool | None = None
         self._needs_no_validation: bool | None = None
         self._flat_step: FlatStep | None = None
-        self._steps_taken, self._times_acted, self._own_buffer = 0, 0, False
+        self._steps_taken, self._times_acted, self._own_buffer, self._keeps_memory = 0, 0, False, False
 
     def attach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`: what was found out about the policy is asked anew."""
@@ -88,6 +101,9 @@ class AutogradEngine:
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the parameters are current, the optimizer's state is not."""
         UNVALIDATED.leave()
+        if self._keeps_memory:
+            return_freed_memory()
+        self._keeps_memory = False
         self._give_back()
         self._steps_taken = 0
 
@@ -117,11 +133,15 @@ class AutogradEngine:
 
     def gradients(self, minibatch: TensorMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
-        samples = minibatch.samples
+        samples, observations = minibatch.samples, minibatch.samples.observations
+        if not self._keeps_memory and bytes_of(observations) >= LARGE:
+            self._keeps_memory = keep_freed_memory()
+        if self.channels_last:
+            observations = in_channels_last(observations)
         # The buffer stores floats; a Categorical wants the index of the action.
         actions = samples.actions.long().flatten() if self._discrete else samples.actions
         with self._precision(), FiniteDistribution(), self._validation() if self._own_buffer else AS_IT_IS:
-            values, log_prob, entropy = (self._compiled or self.policy.evaluate_actions)(samples.observations, actions)
+            values, log_prob, entropy = (self._compiled or self.policy.evaluate_actions)(observations, actions)
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )
@@ -205,6 +225,23 @@ class AutogradEngine:
     def _precision(self) -> AbstractContextManager[Any]:
         """The precision of the networks, for calls of the policy."""
         return in_bfloat16(self.policy) if self.bf16 else nullcontext()
+
+
+def bytes_of(observations: PyTorchObs) -> int:
+    """Size of observations in memory."""
+    return sum(part.nbytes for part in (observations.values() if isinstance(observations, dict) else (observations,)))
+
+
+def in_channels_last(observations: PyTorchObs) -> PyTorchObs:
+    """
+    Put the channels of each pixel side by side in memory.
+
+    :param observations: images of shape ``(size, channels, height, width)``, or a dict; parts that are no images stay
+    :return: the same shapes and values
+    """
+    if isinstance(observations, dict):
+        return {name: in_channels_last(part) for name, part in observations.items()}  # type: ignore[misc]
+    return observations.to(memory_format=th.channels_last) if observations.dim() == 4 else observations
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_ppo_edu.engines.autograd import AutogradEngine
+from sb3_ppo_edu.engines.autograd import OPTIONS, AutogradEngine
 from sb3_ppo_edu.engines.base import Engine
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.fused.engine import FusedEngine, why_not_fused
@@ -38,10 +39,10 @@ def make_engine(
     :param engine: "auto" (the fastest that supports the policy), "autograd", "numpy" or "fused"; or a class or function that
         is called with the policy and ``engine_kwargs`` and gives an :class:`~sb3_ppo_edu.engines.base.Engine`
     :param policy: actor-critic policy with its optimizer
-    :param engine_kwargs: options of the engine. ``compile`` and ``bf16`` are the autograd engine's
+    :param engine_kwargs: options of the engine; our names have those of :class:`~sb3_ppo_edu.engines.autograd.AutogradEngine`
     :param objective: what is to be minimised; None for PPO's
     :return: the engine, and one sentence that says why it is this one
-    :raises UnsupportedPolicyError: if one is asked for by name where it can't be, with that sentence
+    :raises UnsupportedPolicyError: if one is asked for by name where it can't be, with that sentence; if an option can't be
     """
     options = dict(engine_kwargs or {})
     if not isinstance(engine, str):
@@ -52,8 +53,14 @@ def make_engine(
     if engine not in ENGINE_NAMES:
         names = ", ".join(map(repr, ENGINE_NAMES))
         raise ValueError(f"engine={engine!r}: expected one of {names}, or a class or function that makes an engine")
-    if unknown := sorted(set(options) - {"compile", "bf16"}):
-        raise ValueError(f"engine_kwargs={options}: found {unknown[0]!r}, expected 'compile' or 'bf16' for engine={engine!r}")
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        known = ", ".join(map(repr, OPTIONS))
+        raise ValueError(f"engine_kwargs={options}: found {unknown[0]!r}, expected one of {known} for engine={engine!r}")
+    if options.get("channels_last") and not has_images(policy.observation_space):
+        raise UnsupportedPolicyError(
+            f"engine_kwargs: channels_last=True with observations in {policy.observation_space}: expected images, that is a "
+            "Box with channels, height and width, or a Dict with one: leave it out"
+        )
     if engine == "autograd":
         return AutogradEngine(policy, **options), "autograd: it was asked for."
     objective = PPOObjective() if objective is None else objective
@@ -72,6 +79,11 @@ def make_engine(
     if engine == "auto":
         return AutogradEngine(policy, **options), f"autograd: {obstacle}."
     raise UnsupportedPolicyError(f"engine={engine!r}: {obstacle}: use engine='auto' or 'autograd'")
+
+
+def has_images(space: spaces.Space[Any]) -> bool:
+    """Tell whether observations, or parts of them, have the three dimensions of an image."""
+    return any(map(has_images, space.values())) if isinstance(space, spaces.Dict) else len(space.shape or ()) == 3
 
 
 def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str, Any], objective: Objective) -> str | None:

@@ -144,8 +144,9 @@ class IncompleteRolloutError(ValueError, AssertionError):
     """An update is asked for before the rollout is complete. SB3 asserts that it is."""
 
 
-BLOCK = 2**13
-"""Transitions that are put in order at once: enough to save calls, too few to hold a long rollout twice in memory."""
+BLOCK, BLOCK_BYTES = 2**13, 2**23
+"""Transitions, and bytes of observations, that are put in order at once: enough to save calls, too few to hold a long rollout
+twice in memory."""
 
 
 class ShuffledRollout(NamedTuple):
@@ -210,7 +211,8 @@ def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[
     """
     permutation = draw_permutation(rollout_buffer)
     scalars = [getattr(rollout_buffer, name)[:, 0] for name in ("values", "log_probs", "advantages", "returns")]
-    block = max(BLOCK // batch_size, 1) * batch_size
+    block = min(BLOCK, BLOCK_BYTES // max(rollout_buffer.observations[0].nbytes, 1))
+    block = max(block // batch_size, 1) * batch_size
     for start in range(0, len(permutation), block):
         rows = permutation[start : start + block]
         actions = rollout_buffer.actions[rows].astype(np.float32, copy=False)
