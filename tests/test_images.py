@@ -189,3 +189,17 @@ def test_channels_last_needs_images() -> None:
     with pytest.raises(ArgumentError, match="channels_last=1: expected True or False"):
         make_model(engine_kwargs={"channels_last": 1})
     assert image_model(engine="auto", **CHANNELS_LAST).engine_reason.startswith("autograd: channels_last=True")
+
+
+def test_a_processor_without_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a processor lacks the instructions, the reason says that the option is slow; of another kind nothing is known."""
+    for found, says in (
+        ({"architecture": "x86_64", "avx2": True, "avx512_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True}, False),
+        ({"architecture": "aarch64"}, False),
+    ):
+        monkeypatch.setattr(th.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        for engine in ("auto", "autograd"):
+            reason = make_model(engine=engine, engine_kwargs={"bf16": True}).engine_reason
+            assert ("lacks instructions for bfloat16" in reason) == says
+        assert "bfloat16" not in make_model(engine="autograd").engine_reason

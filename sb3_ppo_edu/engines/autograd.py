@@ -72,8 +72,8 @@ class AutogradEngine:
     :param compile: compile ``policy.evaluate_actions`` and its gradient with ``torch.compile``; results then agree to within
         rounding only
     :param bf16: compute the networks in bfloat16 (``torch.autocast``), when acting too, so that old and new log-probabilities
-        are of one kind; parameters, losses and the optimizer stay in float32. Slower on a processor that lacks instructions
-        for it
+        are of one kind; parameters, losses and the optimizer stay in float32. Several times slower on a processor that
+        lacks instructions for it; ``model.engine_reason`` says so there
     :param channels_last: hand images to the updates with the channels of a pixel side by side in memory, which torch's
         convolutions on a CPU are faster with; parameters and their gradients stay as they are. Results then agree to within
         rounding only. A features extractor of one's own must not take the images apart with ``view``

@@ -20,6 +20,9 @@ from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, is_ppos
 EngineName = Literal["auto", "autograd", "numpy", "fused"]
 EngineFactory = Callable[..., Engine[Any]]
 
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_2")
+"""What torch calls sets of instructions for bfloat16."""
+
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "autograd", "numpy", "fused")
 
 
@@ -61,8 +64,10 @@ def make_engine(
             f"engine_kwargs: channels_last=True with observations in {policy.observation_space}: expected images, that is a "
             "Box with channels, height and width, or a Dict with one: leave it out"
         )
+    slow = " This processor lacks instructions for bfloat16, which makes bf16=True several times slower than without."
+    remark = slow if options.get("bf16") and policy.device.type == "cpu" and lacks_bfloat16() else ""
     if engine == "autograd":
-        return AutogradEngine(policy, **options), "autograd: it was asked for."
+        return AutogradEngine(policy, **options), f"autograd: it was asked for.{remark}"
     objective = PPOObjective() if objective is None else objective
     obstacle = why_not(engine, policy, options, objective)
     if obstacle is None and engine == "numpy":
@@ -77,8 +82,14 @@ def make_engine(
             if engine == "auto":
                 return NumpyEngine(policy), f"numpy: {obstacle}."
     if engine == "auto":
-        return AutogradEngine(policy, **options), f"autograd: {obstacle}."
+        return AutogradEngine(policy, **options), f"autograd: {obstacle}.{remark}"
     raise UnsupportedPolicyError(f"engine={engine!r}: {obstacle}: use engine='auto' or 'autograd'")
+
+
+def lacks_bfloat16() -> bool:
+    """Tell whether this is an x86 processor that has no instructions for bfloat16, as far as torch knows."""
+    found: dict[str, Any] = getattr(th.cpu, "get_capabilities", dict)()
+    return found.get("architecture") == "x86_64" and not any(found.get(name) for name in BFLOAT16)
 
 
 def has_images(space: spaces.Space[Any]) -> bool:
