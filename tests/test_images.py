@@ -25,7 +25,7 @@ from tests.environments import RandomWalk
 from tests.rollouts import largest_difference, make_model, parameters_of
 from tests.test_parity import assert_same_models
 
-CHANNELS_LAST = {"engine_kwargs": {"channels_last": True}}
+CHANNELS_LAST: dict[str, Any] = {"engine_kwargs": {"channels_last": True}}
 N_ENVS, N_STEPS = 4, 16
 
 
@@ -87,7 +87,12 @@ def test_an_allocator_that_the_user_has_set_stays(name: str, value: str, monkeyp
 def test_memory_is_kept_for_one_update(ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From an update's first large minibatch to its end, however it ends; small minibatches keep nothing."""
     calls: list[str] = []
-    monkeypatch.setattr(autograd, "keep_freed_memory", lambda: calls.append("keep") or True)
+
+    def keep() -> bool:
+        calls.append("keep")
+        return True
+
+    monkeypatch.setattr(autograd, "keep_freed_memory", keep)
     monkeypatch.setattr(autograd, "return_freed_memory", lambda: calls.append("return"))
     model = image_model(target_kl=1e-9 if ends == "early" else None)
     size = 32 * 4 * 36 * 36

@@ -133,7 +133,8 @@ class AutogradEngine:
 
     def gradients(self, minibatch: TensorMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
-        samples, observations = minibatch.samples, minibatch.samples.observations
+        samples = minibatch.samples
+        observations: PyTorchObs = samples.observations  # a dict for SB3's DictRolloutBuffer
         if not self._keeps_memory and bytes_of(observations) >= LARGE:
             self._keeps_memory = keep_freed_memory()
         if self.channels_last:
