@@ -7,6 +7,8 @@ STAMP   = $(VENV)/installed
 # pip shows its progress on a terminal and keeps logs short elsewhere
 PIP     = $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
 
+C_SOURCES = $(wildcard sb3_ppo_edu/engines/fused/csrc/*.[ch] tests/toy_kernels/*.c benchmarks/kernels/*.c)
+
 # What `make train` trains, each to be set on the command line: make train ENV_ID=CartPole-v1 STEPS=20000
 # ARGS goes to the command as it is: make train ARGS="--engine autograd", make test ARGS="-k losses"
 ENV_ID  = LunarLanderContinuous-v3
@@ -62,11 +64,13 @@ sanitize: $(STAMP) ## run the kernels under gcc's address and undefined-behaviou
 check: $(STAMP) ## format, lint and types; changes nothing
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	@$(BIN)/mypy
 
 format: $(STAMP) ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(C_SOURCES)
 
 wheel: $(STAMP) ## build a wheel into dist/
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

@@ -5,8 +5,21 @@
 
 #include "kernels.h"
 
-enum { GATHER, FORWARD, WEIGHTS, INPUTS, TRANSPOSE, ACTIVATE, ACTIVATE_BACKWARD, EVALUATE, EVALUATE_BACKWARD, LOSSES, APPLY,
-       REST, PARTS };
+enum {
+    GATHER,
+    FORWARD,
+    WEIGHTS,
+    INPUTS,
+    TRANSPOSE,
+    ACTIVATE,
+    ACTIVATE_BACKWARD,
+    EVALUATE,
+    EVALUATE_BACKWARD,
+    LOSSES,
+    APPLY,
+    REST,
+    PARTS
+};
 
 static double ticks[PARTS], multiply_adds[PARTS];
 static double inside; /* ticks of the parts within the part that runs */
@@ -23,23 +36,24 @@ ALWAYS_INLINE double now(void) {
 }
 
 /* Count what a call takes for its part, without the parts that it calls. */
-#define TIMED(part, call)                            \
-    const double outside = inside, start = now();    \
-    inside = 0;                                      \
-    call;                                            \
-    const double taken = now() - start;              \
-    ticks[part] += taken - inside;                   \
+#define TIMED(part, call)                         \
+    const double outside = inside, start = now(); \
+    inside = 0;                                   \
+    call;                                         \
+    const double taken = now() - start;           \
+    ticks[part] += taken - inside;                \
     inside = outside + taken;
 
 #define REAL_ONE(name) JOIN(__real_sb3edu_internal_##name, SUFFIX)
-#define WRAPPED(part, name, types, names)            \
-    void REAL_ONE(name) types;                       \
+#define WRAPPED(part, name, types, names) \
+    void REAL_ONE(name) types;            \
     void JOIN(__wrap_sb3edu_internal_##name, SUFFIX) types { TIMED(part, REAL_ONE(name) names) }
 
 WRAPPED(GATHER, gather, (Model * m, const REAL *o, const int64_t *i, int64_t n), (m, o, i, n))
 WRAPPED(TRANSPOSE, transpose, (int64_t r, int64_t c, const REAL *f, int64_t fr, REAL *t, int64_t tr), (r, c, f, fr, t, tr))
 WRAPPED(ACTIVATE, activate, (const Tower *t, const REAL *z, REAL *h, int64_t n), (t, z, h, n))
-WRAPPED(ACTIVATE_BACKWARD, activate_backward, (const Tower *t, const REAL *z, const REAL *h, REAL *s, int64_t n), (t, z, h, s, n))
+WRAPPED(ACTIVATE_BACKWARD, activate_backward, (const Tower *t, const REAL *z, const REAL *h, REAL *s, int64_t n),
+        (t, z, h, s, n))
 WRAPPED(EVALUATE, evaluate, (Model * m, int64_t n, REAL *e), (m, n, e))
 WRAPPED(EVALUATE_BACKWARD, distribution_backward, (Model * m, int64_t n, int e), (m, n, e))
 WRAPPED(LOSSES, losses, (Model * m, int64_t n, const Settings *s, Statistics *f, REAL *r), (m, n, s, f, r))
