@@ -78,7 +78,7 @@ wheel: $(STAMP) ## build a wheel into dist/
 kernels: $(STAMP) ## compile the kernels anew, in place
 	@$(BIN)/python sb3_ppo_edu/engines/fused/build.py $(ARGS)
 
-wheels: $(STAMP) ## build and check a wheel for every platform into dist/ (the first time a few minutes)
+wheels: $(STAMP) ## build a wheel for every platform into dist/, check it, run its kernels if possible (minutes)
 	@$(BIN)/python benchmarks/wheels/wheels.py $(ARGS)
 
 import-time: $(STAMP) ## measure how much longer importing sb3_ppo_edu takes than importing stable_baselines3
