@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +47,16 @@ ACTIVATIONS: dict[str, type[th.nn.Module]] = {
     "gelu": th.nn.GELU,
     "silu": th.nn.SiLU,
 }
-HEADS: dict[str, tuple[type[ActorCriticPolicy], spaces.Space]] = {
+GSDE: dict[str, Any] = {"use_sde": True, "log_std_init": -2.5}
+HEADS: dict[str, tuple[Callable[..., ActorCriticPolicy], spaces.Space]] = {
     "categorical": (ActorCriticPolicy, spaces.Discrete(4)),
     "multicategorical": (ActorCriticPolicy, spaces.MultiDiscrete([2, 4, 3])),
     "bernoulli": (ActorCriticPolicy, spaces.MultiBinary(3)),
     "gaussian": (ActorCriticPolicy, spaces.Box(-1.0, 1.0, (2,), np.float32)),
     "tanh_gaussian": (TanhGaussianPolicy, spaces.Box(-2.0, 1.0, (3,), np.float32)),
     "beta": (BetaPolicy, spaces.Box(-2.0, 1.0, (2,), np.float32)),
+    "gsde": (partial(ActorCriticPolicy, **GSDE), spaces.Box(-1.0, 1.0, (3,), np.float32)),
+    "gsde_squashed": (partial(ActorCriticPolicy, squash_output=True, **GSDE), spaces.Box(-2.0, 1.0, (2,), np.float32)),
 }
 DEFAULTS = UpdateSettings(
     clip_range=0.2,
@@ -68,18 +73,17 @@ DEFAULTS = UpdateSettings(
     log_std_bounds=None,
 )
 widths = st.lists(st.integers(1, 9), max_size=3)
-maybe = lambda strategy: st.none() | strategy  # noqa: E731
 update_settings = st.builds(
     UpdateSettings,
     clip_range=st.sampled_from([0.0, -0.01]) | st.floats(0.05, 0.5),
-    clip_range_vf=maybe(st.sampled_from([0.0, -0.01]) | st.floats(0.05, 1.0)),
+    clip_range_vf=st.none() | st.sampled_from([0.0, -0.01]) | st.floats(0.05, 1.0),
     ent_coef=st.sampled_from([0.0, 0.01, 1.0, -0.5]),
     vf_coef=st.sampled_from([0.0, 0.5, 2.0]),
     max_grad_norm=st.just(0.5),
     normalize_advantage=st.booleans(),
-    advantage_moments=maybe(st.tuples(st.floats(-1, 1), st.floats(0.5, 2))),
-    clip_advantage=maybe(st.floats(0.1, 2)),
-    dual_clip=maybe(st.floats(1.05, 3.0)),
+    advantage_moments=st.none() | st.tuples(st.floats(-1, 1), st.floats(0.5, 2)),
+    clip_advantage=st.none() | st.floats(0.1, 2),
+    dual_clip=st.none() | st.floats(1.05, 3.0),
     vf_clip_mode=st.sampled_from(["sb3", "max"]),
     kl_estimator=st.sampled_from(["k3", "k1"]),
     log_std_bounds=st.none(),
@@ -90,8 +94,7 @@ def make_policy(head: str = "gaussian", features: int = 5, seed: int = 0, double
     """A policy of the head, with parameters large enough for all nonlinearities to matter."""
     policy_class, action_space = HEADS[head]
     th.manual_seed(seed)
-    observation_space = spaces.Box(-10, 10, (features,), np.float32)
-    policy: Any = policy_class(observation_space, action_space, lambda _: 1e-3, **kwargs)
+    policy: Any = policy_class(spaces.Box(-10, 10, (features,), np.float32), action_space, lambda _: 1e-3, **kwargs)
     with th.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.3 * th.randn_like(parameter))
@@ -99,6 +102,8 @@ def make_policy(head: str = "gaussian", features: int = 5, seed: int = 0, double
         policy.double()
         # SB3 casts observations to float32 on their way into the network.
         policy.extract_features = lambda obs, extractor=None: obs.double().flatten(1)
+    if policy.use_sde:
+        policy.reset_noise(5)
     return policy
 
 
@@ -109,7 +114,9 @@ def make_minibatch(policy: Any, batch: int, seed: int, constant_advantage: bool 
     observations = tensor(generator.normal(size=(batch, policy.observation_space.shape[0])))
     space = policy.action_space
     space.seed(seed)
-    if isinstance(space, spaces.Box):
+    if policy.use_sde:  # others would have log-probabilities of millions, which cost digits
+        actions = policy(observations)[0].detach()
+    elif isinstance(space, spaces.Box):
         actions = tensor(generator.normal(size=(batch, *space.shape)) * 1.5)
     else:
         actions = tensor(np.array([space.sample() for _ in range(batch)]).reshape(batch, -1))
@@ -215,9 +222,6 @@ OPTIMIZERS: dict[str, tuple[type[th.optim.Optimizer], dict[str, Any]]] = {
 }
 
 
-STEP_TOLERANCE = 1e-10
-
-
 def optimizer_policies(name: str) -> tuple[Any, Any]:
     """Two equal policies with the optimizer, in float64."""
     optimizer_class, kwargs = OPTIMIZERS[name]
@@ -241,11 +245,11 @@ def test_steps_are_torchs(name: str) -> None:
         samples = make_minibatch(reference, 9, step)
         torch_engine.gradients(TensorMinibatch(samples), DEFAULTS)
         fused.gradients(as_arrays(fused, samples), DEFAULTS)
-        assert fused.apply(DEFAULTS) == pytest.approx(torch_engine.apply(DEFAULTS), rel=STEP_TOLERANCE)
+        assert fused.apply(DEFAULTS) == pytest.approx(torch_engine.apply(DEFAULTS), rel=1e-10)
         if step % 3 == 2:  # an update of three steps
             fused.detach()
-            compare_states(policy, reference, rtol=STEP_TOLERANCE)
-    compare_states(policy, reference, rtol=STEP_TOLERANCE)
+            compare_states(policy, reference, rtol=1e-10)
+    compare_states(policy, reference, rtol=1e-10)
 
 
 def compare_states(ours: Any, theirs: Any, rtol: float, atol: float = 1e-9) -> None:
@@ -283,7 +287,7 @@ def test_engines_may_alternate(name: str) -> None:
             fused.gradients(as_arrays(fused, samples), DEFAULTS)
             fused.apply(DEFAULTS)
             fused.detach()
-    compare_states(policy, reference, rtol=STEP_TOLERANCE)
+    compare_states(policy, reference, rtol=1e-10)
 
 
 @pytest.mark.parametrize("n_envs", [1, 5, 40])
@@ -432,7 +436,6 @@ def test_replaced_memory_is_taken_over() -> None:
     ("reason", "policy", "kwargs"),
     [
         ("TinyFeatures", "MlpPolicy", {"policy_kwargs": {"features_extractor_class": "TinyFeatures"}}),
-        ("gSDE", "MlpPolicy", {"use_sde": True}),
         ("Adagrad", "MlpPolicy", {"policy_kwargs": {"optimizer_class": th.optim.Adagrad}}),
         ("Dropout|activation", "MlpPolicy", {"policy_kwargs": {"activation_fn": th.nn.Softplus}}),
         ("CustomPolicy", "custom", {}),

@@ -99,6 +99,9 @@ CASES: dict[str, dict[str, Any]] = {
     "multidiscrete": {"space": "multidiscrete", "n_envs": 2},
     "box": {"space": "box", "n_envs": 2},
     "tanh": {"space": "box", "action_distribution": "tanh_gaussian"},
+    "gSDE": {"space": "box", "n_envs": 3, "use_sde": True},
+    "gSDE, drawn anew": {"space": "box", "n_envs": 2, "use_sde": True, "sde_sample_freq": 5},
+    "gSDE, squashed": {"space": "box", "use_sde": True, "sde_sample_freq": 4, "policy_kwargs": {"squash_output": True}},
     "recomputed advantages": {"space": "box", "recompute_advantages": True},
 }
 

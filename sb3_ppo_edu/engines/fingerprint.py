@@ -68,9 +68,10 @@ DISTRIBUTIONS = (
     sb3_distributions.DiagGaussianDistribution,
     distributions.TanhGaussianDistribution,
     distributions.BetaDistribution,
+    sb3_distributions.StateDependentNoiseDistribution,
 )
 TORCHS_DISTRIBUTIONS = (th.distributions.Normal, th.distributions.Categorical, th.distributions.Bernoulli)
-DISTRIBUTION_METHODS = ("proba_distribution", "log_prob", "entropy", "sample", "get_actions")
+DISTRIBUTION_METHODS = ("proba_distribution", "log_prob", "entropy", "sample", "get_actions", "get_std", "get_noise")
 
 
 def own_functions(owner: Any, *names: str) -> Iterator[tuple[Any, str, Any, Any]]:
@@ -91,6 +92,7 @@ PATCHABLE = [
     *(found for owner in (FlattenExtractor, nn.Flatten, nn.Linear, *ACTIVATIONS) for found in own_functions(owner, "forward")),
     *(found for owner in DISTRIBUTIONS for found in own_functions(owner, *DISTRIBUTION_METHODS)),
     *own_functions(sb3_distributions.Distribution, "get_actions"),
+    *own_functions(sb3_distributions.TanhBijector, "forward", "atanh", "inverse", "log_prob_correction"),
     *own_functions(sb3_distributions, "sum_independent_dims"),
     *own_functions(sb3_policies, "preprocess_obs"),
     *(found for owner in TORCHS_DISTRIBUTIONS for found in own_functions(owner, "log_prob", "entropy", "sample", "rsample")),
@@ -140,8 +142,9 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     :return: its fingerprint
     """
     optimizer, distribution = policy.optimizer, getattr(policy, "action_dist", None)
+    bijector = getattr(distribution, "bijector", None)
     kind: Any = type(optimizer)
-    objects: list[Any] = [policy, optimizer, kind, kind.step, kind.zero_grad, distribution, type(distribution)]
+    objects: list[Any] = [policy, optimizer, kind, kind.step, kind.zero_grad]
     facts: list[Any] = [
         all(map(is_, map(getitem, MAPPINGS, NAMES), FUNCTIONS)),
         bool(torch_module._has_any_global_hook()),
@@ -150,10 +153,13 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
         th.is_autocast_enabled("cpu"),
         active_mode(),
         th.is_grad_enabled(),
-        *getattr(distribution, "__dict__", ()),
         *optimizer.__dict__,
         getattr(policy, "normalize_images", None),
     ]
+    for thing in (distribution, bijector):
+        objects += (thing, type(thing))
+        facts += (options := getattr(thing, "__dict__", {}))
+        facts += [value for value in options.values() if isinstance(value, NUMBERS)]
     modules: list[Any] = [policy]
     seen = {policy}
     for module in modules:  # grows while it is walked
@@ -220,8 +226,10 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
             return f"policy.{path} is a {type(parameter).__name__}"
         if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
             return f"policy.{path} has hooks"
-    if patched := patched_methods(getattr(policy, "action_dist", None)):
-        return f"policy.action_dist.{patched[0]} has been replaced"
+    distribution = getattr(policy, "action_dist", None)
+    for where, thing in (("", distribution), ("bijector.", getattr(distribution, "bijector", None))):
+        if patched := patched_methods(thing):
+            return f"policy.action_dist.{where}{patched[0]} has been replaced"
     return None
 
 

@@ -12,6 +12,8 @@ from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
     MultiCategoricalDistribution,
+    StateDependentNoiseDistribution,
+    TanhBijector,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
@@ -88,7 +90,7 @@ def number_of_outputs(distribution: Any) -> int | None:
         return int(sum(distribution.action_dims))
     if type(distribution) is BernoulliDistribution:
         return distribution.action_dims
-    if type(distribution) in (DiagGaussianDistribution, TanhGaussianDistribution):
+    if type(distribution) in (DiagGaussianDistribution, TanhGaussianDistribution, StateDependentNoiseDistribution):
         return int(distribution.action_dim)
     if type(distribution) is BetaDistribution:
         return 2 * distribution.action_dim
@@ -109,8 +111,6 @@ def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
     """Find the first module or distribution that is not served."""
     if type(policy) not in POLICIES:
         return f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy nor one of ours"
-    if policy.use_sde:
-        return "the policy uses gSDE"
     if isinstance(policy.observation_space, spaces.Dict):
         return "observations are dictionaries"
     for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
@@ -138,7 +138,32 @@ def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
         return f"the action distribution is {type(getattr(policy, 'action_dist', None)).__name__}"
     if widths != [(policy.features_dim, outputs), (policy.features_dim, 1)]:
         return "the networks do not have the sizes of observations and actions"
+    return why_not_gsde(policy)
+
+
+def why_not_gsde(policy: ActorCriticPolicy) -> str | None:
+    """Find the first option of a state-dependent exploration that SB3's policies do not set."""
+    distribution = policy.action_dist
+    if not isinstance(distribution, StateDependentNoiseDistribution):
+        return None
+    if distribution.learn_features:
+        return "gSDE learns its features"
+    if type(distribution.bijector) not in (type(None), TanhBijector):
+        return f"gSDE's bijector is {type(distribution.bijector).__name__}"
+    if distribution.latent_sde_dim != policy.action_net.in_features:
+        return "gSDE does not have the size of the last hidden layer"
+    if any(type(part.epsilon) not in (float, int) for part in (distribution, distribution.bijector) if part is not None):
+        return "gSDE's epsilon is not a number"
     return None
+
+
+def log_std_shape(policy: ActorCriticPolicy) -> tuple[int, ...]:
+    """A number for each action, or with gSDE for each of its weights."""
+    head: Any = policy.action_net
+    distribution = policy.action_dist
+    if isinstance(distribution, StateDependentNoiseDistribution):
+        return head.in_features, head.out_features if distribution.full_std else 1
+    return (head.out_features,)
 
 
 def why_not_parameters(policy: ActorCriticPolicy) -> str | None:
@@ -151,8 +176,8 @@ def why_not_parameters(policy: ActorCriticPolicy) -> str | None:
     ]
     expected: list[Any] = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
     if hasattr(policy, "log_std"):
-        if type(policy.log_std) is not nn.Parameter or policy.log_std.shape != policy.action_net.bias.shape:
-            return "policy.log_std is not a parameter with one number for each action"
+        if type(policy.log_std) is not nn.Parameter or policy.log_std.shape != log_std_shape(policy):
+            return f"policy.log_std is not a parameter of shape {log_std_shape(policy)}"
         expected.append(policy.log_std)
     known = {id(parameter) for parameter in expected}
     if len(known) != len(expected) or overlap(expected):

@@ -49,6 +49,8 @@ def collect_lean(
     :return: False if the callback ended training
     """
     for step in range(rollout_buffer.buffer_size):
+        if model.use_sde and model.sde_sample_freq > 0 and step % model.sde_sample_freq == 0:
+            model.policy.reset_noise(env.num_envs)
         rollout_buffer.observations[step] = model._last_obs
         new_obs, rewards, dones, infos = env.step(act(step))
 

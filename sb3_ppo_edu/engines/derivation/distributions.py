@@ -18,7 +18,7 @@ from stable_baselines3.common import distributions as sb3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_ppo_edu.engines.derivation.layers import add_gradient, sigmoid, softplus
+from sb3_ppo_edu.engines.derivation.layers import Linear, add_gradient, sigmoid, softplus
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.functional.objectives import Array
 
@@ -33,13 +33,13 @@ class ActionDistribution(Protocol):
         """Draw an action for each row of the action net's outputs ``(batch, n_outputs)``, as the buffer stores them."""
         ...
 
-    def evaluate(self, outputs: Array, actions: NDArray[Any]) -> tuple[Array, Array]:
+    def evaluate(self, outputs: Array, actions: NDArray[Any]) -> tuple[Array, Array | None]:
         """
         Log-probabilities and entropies.
 
         :param outputs: of the action net, shape ``(batch, n_outputs)``
         :param actions: as ``sample`` gives them, shape ``(batch, action_dim)``
-        :return: log-probabilities and entropies in nats, each of shape ``(batch,)``
+        :return: log-probabilities and entropies in nats, each of shape ``(batch,)``; None where the entropy has no formula
         """
         ...
 
@@ -260,6 +260,81 @@ class Beta:
         return found
 
 
+class StateDependentNoise:
+    r"""
+    gSDE (https://arxiv.org/abs/2005.05719): an action :math:`a = \mu + hM`, where h is the input of the action net.
+
+    The exploration matrix M, with :math:`M_{kd}\sim\mathcal N(0, \sigma_{kd}^2)`, stays the same for some steps: SB3's
+    ``reset_noise`` draws it. So a is normal with the variances :math:`v_d = \sum_k h_k^2\sigma_{kd}^2`, and with
+    :math:`y = (a-\mu)/\sqrt{v+\epsilon}`
+
+    .. math:: \frac{\partial\log\pi}{\partial\mu} = \frac y{\sqrt{v+\epsilon}}, \qquad
+        \frac{\partial\log\pi}{\partial v} = \frac{y^2-1}{2(v+\epsilon)}, \qquad
+        \frac{\partial\mathcal H}{\partial v} = \frac1{2(v+\epsilon)}, \qquad
+        \frac{\partial v_d}{\partial\sigma_{kd}} = 2h_k^2\sigma_{kd}
+
+    By way of v nothing goes back to h. With ``squash_output`` the action is :math:`\tanh(\mu + hM)`, and its entropy has no
+    formula.
+
+    :param policy: has ``log_std`` of shape ``(n_latent, action_dim)``, or ``(n_latent, 1)`` without ``full_std``
+    :param head: the action net, whose last input is h
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, head: Linear) -> None:
+        self.parameter, self.head = policy.log_std, head
+        self.options: Any = policy.action_dist
+        self.log_std: Array = policy.log_std.detach().numpy()
+
+    def sample(self, outputs: Array) -> NDArray[Any]:
+        """See :meth:`ActionDistribution.sample`; nothing is drawn here."""
+        matrices, n = self.options.exploration_matrices, len(outputs)
+        if n == 1 or n != len(matrices):  # SB3's rule: one for each environment, else one for all
+            matrices = self.options.exploration_mat
+        actions: Array = outputs + (self.head.h[:, None] @ matrices.detach().numpy())[:, 0]
+        return np.tanh(actions) if self.options.bijector else actions
+
+    def evaluate(self, outputs: Array, actions: NDArray[Any]) -> tuple[Array, Array | None]:
+        """See :meth:`ActionDistribution.evaluate`."""
+        correction, squashed = np.zeros_like(actions), self.options.bijector is not None
+        if squashed:
+            limit = 1 - np.finfo(actions.dtype).eps
+            actions = np.clip(actions, -limit, limit)
+            correction = np.log(1 - actions**2 + self.options.bijector.epsilon)
+            actions = np.arctanh(actions)
+        self.std, self.std_slope = self.deviations()
+        self.squares = self.head.h**2
+        std = np.broadcast_to(self.std, (len(self.std), outputs.shape[1]))
+        self.sigma = np.sqrt(self.squares @ std**2 + self.options.epsilon)
+        self.y = (actions - outputs) / self.sigma
+        log_prob = -np.sum(self.y**2 / 2 + np.log(self.sigma) + LOG_SQRT_2PI + correction, axis=1)
+        return log_prob, None if squashed else np.sum(np.log(self.sigma) + LOG_SQRT_2PI + 0.5, axis=1)
+
+    def backward(self, log_prob_gradient: Array, entropy_gradient: Array | None) -> Array:
+        """See :meth:`ActionDistribution.backward`."""
+        variance_gradient = log_prob_gradient[:, None] * (self.y**2 - 1) / (2 * self.sigma**2)
+        if entropy_gradient is not None:
+            variance_gradient += entropy_gradient[:, None] / (2 * self.sigma**2)
+        std_gradient = 2 * self.std * (self.squares.T @ variance_gradient)
+        if not self.options.full_std:
+            std_gradient = std_gradient.sum(axis=1, keepdims=True)
+        add_gradient(self.parameter, std_gradient * self.std_slope)
+        gradient: Array = log_prob_gradient[:, None] * self.y / self.sigma
+        return gradient
+
+    def deviations(self) -> tuple[Array, Array]:
+        """
+        Standard deviations of the weights and their derivatives with respect to ``log_std``.
+
+        :return: exp(s) twice, or with ``use_expln`` log(1 + s + ε) + 1 and 1/(1 + s + ε) where s > 0; of ``log_std``'s shape
+        """
+        std = np.exp(self.log_std)
+        if not self.options.use_expln:
+            return std, std
+        safe = np.maximum(self.log_std, 0) + self.options.epsilon
+        above = self.log_std > 0
+        return np.where(above, np.log1p(safe) + 1, std), np.where(above, 1 / (1 + safe), std)
+
+
 def log_softmax(z: Array) -> Array:
     """Logarithms of the probabilities, shape of the logits ``(batch, K)``; the largest is taken off against overflow."""
     z = z - z.max(axis=1, keepdims=True)
@@ -283,9 +358,11 @@ def trigamma(x: th.Tensor) -> th.Tensor:
     return th.polygamma(1, x)
 
 
-def action_distribution(policy: ActorCriticPolicy) -> ActionDistribution:
-    """The distribution of a policy that :func:`sb3_ppo_edu.engines.support.why_not_derived` does not refuse."""
+def action_distribution(policy: ActorCriticPolicy, head: Linear) -> ActionDistribution:
+    """The distribution of a policy that :func:`sb3_ppo_edu.engines.support.why_not_derived` does not refuse, and its head."""
     distribution = policy.action_dist
+    if isinstance(distribution, sb3.StateDependentNoiseDistribution):
+        return StateDependentNoise(policy, head)
     if isinstance(distribution, sb3.CategoricalDistribution):
         return Categorical()
     if isinstance(distribution, sb3.MultiCategoricalDistribution):

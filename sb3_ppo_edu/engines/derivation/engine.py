@@ -22,7 +22,7 @@ from sb3_ppo_edu.engines.base import (
     statistics_of,
 )
 from sb3_ppo_edu.engines.derivation.distributions import action_distribution
-from sb3_ppo_edu.engines.derivation.layers import Network
+from sb3_ppo_edu.engines.derivation.layers import Linear, Network
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings, derivatives_of
 from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
@@ -52,7 +52,9 @@ class NumpyEngine:
         network = self.policy.mlp_extractor
         self.actor = Network([*network.policy_net, self.policy.action_net])
         self.critic = Network([*network.value_net, self.policy.value_net])
-        self.distribution = action_distribution(self.policy)
+        head = self.actor.layers[-1]
+        assert isinstance(head, Linear)
+        self.distribution = action_distribution(self.policy, head)
 
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already."""

@@ -17,7 +17,7 @@ from sb3_ppo_edu.engines.support import Tower, read_tower
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.functional.objectives import Array, UpdateSettings
 
-CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA = range(5)
+CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA, GSDE = range(6)
 AS_THEY_ARE, OWN_MOMENTS, GIVEN_MOMENTS = range(3)
 
 DISTRIBUTIONS: dict[Any, int] = {
@@ -27,6 +27,7 @@ DISTRIBUTIONS: dict[Any, int] = {
     sb3.DiagGaussianDistribution: GAUSSIAN,
     TanhGaussianDistribution: TANH_GAUSSIAN,
     BetaDistribution: BETA,
+    sb3.StateDependentNoiseDistribution: GSDE,
 }
 TANH, RELU, ELU, LEAKY_RELU, GELU, GELU_TANH, SILU = range(7)
 
@@ -59,11 +60,13 @@ class ModelStruct(ctypes.Structure):
         ("actor", TowerStruct),
         ("critic", TowerStruct),
         *members("distribution choices", "", "sizes log_std log_std_gradient"),
-        *members("nodes", "", "node node_weight scratch"),
+        *members("nodes", "", "node node_weight"),
+        *members("full_std expln squashed", "epsilon squash_epsilon", "scratch"),
         *members("capacity"),
         *members("", "", "valid log_prob entropy old_values old_log_prob advantages returns"),
         *members("", "", "log_prob_slope value_slope entropy_slope"),
         *members("", "", "x x_rows actions p log_p transposed slope slope_below row row_below"),
+        *members("", "", "std_squared std_squared_slope std_squared_gradient"),
     ]
 
 
@@ -191,6 +194,11 @@ class Description:
         if kind == TANH_GAUSSIAN:
             nodes, weights = (tensor.numpy() for tensor in standard_normal_quadrature(self.dtype, th.device("cpu")))
             self.model.nodes, self.model.node, self.model.node_weight = len(nodes), self._keep(nodes), self._keep(weights)
+        if kind == GSDE:
+            model, squashed = self.model, distribution.bijector is not None
+            model.full_std, model.expln, model.squashed = distribution.full_std, distribution.use_expln, squashed
+            model.epsilon = distribution.epsilon
+            model.squash_epsilon = distribution.bijector.epsilon if squashed else 0.0
         self.rows = 0
         self._scratch: Array = np.empty(0)
 

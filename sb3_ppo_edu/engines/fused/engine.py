@@ -35,6 +35,7 @@ from sb3_ppo_edu.engines.fused.description import (
     BERNOULLI,
     BETA,
     CATEGORICAL,
+    GSDE,
     Description,
     SettingsStruct,
     StatisticsStruct,
@@ -148,7 +149,9 @@ class FusedEngine:
         self._action_shape = tuple(policy.action_space.shape or ())
         kind = self.description.model.distribution
         self._beta = kind == BETA
-        self._draw: Any = {CATEGORICAL: th.Tensor.exponential_, BERNOULLI: th.Tensor.uniform_}.get(kind, th.Tensor.normal_)
+        self._gsde = kind == GSDE
+        draws = {CATEGORICAL: th.Tensor.exponential_, BERNOULLI: th.Tensor.uniform_, GSDE: self._take_exploration}
+        self._draw: Any = draws.get(kind, th.Tensor.normal_)
         space = policy.observation_space
         images = policy.normalize_images and is_image_space(space)
         self._plain_box = isinstance(space, spaces.Box) and not images
@@ -261,12 +264,25 @@ class FusedEngine:
     def _make_memory(self, n: int) -> StepMemory:
         """Have memory for a step of n environments."""
         sizes = self.description.sizes or [self.description.action_size]
+        if self._gsde:
+            sizes = [self.policy.log_std.shape[0] * sizes[0]]
         noise = th.empty(n * sum(sizes), dtype=self._dtype)
         parts = [part.view(n, size) for part, size in zip(noise.split([n * size for size in sizes]), sizes, strict=True)]
         actions = th.empty((n, *self._action_shape), dtype=th.int64 if self.description.sizes else self._dtype)
         like = (actions, th.empty((n, 1), dtype=self._dtype), th.empty(n, dtype=self._dtype))
         memory = self._memory[n] = StepMemory(parts, noise.data_ptr(), like)
         return memory
+
+    def _take_exploration(self, noise: th.Tensor) -> None:
+        """Take gSDE's matrices as they are now: a row of numbers for each environment."""
+        distribution: Any = self.policy.action_dist
+        matrices, n = distribution.exploration_matrices, len(noise)
+        if n == 1 or n != len(matrices):  # SB3's rule
+            matrices = distribution.exploration_mat[None]
+        shape = (self.policy.log_std.shape[0], self.description.action_size)
+        if matrices.shape[1:] != shape:
+            raise ValueError(f"exploration matrices: found shape {tuple(matrices.shape[1:])}, expected {shape}")
+        noise.copy_(matrices.detach().flatten(1))
 
     def value(self, inputs: PolicyInputs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
@@ -377,7 +393,7 @@ class FusedEngine:
         advantages = losses.policy_advantages(
             advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )
-        log_prob, values, entropy = evaluated
+        log_prob, values, entropy = evaluated[0], evaluated[1], None if self.description.model.squashed else evaluated[2]
         data = Transitions(old_log_prob, old_values, advantages, returns)
         found, derivatives = derivatives_of(settings.objective, log_prob, values, entropy, data, settings)
         statistics = statistics_of(found, th.from_numpy(log_prob), old_log_prob, settings)

@@ -1,7 +1,8 @@
 /* The action distributions: samples, log-probabilities, entropies and their gradients with respect to the actor's outputs.
  * Python's twins: the classes in engines/derivation/distributions.py, which have the equations.
  *
- * Noise comes from torch's generator, drawn in Python in the order in which SB3's distributions draw it.
+ * Noise comes from torch's generator, drawn in Python in the order in which SB3's distributions draw it; gSDE's is a matrix for
+ * each transition.
  */
 #include "kernels.h"
 
@@ -214,6 +215,7 @@ void INTERNAL(evaluate)(Model *model, int64_t transitions, REAL *entropy) {
         case CATEGORICAL: evaluate_categorical(model, row, entropy); break;
         case BERNOULLI: evaluate_bernoulli(model, row, entropy); break;
         case BETA: INTERNAL(evaluate_beta)(model, transitions, entropy); break;
+        case GSDE: INTERNAL(evaluate_gsde)(model, transitions, entropy); break;
         default: evaluate_gaussian(model, row, entropy);
     }
 }
@@ -225,6 +227,7 @@ void INTERNAL(distribution_backward)(Model *model, int64_t transitions, int has_
         case CATEGORICAL: categorical_backward(model, row, has_entropy); break;
         case BERNOULLI: bernoulli_backward(model, row, has_entropy); break;
         case BETA: INTERNAL(beta_backward)(model, transitions, has_entropy); break;
+        case GSDE: INTERNAL(gsde_backward)(model, transitions, has_entropy); break;
         default: gaussian_backward(model, row, has_entropy);
     }
 }
@@ -236,6 +239,7 @@ void INTERNAL(sample)(Model *model, int64_t transitions, const REAL *noise, void
     switch (model->distribution) {
         case CATEGORICAL: sample_categorical(model, transitions, noise, actions); break;
         case BERNOULLI: sample_bernoulli(model, transitions, noise, actions); break;
+        case GSDE: INTERNAL(sample_gsde)(model, transitions, noise, actions); break;
         default: sample_gaussian(model, transitions, noise, actions);
     }
 }

@@ -22,7 +22,7 @@
 #endif
 
 enum { TANH, RELU, ELU, LEAKY_RELU, GELU, GELU_TANH, SILU };
-enum { CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA };
+enum { CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA, GSDE };
 enum { AS_THEY_ARE, OWN_MOMENTS, GIVEN_MOMENTS };
 enum { ADAM, SGD, RMSPROP, RMSPROP_TF };
 
@@ -53,6 +53,8 @@ typedef struct {
     REAL *log_std_gradient;
     int64_t nodes; /* of the quadrature for the tanh-Gaussian's entropy */
     const REAL *node, *node_weight;
+    int64_t full_std, expln, squashed; /* of gSDE: a deviation for each weight, its form, tanh actions */
+    double epsilon, squash_epsilon;    /* added to variances, and to tanh's derivative */
 
     REAL *scratch; /* aligned to 64 bytes */
     int64_t capacity;
@@ -68,6 +70,7 @@ typedef struct {
     REAL *transposed;            /* the input of a layer (transitions x inputs) */
     REAL *slope, *slope_below;   /* dL/d of a layer's outputs and inputs */
     REAL *row, *row_below;       /* of a single transition */
+    REAL *std_squared, *std_squared_slope, *std_squared_gradient; /* of gSDE, at most (latent x action_size) */
 } Model;
 
 /* The rollout buffer's columns, one row a transition. */
@@ -117,12 +120,15 @@ HIDDEN void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions);
 HIDDEN void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations, int64_t transitions);
 HIDDEN void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions);
 
-/* distributions.c and beta.c: `entropy` may be NULL where nobody asks for it */
+/* distributions.c, beta.c and gsde.c: `entropy` may be NULL where nobody asks for it */
 HIDDEN void INTERNAL(evaluate)(Model *model, int64_t transitions, REAL *entropy);
 HIDDEN void INTERNAL(distribution_backward)(Model *model, int64_t transitions, int has_entropy);
 HIDDEN void INTERNAL(sample)(Model *model, int64_t transitions, const REAL *noise, void *actions);
 HIDDEN void INTERNAL(evaluate_beta)(Model *model, int64_t transitions, REAL *entropy);
 HIDDEN void INTERNAL(beta_backward)(Model *model, int64_t transitions, int has_entropy);
+HIDDEN void INTERNAL(evaluate_gsde)(Model *model, int64_t transitions, REAL *entropy);
+HIDDEN void INTERNAL(gsde_backward)(Model *model, int64_t transitions, int has_entropy);
+HIDDEN void INTERNAL(sample_gsde)(Model *model, int64_t transitions, const REAL *matrices, REAL *actions);
 
 /* losses.c */
 HIDDEN void INTERNAL(losses)(Model *model, int64_t transitions, const Settings *settings, Statistics *statistics,

@@ -39,6 +39,9 @@ int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
     model->slope_below = take(model, &used, widest, row);
     model->row = take(model, &used, 1, units);
     model->row_below = take(model, &used, 1, units);
+    const int64_t weights = model->distribution == GSDE ? last_layer(&model->actor)->inputs * model->action_size : 0;
+    REAL **of_gsde[] = {&model->std_squared, &model->std_squared_slope, &model->std_squared_gradient};
+    for (size_t i = 0; i < sizeof of_gsde / sizeof *of_gsde; i++) *of_gsde[i] = take(model, &used, 1, padded(weights));
     return used;
 }
 

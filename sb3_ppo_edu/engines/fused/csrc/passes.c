@@ -11,7 +11,8 @@ EXPORT int64_t EXPORTED(scratch)(Model *model, int64_t transitions) { return INT
 /* Run one tower or both. */
 static void run(Model *model, const REAL *observations, int64_t n, int actor) {
     INTERNAL(lay_out)(model, n);
-    if (n <= FEW) {
+    const int wants_hidden = actor && model->distribution == GSDE; /* of each transition, which rows do not leave */
+    if (n <= FEW && !wants_hidden) {
         if (actor) INTERNAL(forward_rows)(model, &model->actor, observations, n);
         INTERNAL(forward_rows)(model, &model->critic, observations, n);
     } else {

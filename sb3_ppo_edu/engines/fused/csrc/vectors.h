@@ -186,7 +186,7 @@ static inline vec vlog(vec x) {
     return pick((mask)(x >= 0.0f), y, splat(NAN));
 }
 
-/* log(1 + x) for x >= 0: the logarithm of the rounded 1 + x, and what the rounding took. */
+/* log(1 + x) for x > -1: the logarithm of the rounded 1 + x, and what the rounding took. */
 static inline vec vlog1p(vec x) {
     const vec u = 1.0f + x;
     return vlog(u) + (x - (u - 1.0f)) / u;
