@@ -7,6 +7,7 @@ own state, so that nothing has to be given back. The README in ../derivation der
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator
 from operator import attrgetter, is_
 from types import SimpleNamespace
@@ -149,7 +150,7 @@ class FusedEngine:
         self._action_shape = tuple(policy.action_space.shape or ())
         kind = self.description.model.distribution
         self._beta = kind == BETA
-        self._gsde = kind == GSDE
+        self._matrix_shape = (*policy.log_std.shape[:1], self.description.action_size) if kind == GSDE else ()
         draws = {CATEGORICAL: th.Tensor.exponential_, BERNOULLI: th.Tensor.uniform_, GSDE: self._take_exploration}
         self._draw: Any = draws.get(kind, th.Tensor.normal_)
         space = policy.observation_space
@@ -264,8 +265,8 @@ class FusedEngine:
     def _make_memory(self, n: int) -> StepMemory:
         """Have memory for a step of n environments."""
         sizes = self.description.sizes or [self.description.action_size]
-        if self._gsde:
-            sizes = [self.policy.log_std.shape[0] * sizes[0]]
+        if self._matrix_shape:
+            sizes = [math.prod(self._matrix_shape)]
         noise = th.empty(n * sum(sizes), dtype=self._dtype)
         parts = [part.view(n, size) for part, size in zip(noise.split([n * size for size in sizes]), sizes, strict=True)]
         actions = th.empty((n, *self._action_shape), dtype=th.int64 if self.description.sizes else self._dtype)
@@ -279,9 +280,8 @@ class FusedEngine:
         matrices, n = distribution.exploration_matrices, len(noise)
         if n == 1 or n != len(matrices):  # SB3's rule
             matrices = distribution.exploration_mat[None]
-        shape = (self.policy.log_std.shape[0], self.description.action_size)
-        if matrices.shape[1:] != shape:
-            raise ValueError(f"exploration matrices: found shape {tuple(matrices.shape[1:])}, expected {shape}")
+        if matrices.shape[1:] != self._matrix_shape:
+            raise ValueError(f"exploration matrices: found shape {tuple(matrices.shape[1:])}, expected {self._matrix_shape}")
         noise.copy_(matrices.detach().flatten(1))
 
     def value(self, inputs: PolicyInputs) -> th.Tensor:
