@@ -14,6 +14,7 @@ import torch as th
 from sb3_ppo_edu.engines import FusedEngine, UpdateSettings
 from sb3_ppo_edu.engines.fused.description import LayerStruct, SettingsStruct, StatisticsStruct, TowerStruct
 from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch
+from sb3_ppo_edu.engines.fused.observations import StoredParts
 from tests.kernel_cases import KernelCase
 
 FOLDER = os.environ.get("SB3_EDU_CASES")
@@ -93,6 +94,16 @@ class RecordedCall:
                 self.point(model, member, self.array(content, alignment=64))
         return block
 
+    def parts(self, stored: StoredParts) -> int:
+        """Add the observations of a rollout buffer."""
+        block = self.struct(stored.struct)
+        self.point(stored.struct, "parts", self.struct(stored.table))
+        for entry, part, array in zip(stored.table, stored.parts, stored.arrays, strict=True):
+            self.point(entry, "data", self.case.block(array))
+            if part.classes is not None:
+                self.point(entry, "classes", self.case.block(part.classes))
+        return block
+
     def write(self) -> None:
         """Write the case."""
         self.case.write(Path(str(FOLDER)) / f"{self.case.kernel}-{next(numbers):05}")
@@ -113,13 +124,38 @@ def record_gradients(engine: FusedEngine, minibatch: FusedMinibatch, update: Upd
     settings, statistics = SettingsStruct(), StatisticsStruct()
     settings.take(update)
     arguments = [call.model(gradients_expected=True), call.struct(minibatch.struct), call.array(minibatch.rows)]
-    for (member, _), column in zip(minibatch.struct._fields_, minibatch.columns, strict=True):
+    observations, *others = minibatch.columns
+    if isinstance(observations, StoredParts):
+        call.point(minibatch.struct, "parts", call.parts(observations))
+    else:
+        call.point(minibatch.struct, "observations", call.array(observations))
+    for (member, _), column in zip(minibatch.struct._fields_[1:6], others, strict=True):
         call.point(minibatch.struct, member, call.array(column))
     arguments += [call.struct(settings), call.struct(statistics), call.array(np.zeros_like(ratios), ratios)]
     for index, block in enumerate(arguments):
         call.case.pass_block(block)
         if index == 2:
             call.case.pass_number(minibatch.size)
+    call.write()
+
+
+def record_features(engine: FusedEngine, stored: StoredParts, first: int, features: Any) -> None:
+    """
+    Write down a call of ``features``.
+
+    :param engine: the engine
+    :param stored: observations of a rollout buffer
+    :param first: the transition that it began with
+    :param features: what it gave
+    """
+    if FOLDER is None:
+        return
+    call = RecordedCall(engine, "features")
+    call.case.pass_block(call.parts(stored))
+    call.case.pass_number(first)
+    call.case.pass_number(len(features))
+    call.case.pass_block(call.array(np.full_like(features, np.nan), features))
+    call.case.pass_number(features.shape[1])
     call.write()
 
 

@@ -114,7 +114,7 @@ def train(folder: Path, make: Any, arguments: dict[str, Any], moments: tuple[int
         (lambda **given: envs("Pendulum-v1", normalize=True, **given), {"policy": "MlpPolicy", "action_distribution": "beta"}),
         (lambda **given: envs("Pendulum-v1", **given), {"policy": "MlpPolicy", "use_sde": True, "sde_sample_freq": 7}),
         (lambda **given: VecFrameStack(envs("BipedalWalker-v3", kind=DummyVecEnv, **given), 2), {"policy": "MlpPolicy"}),
-        (lambda **given: envs(partial(RandomWalk, "dict"), **given), {"policy": "MultiInputPolicy"}),
+        (lambda **given: envs(partial(RandomWalk, "dict"), **given), {"policy": "MultiInputPolicy", "engine": "fused"}),
     ],
     ids=["fused", "autograd", "tanh", "beta", "gSDE", "frames", "dictionary"],
 )

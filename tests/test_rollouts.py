@@ -128,7 +128,7 @@ def test_a_buffer_of_ones_own_keeps_its_methods() -> None:
 
 
 def test_dict_buffers_keep_their_methods() -> None:
-    """SB3's buffer of dict observations is filled and read through its own methods."""
+    """SB3's buffer of dict observations is filled, and read as tensors, through its own methods."""
     space = spaces.Dict({"a": spaces.Box(-1, 1, (2,), np.float32)})
     buffer = DictRolloutBuffer(2, space, spaces.Discrete(2), "cpu", n_envs=1)
     for step in range(2):

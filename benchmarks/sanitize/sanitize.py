@@ -17,6 +17,7 @@ from pathlib import Path
 from sb3_ppo_edu.engines.fused import build
 
 PROJECT = Path(__file__).resolve().parents[2]
+TESTS = ["tests/test_kernels.py", "tests/test_features.py", "tests/test_gsde.py"]
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -28,7 +29,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description="run the kernels under sanitizers")
     parser.add_argument("--cases", type=Path, help="folder of cases to run (default: those that the tests write)")
-    parser.add_argument("--tests", default="tests/test_kernels.py", help="tests that write the cases")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="tests that write the cases")
     chosen = parser.parse_args()
     target, gcc = build.host_target(), shutil.which("gcc")
     if target is None or gcc is None:
@@ -36,12 +37,12 @@ def main() -> int:
         return 0
     cases: Path = chosen.cases or PROJECT / "build" / "cases"
     if chosen.cases is None:
-        if not (PROJECT / chosen.tests).exists():
-            print(f"skipped: {chosen.tests} is not there, so there are no cases")
+        if missing := [test for test in chosen.tests if not (PROJECT / test).exists()]:
+            print(f"skipped: {missing[0]} is not there, so there are no cases")
             return 0
         shutil.rmtree(cases, ignore_errors=True)
         cases.mkdir(parents=True)
-        command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow", chosen.tests]
+        command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow", *chosen.tests]
         if subprocess.run(command, cwd=PROJECT, env={**os.environ, "SB3_EDU_CASES": str(cases)}, check=False).returncode:
             return 1
     files = sorted(map(str, cases.glob("*")))

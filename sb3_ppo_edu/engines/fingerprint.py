@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import pairwise, repeat
 from operator import getitem, is_, itemgetter
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ import torch as th
 from stable_baselines3.common import distributions as sb3_distributions
 from stable_baselines3.common import policies as sb3_policies
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor
 from torch import nn
 from torch._C import _len_torch_dispatch_stack, _len_torch_function_stack
 from torch.nn import functional
@@ -61,6 +61,7 @@ WITHOUT_OPTIONS = len(vars(nn.Module()))
 module_parts = itemgetter("_parameters", "_modules", "_buffers", *MODULE_HOOKS)
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
+FORWARDS = (FlattenExtractor, CombinedExtractor, nn.Flatten, nn.Linear, *ACTIVATIONS)
 DISTRIBUTIONS = (
     sb3_distributions.CategoricalDistribution,
     sb3_distributions.MultiCategoricalDistribution,
@@ -71,6 +72,7 @@ DISTRIBUTIONS = (
     sb3_distributions.StateDependentNoiseDistribution,
 )
 TORCHS_DISTRIBUTIONS = (th.distributions.Normal, th.distributions.Categorical, th.distributions.Bernoulli)
+POLICY_METHODS = ("forward", "evaluate_actions", "predict_values", "extract_features", "_get_action_dist_from_latent")
 DISTRIBUTION_METHODS = ("proba_distribution", "log_prob", "entropy", "sample", "get_actions", "get_std", "get_noise")
 
 
@@ -84,12 +86,9 @@ def own_functions(owner: Any, *names: str) -> Iterator[tuple[Any, str, Any, Any]
 PATCHABLE = [
     *own_functions(nn.Module, "__call__", "_call_impl"),
     *own_functions(BaseModel, "extract_features"),
-    *own_functions(
-        ActorCriticPolicy,
-        *("forward", "evaluate_actions", "predict_values", "extract_features", "_get_action_dist_from_latent"),
-    ),
+    *own_functions(ActorCriticPolicy, *POLICY_METHODS),
     *own_functions(MlpExtractor, "forward", "forward_actor", "forward_critic"),
-    *(found for owner in (FlattenExtractor, nn.Flatten, nn.Linear, *ACTIVATIONS) for found in own_functions(owner, "forward")),
+    *(found for owner in FORWARDS for found in own_functions(owner, "forward")),
     *(found for owner in DISTRIBUTIONS for found in own_functions(owner, *DISTRIBUTION_METHODS)),
     *own_functions(sb3_distributions.Distribution, "get_actions"),
     *own_functions(sb3_distributions.TanhBijector, "forward", "atanh", "inverse", "log_prob_correction"),
@@ -145,6 +144,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     bijector = getattr(distribution, "bijector", None)
     kind: Any = type(optimizer)
     objects: list[Any] = [policy, optimizer, kind, kind.step, kind.zero_grad]
+    objects += map(getattr, repeat(type(policy)), POLICY_METHODS)
     facts: list[Any] = [
         all(map(is_, map(getitem, MAPPINGS, NAMES), FUNCTIONS)),
         bool(torch_module._has_any_global_hook()),

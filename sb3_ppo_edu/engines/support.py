@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeGuard
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -15,15 +14,24 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
     TanhBijector,
 )
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
-from sb3_ppo_edu.engines.fingerprint import overlap, why_not_plain
+from sb3_ppo_edu.engines.features import why_not_features
+from sb3_ppo_edu.engines.fingerprint import POLICY_METHODS, overlap, why_not_plain
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
-from sb3_ppo_edu.policies.bounded import BetaPolicy, TanhGaussianPolicy
+from sb3_ppo_edu.policies.bounded import (
+    BetaMultiInputPolicy,
+    BetaPolicy,
+    TanhGaussianMultiInputPolicy,
+    TanhGaussianPolicy,
+)
 
-POLICIES = (ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy)
+POLICIES = (
+    *(ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy),
+    *(MultiInputActorCriticPolicy, TanhGaussianMultiInputPolicy, BetaMultiInputPolicy),
+)
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
 
 
@@ -110,12 +118,12 @@ def why_not_derived(policy: ActorCriticPolicy) -> str | None:
 def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
     """Find the first module or distribution that is not served."""
     if type(policy) not in POLICIES:
-        return f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy nor one of ours"
-    if isinstance(policy.observation_space, spaces.Dict):
-        return "observations are dictionaries"
-    for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
-        if type(extractor) is not FlattenExtractor:
-            return f"the features extractor is {type(extractor).__name__}"
+        return f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy or MultiInputPolicy nor one of ours"
+    for name in POLICY_METHODS:
+        if getattr(type(policy), name) is not getattr(ActorCriticPolicy, name):
+            return f"{type(policy).__name__}.{name} has been replaced"
+    if obstacle := why_not_features(policy):
+        return obstacle
     network = policy.mlp_extractor
     if type(network) is not MlpExtractor:
         return f"the network is a {type(network).__name__}"

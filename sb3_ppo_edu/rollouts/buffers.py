@@ -14,14 +14,14 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import BaseBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import BaseBuffer, DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
 
 OWN_FUNCTIONS = tuple(
     (owner.__dict__, name, owner.__dict__[name])
-    for owner in (RolloutBuffer, BaseBuffer)
+    for owner in (RolloutBuffer, DictRolloutBuffer, BaseBuffer)
     for name in ("add", "get", "_get_samples", "compute_returns_and_advantage", "reset", "swap_and_flatten")
     if name in owner.__dict__
 )
@@ -31,12 +31,14 @@ OWN_ATTRIBUTES = {name for _, name, _ in OWN_FUNCTIONS}
 
 def is_sb3s_own(rollout_buffer: RolloutBuffer) -> bool:
     """
-    Tell whether a buffer is SB3's, in class and methods.
+    Tell whether a buffer is one of SB3's two, in class and methods.
 
     :param rollout_buffer: rollout buffer
     :return: False for a subclass, and where a method of the instance or of the class has been replaced
     """
-    if type(rollout_buffer) is not RolloutBuffer or not OWN_ATTRIBUTES.isdisjoint(rollout_buffer.__dict__):
+    if type(rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer) or not OWN_ATTRIBUTES.isdisjoint(
+        rollout_buffer.__dict__
+    ):
         return False
     return all(functions[name] is function for functions, name, function in OWN_FUNCTIONS)
 
@@ -71,7 +73,7 @@ def add_transition(
         rollout_buffer.add(observations, actions, rewards, episode_starts, values, log_probs, **columns)
         return
     step = rollout_buffer.pos
-    rollout_buffer.observations[step] = observations.reshape(rollout_buffer.observations.shape[1:])
+    store_observations(rollout_buffer, step, observations)
     rollout_buffer.actions[step] = actions.reshape(rollout_buffer.actions.shape[1:])
     rollout_buffer.rewards[step] = rewards
     rollout_buffer.episode_starts[step] = episode_starts
@@ -79,6 +81,21 @@ def add_transition(
     rollout_buffer.log_probs[step] = log_probs.cpu().numpy()
     rollout_buffer.pos = step + 1
     rollout_buffer.full = rollout_buffer.pos == rollout_buffer.buffer_size
+
+
+def store_observations(rollout_buffer: RolloutBuffer, step: int, observations: Any) -> None:
+    """
+    Write one step's observations into a buffer's row, cast to its types.
+
+    :param rollout_buffer: the buffer
+    :param step: the row
+    :param observations: shape ``(n_envs, *obs_shape)``, or a dict of such
+    """
+    stored: Any = rollout_buffer.observations
+    if not isinstance(stored, dict):
+        stored, observations = {None: stored}, {None: observations}
+    for key, column in stored.items():
+        column[step] = observations[key].reshape(column.shape[1:])
 
 
 def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th.Tensor, dones: NDArray[np.bool_]) -> None:
@@ -193,7 +210,12 @@ def draw_permutation(rollout_buffer: RolloutBuffer) -> NDArray[np.int64]:
         )
     permutation = np.random.permutation(rollout_buffer.buffer_size * rollout_buffer.n_envs)
     if not rollout_buffer.generator_ready:
-        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+        observations: Any = rollout_buffer.observations
+        if isinstance(observations, dict):
+            observations.update({key: rollout_buffer.swap_and_flatten(part) for key, part in observations.items()})
+        else:
+            rollout_buffer.observations = rollout_buffer.swap_and_flatten(observations)
+        for name in ("actions", "values", "log_probs", "advantages", "returns"):
             setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
         rollout_buffer.generator_ready = True
     return permutation
@@ -205,7 +227,7 @@ def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[
 
     Blocks of whole minibatches are put in order at once, instead of picking the rows of each minibatch.
 
-    :param rollout_buffer: full rollout buffer, for which :func:`is_plain` holds
+    :param rollout_buffer: full rollout buffer of one array of observations, for which :func:`is_plain` holds
     :param batch_size: transitions per minibatch; the last one may have fewer
     :return: the blocks of one epoch
     """
@@ -227,7 +249,7 @@ def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iter
     :param batch_size: transitions per minibatch; the last one may have fewer
     :return: the minibatches of one epoch
     """
-    if not is_plain(rollout_buffer):
+    if not is_plain(rollout_buffer) or isinstance(rollout_buffer.observations, dict):
         yield from rollout_buffer.get(batch_size)
         return
     for block in shuffle_rollout(rollout_buffer, batch_size):

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.rollouts.buffers import is_sb3s_own
+from sb3_ppo_edu.rollouts.buffers import is_sb3s_own, store_observations
 
 
 def serves_lean_loop(rollout_buffer: RolloutBuffer) -> bool:
@@ -23,7 +23,7 @@ def serves_lean_loop(rollout_buffer: RolloutBuffer) -> bool:
     Tell whether a rollout buffer may be written row by row.
 
     :param rollout_buffer: an emptied rollout buffer
-    :return: True for SB3's own, of one array of observations for each step
+    :return: True for SB3's own two
     """
     return is_sb3s_own(rollout_buffer) and rollout_buffer.device.type == "cpu" and rollout_buffer.pos == 0
 
@@ -51,7 +51,7 @@ def collect_lean(
     for step in range(rollout_buffer.buffer_size):
         if model.use_sde and model.sde_sample_freq > 0 and step % model.sde_sample_freq == 0:
             model.policy.reset_noise(env.num_envs)
-        rollout_buffer.observations[step] = model._last_obs
+        store_observations(rollout_buffer, step, model._last_obs)
         new_obs, rewards, dones, infos = env.step(act(step))
 
         model.num_timesteps += env.num_envs

@@ -9,7 +9,6 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_ppo_edu.engines.autograd import TensorMinibatch
@@ -23,6 +22,7 @@ from sb3_ppo_edu.engines.base import (
 )
 from sb3_ppo_edu.engines.derivation.distributions import action_distribution
 from sb3_ppo_edu.engines.derivation.layers import Linear, Network
+from sb3_ppo_edu.engines.features import features_of
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings, derivatives_of
 from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
@@ -111,8 +111,6 @@ class NumpyEngine:
         return grad_norm
 
     def _features(self, observations: PyTorchObs) -> Array:
-        """Observations as the policy preprocesses and flattens them (images, one-hot), in the parameters' precision."""
-        features = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
-        assert isinstance(features, th.Tensor)
-        x: Array = features.flatten(1).to(self.policy.value_net.weight.dtype).numpy()
+        """The matrix that the networks take, in the parameters' precision."""
+        x: Array = features_of(self.policy, observations).to(self.policy.value_net.weight.dtype).numpy()
         return x

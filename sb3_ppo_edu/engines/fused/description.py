@@ -73,7 +73,7 @@ class ModelStruct(ctypes.Structure):
 class RolloutStruct(ctypes.Structure):
     """The rollout buffer's columns."""
 
-    _fields_ = members("", "", "observations actions old_values old_log_prob advantages returns")
+    _fields_ = members("", "", "observations actions old_values old_log_prob advantages returns parts")
 
 
 class SettingsStruct(ctypes.Structure):

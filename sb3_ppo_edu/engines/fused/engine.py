@@ -19,7 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_ppo_edu.engines.base import (
@@ -31,6 +31,7 @@ from sb3_ppo_edu.engines.base import (
     project_log_std,
     statistics_of,
 )
+from sb3_ppo_edu.engines.features import features_of
 from sb3_ppo_edu.engines.flat import why_not_flat
 from sb3_ppo_edu.engines.fused.description import (
     BERNOULLI,
@@ -44,6 +45,7 @@ from sb3_ppo_edu.engines.fused.description import (
 )
 from sb3_ppo_edu.engines.fused.library import Library, load_library
 from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch, as_columns, pick_rows, shuffled
+from sb3_ppo_edu.engines.fused.observations import StoredParts, kernel_parts
 from sb3_ppo_edu.engines.fused.optimizers import OptimizerTable
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional import losses
@@ -58,6 +60,7 @@ VERBS: dict[str, list[Any]] = {
     "scratch": [ADDRESS, COUNT],
     "act": [ADDRESS, ADDRESS, COUNT, ADDRESS, ADDRESS, ADDRESS, ADDRESS],
     "value": [ADDRESS, ADDRESS, COUNT, ADDRESS],
+    "features": [ADDRESS, COUNT, COUNT, ADDRESS, COUNT],
     "outputs": [ADDRESS, ADDRESS, COUNT, ADDRESS, ADDRESS],
     "log_prob": [ADDRESS, ADDRESS, COUNT, ADDRESS],
     "gradients": [ADDRESS, ADDRESS, ADDRESS, COUNT, ADDRESS, ADDRESS, ADDRESS],
@@ -156,6 +159,8 @@ class FusedEngine:
         space = policy.observation_space
         images = policy.normalize_images and is_image_space(space)
         self._plain_box = isinstance(space, spaces.Box) and not images
+        self._are_features = self._plain_box and space.dtype == np.float32
+        self._parts = None if self._are_features else kernel_parts(policy)
         self.attach()
 
     # -- what belongs to the policy --------------------------------------------------------------------------------------
@@ -210,29 +215,40 @@ class FusedEngine:
         """
         Act on observations that lie in a rollout buffer, and leave everything there, at one call a step.
 
-        :param rollout_buffer: SB3's own, emptied, with observations as the network takes them
+        :param rollout_buffer: SB3's own, emptied
         :return: a function that is given a step of which the buffer has the observations, writes its actions, values and
-            log-probabilities into the buffer, and gives the actions; None where only :meth:`act` will do
+            log-probabilities into the buffer, and gives the actions; None where only :meth:`act` will do: types of actions
+            that the kernels do not write, Beta, and observations that storing may change or of which Python makes features
         """
-        number = self._form["dtype"]
-        arrays = (rollout_buffer.observations, rollout_buffer.actions, rollout_buffer.values, rollout_buffer.log_probs)
+        number, n, parts = self._form["dtype"], rollout_buffer.n_envs, None
+        x = stored_observations = rollout_buffer.observations
+        if not self._are_features:
+            parts = StoredParts(self._parts or [], stored_observations, rollout_buffer.buffer_size * n)
+            x = np.empty((1, n, self._n_features), number)
+            if not (self._parts and parts.may_be_written):
+                return None
+        arrays = (x, rollout_buffer.actions, rollout_buffer.values, rollout_buffer.log_probs)
         kinds = (number, np.int64 if self.description.sizes else number, number, number)
         in_form = all(array.dtype == kind and array.flags.c_contiguous for array, kind in zip(arrays, kinds, strict=True))
-        if self._beta or not self._plain_box or not in_form:
+        if self._beta or not in_form:
             return None
-        n = rollout_buffer.n_envs
         if n > self.description.rows:
             self._reserve(n)
         memory = self._memory.get(n) or self._make_memory(n)
         noise, noise_address, draw = memory.noise, memory.address, self._draw
         observations, actions, values, log_probs = map(array_address, arrays)
         observation_step, action_step, value_step, log_prob_step = (array.strides[0] for array in arrays)
+        make_features, n_features = self._kernels.features, self._n_features
+        if parts:
+            observation_step = 0
         stored, shape, act, model = rollout_buffer.actions, (n, *self._action_shape), self._kernels.act, self._model
 
         def act_in(step: int) -> NDArray[Any]:
             """Act on one step's observations."""
             for part in noise:
                 draw(part)
+            if parts:
+                make_features(parts.address, step * n, n, observations, n_features)
             finite = act(
                 model,
                 observations + step * observation_step,
@@ -243,6 +259,8 @@ class FusedEngine:
                 log_probs + step * log_prob_step,
             )
             if not finite:
+                if parts:  # a class that there is not raises here, as in SB3
+                    self._features(parts_at(stored_observations, step))
                 check_finite_output(stored[step], rollout_buffer.values[step], rollout_buffer.log_probs[step])
             taken: NDArray[Any] = stored[step].reshape(shape).copy()
             return taken
@@ -296,12 +314,11 @@ class FusedEngine:
         return {}
 
     def _features(self, observations: PyTorchObs) -> th.Tensor:
-        """Observations as the policy preprocesses them, in the parameters' type and contiguous; scratch memory for as many."""
+        """The matrix that the networks take, in the parameters' type and contiguous; scratch memory for as many rows."""
         features: Any = observations
         if not self._plain_box:
             with th.no_grad():
-                policy = self.policy
-                features = preprocess_obs(features, policy.observation_space, normalize_images=policy.normalize_images)
+                features = features_of(self.policy, observations)
         if features.dtype is not self._dtype:
             features = features.to(self._dtype)
         if not features.is_contiguous():
@@ -319,8 +336,8 @@ class FusedEngine:
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
-        if is_plain(rollout_buffer) and self._plain_box:
-            yield from shuffled(rollout_buffer, batch_size, **self._form)
+        if is_plain(rollout_buffer) and (self._are_features or self._parts):
+            yield from shuffled(rollout_buffer, batch_size, self._parts, **self._form)
             return
         samples_of_epoch = rollout_buffer.get(batch_size)
         while True:
@@ -346,7 +363,8 @@ class FusedEngine:
         :return: all of them as one minibatch
         """
         made = as_columns(self._features(observations).numpy(), *(column.numpy() for column in columns), **self._form)
-        return next(pick_rows(made, np.arange(len(observations)), len(observations)))
+        n = len(made.returns)
+        return next(pick_rows(made, np.arange(n), n))
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
@@ -389,7 +407,7 @@ class FusedEngine:
         evaluated = np.empty((3, n), self._ratios.dtype)
         struct, rows = ctypes.addressof(minibatch.struct), minibatch.rows
         self._kernels.evaluate(self._model, struct, minibatch.address, n, array_address(evaluated))
-        _, _, old_values, old_log_prob, advantages, returns = (th.from_numpy(column[rows]) for column in minibatch.columns)
+        old_values, old_log_prob, advantages, returns = (th.from_numpy(column[rows]) for column in minibatch.columns[2:])
         advantages = losses.policy_advantages(
             advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )
@@ -438,6 +456,13 @@ class FusedEngine:
             self._reserve(rows)
         self._own_gradients()
         self._kernels.products(self._model, rows, kind)
+
+
+def parts_at(observations: Any, step: int) -> Any:
+    """One step's observations of a rollout buffer, as tensors."""
+    if isinstance(observations, dict):
+        return {key: th.from_numpy(part[step]) for key, part in observations.items()}
+    return th.from_numpy(observations[step])
 
 
 def as_slopes(derivatives: Derivatives, like: Array) -> Array:

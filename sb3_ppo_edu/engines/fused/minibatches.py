@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_ppo_edu.engines.fused.description import RolloutStruct, array_address
+from sb3_ppo_edu.engines.fused.observations import Part, StoredParts
 from sb3_ppo_edu.functional.objectives import Array
 from sb3_ppo_edu.rollouts.buffers import draw_permutation
 
@@ -18,7 +19,7 @@ class Columns(NamedTuple):
     """
     Transitions of a rollout, one row each, all in one floating type and contiguous.
 
-    :param observations: shape ``(transitions, features)``
+    :param observations: shape ``(transitions, features)``, or the parts that the kernels make such a matrix of
     :param actions: as the rollout buffer stores them, shape ``(transitions, action_size)``
     :param old_values: shape ``(transitions,)``, as are the columns below
     :param old_log_prob: log-probabilities of the actions when they were taken
@@ -26,7 +27,7 @@ class Columns(NamedTuple):
     :param returns: targets of the value function
     """
 
-    observations: Array
+    observations: Array | StoredParts
     actions: Array
     old_values: Array
     old_log_prob: Array
@@ -61,11 +62,11 @@ class FusedMinibatch:
         return self.columns.old_log_prob[self.rows]
 
 
-def as_columns(features: Any, *columns: Any, features_dim: int, action_size: int, dtype: Any) -> Columns:
+def as_columns(observations: Any, *columns: Any, features_dim: int, action_size: int, dtype: Any) -> Columns:
     """
     Put a rollout in the form that the kernels read.
 
-    :param features: observations as the network takes them, any shape that begins with the number of transitions
+    :param observations: as the network takes them, any shape that begins with the number of transitions; or stored parts
     :param columns: actions, old values, old log-probabilities, advantages and returns
     :param features_dim: numbers of an observation
     :param action_size: numbers of an action
@@ -73,12 +74,14 @@ def as_columns(features: Any, *columns: Any, features_dim: int, action_size: int
     :return: the columns, which share memory with what is in the right form already
     :raises ValueError: if their sizes do not fit
     """
-    n = len(features)
-    made = Columns(*(np.ascontiguousarray(column, dtype).reshape(n, -1) for column in (features, *columns)))
-    widths, expected = [column.shape[1] for column in made], [features_dim, action_size, 1, 1, 1, 1]
+    in_parts = isinstance(observations, StoredParts)
+    n, given = len(columns[0]), columns if in_parts else (observations, *columns)
+    made = [np.ascontiguousarray(column, dtype).reshape(n, -1) for column in given]
+    widths, expected = [column.shape[1] for column in made], [features_dim, action_size, 1, 1, 1, 1][in_parts:]
     if widths != expected:
         raise ValueError(f"rollout: found columns of {widths} numbers a transition, expected {expected}: {Columns._fields}")
-    return Columns(*made[:2], *(column[:, 0] for column in made[2:]))
+    found, actions, *others = (observations, *made) if in_parts else made
+    return Columns(found, actions, *(column[:, 0] for column in others))
 
 
 def pick_rows(columns: Columns, order: NDArray[np.int64], batch_size: int) -> Iterator[FusedMinibatch]:
@@ -93,22 +96,32 @@ def pick_rows(columns: Columns, order: NDArray[np.int64], batch_size: int) -> It
     order = np.ascontiguousarray(order, np.int64)
     if len(order) and not 0 <= order.min() <= order.max() < len(columns.returns):
         raise ValueError(f"rows: found indices up to {order.max()}, expected 0 to {len(columns.returns) - 1}")
-    struct = RolloutStruct(*map(array_address, columns))
+    struct = RolloutStruct(0, *map(array_address, columns[1:]))
+    if isinstance(columns.observations, StoredParts):
+        struct.parts = columns.observations.address
+    else:
+        struct.observations = array_address(columns.observations)
     start, size = array_address(order), order.itemsize
     for first in range(0, len(order), batch_size):
         yield FusedMinibatch(columns, order[first : first + batch_size], struct, start + first * size)
 
 
-def shuffled(rollout_buffer: RolloutBuffer, batch_size: int, **form: Any) -> Iterator[FusedMinibatch]:
+def shuffled(
+    rollout_buffer: RolloutBuffer, batch_size: int, parts: list[Part] | None, **form: Any
+) -> Iterator[FusedMinibatch]:
     """
-    Shuffle a rollout of plain observations for one epoch.
+    Shuffle a rollout for one epoch.
 
     :param rollout_buffer: full rollout buffer, for which :func:`~sb3_ppo_edu.rollouts.buffers.is_plain` holds
     :param batch_size: transitions per minibatch; the last one may have fewer
+    :param parts: of the observations; None where these are features already
     :param form: of :func:`as_columns`
     :return: minibatches
     """
     order = draw_permutation(rollout_buffer)
-    names = ("observations", "actions", "values", "log_probs", "advantages", "returns")
-    columns = as_columns(*(getattr(rollout_buffer, name) for name in names), **form)
+    observations: Any = rollout_buffer.observations
+    if parts is not None:
+        observations = StoredParts(parts, observations, len(order))
+    names = ("actions", "values", "log_probs", "advantages", "returns")
+    columns = as_columns(observations, *(getattr(rollout_buffer, name) for name in names), **form)
     return pick_rows(columns, order, batch_size)

@@ -25,6 +25,7 @@ enum { TANH, RELU, ELU, LEAKY_RELU, GELU, GELU_TANH, SILU };
 enum { CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA, GSDE };
 enum { AS_THEY_ARE, OWN_MOMENTS, GIVEN_MOMENTS };
 enum { ADAM, SGD, RMSPROP, RMSPROP_TF };
+enum { FLOAT32, FLOAT64, INT8, UINT8, INT16, INT32, INT64 };
 
 /* A linear layer z = W h + b, and the activation behind it. W has shape (outputs, inputs). */
 typedef struct {
@@ -73,9 +74,23 @@ typedef struct {
     REAL *std_squared, *std_squared_slope, *std_squared_gradient; /* of gSDE, at most (latent x action_size) */
 } Model;
 
-/* The rollout buffer's columns, one row a transition. */
+/* A part of the observations as it is stored, a row a transition: `width` numbers or, where `classes` says how many there are,
+ * as many choices, each of which becomes one-hot. */
+typedef struct {
+    int64_t type, width;
+    const int64_t *classes;
+    const void *data;
+} Part;
+
+typedef struct {
+    int64_t count;
+    const Part *parts;
+} Parts;
+
+/* The rollout buffer's columns, one row a transition. Where there are `parts`, observations are in them. */
 typedef struct {
     const REAL *observations, *actions, *old_values, *old_log_prob, *advantages, *returns;
+    const Parts *parts;
 } Rollout;
 
 /* UpdateSettings of functional/objectives.py. */
@@ -113,9 +128,12 @@ HIDDEN void INTERNAL(transpose)(int64_t rows, int64_t columns, const REAL *from,
 HIDDEN void INTERNAL(activate)(const Tower *tower, const REAL *z, REAL *h, int64_t count);
 HIDDEN void INTERNAL(activate_backward)(const Tower *tower, const REAL *z, const REAL *h, REAL *slope, int64_t count);
 
+/* features.c */
+HIDDEN void INTERNAL(features)(const Parts *parts, const int64_t *index, int64_t first, int64_t n, REAL *x, int64_t row);
+
 /* networks.c */
 HIDDEN int64_t INTERNAL(lay_out)(Model *model, int64_t transitions);
-HIDDEN void INTERNAL(gather)(Model *model, const REAL *observations, const int64_t *index, int64_t transitions);
+HIDDEN void INTERNAL(gather)(Model *model, const Rollout *rollout, const int64_t *index, int64_t transitions);
 HIDDEN void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions);
 HIDDEN void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations, int64_t transitions);
 HIDDEN void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions);

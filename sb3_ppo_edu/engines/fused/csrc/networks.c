@@ -46,10 +46,11 @@ int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
 }
 
 /* x = the observations of some transitions; all of them in order where there is no index. */
-void INTERNAL(gather)(Model *model, const REAL *observations, const int64_t *index, int64_t transitions) {
+void INTERNAL(gather)(Model *model, const Rollout *rollout, const int64_t *index, int64_t transitions) {
     const int64_t features = model->features, row = padded(features), whole = features / LANES * LANES;
-    for (int64_t i = 0; i < transitions; i++) {
-        const REAL *from = observations + (index ? index[i] : i) * features;
+    if (rollout->parts) INTERNAL(features)(rollout->parts, index, 0, transitions, model->x_rows, row);
+    for (int64_t i = 0; i < transitions && !rollout->parts; i++) {
+        const REAL *from = rollout->observations + (index ? index[i] : i) * features;
         REAL *to = model->x_rows + i * row;
         for (int64_t k = 0; k < whole; k += LANES) store(to + k, load_unaligned(from + k));
         if (whole < features) {

@@ -16,7 +16,7 @@ static void run(Model *model, const REAL *observations, int64_t n, int actor) {
         if (actor) INTERNAL(forward_rows)(model, &model->actor, observations, n);
         INTERNAL(forward_rows)(model, &model->critic, observations, n);
     } else {
-        INTERNAL(gather)(model, observations, 0, n);
+        INTERNAL(gather)(model, &(Rollout){.observations = observations}, 0, n);
         if (actor) INTERNAL(forward)(model, &model->actor, n);
         INTERNAL(forward)(model, &model->critic, n);
     }
@@ -84,7 +84,7 @@ static void evaluate_minibatch(Model *model, const Rollout *rollout, const int64
     }
     for (int64_t i = 0; i < row; i++) model->valid[i] = i < n;
     take_actions(model, rollout->actions, index, n);
-    INTERNAL(gather)(model, rollout->observations, index, n);
+    INTERNAL(gather)(model, rollout, index, n);
     INTERNAL(forward)(model, &model->actor, n);
     INTERNAL(forward)(model, &model->critic, n);
     INTERNAL(evaluate)(model, n, model->entropy);
