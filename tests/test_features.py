@@ -40,7 +40,11 @@ OF_PARTS: dict[Any, Any] = {
 # The last two are types that the kernels do not read: Python casts them.
 TYPES = ("float32", "float64", "uint8", "int8", "int16", "int32", "int64", "float16", "uint16")
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
-boxes = st.builds(lambda shape, dtype: spaces.Box(0, 100, shape, np.dtype(dtype).type), shapes, st.sampled_from(TYPES))
+boxes = st.builds(
+    lambda shape, dtype: spaces.Box(0, 100 if dtype == "int8" else 200, shape, np.dtype(dtype).type),
+    shapes,
+    st.sampled_from(TYPES),
+)
 classes = st.builds(spaces.Discrete, st.integers(1, 9)) | st.builds(
     spaces.MultiDiscrete, st.lists(st.integers(1, 5), min_size=1, max_size=4)
 )
@@ -63,7 +67,7 @@ def make_policy(space: spaces.Space, head: str = "gaussian", seed: int = 0, doub
         for parameter in policy.parameters():
             parameter.add_(0.3 * th.randn_like(parameter))
         for tower in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net):
-            tower[0].weight.mul_(0.02)  # observations go up to 100, where tanh has no digits left
+            tower[0].weight.mul_(0.02)  # observations go up to 200, where tanh has no digits left
     if double:
         policy.double()
         policy.extract_features = lambda obs, _=None: in_float64(ActorCriticPolicy.extract_features(policy, obs))
@@ -347,6 +351,15 @@ def test_a_method_that_is_put_on_a_policys_class_is_noticed(policy: Any, monkeyp
     monkeypatch.setattr(policy, "evaluate_actions", lambda self, *given: ActorCriticPolicy.evaluate_actions(self, *given))
     model.learn(32)
     assert model.engine_reason == f"autograd: {policy.__name__}.evaluate_actions has been replaced."
+
+
+def test_a_method_that_is_put_on_sb3s_extractor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its class, between two rollouts."""
+    model = EduPPO("MultiInputPolicy", RandomWalk("dict"), n_steps=32, batch_size=32, device="cpu").learn(32)
+    forward = CombinedExtractor.forward
+    monkeypatch.setattr(CombinedExtractor, "forward", lambda self, observations: 0.5 * forward(self, observations))
+    model.learn(32)
+    assert model.engine_reason == "autograd: CombinedExtractor.forward has been replaced."
 
 
 def test_images_have_autograd() -> None:

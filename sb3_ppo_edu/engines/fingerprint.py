@@ -144,7 +144,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     bijector = getattr(distribution, "bijector", None)
     kind: Any = type(optimizer)
     objects: list[Any] = [policy, optimizer, kind, kind.step, kind.zero_grad]
-    objects += map(getattr, repeat(type(policy)), POLICY_METHODS)
+    objects += map(getattr, repeat(type(policy)), POLICY_METHODS, repeat(None))
     facts: list[Any] = [
         all(map(is_, map(getitem, MAPPINGS, NAMES), FUNCTIONS)),
         bool(torch_module._has_any_global_hook()),
