@@ -41,10 +41,19 @@ def made_up(rates: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> list[st
 @pytest.mark.parametrize(
     ("rates", "expected", "reason"),
     [
-        ((1000.0, 1300.0, 900.0, 1000.0), "gymnasium-sync", "dummy 1,000, gymnasium-sync 1,300"),
-        ((1000.0, 1050.0, 900.0, 1000.0), "dummy", "less than 10% apart"),
-        ((1000.0, 900.0, 3000.0, 2000.0), "subproc", "subproc 3,000"),
-        ((200_000.0, 100_000.0, 1e9, 1e9), "dummy", "a step of all 8 takes 40 µs, too little for processes to pay"),
+        ((1000.0, 1300.0, 1100.0, 900.0, 1000.0), "gymnasium-sync", "dummy 1,000, gymnasium-sync 1,300"),
+        ((1000.0, 1050.0, 900.0, 900.0, 1000.0), "dummy", "less than 10% apart"),
+        ((1000.0, 900.0, 2500.0, 3000.0, 2000.0), "subproc", "subproc 3,000"),
+        (
+            (100_000.0, 50_000.0, 150_000.0, 1e9, 1e9),
+            "workers",
+            "all 8 takes 80 µs, too little for subproc, gymnasium-async to",
+        ),
+        (
+            (200_000.0, 100_000.0, 1e9, 1e9, 1e9),
+            "dummy",
+            "takes 40 µs, too little for workers, subproc, gymnasium-async to pay",
+        ),
     ],
 )
 def test_the_fastest_is_chosen_and_the_reason_given(
@@ -56,7 +65,7 @@ def test_the_fastest_is_chosen_and_the_reason_given(
     choice = choose(backends._FAKE, 8)  # type: ignore[attr-defined]
     assert choice.backend == expected and reason in choice.reason
     assert built == [f"{name} and closed" for name in choice.rates]
-    assert ("subproc" in choice.rates) == ("processes" not in choice.reason)
+    assert ("subproc" in choice.rates) == ("too little" not in choice.reason)
 
 
 def test_auto_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +95,7 @@ def test_rates_count_single_steps() -> None:
 
 def test_every_backend_is_in_one_table() -> None:
     """The names that settings may give are those that something is built for."""
-    assert set(BACKENDS) == {"dummy", "subproc", "gymnasium-sync", "gymnasium-async", "gymnasium-native", "envpool"}
+    assert set(BACKENDS) == {"dummy", "workers", "subproc", "gymnasium-sync", "gymnasium-async", "gymnasium-native", "envpool"}
 
 
 def test_a_backend_is_pinned_by_settings_and_kept_in_the_record(tmp_path: Path) -> None:

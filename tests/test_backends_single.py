@@ -30,7 +30,7 @@ SPACES = [("box", "discrete"), ("dict", "box"), ("image", "multidiscrete"), ("di
 @pytest.mark.parametrize(
     ("backend", "observation", "action"),
     [("gymnasium-sync", *pair) for pair in SPACES]
-    + [("gymnasium-async", *SPACES[0]), ("gymnasium-async", *SPACES[1]), ("subproc", *SPACES[1])],
+    + [("gymnasium-async", *SPACES[0]), ("gymnasium-async", *SPACES[1]), ("subproc", *SPACES[1]), ("workers", *SPACES[1])],
 )
 def test_same_episodes_as_in_dummy_vec_env(backend: str, observation: str, action: str) -> None:
     """Observations, rewards, ends, terminal observations, time limits and infos are DummyVecEnv's, step by step."""

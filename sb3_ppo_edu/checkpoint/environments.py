@@ -270,7 +270,7 @@ def repr_bytes(value: Any) -> Any:
 # -- vector environments -------------------------------------------------------------------------------------------------
 
 
-VEC_SKIP = ("venv", "envs", "actions", "waiting", "remotes", "work_remotes", "processes", "closed")
+VEC_SKIP = ("venv", "envs", "actions", "shared", "waiting", "remotes", "work_remotes", "processes", "closed")
 """Attributes of vector environments that belong to the process, or are given when it is built."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ from sb3_ppo_edu.checkpoint.snapshot import arithmetic_of, restore_attributes
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
+from sb3_ppo_edu.vec_env.shared_memory import SharedMemoryVecEnv
 from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
 
 if TYPE_CHECKING:
@@ -29,13 +31,19 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="EduPPO")
 
+
+def _build_processes(kind: Any, env_fns: Sequence[Callable[[], gym.Env]], attributes: dict[str, Any]) -> VecEnv:
+    """Build a vector environment with the arguments that the other had."""
+    built: VecEnv = kind(env_fns, **{name: attributes[name] for name in kind.not_resumed})
+    return built
+
+
 BASES: dict[str, Any] = {
     "InProcessVecEnv": lambda env_fns, attributes: InProcessVecEnv(env_fns),
     "DummyVecEnv": lambda env_fns, attributes: DummyVecEnv(env_fns),
     "SubprocVecEnv": lambda env_fns, attributes: SubprocVecEnv(env_fns),
-    "WatchedSubprocVecEnv": lambda env_fns, attributes: WatchedSubprocVecEnv(
-        env_fns, **{name: attributes[name] for name in WatchedSubprocVecEnv.not_resumed}
-    ),
+    "WatchedSubprocVecEnv": partial(_build_processes, WatchedSubprocVecEnv),
+    "SharedMemoryVecEnv": partial(_build_processes, SharedMemoryVecEnv),
 }
 LAYERS: dict[str, Any] = {
     "FiniteGuard": lambda env, attributes, parts: FiniteGuard(env, attributes["on_fault"]),

@@ -107,8 +107,9 @@ def add_train(commands: Any) -> None:
     settings.add_argument(
         "--vec-env",
         choices=(*BACKENDS, AUTO),
-        help="who steps them: one by one in this process (dummy, gymnasium-sync), each in its own (subproc, gymnasium-async), "
-        "all at once (gymnasium-native, envpool), or the fastest that gives the same episodes (auto); default: dummy",
+        help="who steps them: one by one in this process (dummy, gymnasium-sync), shared out among the processors (workers), "
+        "each in a process of its own (subproc, gymnasium-async), all at once (gymnasium-native, envpool), or the fastest "
+        "that gives the same episodes (auto); default: dummy",
     )
     settings.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="observations and rewards normalised by running statistics"

@@ -2,8 +2,9 @@
 Who steps the environments: in this process or in others, one by one or all at once.
 
 Some backends step Gymnasium's own environments one by one, and so give the same episodes for the same seeds, whichever it is:
-"dummy" and "gymnasium-sync" in this process, "subproc" and "gymnasium-async" in a process for each environment. The choice
-among them is one of speed only, and "auto" measures and chooses. The others are written as a whole and have random numbers,
+"dummy" and "gymnasium-sync" in this process, "workers" in this one and one for each further processor, "subproc" and
+"gymnasium-async" in a process for each environment. The choice among them is one of speed only, and "auto" measures and
+chooses. The others are written as a whole and have random numbers,
 and sometimes physics, of their own, so that they are only taken by name: "gymnasium-native" (Gymnasium's vectorised CartPole)
 and "envpool".
 """
@@ -25,6 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.vec_env.adapters import EnvList, EnvPoolAdapter, EnvProcesses, Reachable, adapt
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.shared_memory import SharedMemoryVecEnv
 from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
 
 EnvFns = list[Callable[[], gym.Env]]
@@ -55,6 +57,7 @@ def _reachable(env_fn: Callable[[], gym.Env], index: int) -> gym.Env:
 ONE_BY_ONE: dict[str, Callable[[EnvFns], VecEnv]] = {
     "dummy": InProcessVecEnv,
     "gymnasium-sync": gymnasium_sync,
+    "workers": lambda env_fns: SharedMemoryVecEnv(env_fns, timeout=HANG_SECONDS),
     "subproc": lambda env_fns: WatchedSubprocVecEnv(env_fns, timeout=HANG_SECONDS),
     "gymnasium-async": gymnasium_async,
 }
@@ -124,9 +127,9 @@ MEASURED_SECONDS = 0.3
 """How long each candidate is measured."""
 WORTH_IT = 1.1
 """How much faster than "dummy" a backend must be to be chosen: noise is not a reason."""
-MESSAGE_SECONDS, MESSAGE_SECONDS_PER_ENV = 40e-6, 15e-6
-"""What passing a step to processes and back takes at the very least. Where even free environments could not make up for it,
-the processes are not started for a measurement."""
+PASSING_SECONDS = {"workers": (20e-6, 1e-6), **dict.fromkeys(PROCESSES, (40e-6, 15e-6))}
+"""What passing a step to processes and back takes at the very least, and what each environment adds. Where even free
+environments could not make up for it, the processes are not started for a measurement."""
 
 
 class Choice(NamedTuple):
@@ -179,17 +182,20 @@ def choose(build: Callable[[str], VecEnv], n_envs: int, candidates: Sequence[str
     first, *others = candidates
     rates = {first: _rate(build, first)}
     step = n_envs / rates[first]
-    best_with_processes = step / min(n_envs, processors()) + MESSAGE_SECONDS + n_envs * MESSAGE_SECONDS_PER_ENV
-    hopeless = best_with_processes * WORTH_IT > step
+    best = {
+        name: step / min(n_envs, processors()) + fixed + n_envs * for_each
+        for name, (fixed, for_each) in PASSING_SECONDS.items()
+    }
+    hopeless = [name for name in others if best.get(name, 0.0) * WORTH_IT > step]
     for name in others:
-        if not (name in PROCESSES and hopeless):
+        if name not in hopeless:
             rates[name] = _rate(build, name)
     fastest = max(rates, key=lambda name: rates[name])
     chosen = fastest if rates[fastest] > WORTH_IT * rates[first] else first
     measured = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     reason = f"{measured} environment steps a second"
     if hopeless:
-        reason += f"; a step of all {n_envs} takes {step * 1e6:.0f} µs, too little for processes to pay"
+        reason += f"; a step of all {n_envs} takes {step * 1e6:.0f} µs, too little for {', '.join(hopeless)} to pay"
     elif chosen == first and fastest != first:
         reason += f"; less than {WORTH_IT - 1:.0%} apart"
     return Choice(chosen, reason, rates)

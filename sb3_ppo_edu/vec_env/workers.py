@@ -26,6 +26,8 @@ STARTUP_SECONDS = 60.0
 """Seconds that a process has for its first answer beyond those it has for any: it imports and builds first."""
 SHUTDOWN_SECONDS = 5.0
 """Seconds that the other workers have to close their environments when one has failed."""
+ADVICE = "expected an answer; the other workers are closed. Checkpoints that were made are whole: resume from the last"
+"""What stands in the error when a worker has failed."""
 
 
 class WorkerError(RuntimeError):
@@ -56,23 +58,36 @@ class NoAnswerError(Exception):
     """A worker gave no answer; the message says why, such as "was killed by SIGKILL"."""
 
 
-def run_worker(connection: Connection, parents: Connection, env_fn: CloudpickleWrapper) -> None:
+Serve = Callable[[Connection, Connection, CloudpickleWrapper], None]
+"""What a worker does: it makes its environment, and answers what it is asked until it is told to close."""
+
+
+def run_worker(connection: Connection, parents: Connection, env_fn: CloudpickleWrapper, serve: Serve) -> None:
     """
-    Run SB3's worker, and tell the parent what its environment raises.
+    Run a worker, and tell the parent what its environment raises.
 
     :param connection: to the parent
     :param parents: the parent's end of it, which the worker closes
     :param env_fn: makes the environment
+    :param serve: SB3's worker, or one like it
     """
     # Ctrl-C goes to all processes of a terminal. What it means is for the parent to say, who may want a last checkpoint.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _worker(connection, parents, env_fn)
+        serve(connection, parents, env_fn)
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno}, in {place.name})"
         with contextlib.suppress(OSError):  # the parent has gone
-            connection.send(WorkerException(text))
+            connection.send(WorkerException(describe_error(error)))
+
+
+def describe_error(error: Exception) -> str:
+    """
+    Say what was raised, and where.
+
+    :param error: as it was caught
+    """
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno}, in {place.name})"
 
 
 class Worker:
@@ -82,10 +97,11 @@ class Worker:
     :param env_fn: makes the environment
     :param context: how processes are started
     :param timeout: seconds for an answer
+    :param serve: what the process does, SB3's worker by default
     """
 
-    def __init__(self, env_fn: Callable[[], gym.Env], context: Any, timeout: float) -> None:
-        self._env_fn, self._context, self._timeout = env_fn, context, timeout
+    def __init__(self, env_fn: Any, context: Any, timeout: float, serve: Serve = _worker) -> None:
+        self._env_fn, self._context, self._timeout, self._serve = env_fn, context, timeout, serve
         self.start()
 
     def start(self) -> None:
@@ -93,7 +109,7 @@ class Worker:
         # A worker that dies closes its end, which is seen at once if nobody else has it. So it is made and given away here,
         # between two workers: one that is forked has copies of all that its parent has then.
         self.connection, theirs = self._context.Pipe()
-        arguments = (theirs, self.connection, CloudpickleWrapper(self._env_fn))
+        arguments = (theirs, self.connection, CloudpickleWrapper(self._env_fn), self._serve)
         self.process = self._context.Process(target=run_worker, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
@@ -101,15 +117,15 @@ class Worker:
         self._starting = STARTUP_SECONDS
         self._stuck = False
 
-    def send(self, message: tuple[str, Any]) -> None:
+    def send(self, message: Any) -> None:
         """
         Ask for something. That the process can't be reached is found when its answer is awaited.
 
-        :param message: command and argument, as SB3's worker takes them
+        :param message: command and argument, as the worker takes them
         """
         self._deadline = time.monotonic() + self._timeout + self._starting
         try:
-            self.connection.send(message)
+            self._tell(message)
         except BlockingIOError:
             self._stuck = True
         except (BrokenPipeError, ConnectionResetError):
@@ -122,13 +138,13 @@ class Worker:
         :return: the answer
         :raises NoAnswerError: if there is none
         """
-        ready = wait([self.connection, self.process.sentinel], max(0.0, self._deadline - time.monotonic()))
         try:
+            ready = self._listen(max(0.0, self._deadline - time.monotonic()))
             if not ready or self._stuck:
                 raise BlockingIOError
             if self.connection not in ready:
                 raise EOFError
-            found = self.connection.recv()
+            found = self._hear()
         except BlockingIOError:
             raise NoAnswerError(f"gave no answer within {self._timeout + self._starting:g} seconds") from None
         except (EOFError, OSError):
@@ -138,6 +154,18 @@ class Worker:
             raise NoAnswerError(f"raised {found.text}")
         self._starting = 0.0
         return found
+
+    def _tell(self, message: Any) -> None:
+        """Pass a message to the process."""
+        self.connection.send(message)
+
+    def _listen(self, seconds: float) -> list[Any]:
+        """Wait until the process has something to say or has ended, and list which of the two."""
+        return wait([self.connection, self.process.sentinel], seconds)
+
+    def _hear(self) -> Any:
+        """Take the message that has come."""
+        return self.connection.recv()
 
     def join(self, deadline: float) -> None:
         """
@@ -190,6 +218,43 @@ def describe_end(exitcode: int | None) -> str:
     except ValueError:  # a real-time signal
         name = f"signal {-exitcode}"
     return f"was killed by {name}" + (" (what the system does when memory runs out)" if name == "SIGKILL" else "")
+
+
+def shut(workers: Sequence[Worker], seconds: float) -> None:
+    """
+    Have workers close their environments, and end their processes.
+
+    :param workers: alive or dead
+    :param seconds: after which it is done by force
+    """
+    for worker in workers:
+        with contextlib.suppress(OSError):  # it is dead, or was killed
+            worker.connection.send(("close", None))
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        worker.join(deadline)
+
+
+def check_timeout(timeout: float) -> None:
+    """
+    Check how long workers may take.
+
+    :param timeout: in seconds
+    :raises ValueError: if it is not positive, or endless
+    """
+    if not 0 < timeout < float("inf"):
+        raise ValueError(f"timeout={timeout}: expected a positive number of seconds")
+
+
+def context_of(start_method: str | None) -> Any:
+    """
+    Choose how processes are started.
+
+    :param start_method: None for SB3's default: "forkserver" where there is one, else "spawn"
+    """
+    if start_method is None:
+        start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    return multiprocessing.get_context(start_method)
 
 
 class WorkerConnection:
@@ -245,8 +310,7 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
         timeout: float = 60.0,
         on_worker_failure: str = "raise",
     ) -> None:
-        if not 0 < timeout < float("inf"):
-            raise ValueError(f"timeout={timeout}: expected a positive number of seconds")
+        check_timeout(timeout)
         if on_worker_failure not in ON_WORKER_FAILURE:
             raise ValueError(f"on_worker_failure={on_worker_failure!r}: expected one of {', '.join(ON_WORKER_FAILURE)}")
         self.timeout, self.on_worker_failure, self.start_method = timeout, on_worker_failure, start_method
@@ -260,9 +324,7 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
         self.last_observations: list[Any] = [None] * self.num_envs
         self.cut: dict[int, tuple[str, Any, Any, dict[str, Any]]] = {}
         self._asked: list[tuple[str, Any]] = [("", None)] * self.num_envs
-        if start_method is None:
-            start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context = multiprocessing.get_context(start_method)
+        context = context_of(start_method)
         self._workers = [Worker(env_fn, context, timeout) for env_fn in env_fns]
         self.remotes: Any = tuple(WorkerConnection(self, index) for index in range(self.num_envs))
         self.remotes[0].send(("get_spaces", None))
@@ -354,10 +416,9 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
 
     def _remedy(self, index: int) -> str:
         """Say what to do about a worker that has failed."""
-        advice = "expected an answer; the other workers are closed. Checkpoints that were made are whole: resume from the last"
         if self.unproven[index]:
-            return f"{advice}. It had just been restarted and made no step: the environment itself is broken"
-        return f"{advice}. on_worker_failure='restart' replaces such a worker; a larger timeout waits longer for it"
+            return f"{ADVICE}. It had just been restarted and made no step: the environment itself is broken"
+        return f"{ADVICE}. on_worker_failure='restart' replaces such a worker; a larger timeout waits longer for it"
 
     def close(self) -> None:
         """Close the environments and end their processes; one that does not end within ``timeout`` is killed."""
@@ -367,9 +428,4 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
     def _shut(self, seconds: float) -> None:
         """Close the environments and end their processes, by force after some seconds."""
         self.closed = True
-        for worker in self._workers:
-            with contextlib.suppress(OSError):  # it is dead, or was killed
-                worker.connection.send(("close", None))
-        deadline = time.monotonic() + seconds
-        for worker in self._workers:
-            worker.join(deadline)
+        shut(self._workers, seconds)

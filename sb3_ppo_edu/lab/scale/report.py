@@ -44,6 +44,7 @@ PROJECTED = (1, 2, 4, 8, 16, 32, 64)
 STYLES = {
     "dummy": (BLUE, "o-"),
     "gymnasium-sync": (BLUE, "s--"),
+    "workers": (VERMILLION, "^:"),
     "subproc": (VERMILLION, "o-"),
     "gymnasium-async": (VERMILLION, "s--"),
     "gymnasium-native": (GREEN, "s--"),
