@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -47,6 +48,7 @@ class Gale(Weather):
         self.grief, self.render_mode = trouble, "rgb_array"
         self.action_space: Any = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.taken: list[Any] = []
+        self.lock = threading.Lock()  # which no process can give another
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.taken.append(action)
@@ -118,6 +120,11 @@ def test_single_environments_can_be_reached(made: list[Any]) -> None:
     with pytest.raises(LookupError, match="as asked"):
         env.env_method("fail", indices=[0, 1])
     assert env.env_method("plus", 0) == [1, 1, 1], "the others are gone"
+    locked = gales(made, n_workers=1)
+    assert locked.has_attr("lock")
+    with pytest.raises(TypeError, match=r"cannot pickle '_thread.lock'"):
+        locked.get_attr("lock")
+    assert locked.get_attr("life") == [0] * 4, "the others are gone"
 
 
 def test_options_seeds_and_pictures(made: list[Any]) -> None:

@@ -16,7 +16,17 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
-from sb3_ppo_edu.vec_env.shares import CELLS, PROGRESS, OwnShare, Place, Share, ShareWorker, call_method, rows_of, share_arrays
+from sb3_ppo_edu.vec_env.shares import (
+    CELLS,
+    PROGRESS,
+    OwnShare,
+    Place,
+    Share,
+    ShareWorker,
+    call_method,
+    rows_of,
+    share_arrays,
+)
 from sb3_ppo_edu.vec_env.workers import ADVICE, SHUTDOWN_SECONDS, NoAnswerError, WorkerError, check_timeout, context_of, shut
 
 SPIN_SECONDS = 2e-3
@@ -179,6 +189,10 @@ class SharedMemoryVecEnv(VecEnv):
                 raise answer
         found = {number: iter(answer) for number, answer in answers.items()}
         return [next(found[number]) for index in wanted for number in asked if index in self._parts[number]]
+
+    def has_attr(self, attr_name: str) -> bool:
+        """See ``VecEnv.has_attr``."""
+        return all(self._each(operator.methodcaller("has_wrapper_attr", attr_name), None))
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """See ``VecEnv.get_attr``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import platform
 import time
 from collections.abc import Callable
@@ -258,7 +259,13 @@ def serve_share(place: Place, connection: Connection, parents: Connection, env_f
             name, arguments = line.recv() or STEP
             if name == "close":
                 break
-            line.send(getattr(share, name)(*arguments))
+            answer = getattr(share, name)(*arguments)
+            try:
+                line.send(answer)
+            except (AttributeError, TypeError, pickle.PicklingError) as error:  # it can't be sent
+                if name != "each":
+                    raise
+                line.send(error)
     share.close()
 
 
