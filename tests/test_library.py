@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import copy2
 
@@ -257,27 +258,9 @@ def test_installed_package_takes_its_library_as_it_is(built: Path, tmp_path: Pat
         load_library(empty)
 
 
-TRAIN_WITHOUT = """
-from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.engines.fused.library import LibraryMissing, load_library
-try:
-    load_library()
-except LibraryMissing as missing:
-    print(missing.reason)
-print(EduPPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, n_epochs=1).learn(64).num_timesteps)
-"""
-
-
-def test_package_works_without_kernels() -> None:
-    """Without kernels training goes on with another engine."""
-    environment = {**os.environ, library.VARIABLE: "off", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-c", TRAIN_WITHOUT]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n")[:2] == ["SB3_EDU_KERNELS=off", "64"], done.stderr
-
-
 BUILD_ALONE = """
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import build
@@ -296,6 +279,118 @@ def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
     assert TARGET is not None
     assert sorted(file.name for file in kernels.iterdir()) == ["csrc", TARGET.library_name]
     assert axpy(load_library(kernels), "f64") == [12.0, 24.0, 36.0]
+
+
+# -- other platforms and compilers, whose commands are computed and not run --------------------------------------------------
+
+SYSTEMS = [
+    ("linux", "x86_64", "glibc", "linux-x86_64"),
+    ("linux", "aarch64", "glibc", "linux-aarch64"),
+    ("linux", "x86_64", "", "musl-x86_64"),
+    ("darwin", "arm64", "", "macos-aarch64"),
+    ("win32", "AMD64", "", "windows-x86_64"),
+    ("linux", "riscv64", "glibc", None),
+    ("freebsd14", "amd64", "", None),
+]
+
+
+@pytest.mark.parametrize(("system", "machine", "libc", "name"), SYSTEMS)
+def test_platform_is_recognised(monkeypatch: pytest.MonkeyPatch, system: str, machine: str, libc: str, name: str) -> None:
+    """Python's words for a system and a processor give the target; a Python of 32 bits has none."""
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("platform.libc_ver", lambda: (libc, ""))
+    assert build.host_target() == (name and build.TARGETS[name])
+    monkeypatch.setattr("sys.maxsize", 2**31 - 1)
+    assert build.host_target() is None
+
+
+def test_systems_compilers_build_for_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ziglang the compilers on the path build for this machine, clang first, and none for another."""
+    here, other = build.TARGETS["linux-x86_64"], build.TARGETS["macos-aarch64"]
+    monkeypatch.setattr(build, "host_target", lambda: here)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    assert [compiler.command for compiler in build.compilers(here)] == [("/bin/clang",), ("/bin/gcc",)]
+    assert build.compilers(other) == []
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands that would have run; each leaves the file that it is told to write."""
+    ran: list[list[str]] = []
+
+    def run(command: Sequence[str], cache: Path, folder: Path) -> None:
+        ran.append(list(command))
+        (folder / command[command.index("-o") + 1]).write_bytes(b"")
+
+    monkeypatch.setattr(build, "run", run)
+    return ran
+
+
+@pytest.mark.parametrize("name", ["zig", "gcc"])
+@pytest.mark.parametrize("target", build.TARGETS.values(), ids=lambda target: target.name)
+def test_everything_is_compiled_for_each_platform(
+    commands: list[list[str]], tmp_path: Path, target: build.Target, name: str
+) -> None:
+    """Each kernel is compiled once a number type and level, what asks the processor once, all for the target; then linked."""
+    build.build_with(build.Compiler(name, (name,)), target, build.SOURCES, tmp_path / target.library_name, tmp_path)
+    *compiled, linked = commands
+    made = sorted(Path(command[command.index("-o") + 1]).name for command in compiled)
+    kernels = {path.stem for path in build.SOURCES.glob("*.c") if not path.stem.startswith(("cpu", "driver"))}
+    assert made == sorted(
+        ["cpu.o", *(f"{one}_{dtype}_{level}.o" for one in kernels for dtype in ("f32", "f64") for level in target.levels)]
+    )
+    assert {Path(word).name for word in linked} >= set(made) and "-shared" in linked
+    spelling = {"zig": "-march=x86_64_v3", "gcc": "-march=x86-64-v3"}[name]
+    assert any(spelling in command for command in compiled) == ("v3" in target.levels)
+    assert all((target.zig in command) == (name == "zig") for command in commands)
+
+
+def test_sanitizers_program_is_linked_of_kernels_and_their_table(commands: list[list[str]], tmp_path: Path) -> None:
+    """The program gets the table of the kernels for each number type and level beside them, with the further options."""
+    target = build.TARGETS["linux-x86_64"]
+    build.build_driver(tmp_path / "driver", build.Compiler("gcc", ("gcc",)), target, TOY, ["-fsanitize=address"])
+    *compiled, linked = commands
+    tables = {
+        Path(command[-1 - command[::-1].index("-o") + 1]).name for command in compiled if "driver_kernels" in command[-3]
+    }
+    assert all("-fsanitize=address" in command for command in commands)
+    assert {Path(word).name for word in linked} >= {"driver", "driver.c", *tables}
+
+
+def test_library_that_cannot_be_put_in_place_leaves_nothing(commands: list[list[str]], tmp_path: Path) -> None:
+    """A folder stands where the file should: the build fails by its name, and no half of a library stays beside it."""
+    target = build.TARGETS["linux-x86_64"]
+    (tmp_path / "here" / "file").mkdir(parents=True)
+    with pytest.raises(build.BuildFailed, match="here cannot be written: "):
+        build.build_with(build.Compiler("gcc", ("gcc",)), target, TOY, tmp_path / "here", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_compiler_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
+    """A command that cannot be started is named."""
+    with pytest.raises(build.BuildFailed, match="no-such-compiler"):
+        build.run([str(tmp_path / "no-such-compiler")], tmp_path, tmp_path)
+
+
+def test_command_line_builds_or_says_why_not(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``build.py`` writes the library where it is told and says what it holds; without compiler or platform it ends with 1."""
+    found = [build.Compiler("gcc", ("gcc",))]
+    monkeypatch.setattr(build, "compilers", lambda target: found)
+    arguments = ["--target", "linux-aarch64", "--output", str(tmp_path)]
+    assert build.main(arguments) == 0
+    said = capsys.readouterr()
+    assert f"{tmp_path}/libsb3edu-linux-aarch64.so (arm64; gcc, 0 KB)" in said.out
+    assert "gcc's code for AVX-512 is slow: pip install ziglang" in said.err
+    found.clear()
+    assert build.main(arguments) == 1
+    assert "the kernels were not built:\nno C compiler" in capsys.readouterr().err
+    monkeypatch.setattr(build, "host_target", lambda: None)
+    assert build.main([]) == 1
+    assert "no kernels for this platform" in capsys.readouterr().err
 
 
 # -- what is in a library ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import copyreg
 import os
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_ppo_edu import policies
 from sb3_ppo_edu.serialization.errors import DamagedFileError, UntrustedFileError
 from sb3_ppo_edu.serialization.unpickler import read_pickle
-from tests.hostile_pickles import EXTENSION_CODE, HOSTILE, stack_global
+from tests.hostile_pickles import EXTENSION_CODE, HOSTILE, Call, stack_global
 from tests.model_files import saved_statistics
 
 
@@ -40,6 +41,21 @@ def test_random_generator_goes_on() -> None:
         np.testing.assert_array_equal(ours.random(5), theirs.random(5))
 
 
+@pytest.mark.parametrize("maker", ["__bit_generator_ctor", "__generator_ctor"])
+def test_random_generator_of_numpy_1_goes_on(maker: str) -> None:
+    """Numpy 1 saves a bit generator's name and its state as a dictionary: what is read draws the original's next numbers."""
+    bits = np.random.PCG64(5)
+    bits.random_raw(7)
+    read = read_pickle(pickle.dumps(Call(getattr(np.random._pickle, maker), "PCG64", state=bits.state)), "test")
+    assert getattr(read, "bit_generator", read).random_raw(3).tolist() == bits.random_raw(3).tolist()
+
+
+@pytest.mark.parametrize("path", ["runs/a", "/tmp", ""])
+def test_paths_survive(path: str) -> None:
+    """A path is a path again, of the system that reads it."""
+    assert read_pickle(pickle.dumps(Path(path)), "test") == Path(path)
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["?", "|i1", "<u2", ">i4", "<f4", ">f8", "<c16"])
@@ -60,6 +76,7 @@ PLAIN = st.recursive(
         | st.tuples(inner, inner)
         | st.dictionaries(st.text(), inner)
         | st.frozensets(st.integers() | st.text())
+        | st.sets(st.integers() | st.text())
     ),
     max_leaves=20,
 )
@@ -76,7 +93,7 @@ def _has_set(value: Any) -> bool:
     """Tell whether there is a set in a value; before protocol 4 a set is a call."""
     if isinstance(value, dict):
         return any(map(_has_set, value.values()))
-    return isinstance(value, frozenset) or (isinstance(value, (list, tuple)) and any(map(_has_set, value)))
+    return isinstance(value, (set, frozenset)) or (isinstance(value, (list, tuple)) and any(map(_has_set, value)))
 
 
 @pytest.mark.parametrize(

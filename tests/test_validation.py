@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -90,6 +90,17 @@ def test_giving_back_leaves_other_threads_inside() -> None:
         WithoutValidation.leave()
         assert not validates()
     assert validates()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_forked_process_validates(inside: bool) -> None:
+    """What a forked process does first: threads that were inside are not there, and validation is as it was before."""
+    with another_thread_inside() if inside else nullcontext():
+        WithoutValidation.forget_threads()
+        assert validates()
+        with WithoutValidation():
+            assert not validates()
+        assert validates()
 
 
 class OwnExtractor(FlattenExtractor):

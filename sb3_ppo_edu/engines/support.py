@@ -19,7 +19,7 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
 from sb3_ppo_edu.engines.features import why_not_features
-from sb3_ppo_edu.engines.fingerprint import POLICY_METHODS, overlap, why_not_plain
+from sb3_ppo_edu.engines.fingerprint import ACTIVATIONS, POLICY_METHODS, overlap, why_not_plain
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
 from sb3_ppo_edu.policies.bounded import (
     BetaMultiInputPolicy,
@@ -32,7 +32,6 @@ POLICIES = (
     *(ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy),
     *(MultiInputActorCriticPolicy, TanhGaussianMultiInputPolicy, BetaMultiInputPolicy),
 )
-ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
 
 
 class Tower(NamedTuple):
@@ -45,14 +44,6 @@ class Tower(NamedTuple):
 
     linears: list[nn.Linear]
     activations: list[nn.Module]
-
-    def shape(self) -> tuple[tuple[int, ...], ...]:
-        """
-        Shapes of the weights.
-
-        :return: a tuple that is equal for towers that can be computed side by side
-        """
-        return tuple(tuple(linear.weight.shape) for linear in self.linears)
 
 
 def read_tower(network: nn.Module) -> Tower | None:

@@ -38,7 +38,7 @@ _LITERALS = frozenset(
     }
 )
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_NOTHING_TO_DO = frozenset({"PROTO", "FRAME"})
+_NOTHING_TO_DO = frozenset({"PROTO", "FRAME", "STOP"})  # genops ends with STOP, or raises
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -88,14 +88,12 @@ class RestrictedUnpickler:
                 self._stack.append(self._memo[argument])
             elif name in ("BINPUT", "LONG_BINPUT"):
                 self._memo[argument] = self._stack[-1]
-            elif name == "STOP":
-                return self._stack.pop()
             elif name not in _NOTHING_TO_DO:
                 step = getattr(self, f"_do_{name.lower()}", None)
                 if step is None:
                     raise self._refusal(f"the instruction {name} of pickle")
                 step()
-        raise EOFError
+        return self._stack.pop()
 
     def _refusal(self, what: str) -> UntrustedFileError:
         """Say what is refused and what can be done about it."""

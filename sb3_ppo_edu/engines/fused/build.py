@@ -143,10 +143,7 @@ def compilers(target: Target) -> list[Compiler]:
     :return: those found, best first
     """
     found = []
-    try:
-        spec = importlib.util.find_spec("ziglang")
-    except (ImportError, ValueError):
-        spec = None
+    spec = importlib.util.find_spec("ziglang")
     if spec is not None and spec.origin is not None:
         for zig in (Path(spec.origin).with_name("zig"), Path(spec.origin).with_name("zig.exe")):
             if zig.is_file():
