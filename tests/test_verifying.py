@@ -45,6 +45,21 @@ def test_solution_runs_without_error_or_warning(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))
+def test_student_notebook_differs_in_exercises_only(name: str) -> None:
+    """What is handed out is the solution notebook, which runs, but for its exercises and a sentence on what it is."""
+    student, solution = (make_notebook(LESSONS[name], kind, PINS).cells for kind in (STUDENT, SOLUTIONS))
+    assert len(student) == len(solution)
+    differing = [mine.source for mine, theirs in zip(student, solution, strict=True) if mine.source != theirs.source]
+    code = [source for source in differing if source.startswith("def ")]
+    assert len(code) == len(LESSONS[name].exercises) and len(differing) <= len(code) + 1
+
+
+SHORTEST = "03_clipped_objective"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name != SHORTEST else ()) for name in sorted(LESSONS)]
+)
 def test_student_notebook_stops_at_its_first_todo(name: str) -> None:
     """What is handed out runs until its first TODO, and stops there with a sentence that says what to do."""
     assert [str(finding) for finding in fails_elsewhere(LESSONS[name], PINS)] == []
