@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 
@@ -16,6 +17,9 @@ import numpy as np
 import pytest
 import torch as th
 from hypothesis import settings
+
+# Environments in processes of their own start in milliseconds where the server that forks them has imported what they need.
+multiprocessing.set_forkserver_preload(["stable_baselines3", "sb3_ppo_edu.vec_env"])
 
 # Two test processes with two threads each on two cores are many times slower than with one.
 th.set_num_threads(1)

@@ -24,6 +24,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint.files import all_in
+from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.distributed.affinity import available_cpus, schedule_gloo_as_batch, set_own_affinity, share_of_cpus
 from sb3_ppo_edu.distributed.averaging import Moments
 from sb3_ppo_edu.distributed.normalization import increment_between
@@ -60,46 +61,62 @@ def processes(words: list[str], size: int = 2, started: int | None = None) -> li
     ]
 
 
-def run(name: str, folder: Path, what: str = "found", **given: Any) -> list[dict[str, Any]]:
-    """Let two processes do something, and give what came of it in each, or what it was like as a "process"."""
-    started = processes(["-m", "tests.torchrun_process", name, json.dumps(given), str(folder)])
-    outputs = [process.communicate(timeout=120)[0] for process in started]
+def words_for(folder: Path, *jobs: tuple[str, dict[str, Any]], **times: float) -> list[str]:
+    """Write the command of a process that does jobs."""
+    return ["-m", "tests.torchrun_process", json.dumps(jobs), json.dumps(times), str(folder)]
+
+
+LEARNING: list[dict[str, Any]] = [
+    {"engine": "fused"},
+    {"engine": "autograd", "advantage_normalization": "batch", "recompute_advantages": True, "ent_coef": 0.01},
+    {"engine": "fused", "micro_batch_size": 8, "clip_range_vf": 0.2},
+]
+JOBS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"learns {index}": ("same_rollouts", given) for index, given in enumerate(LEARNING)},
+    **{engine: ("own_rollouts", {"engine": engine}) for engine in ("autograd", "fused")},
+    "kl": ("own_rollouts", {"target_kl": 1e-5}),
+    **{where: ("not_finite", {"where": where}) for where in ("returns", "advantages")},
+    "stopped": ("stopped", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Let two processes do all jobs, one after the other: for each, and for "process", what came of it in either."""
+    folder = tmp_path_factory.mktemp("two")
+    started = processes(words_for(folder, *JOBS.values()))
+    outputs = [process.communicate(timeout=240)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
-    return [json.loads((folder / f"{rank}.json").read_text())[what] for rank in range(2)]
+    ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    jobs = {name: [rank["found"][index] for rank in ranks] for index, name in enumerate(JOBS)}
+    return {**jobs, "process": [rank["process"] for rank in ranks]}
 
 
 # -- what is learned -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"engine": "fused"},
-        {"engine": "autograd", "advantage_normalization": "batch", "recompute_advantages": True, "ent_coef": 0.01},
-        {"engine": "fused", "micro_batch_size": 8, "clip_range_vf": 0.2},
-    ],
-)
-def test_two_processes_learn_what_one_does(tmp_path: Path, given: dict[str, Any]) -> None:
+@pytest.mark.parametrize("index", range(len(LEARNING)))
+def test_two_processes_learn_what_one_does(found: dict[str, list[Any]], index: int) -> None:
     """
     Two processes with half the environments each end with the parameters of one with all, to rounding, over 20 updates.
 
     Minibatches are whole rollouts, so that both see the same; each process draws its rows of the noise that one would draw.
     """
-    one = build("Pendulum-v1", ENVS, 0, **given)
+    one = build("Pendulum-v1", ENVS, 0, **LEARNING[index])
     before = parameters(one)
     one.learn(ENVS * STEPS * UPDATES)
-    found = run("same_rollouts", tmp_path, **given)
-    for process in found:
+    both = found[f"learns {index}"]
+    for process in both:
         assert process["steps"] == one.num_timesteps == ENVS * STEPS * UPDATES
         np.testing.assert_allclose(process["parameters"], parameters(one), rtol=0, atol=2e-5)
     assert np.abs(parameters(one) - before).max() > 1e-2, "nothing was learned, so nothing was shown"
-    assert found[0]["prints"] == found[1]["prints"] and len(set(found[0]["prints"])) == UPDATES
+    assert both[0]["prints"] == both[1]["prints"] and len(set(both[0]["prints"])) == UPDATES
 
 
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
-def test_parameters_are_the_same_bits_after_every_update(tmp_path: Path, engine: str) -> None:
+def test_parameters_are_the_same_bits_after_every_update(found: dict[str, list[Any]], engine: str) -> None:
     """With noise, seeds and minibatches of their own, KL stops and normalisation, processes stay together to the bit."""
-    first, second = run("own_rollouts", tmp_path, engine=engine)
+    first, second = found[engine]
     assert len(set(first["prints"])) == 20
     assert first == second, "parameters, moments, episodes or counts differ"
     assert first["steps"] == ENVS * STEPS * 20 and len(first["episodes"]) == 4, (
@@ -110,19 +127,18 @@ def test_parameters_are_the_same_bits_after_every_update(tmp_path: Path, engine:
     assert first["moments"]["observation observation"][1] == pytest.approx(ENVS * STEPS * 20 + resets - ENVS + 1e-4, abs=ENVS)
 
 
-def test_processes_keep_out_of_each_others_way(tmp_path: Path) -> None:
+def test_processes_keep_out_of_each_others_way(found: dict[str, list[Any]]) -> None:
     """
     Gloo's network thread waits for its turn, and each process has processors of its own, where there are enough.
 
     Gloo's threads end with the training: one that outlives the interpreter aborts the process (pytorch #190489).
     """
-    found = run("stopped", tmp_path, what="process")
-    for process in found:
+    for process in found["process"]:
         assert process["policies"]["gloo_tcp_loop"] == os.SCHED_BATCH
         assert process["policies"]["pt_gloo_runloop"] == os.SCHED_OTHER
         assert process["threads that stay"] == []
     able = os.sched_getaffinity(0)
-    shares = [set(process["cpus"]) for process in found]
+    shares = [set(process["cpus"]) for process in found["process"]]
     assert shares[0] | shares[1] == able
     assert len(able) < 2 or not shares[0] & shares[1]
 
@@ -154,24 +170,24 @@ def test_processors_are_shared_out(able: set[int], size: int) -> None:
     assert share_of_cpus([f"host {own}", f"another {own}"], 1, own) == own
 
 
-def test_a_kl_stop_is_everyones(tmp_path: Path) -> None:
+def test_a_kl_stop_is_everyones(found: dict[str, list[Any]]) -> None:
     """The averaged KL stops all processes at the same minibatch: the number of updates is the same, and smaller."""
-    first, second = run("own_rollouts", tmp_path, target_kl=1e-5)
+    first, second = found["kl"]
     assert first["n_updates"] == second["n_updates"] < 20 * 5
 
 
 @pytest.mark.parametrize("where", ["returns", "advantages"])
-def test_a_nan_in_one_process_ends_all(tmp_path: Path, where: str) -> None:
+def test_a_nan_in_one_process_ends_all(found: dict[str, list[Any]], where: str) -> None:
     """The process with the NaN is named everywhere, and nobody waits for it."""
-    first, second = run("not_finite", tmp_path, where=where)
+    first, second = found[where]
     assert first["steps"] == second["steps"] == 128
     for error in (first["error"], second["error"]):
         assert "rank 1: " in error and "rank 0" not in error and "ranks" not in error
 
 
-def test_a_wish_to_stop_is_everyones(tmp_path: Path) -> None:
+def test_a_wish_to_stop_is_everyones(found: dict[str, list[Any]]) -> None:
     """A callback that ends training in one process ends it in all after that rollout, with the same parameters."""
-    first, second = run("stopped", tmp_path)
+    first, second = found["stopped"]
     assert first == second
     # It asks in the second rollout of 64 steps; in the third nobody takes more than the first step.
     assert first["steps"] == 2 * 64 + 4
@@ -183,9 +199,7 @@ def test_a_wish_to_stop_is_everyones(tmp_path: Path) -> None:
 def test_a_process_that_never_arrives_is_named(tmp_path: Path) -> None:
     """With one of two processes started, it gives up in the stated time and says which is missing."""
     begin = time.monotonic()
-    (process,) = processes(
-        ["-m", "tests.torchrun_process", "same_rollouts", '{"timeouts": {"rendezvous_timeout": 2}}', str(tmp_path)], started=1
-    )
+    (process,) = processes(words_for(tmp_path, rendezvous_timeout=2), started=1)
     output = process.communicate(timeout=60)[0]
     assert process.returncode != 0 and time.monotonic() - begin < 30
     assert re.search(
@@ -195,7 +209,7 @@ def test_a_process_that_never_arrives_is_named(tmp_path: Path) -> None:
 
 def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
     """The others wait as long as was said, then end and name the one that is behind."""
-    started = processes(["-m", "tests.torchrun_process", "hangs", '{"timeouts": {"timeout": 3}}', str(tmp_path)])
+    started = processes(words_for(tmp_path, ("hangs", {}), timeout=3))
     output = started[0].communicate(timeout=60)[0]
     started[1].kill()
     started[1].communicate()
@@ -207,7 +221,7 @@ def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
 
 def settings_file(folder: Path) -> Path:
     """Write settings of a short training."""
-    block = {"n_timesteps": 8_000, "normalize": True, "n_envs": 4, "n_steps": 32, "batch_size": 64, "n_epochs": 2}
+    block = {"n_timesteps": 5_000, "normalize": True, "n_envs": 4, "n_steps": 32, "batch_size": 64, "n_epochs": 2}
     path = folder / "settings.yml"
     path.write_text(yaml.safe_dump({"Pendulum-v1": block}), encoding="utf-8")
     return path
@@ -264,7 +278,7 @@ def steps_logged(folder: Path) -> list[str]:
     return [row.split(",")[column] for row in rows]
 
 
-def test_torchrun(tmp_path: Path) -> None:
+def test_torchrun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command of the README: torchrun, two processes, one folder, one log; and one process can't resume it."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     words = [*train_words(tmp_path, "run"), "--steps", "1024"]
@@ -277,9 +291,8 @@ def test_torchrun(tmp_path: Path) -> None:
     other = yaml.safe_load((tmp_path / "run" / "rank-1" / "settings.yml").read_text())
     assert (other["processes"], other["n_envs"], other["seed"]) == (2, 2, 2)
     assert not (tmp_path / "run" / "rank-1" / "progress.csv").exists()
-    alone = [sys.executable, "-m", "sb3_ppo_edu", "resume", str(tmp_path / "run")]
-    refused = subprocess.run(alone, env=ENV, capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2 and "found one process, expected the 2 that it was made by: torchrun" in refused.stderr
+    assert main(["resume", str(tmp_path / "run")]) == 2
+    assert "found one process, expected the 2 that it was made by: torchrun" in capsys.readouterr().err
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_an_interrupted_run_is_resumed_exactly(undisturbed: Path, tmp_path: Path
     deadline = time.monotonic() + 60
     while not list((tmp_path / "b" / "checkpoints").glob("checkpoint-*.zip")):
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.02)
     process.send_signal(number)
     code = process.wait(60)
     assert code in {signal.SIGKILL: (-9, 0), signal.SIGINT: (130, 0), signal.SIGTERM: (143, 0)}[signal.Signals(number)]

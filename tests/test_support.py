@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution, make_proba_distribution
-from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.distributions import Distribution, SquashedDiagGaussianDistribution, make_proba_distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_ppo_edu.engines.support import number_of_outputs, why_not_derived
@@ -73,13 +73,7 @@ REASONS: dict[str, tuple[Callable[[], Any], Callable[[Any], object], str | None]
     "as it comes": (make_policy, lambda policy: None, None),
     "without log_std": (lambda: make_policy(actions=spaces.Discrete(2)), lambda policy: None, None),
     "own policy": (lambda: make_policy(OwnPolicy), lambda policy: None, "the policy is a OwnPolicy"),
-    "gSDE": (lambda: make_policy(use_sde=True), lambda policy: None, "the policy uses gSDE"),
-    "dictionary": (
-        lambda: make_policy(MultiInputActorCriticPolicy, spaces.Dict({"a": BOX})),
-        lambda policy: setattr(policy, "__class__", ActorCriticPolicy),
-        "observations are dictionaries",
-    ),
-    "extractor": (make_policy, put("pi_features_extractor", nn.Flatten), "the features extractor is Flatten"),
+    "gSDE": (lambda: make_policy(use_sde=True), lambda policy: None, None),
     "network": (make_policy, put("mlp_extractor", nn.Identity), "the network is a Identity"),
     "tower": (make_policy, put(ACTOR, nn.Identity), NOT_LINEAR),
     "odd tower": (make_policy, put(ACTOR, lambda: nn.Sequential(nn.Linear(3, 4))), NOT_LINEAR),
@@ -93,8 +87,8 @@ REASONS: dict[str, tuple[Callable[[], Any], Callable[[Any], object], str | None]
     "misfit": (make_policy, put(f"{ACTOR}.2", lambda: nn.Linear(5, 4)), "the actor's layers do not fit together"),
     "distribution": (
         make_policy,
-        put("action_dist", lambda: StateDependentNoiseDistribution(2)),
-        "the action distribution is StateDependentNoiseDistribution",
+        put("action_dist", lambda: SquashedDiagGaussianDistribution(2)),
+        "the action distribution is SquashedDiagGaussianDistribution",
     ),
     "sizes": (
         make_policy,
@@ -104,7 +98,7 @@ REASONS: dict[str, tuple[Callable[[], Any], Callable[[Any], object], str | None]
     "log_std": (
         make_policy,
         put("log_std", lambda: nn.Parameter(th.zeros(3))),
-        "policy.log_std is not a parameter with one number for each action",
+        "policy.log_std is not a parameter of shape (2,)",
     ),
     "shared layer": (make_policy, share, "layers share parameters"),
     "another parameter": (

@@ -146,11 +146,11 @@ def hangs(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do what the first argument says, with the settings of the second, and write what came of it where the third says."""
-    name, given, folder = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+    """Join with the second argument's times, do the jobs of the first, and write what came of each into the third."""
+    jobs, folder = json.loads(sys.argv[1]), Path(sys.argv[3])
     th.set_num_threads(1)
-    group = join(**given.pop("timeouts", {}))
-    found = globals()[name](group, given)
+    group = join(**json.loads(sys.argv[2]))
+    found = [globals()[name](group, given) for name, given in jobs]
     process: dict[str, Any] = {
         "policies": {name: os.sched_getscheduler(number) for number, name in thread_names().items()},
         "cpus": available_cpus(),

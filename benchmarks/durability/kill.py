@@ -11,6 +11,7 @@ import argparse
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -35,11 +36,17 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
+# Every optimizer imports it, which takes longer than a training here: once, before they are forked.
+from torch import _dynamo  # noqa: F401
+
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.lab.rows import machine
 from sb3_ppo_edu.training.settings import versions
 from sb3_ppo_edu.vec_env import InProcessVecEnv
+
+# Environments in processes of their own are forked from one that has imported what they need.
+multiprocessing.set_forkserver_preload(["stable_baselines3"])
 
 CLOCKS = ("time/fps", "time/time_elapsed")
 SAVE_FREQ = 150
