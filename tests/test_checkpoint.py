@@ -6,6 +6,7 @@ import csv
 import importlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -22,11 +24,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import CheckpointError, ExactCheckpoint, Resumable
-from sb3_ppo_edu.checkpoint.files import all_in
+from sb3_ppo_edu.checkpoint.files import all_in, save
 from sb3_ppo_edu.checkpoint.plain import pack
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from tests.environments import RandomWalk
@@ -161,9 +164,7 @@ def test_environments_may_be_given_as_functions(tmp_path: Path) -> None:
     env = VecFrameStack(VecNormalize(make_vec_env("Pendulum-v1", 2, vec_env_cls=InProcessVecEnv, wrapper_class=Resumable)), 2)
     model = EduPPO("MlpPolicy", env, n_steps=48, batch_size=32, seed=1, device="cpu")
     model.learn(96, callback=ExactCheckpoint(50, tmp_path))
-    from stable_baselines3.common.monitor import Monitor
-
-    resumed = EduPPO.resume(tmp_path, [lambda: Monitor(__import__("gymnasium").make("Pendulum-v1"))] * 2, device="cpu")
+    resumed = EduPPO.resume(tmp_path, [lambda: Monitor(gym.make("Pendulum-v1"))] * 2, device="cpu")
     assert type(resumed.env).__name__ == "VecFrameStack"
     assert list(resumed.resumed_envs) == ["replayed", "replayed"]
     resumed.learn(96, callback=ExactCheckpoint(50, tmp_path))
@@ -255,18 +256,78 @@ model.learn(10_000_000, callback=[ExactCheckpoint(100_000_000, sys.argv[1]), Rea
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
-def test_signals_leave_a_checkpoint_and_the_usual_exit_code(tmp_path: Path, number: int, code: int) -> None:
-    """SIGTERM ends with 143, SIGINT as Ctrl-C does; the checkpoint can be resumed from."""
+def test_a_signal_leaves_a_checkpoint_and_the_usual_exit_code(tmp_path: Path) -> None:
+    """SIGTERM ends a program with 143; the checkpoint can be resumed from."""
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.wait(60) in (code, 130 if number == signal.SIGINT else code)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
     (path,) = all_in(tmp_path)
     env = make_vec_env("CartPole-v1", 2, wrapper_class=Resumable)
     assert EduPPO.resume(path, env, device="cpu").num_timesteps == int(path.name[11:-4]) > 0
+
+
+class Signalled(BaseCallback):
+    """Sends its own process a signal at the tenth step, once or twice."""
+
+    def __init__(self, number: int, times: int) -> None:
+        super().__init__()
+        self.number, self.times = number, times
+
+    def _on_step(self) -> bool:
+        for _ in range(self.times if self.n_calls == 10 else 0):
+            signal.raise_signal(self.number)
+        return True
+
+
+@pytest.mark.parametrize(("number", "ending"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize("times", [1, 2])
+def test_signals_leave_a_checkpoint_and_the_usual_exit_code(
+    tmp_path: Path, number: int, ending: type[BaseException], times: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal ends training once its step is done, with a checkpoint that is named; a second one ends it at once, without."""
+    model = EduPPO("MlpPolicy", envs(), n_steps=48, batch_size=32, n_epochs=1, seed=1, device="cpu")
+    with pytest.raises(ending) as ended:
+        model.learn(STEPS, callback=[ExactCheckpoint(1000, tmp_path, verbose=1), Signalled(number, times)])
+    assert ending is KeyboardInterrupt or ended.value.args == (143,)
+    found = [tmp_path / "checkpoint-000000000020.zip"] if times == 1 else []
+    assert all_in(tmp_path) == found
+    assert capsys.readouterr().out == "".join(f"Checkpoint: {path}\n" for path in found)
+
+
+def test_two_checkpoint_callbacks_are_refused(tmp_path: Path) -> None:
+    """Training can stop between two steps for one of them only."""
+    model = EduPPO("MlpPolicy", envs(), n_steps=48, batch_size=32, device="cpu")
+    with pytest.raises(ValueError, match="found another one in the same training"):
+        model.learn(STEPS, callback=[ExactCheckpoint(50, tmp_path / name) for name in ("a", "b")])
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"state.bin": b""}, r"found \['state.bin'\], expected state.bin and model.zip"),
+        ({"state.bin": b"nonsense", "model.zip": b""}, "nonsense|found|expected"),
+    ],
+)
+def test_what_no_checkpoint_holds_is_refused(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+    """An intact file without a state, or with one that cannot be read, is named."""
+    path = save(tmp_path, 7, members, 1)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(str(path))}: .*({message})"):
+        EduPPO.resume(tmp_path, envs(), device="cpu")
+
+
+def test_a_layer_that_cannot_be_built_is_named(tmp_path: Path) -> None:
+    """Functions make environments, not layers of a user's own around them."""
+
+    class OwnLayer(VecFrameStack):
+        """A user's layer."""
+
+    model = EduPPO("MlpPolicy", OwnLayer(envs(), 2), n_steps=48, batch_size=32, device="cpu")
+    model.learn(48, callback=ExactCheckpoint(50, tmp_path))
+    with pytest.raises(CheckpointError, match="found OwnLayer around the environments, which can't be built from functions"):
+        EduPPO.resume(tmp_path, [lambda: gym.make("CartPole-v1")] * 2, device="cpu")
 
 
 def test_signal_handlers_are_given_back(tmp_path: Path) -> None:
