@@ -43,7 +43,8 @@ def monitors(folder: Path) -> list[list[list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+# What SIGINT leaves is what SIGTERM does; the command's exit codes for both are tested with ``train``.
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_interrupted_run_is_resumed_exactly(undisturbed: Path, tmp_path: Path, number: int) -> None:
     """
     Killed, stopped by Ctrl-C or terminated while training, the run goes on to the same bits, monitor files included.
