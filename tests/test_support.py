@@ -35,9 +35,9 @@ class OwnLinear(nn.Linear):
     """A layer that somebody wrote."""
 
 
-def own_tanh() -> nn.Module:
+def numpy_elu() -> nn.Module:
     """Make an activation of which an option is no number of Python's."""
-    activation: Any = nn.ELU()
+    activation = nn.ELU()
     activation.alpha = np.float64(1.0)
     return activation
 
@@ -81,7 +81,7 @@ REASONS: dict[str, tuple[Callable[[], Any], Callable[[Any], object], str | None]
     "no bias": (make_policy, put(f"{ACTOR}.0", lambda: nn.Linear(3, 4, bias=False)), NOT_LINEAR),
     "activation": (make_policy, put(f"{ACTOR}.1", nn.Softplus), NOT_LINEAR),
     "two activations": (make_policy, put(f"{ACTOR}.1", nn.ReLU), NOT_LINEAR),
-    "option of numpy's": (lambda: make_policy(activation_fn=nn.ELU), put(f"{ACTOR}.1", own_tanh), NOT_LINEAR),
+    "option of numpy's": (lambda: make_policy(activation_fn=nn.ELU), put(f"{ACTOR}.1", numpy_elu), NOT_LINEAR),
     "critic": (make_policy, put("mlp_extractor.value_net.1", nn.ReLU), NOT_LINEAR.replace("actor", "critic")),
     "head": (make_policy, put("value_net", nn.Identity), "the critic's last layer is a Identity"),
     "misfit": (make_policy, put(f"{ACTOR}.2", lambda: nn.Linear(5, 4)), "the actor's layers do not fit together"),

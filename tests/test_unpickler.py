@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import importlib
 import os
 import pickle
 from pathlib import Path
@@ -46,7 +47,9 @@ def test_random_generator_of_numpy_1_goes_on(maker: str) -> None:
     """Numpy 1 saves a bit generator's name and its state as a dictionary: what is read draws the original's next numbers."""
     bits = np.random.PCG64(5)
     bits.random_raw(7)
-    read = read_pickle(pickle.dumps(Call(getattr(np.random._pickle, maker), "PCG64", state=bits.state)), "test")
+    read = read_pickle(
+        pickle.dumps(Call(getattr(importlib.import_module("numpy.random._pickle"), maker), "PCG64", state=bits.state)), "test"
+    )
     assert getattr(read, "bit_generator", read).random_raw(3).tolist() == bits.random_raw(3).tolist()
 
 
