@@ -61,7 +61,8 @@ def make_policy(space: spaces.Space, head: str = "gaussian", seed: int = 0, doub
     """A policy of these observations, in float64 with SB3's features."""
     kind, action_space = HEADS[head]
     th.manual_seed(seed)
-    policy: Any = OF_PARTS[kind] if isinstance(space, spaces.Dict) else kind
+    plain, options = (kind.func, kind.keywords) if isinstance(kind, partial) else (kind, {})  # gSDE's have options
+    policy: Any = partial(OF_PARTS[plain] if isinstance(space, spaces.Dict) else plain, **options)
     policy = policy(space, action_space, lambda _: 1e-3, **{"net_arch": [6, 5], **kwargs})
     with th.no_grad():
         for parameter in policy.parameters():

@@ -175,7 +175,8 @@ def test_every_signal_that_asks_leaves_a_model(tmp_path: Path, number: signal.Si
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.02)
-    assert process.wait(60) == 128 + number
+    # A shell calls both 130: the last Ctrl-C may come after all is done.
+    assert process.wait(60) in (128 + number, *([-number] if times > 1 else []))
     assert trained_steps(folder / "model.zip") > 0
 
 
