@@ -8,6 +8,9 @@ ALWAYS_INLINE REAL *take(Model *model, int64_t *used, int64_t rows, int64_t row)
     return found;
 }
 
+/* Inputs up to which a layer's dL/dW is computed transposed: in its own shape its rows would fill half a vector at most. */
+#define NARROW (LANES / 2)
+
 /* Tell whether a backward pass needs z: where it can't be had from h. */
 ALWAYS_INLINE int keeps_z(const Tower *tower) { return tower->activation != TANH && tower->activation != RELU; }
 
@@ -34,7 +37,7 @@ int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
     model->actions = take(model, &used, model->action_size, row);
     model->p = take(model, &used, outputs, row);
     model->log_p = take(model, &used, outputs, row);
-    model->transposed = take(model, &used, rows, units);
+    model->transposed = take(model, &used, rows + NARROW, units);
     model->slope = take(model, &used, widest, row);
     model->slope_below = take(model, &used, widest, row);
     model->row = take(model, &used, 1, units);
@@ -98,6 +101,29 @@ void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations
     }
 }
 
+/* dL/dW = dL/dz h_below^T. One of the two is transposed first, so that the product reads both along rows. */
+static void weight_gradient(Model *model, const Tower *tower, int64_t l, const REAL *slope, int64_t transitions) {
+    const Layer *layer = &tower->layers[l];
+    const int64_t row = row_of(transitions), inputs = layer->inputs, outputs = layer->outputs;
+    const REAL *h_below = l > 0 ? tower->layers[l - 1].h : model->x;
+    if (inputs <= NARROW) { /* (dL/dW)^T = h_below (dL/dz)^T */
+        const int64_t units = padded(outputs);
+        REAL *found = model->transposed + padded(transitions) * units;
+        INTERNAL(transpose)(outputs, transitions, slope, row, model->transposed, units);
+        INTERNAL(product)(inputs, units, transitions, h_below, row, 1, model->transposed, units, found, units, 0);
+        for (int64_t i = 0; i < outputs; i++)
+            for (int64_t k = 0; k < inputs; k++) layer->weight_gradient[i * inputs + k] = found[k * units + i];
+        return;
+    }
+    const int64_t units = padded(inputs);
+    const REAL *rows = model->x_rows;
+    if (l > 0) {
+        INTERNAL(transpose)(inputs, transitions, h_below, row, model->transposed, units);
+        rows = model->transposed;
+    }
+    INTERNAL(product)(outputs, inputs, transitions, slope, row, 1, rows, units, layer->weight_gradient, inputs, 0);
+}
+
 /* From dL/dz of the last layer in `slope`: dL/dW = dL/dz h_below^T, dL/db = sum of dL/dz, dL/dh_below = W^T dL/dz. */
 void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions) {
     const int64_t row = row_of(transitions);
@@ -106,14 +132,7 @@ void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions) {
         const Layer *layer = &tower->layers[l];
         if (l < tower->depth - 1) INTERNAL(activate_backward)(tower, layer->z, layer->h, slope, layer->outputs * row);
         for (int64_t i = 0; i < layer->outputs; i++) layer->bias_gradient[i] = sum(slope + i * row, row);
-        const REAL *h_below = model->x_rows;
-        const int64_t units = padded(layer->inputs);
-        if (l > 0) {
-            INTERNAL(transpose)(layer->inputs, transitions, tower->layers[l - 1].h, row, model->transposed, units);
-            h_below = model->transposed;
-        }
-        INTERNAL(product)(layer->outputs, layer->inputs, transitions, slope, row, 1, h_below, units, layer->weight_gradient,
-                          layer->inputs, 0);
+        weight_gradient(model, tower, l, slope, transitions);
         if (l > 0) {
             INTERNAL(product)(layer->inputs, row, layer->outputs, layer->weight, 1, layer->inputs, slope, row, below, row,
                               0);

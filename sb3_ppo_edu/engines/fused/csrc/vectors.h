@@ -192,16 +192,16 @@ static inline vec vlog1p(vec x) {
     return vlog(u) + (x - (u - 1.0f)) / u;
 }
 
-/* tanh: a rational function of odd degree 13 over even degree 6, clamped where
- * it comes close to 1. */
+/* tanh: a rational function of odd degree 13 over even degree 6, clamped where it comes close to 1. c times the
+ * quotient, not c p by q: a product of small numbers would underflow. */
 static inline vec vtanh(vec x) {
     const float limit = 7.90531110763549805f;
-    const vec c = pick((mask)(x > limit), splat(limit), pick((mask)(x < -limit), splat(-limit), x)), z = c * c;
+    const vec c = larger(smaller(x, splat(limit)), splat(-limit)), z = c * c;
     const vec p = POLYNOMIAL(z, -2.76076847742355e-16f, 2.00018790482477e-13f, -8.60467152213735e-11f, 5.12229709037114e-08f,
                              1.48572235717979e-05f, 6.37261928875436e-04f, 4.89352455891786e-03f);
     const vec q = POLYNOMIAL(z, 1.19825839466702e-06f, 1.18534705686654e-04f, 2.26843463243900e-03f, 4.89352518554385e-03f);
-    const vec near = pick((mask)(vabs(x) < 0.0004f), x, c * p / q);
-    return pick((mask)(x > 9.0f), splat(1.0f), pick((mask)(x < -9.0f), splat(-1.0f), near));
+    const vec one = (vec)(((mask)x & (mask)splat(-0.0f)) | (mask)splat(1.0f));
+    return pick((mask)(vabs(x) > 9.0f), one, c * (p / q));
 }
 
 /* exp(x) - 1 for x <= 0, from tanh(x/2): (1 + t)/(1 - t) = exp(x). */
