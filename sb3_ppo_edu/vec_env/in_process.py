@@ -34,19 +34,24 @@ class InProcessVecEnv(DummyVecEnv):
         :return: observations, rewards, dones and infos, as ``DummyVecEnv`` gives them
         """
         infos: list[dict[str, Any]] = []
+        actions, rewards, dones = self.actions, self.buf_rews, self.buf_dones
+        observations = self.buf_obs[self.keys[0]] if self._single_observation else None
         for index, env in enumerate(self.envs):
-            observation, reward, terminated, truncated, info = env.step(self.actions[index])
+            observation, reward, terminated, truncated, info = env.step(actions[index])
             done = terminated or truncated
             info["TimeLimit.truncated"] = truncated and not terminated
             if done:
                 info["terminal_observation"] = deepcopy(observation)
                 observation, self.reset_infos[index] = env.reset()
-            self.buf_rews[index] = reward
-            self.buf_dones[index] = done
-            self._save_obs(index, observation)
+            rewards[index] = reward
+            dones[index] = done
+            if observations is None:
+                self._save_obs(index, observation)
+            else:
+                observations[index] = observation
             infos.append(dict(info))
         self.buf_infos = infos
-        return self._obs_from_buf(), self.buf_rews.copy(), self.buf_dones.copy(), infos
+        return self._obs_from_buf(), rewards.copy(), dones.copy(), infos
 
     def _obs_from_buf(self) -> VecEnvObs:
         """
