@@ -44,7 +44,7 @@ from sb3_ppo_edu.engines.fused.description import (
     array_address,
 )
 from sb3_ppo_edu.engines.fused.library import Library, load_library
-from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch, as_columns, pick_rows, shuffled
+from sb3_ppo_edu.engines.fused.minibatches import Epochs, FusedMinibatch, as_columns, pick_rows, struct_of
 from sb3_ppo_edu.engines.fused.observations import StoredParts, kernel_parts
 from sb3_ppo_edu.engines.fused.optimizers import OptimizerTable
 from sb3_ppo_edu.engines.support import why_not_derived
@@ -149,6 +149,7 @@ class FusedEngine:
         self._grads: list[th.Tensor] = []
         self._places: list[int] = []
         self._memory: dict[int, StepMemory] = {}
+        self._epochs = Epochs()
         self._n_features: int = policy.features_dim
         self._action_shape = tuple(policy.action_space.shape or ())
         kind = self.description.model.distribution
@@ -176,6 +177,7 @@ class FusedEngine:
 
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already."""
+        self._epochs.forget()
 
     def _own_gradients(self) -> None:
         """Let every parameter have a ``.grad`` of its own for the kernels to write."""
@@ -337,7 +339,7 @@ class FusedEngine:
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[FusedMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
         if is_plain(rollout_buffer) and (self._are_features or self._parts):
-            yield from shuffled(rollout_buffer, batch_size, self._parts, **self._form)
+            yield from self._epochs.shuffled(rollout_buffer, batch_size, self._parts, **self._form)
             return
         samples_of_epoch = rollout_buffer.get(batch_size)
         while True:
@@ -364,7 +366,7 @@ class FusedEngine:
         """
         made = as_columns(self._features(observations).numpy(), *(column.numpy() for column in columns), **self._form)
         n = len(made.returns)
-        return next(pick_rows(made, np.arange(n), n))
+        return next(pick_rows(made, struct_of(made), np.arange(n), n))
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""

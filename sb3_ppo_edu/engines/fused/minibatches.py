@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from sb3_ppo_edu.engines.fused.description import RolloutStruct, array_address
 from sb3_ppo_edu.engines.fused.observations import Part, StoredParts
 from sb3_ppo_edu.functional.objectives import Array
 from sb3_ppo_edu.rollouts.buffers import draw_permutation
+
+columns_of = attrgetter("observations", "actions", "values", "log_probs", "advantages", "returns")
+"""The rollout buffer's arrays, in the order of :class:`Columns`."""
 
 
 class Columns(NamedTuple):
@@ -84,44 +88,67 @@ def as_columns(observations: Any, *columns: Any, features_dim: int, action_size:
     return Columns(found, actions, *(column[:, 0] for column in others))
 
 
-def pick_rows(columns: Columns, order: NDArray[np.int64], batch_size: int) -> Iterator[FusedMinibatch]:
-    """
-    Cut an order of the transitions into minibatches.
-
-    :param columns: all transitions
-    :param order: indices of the transitions
-    :param batch_size: transitions per minibatch; the last one may have fewer
-    :return: the minibatches
-    """
-    order = np.ascontiguousarray(order, np.int64)
-    if len(order) and not 0 <= order.min() <= order.max() < len(columns.returns):
-        raise ValueError(f"rows: found indices up to {order.max()}, expected 0 to {len(columns.returns) - 1}")
+def struct_of(columns: Columns) -> RolloutStruct:
+    """Where columns lie, as the kernels are told."""
     struct = RolloutStruct(0, *map(array_address, columns[1:]))
     if isinstance(columns.observations, StoredParts):
         struct.parts = columns.observations.address
     else:
         struct.observations = array_address(columns.observations)
+    return struct
+
+
+def pick_rows(columns: Columns, struct: RolloutStruct, order: NDArray[np.int64], batch_size: int) -> Iterator[FusedMinibatch]:
+    """
+    Cut an order of the transitions into minibatches.
+
+    :param columns: all transitions
+    :param struct: where they lie
+    :param order: indices of the transitions
+    :param batch_size: transitions per minibatch; the last one may have fewer
+    :return: the minibatches
+    """
+    order = np.ascontiguousarray(order, np.int64)
+    # As numbers without a sign negative ones are the largest: one look instead of two.
+    if len(order) and order.view(np.uint64).max() >= len(columns.returns):
+        found = f"indices from {order.min()} to {order.max()}"
+        raise ValueError(f"rows: found {found}, expected 0 to {len(columns.returns) - 1}")
     start, size = array_address(order), order.itemsize
     for first in range(0, len(order), batch_size):
         yield FusedMinibatch(columns, order[first : first + batch_size], struct, start + first * size)
 
 
-def shuffled(
-    rollout_buffer: RolloutBuffer, batch_size: int, parts: list[Part] | None, **form: Any
-) -> Iterator[FusedMinibatch]:
-    """
-    Shuffle a rollout for one epoch.
+class Epochs:
+    """The epochs of an update: the rollout is put in form for the first, and anew where arrays of it have been replaced."""
 
-    :param rollout_buffer: full rollout buffer, for which :func:`~sb3_ppo_edu.rollouts.buffers.is_plain` holds
-    :param batch_size: transitions per minibatch; the last one may have fewer
-    :param parts: of the observations; None where these are features already
-    :param form: of :func:`as_columns`
-    :return: minibatches
-    """
-    order = draw_permutation(rollout_buffer)
-    observations: Any = rollout_buffer.observations
-    if parts is not None:
-        observations = StoredParts(parts, observations, len(order))
-    names = ("actions", "values", "log_probs", "advantages", "returns")
-    columns = as_columns(observations, *(getattr(rollout_buffer, name) for name in names), **form)
-    return pick_rows(columns, order, batch_size)
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """The update has ended: keep no rollout alive."""
+        self._arrays: list[Any] = []
+        self._columns: tuple[Columns, RolloutStruct] | None = None
+
+    def shuffled(
+        self, rollout_buffer: RolloutBuffer, batch_size: int, parts: list[Part] | None, **form: Any
+    ) -> Iterator[FusedMinibatch]:
+        """
+        Shuffle a rollout for one epoch.
+
+        :param rollout_buffer: full rollout buffer, for which :func:`~sb3_ppo_edu.rollouts.buffers.is_plain` holds
+        :param batch_size: transitions per minibatch; the last one may have fewer
+        :param parts: of the observations; None where these are features already
+        :param form: of :func:`as_columns`
+        :return: minibatches
+        """
+        order = draw_permutation(rollout_buffer)
+        observations, *others = columns_of(rollout_buffer)
+        in_parts = observations.values() if isinstance(observations, dict) else (observations,)
+        arrays = [parts, *in_parts, *others]
+        same = len(arrays) == len(self._arrays) and all(map(is_, arrays, self._arrays))
+        if self._columns is None or not same:
+            if parts is not None:
+                observations = StoredParts(parts, observations, len(order))
+            columns = as_columns(observations, *others, **form)
+            self._arrays, self._columns = arrays, (columns, struct_of(columns))
+        return pick_rows(*self._columns, order, batch_size)
