@@ -18,7 +18,7 @@ from sb3_ppo_edu.engines import (
     make_engine,
 )
 from sb3_ppo_edu.engines.fingerprint import Fingerprint
-from sb3_ppo_edu.engines.flat import why_not_one_state
+from sb3_ppo_edu.engines.flat import state_fingerprint, why_not_one_state
 from sb3_ppo_edu.functional.objectives import Objective
 
 
@@ -49,6 +49,7 @@ class EngineChoice:
         self._policy: ActorCriticPolicy | None = None
         self._request: EngineRequest | None = None
         self._fingerprint: Fingerprint | None = None
+        self._state: Fingerprint | None = None  # of the optimizer, the last that was found to be in order
 
     def current(
         self, policy: ActorCriticPolicy, request: EngineRequest, verbose: int | None = 0, *, in_update: bool = False
@@ -64,7 +65,7 @@ class EngineChoice:
         :raises UnsupportedPolicyError: if one is asked for by name that can't serve the policy
         """
         found = fingerprint_for(request, policy)
-        unfit = in_update and self.engine is not None and not serves_state(self.engine, policy)
+        unfit = in_update and self.engine is not None and not self._serves_state(self.engine, policy)
         if self.engine is None or unfit or self._is_another(policy, request, found):
             self._choose(policy, request, found, verbose)
         assert self.engine is not None
@@ -85,6 +86,18 @@ class EngineChoice:
             except UnsupportedPolicyError as error:
                 return f"none: {error}"
         return self.reason
+
+    def _serves_state(self, engine: Engine[Any], policy: ActorCriticPolicy) -> bool:
+        """Tell whether an engine can go on with the optimizer's state, of which the fused one wants one for all parameters."""
+        if engine.name != FusedEngine.name:
+            return True
+        parameters = [*policy.parameters()]
+        found = state_fingerprint(policy.optimizer, parameters)
+        if self._state is None or not found.matches(self._state):
+            if why_not_one_state(policy.optimizer, parameters) is not None:
+                return False
+            self._state = found
+        return True
 
     def _is_another(self, policy: ActorCriticPolicy, request: EngineRequest, found: Fingerprint | None) -> bool:
         """Tell whether policy or request differ from those that the engine was chosen for."""
@@ -107,11 +120,6 @@ class EngineChoice:
         self._policy, self._fingerprint = policy, found
         if before and before != self.reason and (verbose or 0) >= 1:
             print(f"engine: {self.reason}")
-
-
-def serves_state(engine: Engine[Any], policy: ActorCriticPolicy) -> bool:
-    """Tell whether an engine can go on with the optimizer's state, of which the fused engine wants one for all parameters."""
-    return engine.name != FusedEngine.name or why_not_one_state(policy.optimizer, [*policy.parameters()]) is None
 
 
 def fingerprint_for(request: EngineRequest, policy: ActorCriticPolicy) -> Fingerprint | None:

@@ -9,6 +9,8 @@ import torch as th
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
+from sb3_ppo_edu.engines.fingerprint import Fingerprint
+from sb3_ppo_edu.engines.flat import state_fingerprint
 from sb3_ppo_edu.engines.fused.description import address, members
 
 ADAM, SGD, RMSPROP, RMSPROP_TF = range(4)
@@ -61,6 +63,8 @@ class OptimizerTable:
         self.struct = OptimizerStruct(kind=self.kind, count=len(parameters), parameters=ctypes.addressof(self.table))
         self.names: tuple[str | None, ...] = ()
         self._started: list[nn.Parameter] = []
+        self._found: Fingerprint | None = None
+        """Where everything was that the table points to."""
 
     def point(self) -> None:
         """Look up hyperparameters, gradients and state; where there is no state yet, begin it as torch does."""
@@ -72,6 +76,9 @@ class OptimizerTable:
         self.struct.beta1, self.struct.beta2 = map(float, group.get("betas", (0.0, 0.0)))
         self.names = state_names(self.kind, group)
         self._started, self.struct.first_step = [], False
+        found = self._where_everything_is()
+        if self._found is not None and found.matches(self._found):
+            return
         for parameter, entry in zip(self.parameters, self.table, strict=True):
             grad = parameter.grad
             assert grad is not None
@@ -85,6 +92,17 @@ class OptimizerTable:
             if isinstance(step, th.Tensor):
                 self.struct.double_step = step.dtype is th.float64
                 entry.step = address(step, "step", th.float64 if self.struct.double_step else th.float32, ())
+        # Where state has just begun it lies elsewhere than before.
+        self._found = None if self._started else found
+
+    def _where_everything_is(self) -> Fingerprint:
+        """What the table depends on, so that it is not written anew for each update."""
+        found = state_fingerprint(self.optimizer, self.parameters)
+        found.facts.append(self.names)
+        for parameter in self.parameters:
+            grad: Any = parameter.grad
+            found.facts.extend((parameter.data_ptr(), grad.data_ptr(), grad.shape, grad.stride()))
+        return found
 
     def _state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
         """The optimizer's state of a parameter; of SGD's without momentum there is none."""
