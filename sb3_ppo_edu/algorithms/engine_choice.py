@@ -91,10 +91,10 @@ class EngineChoice:
         """Tell whether an engine can go on with the optimizer's state, of which the fused one wants one for all parameters."""
         if engine.name != FusedEngine.name:
             return True
-        parameters = [*policy.parameters()]
-        found = state_fingerprint(policy.optimizer, parameters)
+        # The optimizer's parameters are the policy's, or there would be no such engine; to list the policy's takes longer.
+        found = state_fingerprint(policy.optimizer, policy.optimizer.param_groups[0]["params"])
         if self._state is None or not found.matches(self._state):
-            if why_not_one_state(policy.optimizer, parameters) is not None:
+            if why_not_one_state(policy.optimizer, [*policy.parameters()]) is not None:
                 return False
             self._state = found
         return True

@@ -1,0 +1,54 @@
+"""What the kernels' engine keeps from one epoch or update to the next is found again only where it still holds."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+
+import numpy as np
+import pytest
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.engines import FusedEngine
+from tests.test_fused import DEFAULTS, make_minibatch, make_policy
+from tests.test_kernels import assert_same_bits, state_of
+
+
+def test_an_epoch_takes_arrays_that_have_been_replaced_and_keeps_none() -> None:
+    """Advantages set anew are those of the next epoch; once the update has ended nothing keeps the rollout alive."""
+    model = EduPPO("MlpPolicy", "Pendulum-v1", n_steps=16, batch_size=16, device="cpu", engine="fused").learn(16)
+    buffer, engine = model.rollout_buffer, FusedEngine(model.policy)
+    first = np.sort(next(engine.minibatches(buffer, 16)).advantages)
+    buffer.advantages = buffer.advantages + 1
+    np.testing.assert_array_equal(np.sort(next(engine.minibatches(buffer, 16)).advantages), first + 1)
+    engine.detach()
+    advantages = weakref.ref(buffer.advantages)
+    buffer.reset()
+    assert advantages() is None
+
+
+@pytest.mark.parametrize("change", ["other tensors", "other gradients", "amsgrad"])
+def test_an_update_steps_with_the_state_that_there_is_then(change: str) -> None:
+    """What lies elsewhere since the last update is found before the next: the steps are those of an engine that is new."""
+    found = []
+    for renew in (False, True):
+        policy = make_policy("gaussian")
+        samples, engine = make_minibatch(policy, 37, 0), FusedEngine(policy)
+        for _ in range(3):
+            engine.attach()
+            engine.gradients(engine.minibatch_of(*samples[:6]), DEFAULTS)
+            engine.apply(DEFAULTS)
+        if change == "other tensors":
+            policy.optimizer.load_state_dict(copy.deepcopy(policy.optimizer.state_dict()))
+        elif change == "other gradients":
+            policy.optimizer.zero_grad()
+        else:
+            policy.optimizer.param_groups[0]["amsgrad"] = True
+            for state in policy.optimizer.state.values():
+                state["max_exp_avg_sq"] = state["exp_avg_sq"] * 2
+        engine = FusedEngine(policy) if renew else engine
+        engine.attach()
+        engine.gradients(engine.minibatch_of(*samples[:6]), DEFAULTS)
+        engine.apply(DEFAULTS)
+        found.append(state_of(policy))
+    assert_same_bits(*found)
