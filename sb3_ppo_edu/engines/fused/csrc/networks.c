@@ -8,8 +8,8 @@ ALWAYS_INLINE REAL *take(Model *model, int64_t *used, int64_t rows, int64_t row)
     return found;
 }
 
-/* Inputs up to which a layer's dL/dW is computed transposed: in its own shape its rows would fill half a vector at most. */
-#define NARROW (LANES / 2)
+/* Inputs up to which a layer's dL/dW is computed transposed: in its own shape its rows would fill a quarter of a vector. */
+#define NARROW (LANES / 4)
 
 /* Tell whether a backward pass needs z: where it can't be had from h. */
 ALWAYS_INLINE int keeps_z(const Tower *tower) { return tower->activation != TANH && tower->activation != RELU; }
