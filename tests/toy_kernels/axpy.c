@@ -5,6 +5,5 @@
 #define JOIN(a, b) JOIN_AGAIN(a, b)
 
 void JOIN(sb3edu_axpy, SUFFIX)(size_t n, REAL a, const REAL *x, REAL *y) {
-    for (size_t i = 0; i < n; i++)
-        y[i] = a * x[i] + y[i];
+    for (size_t i = 0; i < n; i++) y[i] = a * x[i] + y[i];
 }

@@ -14,11 +14,11 @@ ALWAYS_INLINE vec normal_cdf(vec z) { return (REAL)0.5 * ((REAL)1 + verf(z * (RE
 /* The tanh that stands in for 2 Phi(z) - 1 in GELU(approximate="tanh"). */
 ALWAYS_INLINE vec gelu_tanh(vec z) { return vtanh((REAL)SQRT_2_OVER_PI * (z + (REAL)GELU_CUBIC * z * z * z)); }
 
-#define EACH(expression)                              \
-    for (int64_t i = 0; i < count; i += LANES) {      \
-        const vec z = load(z_array + i);              \
-        store(h_array + i, expression);               \
-    }                                                 \
+#define EACH(expression)                         \
+    for (int64_t i = 0; i < count; i += LANES) { \
+        const vec z = load(z_array + i);         \
+        store(h_array + i, expression);          \
+    }                                            \
     break;
 
 /* h = f(z) for `count` numbers, a multiple of LANES. */

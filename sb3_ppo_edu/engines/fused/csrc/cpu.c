@@ -27,9 +27,7 @@ EXPORT const char *sb3edu_compiler(void) {
 enum { A, B, C, D };
 
 /* Are all these bits set? */
-static int has(unsigned word, unsigned bits) {
-    return (word & bits) == bits;
-}
+static int has(unsigned word, unsigned bits) { return (word & bits) == bits; }
 
 /* The processor's answer to one question; zeros where it does not know the question. */
 static void ask(unsigned leaf, unsigned registers[4]) {
@@ -55,29 +53,25 @@ EXPORT const char *sb3edu_cpu(void) {
 
     const unsigned sse = BIT(0) /* SSE3 */ | BIT(9) /* SSSE3 */ | BIT(13) /* CMPXCHG16B */ | BIT(19) /* SSE4.1 */
                          | BIT(20) /* SSE4.2 */ | BIT(23) /* POPCNT */;
-    if (!has(basic[C], sse) || !has(extended[C], BIT(0) /* LAHF */))
-        return "v1";
+    if (!has(basic[C], sse) || !has(extended[C], BIT(0) /* LAHF */)) return "v1";
 
     const unsigned avx = BIT(12) /* FMA */ | BIT(22) /* MOVBE */ | BIT(27) /* OSXSAVE */ | BIT(28) /* AVX */
                          | BIT(29) /* F16C */;
     const unsigned avx2 = BIT(3) /* BMI1 */ | BIT(5) /* AVX2 */ | BIT(8) /* BMI2 */;
     const unsigned ymm = BIT(1) /* xmm */ | BIT(2) /* upper halves of ymm */;
-    if (!has(basic[C], avx) || !has(structured[B], avx2) || !has(extended[C], BIT(5) /* LZCNT */)
-        || !has(saved_registers(), ymm))
+    if (!has(basic[C], avx) || !has(structured[B], avx2) || !has(extended[C], BIT(5) /* LZCNT */) ||
+        !has(saved_registers(), ymm))
         return "v2";
 
     const unsigned avx512 = BIT(16) /* F */ | BIT(17) /* DQ */ | BIT(28) /* CD */ | BIT(30) /* BW */ | BIT(31) /* VL */;
     const unsigned zmm = BIT(5) /* mask registers */ | BIT(6) /* upper halves of zmm */ | BIT(7) /* zmm 16 to 31 */;
-    if (!has(structured[B], avx512) || !has(saved_registers(), zmm))
-        return "v3";
+    if (!has(structured[B], avx512) || !has(saved_registers(), zmm)) return "v3";
     return "v4";
 }
 
 #else
 
 /* Every arm64 processor has what the kernels need (NEON with fused multiply-add). */
-EXPORT const char *sb3edu_cpu(void) {
-    return "arm64";
-}
+EXPORT const char *sb3edu_cpu(void) { return "arm64"; }
 
 #endif

@@ -1,8 +1,8 @@
 /* The action distributions: samples, log-probabilities, entropies and their gradients with respect to the actor's outputs.
  * Python's twins: the classes in engines/derivation/distributions.py, which have the equations.
  *
- * Noise comes from torch's generator, drawn in Python in the order in which SB3's distributions draw it; gSDE's is a matrix for
- * each transition.
+ * Noise comes from torch's generator, drawn in Python in the order in which SB3's distributions draw it; gSDE's is a matrix
+ * for each transition.
  */
 #include "kernels.h"
 

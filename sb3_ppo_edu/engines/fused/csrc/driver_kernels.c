@@ -21,6 +21,6 @@ static void gradients(const Argument *a) {
 }
 static void apply(const Argument *a) { EXPORTED(apply)(a[0].address, a[1].real); }
 
-const Kernel JOIN(sb3edu_driver, SUFFIX)[] = {
-    {"act", 7, act}, {"value", 4, value}, {"features", 5, features}, {"gradients", 7, gradients}, {"apply", 2, apply},
-    {NULL, 0, NULL}};
+const Kernel JOIN(sb3edu_driver, SUFFIX)[] = {{"act", 7, act},           {"value", 4, value},
+                                              {"features", 5, features}, {"gradients", 7, gradients},
+                                              {"apply", 2, apply},       {NULL, 0, NULL}};

@@ -3,9 +3,9 @@
  */
 #include "kernels.h"
 
-#define CAST(type, number)                                                                                                   \
-    case type:                                                                                                               \
-        for (int64_t k = 0; k < count; k++) to[k] = (REAL)((const number *)part->data)[from + k];                           \
+#define CAST(type, number)                                                                        \
+    case type:                                                                                    \
+        for (int64_t k = 0; k < count; k++) to[k] = (REAL)((const number *)part->data)[from + k]; \
         break
 
 /* Some of a part's numbers as the networks' type. */

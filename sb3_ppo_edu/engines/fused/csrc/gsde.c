@@ -1,6 +1,6 @@
 /* Generalized state-dependent exploration, gSDE: a = mu + h M, where h is the input of the action net and M a matrix with
- * M_kd ~ N(0, std_kd^2) that stays for some steps. So a is normal, with v_d = sum_k h_k^2 std_kd^2; squashed, it is tanh of that.
- * https://arxiv.org/abs/2005.05719. Python's twin: StateDependentNoise in engines/derivation/distributions.py.
+ * M_kd ~ N(0, std_kd^2) that stays for some steps. So a is normal, with v_d = sum_k h_k^2 std_kd^2; squashed, it is tanh of
+ * that. https://arxiv.org/abs/2005.05719. Python's twin: StateDependentNoise in engines/derivation/distributions.py.
  */
 #include "kernels.h"
 
@@ -29,8 +29,8 @@ static void square_std(Model *model) {
     }
 }
 
-/* log pi(a) = -sum_d y^2/2 + log sigma + log(2 pi)/2 with sigma^2 = v + epsilon and y = (a - mu)/sigma. Squashed, atanh(a) is in
- * the place of a, -sum log(1 - a^2 + epsilon) is added, and -log pi stands for the entropy, which has no formula. */
+/* log pi(a) = -sum_d y^2/2 + log sigma + log(2 pi)/2 with sigma^2 = v + epsilon and y = (a - mu)/sigma. Squashed, atanh(a) is
+ * in the place of a, -sum log(1 - a^2 + epsilon) is added, and -log pi stands for the entropy, which has no formula. */
 void INTERNAL(evaluate_gsde)(Model *model, int64_t transitions, REAL *entropy) {
     const int64_t row = row_of(transitions), size = model->action_size, latent = last_layer(&model->actor)->inputs;
     const REAL *h = latent_of(model), *mean = last_layer(&model->actor)->h, limit = (REAL)1 - MACHINE_EPSILON;
@@ -61,8 +61,9 @@ void INTERNAL(evaluate_gsde)(Model *model, int64_t transitions, REAL *entropy) {
     }
 }
 
-/* d log pi/d mu = y/sigma, d log pi/dv = (y^2 - 1)/(2 sigma^2), dH/dv = 1/(2 sigma^2), and dv_d/ds_kd = h_k^2 d(std_kd^2)/ds_kd.
- * There is no gradient with respect to h by way of v: SB3's policies do not learn the features of their exploration. */
+/* d log pi/d mu = y/sigma, d log pi/dv = (y^2 - 1)/(2 sigma^2), dH/dv = 1/(2 sigma^2), and dv_d/ds_kd = h_k^2
+ * d(std_kd^2)/ds_kd. There is no gradient with respect to h by way of v: SB3's policies do not learn the features of their
+ * exploration. */
 void INTERNAL(gsde_backward)(Model *model, int64_t transitions, int has_entropy) {
     const int64_t row = row_of(transitions), size = model->action_size, latent = last_layer(&model->actor)->inputs;
     const int64_t units = padded(latent), columns = model->full_std ? size : 1;
@@ -71,7 +72,8 @@ void INTERNAL(gsde_backward)(Model *model, int64_t transitions, int has_entropy)
         for (int64_t i = 0; i < row; i += LANES) {
             const int64_t at = d * row + i;
             const vec y = load(model->p + at), inverse = load(model->log_p + at);
-            vec slope = load(model->log_prob_slope + i), entropy_slope = has_entropy ? load(model->entropy_slope + i) : splat(0);
+            vec slope = load(model->log_prob_slope + i),
+                entropy_slope = has_entropy ? load(model->entropy_slope + i) : splat(0);
             if (model->squashed) {
                 slope -= entropy_slope;
                 entropy_slope = splat(0);

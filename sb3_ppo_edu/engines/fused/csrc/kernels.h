@@ -65,12 +65,12 @@ typedef struct {
     REAL *log_prob, *entropy, *old_values, *old_log_prob, *advantages, *returns;
     REAL *log_prob_slope, *value_slope, *entropy_slope; /* dL/d log-probability, dL/d value, dL/d entropy */
     /* and matrices: */
-    REAL *x, *x_rows;            /* observations (features x transitions) and (transitions x features) */
-    REAL *actions;               /* (action_size x transitions) */
-    REAL *p, *log_p;             /* of the distribution, as many rows as the actor has outputs */
-    REAL *transposed;            /* the input of a layer (transitions x inputs) */
-    REAL *slope, *slope_below;   /* dL/d of a layer's outputs and inputs */
-    REAL *row, *row_below;       /* of a single transition */
+    REAL *x, *x_rows;          /* observations (features x transitions) and (transitions x features) */
+    REAL *actions;             /* (action_size x transitions) */
+    REAL *p, *log_p;           /* of the distribution, as many rows as the actor has outputs */
+    REAL *transposed;          /* the input of a layer (transitions x inputs) */
+    REAL *slope, *slope_below; /* dL/d of a layer's outputs and inputs */
+    REAL *row, *row_below;     /* of a single transition */
     REAL *std_squared, *std_squared_slope, *std_squared_gradient; /* of gSDE, at most (latent x action_size) */
 } Model;
 

@@ -19,9 +19,9 @@ int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
     int64_t used = 0, widest = model->features;
     const int64_t row = row_of(transitions);
     Tower *towers[] = {&model->actor, &model->critic};
-    REAL **columns[] = {&model->valid,      &model->log_prob,       &model->entropy,     &model->old_values,
-                        &model->old_log_prob, &model->advantages,   &model->returns,     &model->log_prob_slope,
-                        &model->value_slope, &model->entropy_slope};
+    REAL **columns[] = {&model->valid,        &model->log_prob,     &model->entropy, &model->old_values,
+                        &model->old_log_prob, &model->advantages,   &model->returns, &model->log_prob_slope,
+                        &model->value_slope,  &model->entropy_slope};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) *columns[i] = take(model, &used, 1, row);
     for (int t = 0; t < 2; t++)
         for (int64_t l = 0; l < towers[t]->depth; l++) {
@@ -134,8 +134,7 @@ void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions) {
         for (int64_t i = 0; i < layer->outputs; i++) layer->bias_gradient[i] = sum(slope + i * row, row);
         weight_gradient(model, tower, l, slope, transitions);
         if (l > 0) {
-            INTERNAL(product)(layer->inputs, row, layer->outputs, layer->weight, 1, layer->inputs, slope, row, below, row,
-                              0);
+            INTERNAL(product)(layer->inputs, row, layer->outputs, layer->weight, 1, layer->inputs, slope, row, below, row, 0);
             REAL *swapped = slope;
             slope = below;
             below = swapped;

@@ -31,7 +31,7 @@ static int64_t all_finite(const REAL *x, int64_t n) {
 
 /* Sample actions; `actions` are integers for a categorical. Tells whether everything is finite. */
 EXPORT int64_t EXPORTED(act)(Model *model, const REAL *observations, int64_t n, const REAL *noise, void *actions, REAL *values,
-                          REAL *log_probs) {
+                             REAL *log_probs) {
     run(model, observations, n, 1);
     INTERNAL(sample)(model, n, noise, actions);
     INTERNAL(evaluate)(model, n, 0);

@@ -20,7 +20,7 @@
 #define TILE_VECTORS 1
 #endif
 
-#define BLOCK 512 /* of k: a panel of B with so many rows stays in the cache while all of A goes by */
+#define BLOCK 512       /* of k: a panel of B with so many rows stays in the cache while all of A goes by */
 #define PACKING_ROWS 16 /* rows of the product from which it pays to lay the panel out side by side */
 
 /* What a tile needs: C[i][j] = start + sum over k of A[i][k] B[k][j], with A[i][k] at a[i * a_row + k * a_step]. */

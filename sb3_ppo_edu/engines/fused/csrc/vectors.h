@@ -100,9 +100,7 @@ ALWAYS_INLINE vec vfused(vec a, vec b, vec c) {
 #endif
 }
 
-ALWAYS_INLINE vec vabs(vec v) {
-    return (vec)((mask)v & ~(mask)splat((REAL)-0.0));
-}
+ALWAYS_INLINE vec vabs(vec v) { return (vec)((mask)v & ~(mask)splat((REAL)-0.0)); }
 
 ALWAYS_INLINE vec vsqrt(vec v) {
 #if defined(__clang__)
@@ -129,11 +127,10 @@ ALWAYS_INLINE REAL sum_lanes(vec v) {
 }
 
 #if DOUBLE
-#define BY_LANE(name, function)          \
-    static inline vec name(vec v) {      \
-        for (int i = 0; i < LANES; i++)  \
-            v[i] = function(v[i]);       \
-        return v;                        \
+#define BY_LANE(name, function)                                \
+    static inline vec name(vec v) {                            \
+        for (int i = 0; i < LANES; i++) v[i] = function(v[i]); \
+        return v;                                              \
     }
 BY_LANE(vexp, exp)
 BY_LANE(vlog, log)
@@ -222,9 +219,7 @@ static inline vec verf(vec x) {
 #endif
 
 /* log(1 + exp(z)), without overflow. */
-static inline vec vsoftplus(vec z) {
-    return pick((mask)(z > (REAL)0), z, splat(0)) + vlog1p(vexp(-vabs(z)));
-}
+static inline vec vsoftplus(vec z) { return pick((mask)(z > (REAL)0), z, splat(0)) + vlog1p(vexp(-vabs(z))); }
 
 /* 1 / (1 + exp(-z)). */
 static inline vec vsigmoid(vec z) { return (REAL)1 / ((REAL)1 + vexp(-z)); }
