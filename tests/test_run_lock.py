@@ -60,7 +60,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_what_was_killed_while_starting_makes_room(tmp_path: Path) -> None:
-    """An empty folder and one whose start was killed do; one that is starting, one with a step, and any other do not."""
+    """One whose start was killed does; one that is starting, one with a step, an empty one and any other do not."""
     for name in ("empty", "killed", "live", "trained", "others"):
         (tmp_path / name).mkdir()
     for name in ("killed", "live"):
@@ -73,12 +73,12 @@ def test_what_was_killed_while_starting_makes_room(tmp_path: Path) -> None:
     lock.note_training()
     (tmp_path / "others" / "thesis.tex").write_text("")
     found = [name for name in ("empty", "killed", "live", "trained", "others") if killed_while_starting(tmp_path / name)]
-    assert found == ["empty", "killed"]
+    assert found == ["killed"]
     process.kill()
     process.wait()
     lock.release()
     with new_folder(tmp_path / "killed"):
-        assert not list((tmp_path / "killed").iterdir())
-    for name in ("trained", "others"):
+        assert [path.name for path in (tmp_path / "killed").iterdir()] == [LOCK_FILE]
+    for name in ("trained", "others", "empty"):
         with pytest.raises(ValueError, match="nothing that exists is overwritten"), new_folder(tmp_path / name):
             pass

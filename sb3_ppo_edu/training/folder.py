@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sb3_ppo_edu.training.lock import killed_while_starting
+from sb3_ppo_edu.training.lock import LOCK_FILE, RunLock, killed_while_starting
 
 MODEL_FILE = "model.zip"
 NORMALIZATION_FILE = "vecnormalize.pkl"
@@ -34,33 +34,50 @@ def default_name(env_id: str, seed: int, now: datetime) -> str:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
+def new_folder(folder: Path) -> Iterator[RunLock]:
     """
     Create a run's folder, and take it away again, with all that was put into it, if the block fails.
 
     What a training has left that was killed before its first step makes room for the new one.
 
+    :return: the folder's lock, which is released if the block fails
     :raises ValueError: if it exists or cannot be created
     """
     if killed_while_starting(folder):
-        shutil.rmtree(folder)
-    if folder.exists() or folder.is_symlink():
+        lock = RunLock(folder, starting=True)
+        for left in folder.iterdir():
+            if left.name != LOCK_FILE:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    elif folder.exists() or folder.is_symlink():
         raise ValueError(
             f"run folder {folder}: it exists, and nothing that exists is overwritten; "
             "expected a new folder: choose another --name or --folder"
         )
+    else:
+        lock = _locked_folder(folder)
     try:
-        folder.mkdir(parents=True)
+        yield lock
+    except BaseException:
+        shutil.rmtree(folder)
+        lock.release()
+        raise
+
+
+def _locked_folder(folder: Path) -> RunLock:
+    """Make a folder that nobody ever sees without its lock, so that whoever is killed leaves none that looks like a user's."""
+    hidden = folder.with_name(f".starting-{folder.name}-{os.getpid()}")
+    try:
+        hidden.mkdir(parents=True)
+        lock = RunLock(hidden, starting=True)
+        hidden.rename(folder)
     except OSError as error:
+        shutil.rmtree(hidden, ignore_errors=True)
         raise ValueError(
             f"run folder {folder}: it cannot be created ({error.strerror}); "
             "expected a place where this user may write: choose another --folder"
         ) from error
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
+    lock.folder = folder
+    return lock
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

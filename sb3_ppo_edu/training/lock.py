@@ -32,8 +32,12 @@ class RunLock:
             raise ValueError(
                 f"run folder {folder}: its {LOCK_FILE} can't be opened ({error.strerror}); expected a folder to write into"
             ) from error
-        free = _lock(file)
+        # The lock of a file that its holder has removed since it was opened keeps nobody out.
+        free = _lock(file) and _is_at(file, folder / LOCK_FILE)
         holder = _holder(folder)
+        if free and starting and holder.get("trained", False) is not False:
+            os.close(file)
+            raise ValueError(f"run folder {folder}: another process has begun to train in it; choose another --name")
         elsewhere = holder.get("host", socket.gethostname()) != socket.gethostname()
         if not free or (elsewhere and not take_over):
             os.close(file)
@@ -63,7 +67,7 @@ class RunLock:
         """Give the folder back; a second call does nothing."""
         if self._file is not None:
             with suppress(OSError):
-                os.ftruncate(self._file, 0)
+                (self.folder / LOCK_FILE).unlink()
             os.close(self._file)
             self._file = None
 
@@ -73,13 +77,9 @@ def killed_while_starting(folder: Path) -> bool:
     Tell whether a folder was left by a training that was killed before its first step, so that nothing in it is missed.
 
     :param folder: that exists
-    :return: whether it is empty, or has the lock of such a training, which nobody holds any more
+    :return: whether it has the lock of such a training, which nobody holds any more
     """
-    if folder.is_symlink() or not folder.is_dir():
-        return False
-    if not any(folder.iterdir()):
-        return True
-    if _holder(folder).get("trained") is not False:
+    if folder.is_symlink() or not folder.is_dir() or _holder(folder).get("trained") is not False:
         return False
     try:
         file = os.open(folder / LOCK_FILE, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
@@ -98,6 +98,14 @@ def _holder(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Tell whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def _lock(file: int) -> bool:

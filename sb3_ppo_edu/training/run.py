@@ -141,8 +141,7 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
     environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
     settings = replace(settings, environment=environment)
     shown, folder = folder, folder.absolute()
-    with new_folder(folder):
-        lock = RunLock(folder, starting=True)
+    with new_folder(folder) as lock:
         env: VecEnv | None = None
         try:
             env = make_training_env(
@@ -156,7 +155,6 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
         except BaseException:
             if env is not None:
                 env.close()
-            lock.release()
             raise
     return Run(folder, settings, model, callbacks, lock, shown)
 
