@@ -194,7 +194,8 @@ def capture_single(env: gym.Env) -> dict[str, Any]:
             recorder = layer
     random = bare.np_random.bit_generator.state
     state: dict[str, Any] = {"wrappers": wrappers, "random": random, "record": None, "offered": None}
-    if recorder is not None and recorder.offers_state:
+    # Before its first reset an environment has no state yet: an evaluation's may not have had one.
+    if recorder is not None and recorder.offers_state and recorder.last_observation is not None:
         # offers_state says that it has both methods, which gymnasium's type does not know.
         state["offered"] = bare.get_state()  # type: ignore[attr-defined]
         check_plain(state["offered"], f"{bare}.get_state()")
