@@ -274,10 +274,11 @@ def _experiment_manager() -> type[ExperimentManager]:
                 return super()._preprocess_hyperparams(hyperparams)
             # The zoo reads "lin_…" in the first three only.
             given = {name: hyperparams.pop(name) for name in SCHEDULES if name in hyperparams}
-            backend = hyperparams.pop("vec_env", None)
+            backend, timeout = hyperparams.pop("vec_env", None), hyperparams.pop("worker_timeout", None)
             if backend is not None:
                 with _refusing():
                     self.vec_env_class = _vec_env_class(backend)
+                    self.vec_env_kwargs = {} if timeout is None else {"timeout": timeout}
             with _refusing():
                 schedules = {name: CHECKS[name](name, value) for name, value in given.items()}
                 hyperparams = prepare_engine_kwargs(hyperparams, self.config)

@@ -69,6 +69,7 @@ from sb3_ppo_edu.policies.bounded import (
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.models import check_model, describing_failure
 from sb3_ppo_edu.vec_env.adapters import adapt_for_training
+from sb3_ppo_edu.vec_env.faults import fault_behind
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
@@ -261,6 +262,7 @@ class PPOModel(OnPolicyAlgorithm):
         Check the attributes, and keep every other ``learn`` of this model out, of a callback or of another thread.
 
         :raises RuntimeError: if this is the other one
+        :raises EnvironmentFaultError: if an environment has called ``sys.exit``
         """
         token = object()
         try:
@@ -272,6 +274,11 @@ class PPOModel(OnPolicyAlgorithm):
                 )
             check_attributes(self)
             yield
+        except SystemExit as error:
+            fault = fault_behind(error, self.num_timesteps // self.n_envs + 1)
+            if fault is not None:
+                raise fault from error
+            raise
         finally:
             if vars(self).get("_learning") is token:
                 del self._learning

@@ -31,16 +31,19 @@ from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.cli.torchrun import process_group, start_or_resume_rank
 from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
 from sb3_ppo_edu.engines import NonFiniteUpdateError
-from sb3_ppo_edu.envs.backends import AUTO, BACKENDS
+from sb3_ppo_edu.envs.backends import AUTO, BACKENDS, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters, parse_expression
 from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
 from sb3_ppo_edu.training.settings import EVALUATIONS_PER_RUN, RunSettings, settings_from_hyperparameters
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 from sb3_ppo_edu.vec_env.guard import ON_FAULT, NonFiniteStepError
 from sb3_ppo_edu.vec_env.workers import WorkerError
 
+ENVIRONMENT_FLAGS = ("n_envs", "vec_env", "worker_timeout", "normalize", "env_kwargs")
+"""Flags that go over settings of the same name in the YAML file."""
 DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
 
 
@@ -112,6 +115,12 @@ def add_train(commands: Any) -> None:
         "that gives the same episodes (auto); default: dummy",
     )
     settings.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long a process of theirs may take for an answer before it counts as hanging (default: {WORKER_TIMEOUT:g})",
+    )
+    settings.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="observations and rewards normalised by running statistics"
     )
     settings.add_argument(
@@ -157,9 +166,7 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
     """
     given = vars(arguments)
     overrides = {name.removeprefix("algorithm."): value for name, value in given.items() if name.startswith("algorithm.")}
-    overrides.update(
-        {name: given[name] for name in ("n_envs", "vec_env", "normalize", "env_kwargs") if given[name] is not None}
-    )
+    overrides.update({name: given[name] for name in ENVIRONMENT_FLAGS if given[name] is not None})
     for name, value in overrides.items():
         if name.endswith("_kwargs") and isinstance(value, str):
             overrides[name] = parse_expression(value, flag_of(name))
@@ -232,7 +239,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
         if not asked:
             raise
         stop.requested, stop.signal = True, asked[0]  # as an exact checkpoint ends the training
-    except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError, WorkerError) as error:
+    except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError, WorkerError, EnvironmentFaultError) as error:
         # A signal to all processes, as clusters send it, ends those that this one waits for.
         if not stop.requested:
             print(f"sb3-edu train: error: {error}", file=sys.stderr)

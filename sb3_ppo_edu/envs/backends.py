@@ -21,47 +21,68 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.vec_env.adapters import EnvList, EnvPoolAdapter, EnvProcesses, Reachable, adapt
+from sb3_ppo_edu.vec_env.adapters import EnvList, EnvPoolAdapter, EnvProcesses, adapt
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.reachable import BoundedAsyncVectorEnv, Reachable
 from sb3_ppo_edu.vec_env.shared_memory import SharedMemoryVecEnv
-from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
+from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv, check_timeout
 
 EnvFns = list[Callable[[], gym.Env]]
 
 AUTO = "auto"
-HANG_SECONDS = 600.0
-"""How long a worker may take over one step before it counts as hanging."""
+WORKER_TIMEOUT = 60.0
+"""Seconds that a worker has for an answer before it counts as hanging, if nobody says otherwise."""
 
 
-def gymnasium_sync(env_fns: EnvFns) -> VecEnv:
+def in_process(env_fns: EnvFns, timeout: float = WORKER_TIMEOUT) -> VecEnv:
+    """Step environments in this process, where nobody can wait for them for a limited time."""
+    return InProcessVecEnv(env_fns)
+
+
+def gymnasium_sync(env_fns: EnvFns, timeout: float = WORKER_TIMEOUT) -> VecEnv:
     """Step environments in this process by Gymnasium's ``SyncVectorEnv``."""
-    return EnvList(SyncVectorEnv(env_fns, autoreset_mode=AutoresetMode.SAME_STEP), None)
+    return EnvList(SyncVectorEnv(reachable(env_fns, None), autoreset_mode=AutoresetMode.SAME_STEP), None)
 
 
-def gymnasium_async(env_fns: EnvFns) -> VecEnv:
+def gymnasium_async(env_fns: EnvFns, timeout: float = WORKER_TIMEOUT) -> VecEnv:
     """Step each environment in a process of its own by Gymnasium's ``AsyncVectorEnv``."""
-    reachable = [partial(_reachable, env_fn, index) for index, env_fn in enumerate(env_fns)]
+    check_timeout(timeout)
     # A forked process would inherit this one's threads' locks without the threads.
-    vector_env = AsyncVectorEnv(reachable, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
-    return EnvProcesses(vector_env, None, reachable=True)
+    context, mode = "forkserver", AutoresetMode.SAME_STEP
+    vector_env = BoundedAsyncVectorEnv(reachable(env_fns, os.getpid()), timeout, autoreset_mode=mode, context=context)
+    return EnvProcesses(vector_env, None, reachable=True, timeout=timeout)
 
 
-def _reachable(env_fn: Callable[[], gym.Env], index: int) -> gym.Env:
+def reachable(env_fns: EnvFns, owner: int | None) -> EnvFns:
+    """
+    Wrap what functions make in ``Reachable``.
+
+    :param env_fns: functions that each make one environment
+    :param owner: see there
+    """
+    return [partial(_make_reachable, env_fn, index, owner) for index, env_fn in enumerate(env_fns)]
+
+
+def _make_reachable(env_fn: Callable[[], gym.Env], index: int, owner: int | None) -> gym.Env:
     """Make an environment that can be reached by its index."""
-    return Reachable(env_fn(), index)
+    try:
+        return Reachable(env_fn(), index, owner)
+    except SystemExit as error:
+        raise EnvironmentFaultError(index, 0, explain(error)) from error
 
 
-ONE_BY_ONE: dict[str, Callable[[EnvFns], VecEnv]] = {
-    "dummy": InProcessVecEnv,
+ONE_BY_ONE: dict[str, Callable[..., VecEnv]] = {
+    "dummy": in_process,
     "gymnasium-sync": gymnasium_sync,
-    "workers": lambda env_fns: SharedMemoryVecEnv(env_fns, timeout=HANG_SECONDS),
-    "subproc": lambda env_fns: WatchedSubprocVecEnv(env_fns, timeout=HANG_SECONDS),
+    "workers": lambda env_fns, timeout=WORKER_TIMEOUT: SharedMemoryVecEnv(env_fns, timeout=timeout),
+    "subproc": lambda env_fns, timeout=WORKER_TIMEOUT: WatchedSubprocVecEnv(env_fns, timeout=timeout),
     "gymnasium-async": gymnasium_async,
 }
-"""Backends that step Gymnasium's own environments, built from functions that each make one."""
+"""Backends that step Gymnasium's own environments, built from functions that each make one, and a timeout."""
 
 PROCESSES = ("subproc", "gymnasium-async")
 """Those of them that step each environment in a process of its own."""

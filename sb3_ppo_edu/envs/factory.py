@@ -28,14 +28,14 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, choose
+from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, WORKER_TIMEOUT, choose
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.serialization.statistics import load_statistics
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
-from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
+from sb3_ppo_edu.vec_env.workers import check_timeout
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class EnvironmentSettings:
     :param normalize: arguments for SB3's ``VecNormalize``, or ``None`` for no normalisation
     :param backend: who steps the training environments, one of :data:`sb3_ppo_edu.envs.backends.BACKENDS`, or "auto" to
         measure a moment and take the fastest of those that give the same episodes
+    :param worker_timeout: seconds that a process of the backend has for an answer before it counts as hanging
     :raises ValueError: for another backend, or one that can't do what the other settings ask for
     """
 
@@ -63,9 +64,11 @@ class EnvironmentSettings:
     monitor_kwargs: dict[str, Any] = field(default_factory=dict)
     normalize: dict[str, Any] | None = None
     backend: str = "dummy"
+    worker_timeout: float = WORKER_TIMEOUT
 
     def __post_init__(self) -> None:
         """Refuse what no backend can do."""
+        check_timeout(self.worker_timeout, "worker_timeout")
         if self.backend not in (*BACKENDS, AUTO):
             raise ValueError(f"vec_env={self.backend!r}: expected one of {', '.join((*BACKENDS, AUTO))}")
         if self.backend in AS_A_WHOLE:
@@ -229,7 +232,7 @@ def _make_vec_env(
     monitor_folder: Path | None = None,
     seed_episodes: Callable[[gym.Env], gym.Env] | None = None,
     render_mode: str | None = None,
-    vec_env_cls: Any = InProcessVecEnv,
+    vec_env_cls: Any = ONE_BY_ONE["dummy"],
 ) -> VecEnv:
     """Build the environments with their monitors and single-environment wrappers."""
     wrap = import_wrappers(settings.wrapper)
@@ -253,6 +256,7 @@ def _make_vec_env(
             wrapper_class=wrap_single,
             env_kwargs=env_kwargs,
             vec_env_cls=vec_env_cls,
+            vec_env_kwargs={"timeout": settings.worker_timeout},
             monitor_kwargs=monitor_kwargs,
         )
     except TypeError as error:

@@ -34,6 +34,7 @@ ZOO_KEYS = (
     "normalize",
     "vec_env",
     "vec_env_wrapper",
+    "worker_timeout",
 )
 #: Arguments of ``EduPPO`` beside those that it checks, which SB3 or the policy take as they are.
 UNCHECKED_ARGUMENTS = ("policy", "policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs")

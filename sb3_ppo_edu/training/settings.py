@@ -27,7 +27,7 @@ from stable_baselines3.common.utils import get_device
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import Resumable
-from sb3_ppo_edu.envs.backends import AS_A_WHOLE
+from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.training.folder import write_atomically
@@ -137,6 +137,7 @@ def settings_from_hyperparameters(
         monitor_kwargs=dict(rest.pop("monitor_kwargs", None) or {}),
         normalize=rest.pop("normalize", False) or None,
         backend=backend,
+        worker_timeout=rest.pop("worker_timeout", WORKER_TIMEOUT),
     )
     return RunSettings(
         environment=environment,

@@ -14,7 +14,8 @@ SB3 wants an environment whose episode has ended to be reset in the same step: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -28,7 +29,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_ppo_edu.vec_env.autoreset import ResetRows, put_rows, reset_rows_of, rows, wrappers_of
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 from sb3_ppo_edu.vec_env.infos import drop_unfinished, infos_of, split_same_step
+from sb3_ppo_edu.vec_env.reachable import Reachable, end_processes, failure_in, limit_messages, naming_failures, raise_failure
+from sb3_ppo_edu.vec_env.workers import check_timeout
 
 # -- one adapter for all -------------------------------------------------------------------------------------------------
 
@@ -219,8 +223,26 @@ class EnvList(VectorAdapter):
 
     @property
     def envs(self) -> list[gym.Env]:
-        """The single environments."""
-        return list(self.vector_env.unwrapped.envs)
+        """The single environments, without what names their faults."""
+        return [env.env if type(env) is Reachable else env for env in self.vector_env.unwrapped.envs]
+
+    def _reset_all(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """See :meth:`VectorAdapter._reset_all`."""
+        with self._naming_step(0):
+            return super()._reset_all(seed, options)
+
+    def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every environment."""
+        with self._naming_step(1):
+            return super()._step()
+
+    @contextmanager
+    def _naming_step(self, more: int) -> Iterator[None]:
+        """Add the step to what :class:`Reachable` tells of an environment."""
+        try:
+            yield
+        except EnvironmentFaultError as fault:
+            raise EnvironmentFaultError(fault.index, self._steps + more, fault.what) from fault.__cause__
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """See :meth:`VectorAdapter.get_attr`."""
@@ -243,63 +265,36 @@ class EnvList(VectorAdapter):
         return [is_wrapped(self.envs[index], wrapper_class) for index in self._selected(indices)]
 
 
-class Reachable(gym.Wrapper):
-    """
-    Answers for one of the environments of an ``AsyncVectorEnv``, which passes every call to all of them.
-
-    A worker that is asked for what it does not have ends, and all others with it; so this never raises, but answers with the
-    error.
-
-    :param env: the environment
-    :param index: its index
-    """
-
-    def __init__(self, env: gym.Env, index: int) -> None:
-        super().__init__(env)
-        self._index = index
-
-    def reach(self, indices: Sequence[int], verb: str, *args: Any, **kwargs: Any) -> tuple[Any, Exception | None]:
-        """
-        Do something, if this environment is meant.
-
-        :param indices: of those that are meant
-        :param verb: "get", "set", "call" or "is_wrapped"
-        :param args: of the verb
-        :param kwargs: of the method to call
-        :return: the result, and the error if there was one
-        """
-        if self._index not in indices:
-            return None, None
-        try:
-            return getattr(self, f"_{verb}")(*args, **kwargs), None
-        except Exception as error:
-            return None, error
-
-    def _get(self, name: str) -> Any:
-        return self.env.get_wrapper_attr(name)
-
-    def _set(self, name: str, value: Any) -> None:
-        self.env.set_wrapper_attr(name, value)
-
-    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self.env.get_wrapper_attr(name)(*args, **kwargs)
-
-    def _is_wrapped(self, wrapper_class: type[gym.Wrapper]) -> bool:
-        return is_wrapped(self.env, wrapper_class)
-
-
 class EnvProcesses(VectorAdapter):
     """
     Gymnasium's ``AsyncVectorEnv``, which steps each environment in a process of its own.
 
+    A process that hangs, dies, or whose environment raises ends all others, and is named.
+
     :param vector_env: the vector environment; single environments can be reached if each is wrapped in :class:`Reachable`
     :param reset_rows: see :class:`VectorAdapter`
     :param reachable: whether they are
+    :param timeout: seconds that a process has for an answer, > 0
+    :raises ValueError: for arguments out of range
+    :raises WorkerError: by every method
     """
 
-    def __init__(self, vector_env: AsyncVectorEnv, reset_rows: ResetRows | None, reachable: bool = False) -> None:
-        self._reachable = reachable
+    not_resumed = ("timeout",)
+    """Attributes that are what the resumed training's own environment says."""
+
+    def __init__(
+        self, vector_env: AsyncVectorEnv, reset_rows: ResetRows | None, reachable: bool = False, timeout: float = 60.0
+    ) -> None:
+        check_timeout(timeout)
+        self._reachable, self.timeout = reachable, timeout
+        limit_messages(vector_env, timeout)
         super().__init__(vector_env, reset_rows)
+
+    def _reset_all(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """See :meth:`VectorAdapter._reset_all`."""
+        with self._naming_failures():
+            self.vector_env.reset_async(seed=seed, options=options)
+            return self._told(self.vector_env.reset_wait(self.timeout))
 
     def step_async(self, actions: np.ndarray) -> None:
         """
@@ -307,12 +302,37 @@ class EnvProcesses(VectorAdapter):
 
         :param actions: one row for each environment
         """
-        self.vector_env.step_async(actions)
+        with self._naming_failures(1):
+            self.vector_env.step_async(actions)
 
     def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
         """Wait for the step that has begun."""
-        found: tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]] = self.vector_env.step_wait()
+        with self._naming_failures(1):
+            found: tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]] = self.vector_env.step_wait(self.timeout)
+        return self._told(found, 1)
+
+    def _naming_failures(self, more: int = 0) -> Any:
+        """See :func:`naming_failures`."""
+        return naming_failures(self.vector_env, self.timeout, self._steps + more)
+
+    def _told(self, found: Any, more: int = 0) -> Any:
+        """Raise what an environment has raised, if one has."""
+        failure = failure_in(found[-1])
+        if failure is not None:
+            raise_failure(self.vector_env, failure[0], self._steps + more, failure[1])
         return found
+
+    def close(self) -> None:
+        """Close the environments and end their processes; one that does not end within ``timeout`` is killed."""
+        end_processes(self.vector_env, self.timeout)
+
+    def has_attr(self, attr_name: str) -> bool:
+        """
+        Tell whether all environments have an attribute, which need not be what a process can send.
+
+        :param attr_name: its name
+        """
+        return all(self._reach(None, "has", attr_name)) if self._reachable else bool(super().has_attr(attr_name))
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """See :meth:`VectorAdapter.get_attr`."""
@@ -339,10 +359,12 @@ class EnvProcesses(VectorAdapter):
         if not self._reachable:
             raise NotImplementedError(
                 f"{verb}{args}: this AsyncVectorEnv passes calls to all of its environments and loses those that have no such "
-                "attribute; expected environments wrapped in sb3_ppo_edu.vec_env.adapters.Reachable"
+                "attribute; expected environments wrapped in sb3_ppo_edu.vec_env.reachable.Reachable"
             )
         selected = self._selected(indices)
-        answers = self.vector_env.call("reach", selected, verb, *args, **kwargs)
+        with self._naming_failures():
+            self.vector_env.call_async("reach", selected, verb, *args, **kwargs)
+            answers = self.vector_env.call_wait(self.timeout)
         for _, error in answers:
             if error is not None:
                 raise error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +12,8 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
+
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain, wrong_observation
 
 
 class InProcessVecEnv(DummyVecEnv):
@@ -21,11 +24,60 @@ class InProcessVecEnv(DummyVecEnv):
     environment that goes on changing an object it has put into an info shows the change. Terminal observations are copied.
 
     :param env_fns: functions that each make one environment
+    :param first: index of the first environment, where others have some before it
+    :raises EnvironmentFaultError: by every method, if an environment calls ``sys.exit``, or gives what is none of its
+        observations, such as one of another shape
     """
 
-    def __init__(self, env_fns: list[Callable[[], gym.Env]]) -> None:
-        super().__init__(env_fns)
-        self._single_observation = self.keys == [None]
+    def __init__(self, env_fns: list[Callable[[], gym.Env]], first: int = 0) -> None:
+        self.first, self.calls = first, 0
+        super().__init__([partial(self._made, env_fn, index) for index, env_fn in enumerate(env_fns)])
+        self._single_observation, self._shape = self.keys == [None], self.observation_space.shape
+
+    def _made(self, env_fn: Callable[[], gym.Env], index: int) -> gym.Env:
+        """Make an environment."""
+        try:
+            return env_fn()
+        except SystemExit as error:
+            self._blame(index, explain(error), error)
+            raise
+
+    def reset(self) -> VecEnvObs:
+        """
+        Reset every environment.
+
+        :return: their first observations
+        """
+        for index in range(self.num_envs):
+            options = {"options": self._options[index]} if self._options[index] else {}
+            observation, self.reset_infos[index] = self._reset_one(index, seed=self._seeds[index], **options)
+            self._save_obs(index, observation)
+        self._reset_seeds()
+        self._reset_options()
+        return self._obs_from_buf()
+
+    def _reset_one(self, index: int, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset an environment."""
+        try:
+            observation, info = self.envs[index].reset(**arguments)
+        except (Exception, SystemExit) as error:
+            self._blame(index, explain(error), error)
+            raise
+        return observation, info
+
+    def _blame(self, index: int, what: str, error: BaseException | None = None) -> None:
+        """Raise what an environment has done wrong, if there is anything."""
+        if what:
+            raise EnvironmentFaultError(self.first + index, self.calls, what) from error
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        Take in the actions of the next step.
+
+        :param actions: one for each environment
+        """
+        self.calls += 1
+        self.actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
         """
@@ -35,23 +87,46 @@ class InProcessVecEnv(DummyVecEnv):
         """
         infos: list[dict[str, Any]] = []
         actions, rewards, dones = self.actions, self.buf_rews, self.buf_dones
-        observations = self.buf_obs[self.keys[0]] if self._single_observation else None
+        rows = self.buf_obs[None] if self._single_observation else None
+        shape = self._shape
         for index, env in enumerate(self.envs):
-            observation, reward, terminated, truncated, info = env.step(actions[index])
+            try:
+                observation, reward, terminated, truncated, info = env.step(actions[index])
+            except (Exception, SystemExit) as error:
+                self._blame(index, explain(error), error)
+                raise
             done = terminated or truncated
             info["TimeLimit.truncated"] = truncated and not terminated
             if done:
+                self._blame(index, wrong_observation(observation, self.observation_space))
                 info["terminal_observation"] = deepcopy(observation)
-                observation, self.reset_infos[index] = env.reset()
+                observation, self.reset_infos[index] = self._reset_one(index)
             rewards[index] = reward
             dones[index] = done
-            if observations is None:
+            # The first case of _save_obs without its call, which takes a tenth of CartPole's step.
+            if (
+                rows is None
+                or type(observation) is not np.ndarray
+                or observation.shape != shape
+                or observation.dtype is not rows.dtype
+            ):
                 self._save_obs(index, observation)
             else:
-                observations[index] = observation
+                rows[index] = observation
             infos.append(dict(info))
         self.buf_infos = infos
         return self._obs_from_buf(), rewards.copy(), dones.copy(), infos
+
+    def _save_obs(self, env_idx: int, obs: VecEnvObs) -> None:
+        """Store an environment's observation."""
+        if self._single_observation:
+            rows = self.buf_obs[None]
+            if type(obs) is not np.ndarray or obs.shape != self._shape or obs.dtype is not rows.dtype:
+                self._blame(env_idx, wrong_observation(obs, self.observation_space))
+            rows[env_idx] = obs
+        else:
+            self._blame(env_idx, wrong_observation(obs, self.observation_space))
+            super()._save_obs(env_idx, obs)
 
     def _obs_from_buf(self) -> VecEnvObs:
         """

@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper, Ve
 from stable_baselines3.common.vec_env.util import obs_space_info
 
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
-from sb3_ppo_edu.vec_env.workers import NoAnswerError, Worker, describe_error
+from sb3_ppo_edu.vec_env.workers import NoAnswerError, Worker, describe_failure
 
 NAP_SECONDS = 1e-4
 """The shortest sleep between two looks."""
@@ -135,6 +135,7 @@ class Share(InProcessVecEnv):
         :return: index, info and, after a reset, its info, of those environments that have anything to tell; None if none has
         """
         # An environment may keep its action, and in shared memory it is overwritten.
+        self.calls += 1
         self.actions = self.rows["actions"].copy() if actions is None else actions
         self.numbers[PROGRESS] = 0
         *_, infos = self.step_wait()
@@ -336,8 +337,8 @@ class OwnShare:
         name, arguments = self._message or STEP
         try:
             return getattr(self.share, name)(*arguments)
-        except Exception as error:
-            raise NoAnswerError(f"raised {describe_error(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise NoAnswerError(describe_failure(error)) from error
 
 
 def call_method(env: gym.Env, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

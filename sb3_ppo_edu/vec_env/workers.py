@@ -21,6 +21,8 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from stable_baselines3.common.vec_env.subproc_vec_env import _worker
 
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain, wrong_observation, wrong_reward
+
 ON_WORKER_FAILURE = ("raise", "restart")
 STARTUP_SECONDS = 60.0
 """Seconds that a process has for its first answer beyond those it has for any: it imports and builds first."""
@@ -48,7 +50,7 @@ class WorkerException(NamedTuple):
     """
     What a worker sends in place of an answer when its environment raises.
 
-    :param text: the exception, and where it was raised
+    :param text: what it has done, such as "raised ValueError: …"
     """
 
     text: str
@@ -75,19 +77,22 @@ def run_worker(connection: Connection, parents: Connection, env_fn: CloudpickleW
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         serve(connection, parents, env_fn)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         with contextlib.suppress(OSError):  # the parent has gone
-            connection.send(WorkerException(describe_error(error)))
+            connection.send(WorkerException(describe_failure(error)))
 
 
-def describe_error(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
     """
-    Say what was raised, and where.
+    Say what an environment has done: what it raised, and where.
 
     :param error: as it was caught
     """
+    what = error.what if isinstance(error, EnvironmentFaultError) else explain(error)
+    if what:
+        return f"can't go on: {what}"
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno}, in {place.name})"
+    return f"raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno}, in {place.name})"
 
 
 class Worker:
@@ -151,7 +156,7 @@ class Worker:
             self.process.join(SHUTDOWN_SECONDS)
             raise NoAnswerError(describe_end(self.process.exitcode)) from None
         if isinstance(found, WorkerException):
-            raise NoAnswerError(f"raised {found.text}")
+            raise NoAnswerError(found.text)
         self._starting = 0.0
         return found
 
@@ -235,15 +240,16 @@ def shut(workers: Sequence[Worker], seconds: float) -> None:
         worker.join(deadline)
 
 
-def check_timeout(timeout: float) -> None:
+def check_timeout(timeout: float, name: str = "timeout") -> None:
     """
     Check how long workers may take.
 
-    :param timeout: in seconds
+    :param timeout: in seconds, at most a billion: an operating system counts no further
+    :param name: of the argument
     :raises ValueError: if it is not positive, or endless
     """
-    if not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout={timeout}: expected a positive number of seconds")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.number)) or not 0 < timeout <= 1e9:
+        raise ValueError(f"{name}={timeout!r}: expected a positive number of seconds")
 
 
 def context_of(start_method: str | None) -> Any:
@@ -381,10 +387,21 @@ class WatchedSubprocVecEnv(SubprocVecEnv):
             self._replace(index, str(failure))
             return self.answer_of(index)
         if command in ("step", "reset"):
+            self._check(index, command, found)
             self.last_observations[index] = found[0]
         if command == "step":
             self.unproven[index] = False
         return found
+
+    def _check(self, index: int, command: str, found: Any) -> None:
+        """Look whether an environment has given an observation of its space and a reward that is a number."""
+        what = wrong_observation(found[0], self.observation_space)
+        if command == "step" and not what:
+            last = found[3].get("terminal_observation")
+            what = wrong_reward(found[1]) or (wrong_observation(last, self.observation_space) if found[2] else "")
+        if what:
+            self._shut(min(self.timeout, SHUTDOWN_SECONDS))
+            raise EnvironmentFaultError(index, self.calls, what)
 
     def _end_cut_episode(self, index: int) -> tuple[Any, float, bool, dict[str, Any], dict[str, Any]]:
         """Answer a step in place of a worker that has failed: its episode is cut, the next one has begun."""
