@@ -20,8 +20,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
-from sb3_ppo_edu.vec_env.adapters import EnvProcesses, Reachable, adapt
+from sb3_ppo_edu.vec_env.adapters import EnvProcesses, adapt
 from sb3_ppo_edu.vec_env.infos import info_of
+from sb3_ppo_edu.vec_env.reachable import Reachable
 from tests.stepping import N_ENVS, Noted, assert_same_episodes, make, noted, same
 
 SPACES = [("box", "discrete"), ("dict", "box"), ("image", "multidiscrete"), ("discrete", "multibinary")]

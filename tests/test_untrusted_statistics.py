@@ -72,3 +72,39 @@ def test_statistics_of_another_environment_are_refused(statistics: bytes, tmp_pa
     path.write_bytes(statistics)
     with pytest.raises(DamagedFileError, match=r"vecnormalize.pkl.*does not fit"):
         load_statistics(path, make_walk("image"), trusted=False)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(
+    ("moments", "part", "value", "expected"),
+    [
+        ("obs_rms", "mean", np.nan, "obs_rms.mean: found shape .* from nan"),
+        ("obs_rms", "var", -1.0, "obs_rms.var: .* from -1 .*of at least 0"),
+        ("obs_rms", "var", np.inf, "obs_rms.var: .* to inf"),
+        ("obs_rms", "mean", np.zeros(9), r"obs_rms.mean: found shape \(9,\)"),
+        ("obs_rms", "count", -5.0, "obs_rms.count"),
+        ("ret_rms", "var", np.nan, "ret_rms.var"),
+        ("ret_rms", "mean", np.zeros(3), r"ret_rms.mean: found shape \(3,\).*in shape \(\)"),
+    ],
+)
+def test_impossible_moments_are_refused(
+    moments: str, part: str, value: object, expected: str, trusted: bool, statistics: bytes, tmp_path: Path
+) -> None:
+    """NaN, infinity, a negative variance or count and another shape are refused when they are read, by file and name."""
+    path = tmp_path / "vecnormalize.pkl"
+    path.write_bytes(statistics)
+    damaged = VecNormalize.load(str(path), make_walk())
+    before = getattr(getattr(damaged, moments), part)
+    setattr(getattr(damaged, moments), part, value if isinstance(value, np.ndarray) else np.full_like(before, value))
+    damaged.save(str(path))
+    with pytest.raises(DamagedFileError, match=expected) as error:
+        load_statistics(path, make_walk(), trusted=trusted)
+    assert str(path) in str(error.value)
+
+
+def test_trusted_statistics_that_are_no_pickle_are_named(tmp_path: Path) -> None:
+    """A file that is trusted and cut off is named, as one that is not trusted."""
+    path = tmp_path / "vecnormalize.pkl"
+    path.touch()
+    with pytest.raises(DamagedFileError, match=r"vecnormalize.pkl: it can't be read \(Ran out of input\)"):
+        load_statistics(path, make_walk())

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import gymnasium as gym
@@ -28,6 +29,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from sb3_ppo_edu.algorithms.checks import check_integer, refuse
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, WORKER_TIMEOUT, choose
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
@@ -53,7 +55,7 @@ class EnvironmentSettings:
     :param backend: who steps the training environments, one of :data:`sb3_ppo_edu.envs.backends.BACKENDS`, or "auto" to
         measure a moment and take the fastest of those that give the same episodes
     :param worker_timeout: seconds that a process of the backend has for an answer before it counts as hanging
-    :raises ValueError: for another backend, or one that can't do what the other settings ask for
+    :raises ValueError: for another backend, or one that can't do what the others ask for, and for values of another type
     """
 
     id: str
@@ -69,6 +71,16 @@ class EnvironmentSettings:
     def __post_init__(self) -> None:
         """Refuse what no backend can do."""
         check_timeout(self.worker_timeout, "worker_timeout")
+        if not isinstance(self.id, str):
+            raise refuse("id", self.id, "the id of an environment, such as 'CartPole-v1'")
+        for name in ("kwargs", "monitor_kwargs", "normalize"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) and not (name == "normalize" and value is None):
+                raise refuse(name, value, "a mapping from names of arguments to their values")
+        for wrappers in (self.wrapper, self.vec_wrapper):
+            named_with_kwargs(wrappers)
+        if self.frame_stack is not None:
+            check_integer("frame_stack", self.frame_stack, 1)
         if self.backend not in (*BACKENDS, AUTO):
             raise ValueError(f"vec_env={self.backend!r}: expected one of {', '.join((*BACKENDS, AUTO))}")
         if self.backend in AS_A_WHOLE:
@@ -274,7 +286,7 @@ def _wrap_vec_env(
     if settings.normalize is not None:
         try:
             env = normalize(env, settings.normalize)
-        except (AssertionError, ValueError) as error:
+        except (AssertionError, TypeError, ValueError) as error:
             what = f"normalize={settings.normalize}: {settings.id} cannot be normalised so"
             raise ValueError(f"{what} ({error}); False switches it off") from error
     if settings.frame_stack is not None:
@@ -350,6 +362,8 @@ def named_with_kwargs(names: Any) -> list[tuple[str, dict[str, Any]]]:
             pairs.append((entry, {}))
         elif isinstance(entry, Mapping) and len(entry) == 1:
             name, kwargs = next(iter(entry.items()))
+            if not isinstance(kwargs, Mapping | NoneType):
+                raise ValueError(f"{entry!r}: found {kwargs!r}, expected the arguments of {name}: {{argument: value}}")
             pairs.append((str(name), dict(kwargs or {})))
         else:
             raise ValueError(f"{entry!r}: expected a dotted name, or one with its arguments: {{name: {{argument: value}}}}")

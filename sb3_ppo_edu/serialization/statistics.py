@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from stable_baselines3.common import vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -42,9 +43,16 @@ def load_statistics(path: str | Path, venv: VecEnv, *, trusted: bool = True) -> 
     :raises DamagedFileError: if it is damaged or does not fit the environment
     :raises UntrustedFileError: if it wants anything that is not on the list, and ``trusted`` is false
     """
-    if trusted:
-        return VecNormalize.load(str(path), venv)
     where = f"statistics {path}"
+    if trusted:
+        try:
+            loaded = VecNormalize.load(str(path), venv)
+        except OSError:
+            raise
+        except Exception as error:
+            raise DamagedFileError(f"{where}: it can't be read ({reason(error)}): {ANOTHER_COPY}") from error
+        check_moments(loaded, where)
+        return loaded
     statistics = read_pickle(read_file(Path(path), where), where, filled=FILLED_IN_STATISTICS)
     found = set(vars(statistics)) if type(statistics) is vec_env.VecNormalize else set()
     if not found >= _REQUIRED_STATISTICS:
@@ -60,4 +68,34 @@ def load_statistics(path: str | Path, venv: VecEnv, *, trusted: bool = True) -> 
             f"{where}: it does not fit the environment ({reason(error)}); expected the one that it was saved with"
         ) from error
     assert isinstance(normalized, VecNormalize)
+    check_moments(normalized, where)
     return normalized
+
+
+def check_moments(normalized: vec_env.VecNormalize, where: str) -> None:
+    """
+    Check that means are finite, variances finite and not negative, counts positive, and shapes the observations'.
+
+    :param normalized: as it was read
+    :param where: file, for the message
+    :raises DamagedFileError: naming the moments that are not so
+    """
+    space, rms = normalized.observation_space, getattr(normalized, "obs_rms", None)
+    spaces = getattr(space, "spaces", {"": space})
+    moments = rms if isinstance(rms, dict) else {"": rms} if normalized.norm_obs else {}
+    named = [(f"obs_rms{f'[{key!r}]' if key else ''}", one, spaces[key].shape) for key, one in moments.items()]
+    for name, one, shape in [*named, ("ret_rms", normalized.ret_rms, ())]:
+        for part, low in (("mean", -np.inf), ("var", 0.0), ("count", 0.0)):
+            expected = shape if part != "count" else ()
+            try:
+                values = np.asarray(getattr(one, part), dtype=np.float64)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise DamagedFileError(
+                    f"{where}: {name}.{part}: found no numbers ({reason(error)}): {ANOTHER_COPY}"
+                ) from error
+            if values.shape != expected or not np.isfinite(values).all() or (values < low).any():
+                at_least = "" if part == "mean" else " of at least 0"
+                raise DamagedFileError(
+                    f"{where}: {name}.{part}: found shape {values.shape} from {values.min(initial=np.inf):g} to "
+                    f"{values.max(initial=-np.inf):g}, expected finite numbers{at_least} in shape {expected}: {ANOTHER_COPY}"
+                )

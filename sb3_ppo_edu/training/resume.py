@@ -16,7 +16,14 @@ from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, MONITOR_FOLDER, SETTINGS_FILE
 from sb3_ppo_edu.training.lock import RunLock
 from sb3_ppo_edu.training.run import Run, make_callbacks
-from sb3_ppo_edu.training.settings import check_not_edited, described, read_settings, settings_from_record, write_record
+from sb3_ppo_edu.training.settings import (
+    as_settings_say,
+    check_not_edited,
+    described,
+    read_settings,
+    settings_from_record,
+    write_record,
+)
 
 
 def resume_run(
@@ -61,17 +68,18 @@ def resume_run(
     try:
         state = unpack(latest_good(place).members[STATE])
         check_not_edited(record, state.get("settings"), shown / SETTINGS_FILE)
-        env = make_training_env(
-            settings.environment,
-            settings.n_envs,
-            settings.seed,
-            folder / MONITOR_FOLDER,
-            append=True,
-            on_fault=settings.on_fault,
-        )
         now = {**record, "steps": settings.steps}
         description = {name: now.get(name) for name in described(settings)}
-        callbacks = make_callbacks(settings, folder, description, is_rank_zero=is_rank_zero)
+        with as_settings_say(shown / SETTINGS_FILE):
+            env = make_training_env(
+                settings.environment,
+                settings.n_envs,
+                settings.seed,
+                folder / MONITOR_FOLDER,
+                append=True,
+                on_fault=settings.on_fault,
+            )
+            callbacks = make_callbacks(settings, folder, description, is_rank_zero=is_rank_zero)
         # From here on files are changed: whatever can be refused has been.
         model = EduPPO.resume(
             place, env, device=settings.device, trusted=trusted, log_folder=folder, total_timesteps=settings.steps

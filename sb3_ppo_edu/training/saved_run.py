@@ -11,7 +11,7 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, make_evaluation_env
 from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, Evaluation, RandomPolicy, environments_for, evaluate
 from sb3_ppo_edu.training.folder import MODEL_FILE, NORMALIZATION_FILE, SETTINGS_FILE, runs_beside
-from sb3_ppo_edu.training.settings import read_settings
+from sb3_ppo_edu.training.settings import as_settings_say, read_settings
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,15 @@ class SavedRun:
         :return: the environment
         :raises ValueError: if the run is not trusted, and its statistics are damaged or want to run code
         """
-        return make_evaluation_env(
-            self.environment,
-            n_envs,
-            first_seed,
-            statistics=self.statistics,
-            render_mode=render_mode,
-            trusted=self.trusted,
-        )
+        with as_settings_say(self.folder / SETTINGS_FILE):
+            return make_evaluation_env(
+                self.environment,
+                n_envs,
+                first_seed,
+                statistics=self.statistics,
+                render_mode=render_mode,
+                trusted=self.trusted,
+            )
 
 
 def open_run(folder: Path, *, trusted: bool = True) -> SavedRun:

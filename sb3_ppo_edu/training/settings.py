@@ -12,7 +12,8 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,12 +24,14 @@ import numpy as np
 import stable_baselines3
 import torch as th
 import yaml
+from gymnasium.error import Error
 from stable_baselines3.common.utils import get_device
 
+from sb3_ppo_edu.algorithms.checks import check_integer, refuse
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import Resumable
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
-from sb3_ppo_edu.envs.factory import EnvironmentSettings
+from sb3_ppo_edu.envs.factory import EnvironmentSettings, named_with_kwargs
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.training.folder import write_atomically
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
@@ -36,6 +39,9 @@ from sb3_ppo_edu.version import __version__
 
 EVALUATIONS_PER_RUN = 10
 """Points on the learning curve when no evaluation frequency is given."""
+
+MINIMA = {"steps": 1, "n_envs": 1, "processes": 1, "seed": 0, "verbose": 0, "eval_freq": 1, "checkpoint_freq": 1}
+"""The least that each whole number among the settings may be."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -79,10 +85,13 @@ class RunSettings:
         """Refuse what cannot be trained with."""
         if self.on_fault not in (*ON_FAULT, "off"):
             raise ValueError(f"on_fault={self.on_fault!r}: expected one of {', '.join(ON_FAULT)}, off")
-        for name in ("steps", "n_envs", "eval_freq", "checkpoint_freq"):
+        for name, minimum in MINIMA.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected a positive integer")
+            if value is not None or name not in ("eval_freq", "checkpoint_freq"):
+                check_integer(name, value, minimum)
+        if not isinstance(self.algorithm, Mapping):
+            raise refuse("algorithm", self.algorithm, "a mapping from EduPPO's arguments to their values")
+        named_with_kwargs(self.callback)
         if not 0 <= self.seed <= 2**32 - self.n_envs:
             raise ValueError(f"seed={self.seed}: expected an integer from 0 to 2^32 - n_envs (numpy's range of seeds)")
         try:
@@ -319,13 +328,50 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected the record of a run that `sb3-edu train` has made")
+    what = f"{path}: expected the settings of a run as `sb3-edu train` writes them"
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        EnvironmentSettings(**settings["environment"])
-        int(settings["seed"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected the settings of a run as `sb3-edu train` writes them ({error!r})") from error
-    return dict(settings)
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what}, found no YAML ({' '.join(str(error).split())})") from error
+    except OSError as error:
+        raise ValueError(f"{path}: it can't be read ({error.strerror})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{what}, found {type(record).__name__}")
+    missing = [name for name in REQUIRED if name not in record]
+    if missing:
+        raise ValueError(f"{what}, found none of {', '.join(missing)}")
+    try:
+        if not isinstance(record["algorithm"], dict):
+            raise refuse("algorithm", record["algorithm"], "a mapping from EduPPO's arguments to their values")
+        if not isinstance(record.get("command", ""), str):
+            raise refuse("command", record["command"], "the line that made the run")
+        check_integer("torch", dict(record["threads"])["torch"], 1)
+        settings_from_record(record, "cpu")
+    except KeyError as error:
+        raise ValueError(f"{what}, found no {error.args[0]}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{what}: {error}") from error
+    return record
+
+
+REQUIRED = ("environment", "algorithm", "steps", "seed", "n_envs", "threads")
+"""What each version of ``settings.yml`` has and a command needs."""
+
+
+@contextmanager
+def as_settings_say(path: Path) -> Iterator[None]:
+    """
+    Name the file from which something is built that can't be.
+
+    :param path: of the settings
+    :raises ValueError: in place of what libraries raise on arguments of a wrong kind
+    """
+    try:
+        yield
+    except (ImportError, AssertionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Error) as error:
+        if str(path.parent) in str(error):
+            raise
+        raise ValueError(f"{path}: what it says can't be built: {error or type(error).__name__}") from error
 
 
 def settings_from_record(record: dict[str, Any], device: str) -> RunSettings:

@@ -294,7 +294,8 @@ class EnvProcesses(VectorAdapter):
         """See :meth:`VectorAdapter._reset_all`."""
         with self._naming_failures():
             self.vector_env.reset_async(seed=seed, options=options)
-            return self._told(self.vector_env.reset_wait(self.timeout))
+            found: tuple[Any, dict[str, Any]] = self._told(self.vector_env.reset_wait(self.timeout))
+        return found
 
     def step_async(self, actions: np.ndarray) -> None:
         """
@@ -307,9 +308,10 @@ class EnvProcesses(VectorAdapter):
 
     def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
         """Wait for the step that has begun."""
+        found: tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]
         with self._naming_failures(1):
-            found: tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]] = self.vector_env.step_wait(self.timeout)
-        return self._told(found, 1)
+            found = self._told(self.vector_env.step_wait(self.timeout), 1)
+        return found
 
     def _naming_failures(self, more: int = 0) -> Any:
         """See :func:`naming_failures`."""

@@ -120,7 +120,7 @@ class InProcessVecEnv(DummyVecEnv):
     def _save_obs(self, env_idx: int, obs: VecEnvObs) -> None:
         """Store an environment's observation."""
         if self._single_observation:
-            rows = self.buf_obs[None]
+            rows = self.buf_obs[self.keys[0]]
             if type(obs) is not np.ndarray or obs.shape != self._shape or obs.dtype is not rows.dtype:
                 self._blame(env_idx, wrong_observation(obs, self.observation_space))
             rows[env_idx] = obs
