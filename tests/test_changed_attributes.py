@@ -346,3 +346,28 @@ def test_iteration_is_there_when_training_starts() -> None:
     for kind in (PPO, EduPPO):
         kind("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").learn(64, callback=Look())
     assert seen == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "expected"),
+    [
+        (None, gym.spaces.Discrete(3, start=5), r"action_space=Discrete\(3, start=5\).*TransformAction.*value \+ 5"),
+        (None, gym.spaces.MultiDiscrete([2, 3], start=[0, 2]), r"action_space=.*expected a start of 0.*TransformAction"),
+        (
+            gym.spaces.Discrete(3, start=-1),
+            None,
+            r"observation_space=Discrete\(3, start=-1\).*TransformObservation.*value - -1",
+        ),
+        (gym.spaces.Dict(a=gym.spaces.Discrete(3, start=1)), None, "observation_space=.*TransformObservation"),
+    ],
+)
+def test_spaces_that_count_from_another_number_are_refused(observation: Any, action: Any, expected: str) -> None:
+    """SB3 sends actions from 0 and takes observations from 0, whatever a space's start says; who builds a model is told."""
+
+    class Counting(gym.Env):
+        observation_space = observation or gym.spaces.Box(-1.0, 1.0, (2,))
+        action_space = action or gym.spaces.Discrete(2)
+
+    policy = "MultiInputPolicy" if isinstance(observation, gym.spaces.Dict) else "MlpPolicy"
+    with pytest.raises(ArgumentError, match=expected):
+        EduPPO(policy, Counting(), device="cpu")

@@ -453,3 +453,16 @@ def test_members_are_what_they_say(tmp_path: Path) -> None:
     interrupted(tmp_path)
     with zipfile.ZipFile(all_in(tmp_path)[0]) as archive:
         assert set(archive.namelist()) == {"manifest.json", "state.bin", "model.zip"}
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", lambda: gym.make("CartPole-v1"), [], [1], None])
+def test_resume_says_what_it_goes_on_in(env: Any) -> None:
+    """Whatever is neither a vector environment nor functions is refused before a file is read."""
+    with pytest.raises(ValueError, match=r"^resume: found .* for env, expected a function for each environment"):
+        EduPPO.resume("no/such/folder", env)
+
+
+def test_resume_in_a_single_environment_says_what_to_write() -> None:
+    """As the constructor takes a single environment, it is what people try."""
+    with pytest.raises(ValueError, match=r"found a TimeLimit for env.*\[lambda: gymnasium.make\('CartPole-v1'\)\] \* 4"):
+        EduPPO.resume("no/such/folder", gym.make("CartPole-v1"))  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.training.saved_run import open_run
 from sb3_ppo_edu.training.settings import read_settings, settings_from_record
 from sb3_ppo_edu.vec_env import InProcessVecEnv
-from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, wrong_observation
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, wrong_observation, wrong_reward
 from sb3_ppo_edu.vec_env.workers import WorkerError
 
 BOX = spaces.Box(-1.0, 1.0, (4,), np.float32)
@@ -220,6 +220,35 @@ def test_exceptions_in_this_process_pass(backend: str, at: str) -> None:
     """What an environment raises in this process arrives as it is, with its traceback."""
     with pytest.raises(KeyError, match="the motor"):
         play(vector(backend, "raise", at))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "reward", "expected"),
+    [
+        (Monitor, np.ones(2), r"shape \(2,\)"),
+        (Monitor, None, "NoneType"),
+        (Monitor, "one", "str"),
+        (lambda env: env, [1.0, 2.0], r"shape \(2,\)"),
+        (lambda env: env, "one", "str"),
+    ],
+)
+def test_rewards_that_are_no_number_are_named(wrap: Any, reward: Any, expected: str) -> None:
+    """A reward that is none is named with what was found and what to write, in Monitor or not."""
+
+    class Paying(Faulty):
+        def step(self, action: Any) -> Any:
+            return np.zeros(4, dtype=np.float32), reward, False, False, {}
+
+    with pytest.raises(
+        EnvironmentFaultError, match=rf"environment 0, step 1 .*reward: found {expected}.*return float\(reward\)"
+    ):
+        play(InProcessVecEnv([lambda: wrap(Paying())]))
+
+
+def test_a_reward_in_an_array_is_refused_in_processes() -> None:
+    """Rewards of shape (1,), which SB3 stacks to a matrix and adds to a row, are refused."""
+    assert "reward: found shape (1,), expected a number: return float(reward)" in wrong_reward(np.ones(1))
+    assert [wrong_reward(one) for one in (1, 1.0, True, np.float32(1), np.array(1.0))] == [""] * 5
 
 
 @pytest.mark.parametrize("kind", [InProcessVecEnv, DummyVecEnv])

@@ -25,6 +25,25 @@ HELD = {
 """What a model holds, what it has to be, and attributes that tell it from something else."""
 
 
+def check_starts(space: gym.Space, kind: str) -> None:
+    """
+    Check that discrete spaces count from 0, as SB3 does whatever they say.
+
+    :param space: of observations or actions
+    :param kind: which of the two
+    :raises ArgumentError: if one counts from another number
+    """
+    if isinstance(space, gym.spaces.Dict):
+        for part in space.spaces.values():
+            check_starts(part, kind)
+    elif isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and np.any(space.start):
+        inside, way = ("TransformAction", "+") if kind == "action" else ("TransformObservation", "-")
+        raise ArgumentError(
+            f"{kind}_space={space}: expected a start of 0, since SB3 ignores another one: declare it without start, and wrap the "
+            f"environment in gymnasium.wrappers.{inside}(env, lambda value: value {way} {space.start}, <space without start>)"
+        )
+
+
 def check_attributes(model: Any) -> None:
     """
     Check the arguments as the constructor does, and whether they fit what the model was built with.

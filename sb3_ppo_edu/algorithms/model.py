@@ -38,7 +38,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.attributes import check_attributes, check_parts
+from sb3_ppo_edu.algorithms.attributes import check_attributes, check_parts, check_starts
 from sb3_ppo_edu.algorithms.checks import NOT_STEPPED, check_flag, check_number, evaluate_schedule, not_finite, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
@@ -171,6 +171,8 @@ class PPOModel(OnPolicyAlgorithm):
                 check_bounded_action_space(self.action_space, self.action_distribution)
             raise
         if self.env is not None:
+            check_starts(self.observation_space, "observation")
+            check_starts(self.action_space, "action")
             check_rollout_size(self.n_steps, self.env.num_envs, self.batch_size, self.normalize_advantage)
         if _init_setup_model:
             self._setup_model()

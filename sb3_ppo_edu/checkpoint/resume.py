@@ -74,6 +74,7 @@ def resume(
     :param log_folder: where the log files are, if not where they were
     :param total_timesteps: steps that the interrupted ``learn`` shall do in all, if not those it was asked for
     """
+    check_environments(env)
     found = files.latest_good(Path(path))
     for reason in found.skipped:
         warnings.warn(f"{reason}; going on from {found.path.name}", stacklevel=3)
@@ -112,6 +113,22 @@ def resume(
         )
     model.session = CheckpointSession(resumption=Resumption(state, environments))
     return model
+
+
+def check_environments(env: Any) -> None:
+    """
+    Check that ``resume`` is given a vector environment or functions.
+
+    :param env: as it is given
+    :raises ValueError: if it is neither, such as a single environment
+    """
+    if isinstance(env, VecEnv) or (isinstance(env, Sequence) and env and all(callable(one) for one in env)):
+        return
+    kind = f"a {type(env).__name__}" if not isinstance(env, str) else repr(env)
+    raise ValueError(
+        f"resume: found {kind} for env, expected a function for each environment, as in "
+        "[lambda: gymnasium.make('CartPole-v1')] * 4, or the VecEnv as it was built for the interrupted training"
+    )
 
 
 def set_goal(attributes: dict[str, Any], total_timesteps: int) -> None:

@@ -14,9 +14,10 @@ from sb3_ppo_edu.cli.course import add_course
 from sb3_ppo_edu.cli.doctor import add_doctor
 from sb3_ppo_edu.cli.enjoy import add_enjoy
 from sb3_ppo_edu.cli.evaluate import add_evaluate
-from sb3_ppo_edu.cli.refusals import BAD_INPUT, INTERRUPTED, RefusedError
+from sb3_ppo_edu.cli.refusals import BAD_INPUT, FAILED, INTERRUPTED, RefusedError
 from sb3_ppo_edu.cli.reproduce import add_reproduce
 from sb3_ppo_edu.cli.resume import add_resume
+from sb3_ppo_edu.cli.streams import DISK, describe_disk, standard_streams
 from sb3_ppo_edu.cli.train import add_train
 from sb3_ppo_edu.cli.tune import add_tune
 from sb3_ppo_edu.version import __version__
@@ -31,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         143 ended by SIGTERM
     :raises SystemExit: for ``--help``, ``--version`` and flags that do not parse
     """
+    with standard_streams():
+        return _run_command(argv)
+
+
+def _run_command(argv: Sequence[str] | None) -> int:
+    """Run a command, and print in a sentence what ends it."""
     # What pygame prints when it is imported.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -43,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedError as error:
         print(f"{arguments.parser.prog}: error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(f"{arguments.parser.prog}: error: {describe_disk(error)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print(f"\n{arguments.parser.prog}: interrupted; what was written before is complete", file=sys.stderr)
         return INTERRUPTED

@@ -28,6 +28,7 @@ from sb3_ppo_edu.cli.printing import (
     typed,
 )
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
+from sb3_ppo_edu.cli.streams import DISK, describe_disk
 from sb3_ppo_edu.cli.torchrun import process_group, start_or_resume_rank
 from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
 from sb3_ppo_edu.engines import NonFiniteUpdateError
@@ -46,6 +47,16 @@ ENVIRONMENT_FLAGS = ("n_envs", "vec_env", "worker_timeout", "normalize", "env_kw
 """Flags that go over settings of the same name in the YAML file."""
 DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
 
+
+FAILURES = (
+    NonFiniteStepError,
+    NonFiniteUpdateError,
+    LostProcessError,
+    WorkerError,
+    EnvironmentFaultError,
+    CheckpointError,
+)
+"""What ends a training with a sentence, and exit code 1."""
 
 TRAIN_EXAMPLES = """\
 Settings come from three places, each going over the one before it: EduPPO's defaults, the environment's block in the YAML
@@ -229,6 +240,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     stop = StopOnRequest(run.lock.note_training)
     progress = [] if console.quiet else [Progress(run.settings.steps)]
     exit_code = DONE
+    kept: list[bool] = []
     try:
         with stopping_on_signals(stop):
             learn(run, [stop, *progress], group)
@@ -239,37 +251,50 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
         if not asked:
             raise
         stop.requested, stop.signal = True, asked[0]  # as an exact checkpoint ends the training
-    except (NonFiniteStepError, NonFiniteUpdateError, LostProcessError, WorkerError, EnvironmentFaultError) as error:
+    except FAILURES as error:
         # A signal to all processes, as clusters send it, ends those that this one waits for.
         if not stop.requested:
             print(f"sb3-edu train: error: {error}", file=sys.stderr)
             exit_code = FAILED
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(f"sb3-edu train: error: run {run.shown}: {describe_disk(error)}", file=sys.stderr)
+        exit_code = FAILED
     finally:
         for bar in progress:
             bar.close()
         # Where learn has failed before its first step, the model is not what it will be: what is there stays.
         if not console.quiet and (stop.began or sys.exc_info()[0] is None):
-            undisturbed(lambda: keep_model(run))
+            undisturbed(lambda: kept.append(keep_model(run)))
     if stop.requested:
         exit_code = 128 + stop.signal
+    if not all(kept):
+        exit_code = FAILED
     if exit_code != DONE:
         steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
-        console.print(f"Stopped after {steps}. The model is saved in [bold]{run.shown}[/bold].", soft_wrap=True)
+        saved = f" The model is saved in [bold]{run.shown}[/bold]." if all(kept) else ""
+        console.print(f"Stopped after {steps}.{saved}", soft_wrap=True)
         checkpoint = last_checkpoint(run)
         if checkpoint is not None:
             if exit_code == FAILED:
                 print(f"The last good checkpoint is {checkpoint}.", file=sys.stderr)
             console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.shown)}", soft_wrap=True)
-        console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.shown)}", soft_wrap=True)
+        if all(kept):
+            console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.shown)}", soft_wrap=True)
     return exit_code
 
 
-def keep_model(run: Run) -> None:
-    """Save the model, unless the one that is there is trained for more steps."""
+def keep_model(run: Run) -> bool:
+    """Save the model, unless the one that is there is trained for more steps; False where the disk does not take it."""
     try:
         save_model(run)
     except ValueError as error:
         print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"sb3-edu train: error: the model is not saved: {describe_disk(error)}", file=sys.stderr)
+        return False
+    return True
 
 
 def last_checkpoint(run: Run) -> Path | None:

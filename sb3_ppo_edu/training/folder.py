@@ -57,9 +57,11 @@ def new_folder(folder: Path) -> Iterator[RunLock]:
         lock = _locked_folder(folder)
     try:
         yield lock
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder)
         lock.release()
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
 
 
@@ -90,6 +92,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         write(partial_path)
         os.replace(partial_path, path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say which file
     finally:
         partial_path.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 LEFT = "expected an environment that raises an exception where it can't go on: sys.exit would end the training without a word"
@@ -58,6 +59,10 @@ def explain(error: BaseException) -> str:
         return f"reset gave something else than two values ({text}): {OLD_INTERFACE}"
     if isinstance(error, TypeError) and "reset() got an unexpected keyword argument" in text:
         return f"{text}: define reset(self, *, seed=None, options=None) and {OLD_INTERFACE}"
+    if isinstance(error, TypeError | ValueError):
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if isinstance(frame.f_locals.get("self"), Monitor) and "reward" in frame.f_locals:
+            return wrong_reward(frame.f_locals["reward"])
     return ""
 
 
@@ -128,6 +133,10 @@ def wrong_reward(reward: Any) -> str:
     :param reward: of one environment
     :return: what was found and expected; empty if it is
     """
-    if type(reward) is float or np.ndim(reward) == 0:
+    if type(reward) is float:
         return ""
-    return f"reward: found shape {np.shape(reward)}, expected a number: return float(reward) from step"
+    found = np.asarray(reward)
+    if found.ndim == 0 and found.dtype.kind in "biuf":
+        return ""
+    kind = f"shape {found.shape}" if found.ndim else type(reward).__name__
+    return f"reward: found {kind}, expected a number: return float(reward) from step"

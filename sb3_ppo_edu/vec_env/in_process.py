@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
-from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain, wrong_observation
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain, wrong_observation, wrong_reward
 
 
 class InProcessVecEnv(DummyVecEnv):
@@ -101,7 +101,11 @@ class InProcessVecEnv(DummyVecEnv):
                 self._blame(index, wrong_observation(observation, self.observation_space))
                 info["terminal_observation"] = deepcopy(observation)
                 observation, self.reset_infos[index] = self._reset_one(index)
-            rewards[index] = reward
+            try:
+                rewards[index] = reward
+            except (TypeError, ValueError) as error:
+                self._blame(index, wrong_reward(reward), error)
+                raise
             dones[index] = done
             # The first case of _save_obs without its call, which takes a tenth of CartPole's step.
             if (

@@ -1,0 +1,74 @@
+"""Standard output and error that nobody reads, or that are closed: a training goes on without them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+DISK = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Numbers of the errors of a disk that takes no more."""
+
+
+class UnreadStream:
+    """
+    A stream that goes nowhere once its reader has gone, as that of ``sb3-edu train | head``.
+
+    :param stream: the stream
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what the stream has."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, if anybody reads."""
+        with self._without_reader():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is left, if anybody reads."""
+        with self._without_reader():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _without_reader(self) -> Iterator[None]:
+        """Let the stream, and who else writes to its descriptor, go nowhere when its reader has gone."""
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def standard_streams() -> Iterator[None]:
+    """Have standard output and error that take whatever is written, and flush them at the end."""
+    before = sys.stdout, sys.stderr
+    # Closed ones (2>&-) are None in Python, and print would write its errors to standard output.
+    out, err = (open(os.devnull, "w") if one is None else UnreadStream(one) for one in before)  # noqa: SIM115
+    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def describe_disk(error: OSError) -> str:
+    """
+    Say which file a disk did not take.
+
+    :param error: one of :data:`DISK`
+    :return: file, where the error knows it, and reason
+    """
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error}; expected a disk that takes what is written"
