@@ -55,7 +55,7 @@ def standard_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     # Closed ones (2>&-) are None in Python, and print would write its errors to standard output.
     out, err = (open(os.devnull, "w") if one is None else UnreadStream(one) for one in before)  # noqa: SIM115
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield
         sys.stdout.flush()

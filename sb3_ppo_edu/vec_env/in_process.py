@@ -87,7 +87,8 @@ class InProcessVecEnv(DummyVecEnv):
         """
         infos: list[dict[str, Any]] = []
         actions, rewards, dones = self.actions, self.buf_rews, self.buf_dones
-        rows = self.buf_obs[None] if self._single_observation else None
+        own = type(self)._save_obs is InProcessVecEnv._save_obs
+        rows = self.buf_obs[self.keys[0]] if self._single_observation and own else None
         shape = self._shape
         for index, env in enumerate(self.envs):
             try:
