@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sb3_ppo_edu.training.folder import default_name, write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
+from sb3_ppo_edu.training.folder import default_name
 
 
 def test_name_of_a_run() -> None:

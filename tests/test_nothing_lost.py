@@ -151,7 +151,7 @@ def test_paths_of_the_users_callbacks_move_with_the_run(tmp_path: Path, monkeypa
     (tmp_path / "noting.py").write_text("\n".join(lines))
     (tmp_path / "settings.yml").write_text("CartPole-v1: {callback: noting.Note, n_timesteps: 64}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    train(tmp_path, "first", 320, "--config", str(tmp_path / "settings.yml"))
+    train(tmp_path, "first", 320, "--config", str(tmp_path / "settings.yml"), "--trust")
     (tmp_path / "first").rename(tmp_path / "second")
     assert main(["resume", str(tmp_path / "second"), *RESUME, "--steps", "640", "--trust"]) == 0
     assert (tmp_path / "second" / "note.txt").read_text() == "640" and not (tmp_path / "first").exists()

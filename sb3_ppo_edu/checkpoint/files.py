@@ -77,7 +77,8 @@ def save(folder: Path, step: int, members: Mapping[str, bytes], keep: int) -> Pa
         left_over.unlink(missing_ok=True)
     temporary = folder / f"{PARTIAL}{path.name}"
     try:
-        with temporary.open("wb") as file:
+        # "x": made new, through no link that lies there under this name.
+        with temporary.open("xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(MANIFEST, json.dumps(manifest))
                 for name, data in members.items():

@@ -21,8 +21,11 @@ from stable_baselines3.common.logger import (
 
 from sb3_ppo_edu.checkpoint.files import CheckpointError
 from sb3_ppo_edu.checkpoint.plain import NotPlainError, check_plain
+from sb3_ppo_edu.serialization.writing import open_through_no_link, write_atomically
 
 EVENTS = "events.out.tfevents.*"
+LOG_FILES = {"csv": "*.csv", "json": "*.json", "log": "*.txt", "tensorboard": EVENTS}
+"""What the files of each kind of output are called."""
 
 
 def capture_logger(logger: Logger) -> dict[str, Any]:
@@ -105,8 +108,8 @@ def reopen_output(entry: dict[str, Any], folder: Path) -> Any:
         output = JSONOutputFormat(os.devnull) if entry["kind"] == "json" else HumanOutputFormat(os.devnull)
         cut(path, length)
     output.file.close()
-    # Not "a": a new column makes SB3 go back to the beginning and write everything again.
-    output.file = path.open("r+", encoding="utf-8")
+    # SB3's output closes it. Not "a": a new column makes SB3 go back to the beginning and write everything again.
+    output.file = open(path, "r+", encoding="utf-8", opener=open_through_no_link)  # noqa: SIM115
     output.file.seek(0, os.SEEK_END)
     return output
 
@@ -122,7 +125,8 @@ def cut(path: Path, size: int) -> None:
     if found < size:
         raise CheckpointError(f"{path}: found {max(found, 0)} bytes, expected at least the {size} it had at the checkpoint")
     if found > size:
-        os.truncate(path, size)
+        with open(path, "r+b", opener=open_through_no_link) as file:
+            file.truncate(size)
 
 
 def cut_csv(path: Path, lines: int, keys: list[str]) -> None:
@@ -136,10 +140,9 @@ def cut_csv(path: Path, lines: int, keys: list[str]) -> None:
     if len(found) < lines:
         raise CheckpointError(f"{path}: found {len(found)} lines, expected at least the {lines} it had at the checkpoint")
     if not lines:
-        path.write_text("", encoding="utf-8")
+        write_atomically(path, lambda temporary: None)
         return
     added = len(found[0].split(",")) - len(keys)
     kept = [",".join(keys), *(line[: len(line) - added] for line in found[1:lines])]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    text = "".join(line + "\n" for line in kept)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

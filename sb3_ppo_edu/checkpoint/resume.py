@@ -13,6 +13,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor
 
 from sb3_ppo_edu.checkpoint import files
+from sb3_ppo_edu.checkpoint.confinement import confined
 from sb3_ppo_edu.checkpoint.environments import Resumable, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import MODEL, STATE, CheckpointError
 from sb3_ppo_edu.checkpoint.logs import reopen_logger
@@ -70,7 +71,7 @@ def resume(
 
     :param path: a checkpoint, or a folder of them
     :param env: the vector environment, or functions that each make one environment
-    :param trusted: whether what the constructor was given may be of any type
+    :param trusted: whether what the constructor was given may be of any type, and the state may say where to write
     :param log_folder: where the log files are, if not where they were
     :param total_timesteps: steps that the interrupted ``learn`` shall do in all, if not those it was asked for
     """
@@ -84,6 +85,8 @@ def resume(
         state = unpack(found.members[STATE])
     except ValueError as error:
         raise CheckpointError(f"{found.path}: {error}") from error
+    if not trusted:
+        state = confined(state, cls, str(found.path))
     vec_env = env if isinstance(env, VecEnv) else build(env, state["env"])
     try:
         model = cls.load(io.BytesIO(found.members[MODEL]), env=vec_env, device=device, force_reset=False, trusted=trusted)
@@ -97,6 +100,9 @@ def resume(
     # learn restores them again, but whoever asks before, or saves where learn fails, has the trained policy already.
     model.set_parameters(state["parameters"], exact_match=True)
     before = state["logger"]["folder"]
+    if not trusted and log_folder is None and before is not None:
+        warnings.warn(f"{found.path}: it says where its logs are; without log_folder= they do not go on", stacklevel=3)
+        state["logger"]["folder"] = None
     if log_folder is not None and before is not None:
         state["callbacks"] = moved(state["callbacks"], before, str(log_folder))
         state["env"] = moved(state["env"], before, str(log_folder))

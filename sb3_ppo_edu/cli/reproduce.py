@@ -38,6 +38,9 @@ def add_reproduce(commands: Any, main: Callable[[Sequence[str]], int]) -> None:
     )
     reproduce.set_defaults(command=lambda arguments: reproduce_run(arguments, main), parser=reproduce)
     reproduce.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
+    reproduce.add_argument(
+        "--trust", action="store_true", help="let the run's command name what it likes, which may run any program"
+    )
     reproduce.add_argument("--name", help="folder of the new run, beside the old one (default: RUN-again)")
 
 
@@ -58,9 +61,9 @@ def reproduce_run(arguments: argparse.Namespace, main: Callable[[Sequence[str]],
     if command[:2] != ["sb3-edu", "train"]:
         raise RefusedError(f"run {folder}: found the command {shlex.join(command)!r}, expected sb3-edu train …")
     name = arguments.name or f"{folder.name}-again"
-    code = main(
-        [*without_flags(command[1:], "--name", "--folder"), "--folder", str(folder.parent), "--name", name, "--no-replay"]
-    )
+    words = [word for word in without_flags(command[1:], "--name", "--folder") if word not in ("--trust", "--from-record")]
+    trust = ["--trust"] if arguments.trust else []
+    code = main([*words, *trust, "--from-record", "--folder", str(folder.parent), "--name", name, "--no-replay"])
     if code != DONE:
         return code
     found = compare_runs(folder, folder.parent / name)

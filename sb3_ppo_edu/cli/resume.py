@@ -40,7 +40,10 @@ def add_resume(commands: Any) -> None:
     resume.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes of the final evaluation")
     resume.add_argument("--no-replay", dest="replay", action="store_false", help="make no film")
     resume.add_argument(
-        "--trust", action="store_true", help="unpickle whatever the checkpoint's settings hold (policies of your own)"
+        "--trust",
+        action="store_true",
+        help="let the run's files name and run what they like (environments, callbacks, "
+        "wrappers, policies of your own), and follow links in its folder",
     )
     resume.add_argument(
         "--on-fault", choices=ON_FAULT, help="from here on, what to do about NaN and infinities (default: as the run was made)"

@@ -57,7 +57,8 @@ def start_or_resume_rank(settings: RunSettings, folder: Path, command: Sequence[
     if not restarts() or not any(group.all_gather((folder / SETTINGS_FILE).is_file())):
         return start_rank(settings, folder, command, group)
     try:
-        return resume_rank(folder, group, device)
+        # Nobody else has made it: torchrun starts the same command again.
+        return resume_rank(folder, group, device, trusted=True)
     except NoCommonCheckpointError:
         # What is there stays: it is the user's.
         return start_rank(settings, folder.with_name(f"{folder.name}-restart-{restarts()}"), command, group)

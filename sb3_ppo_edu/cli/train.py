@@ -34,8 +34,9 @@ from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.serialization.names import check_environment_id
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
-from sb3_ppo_edu.training.hyperparameters import load_hyperparameters, parse_expression
+from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparameters, parse_expression
 from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
 from sb3_ppo_edu.training.settings import EVALUATIONS_PER_RUN, RunSettings, settings_from_hyperparameters
@@ -117,6 +118,13 @@ def add_train(commands: Any) -> None:
         metavar="FILE",
         help="YAML in the form of RL Baselines3 Zoo (default: the one that comes with us)",
     )
+    settings.add_argument(
+        "--trust",
+        action="store_true",
+        help="let FILE name classes of any module, which may run any program",
+    )
+    # Of `reproduce`: the flags come from the record of a run, which may be a stranger's.
+    settings.add_argument("--from-record", action="store_true", help=argparse.SUPPRESS)
     settings.add_argument("--n-envs", type=positive_int, metavar="N", help="environments stepped together")
     settings.add_argument(
         "--vec-env",
@@ -181,7 +189,10 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
     for name, value in overrides.items():
         if name.endswith("_kwargs") and isinstance(value, str):
             overrides[name] = parse_expression(value, flag_of(name))
-    hyperparameters = load_hyperparameters(arguments.env, arguments.config, overrides)
+    if arguments.from_record and not arguments.trust:
+        check_environment_id(arguments.env, "--env")
+        check_names_of(overrides, "the command in the run's record")
+    hyperparameters = load_hyperparameters(arguments.env, arguments.config, overrides, trusted=arguments.trust)
     if arguments.doctor:
         # By its name, as a YAML would ask for it: so it is in the run's record, and there again when the run is resumed.
         others = hyperparameters.get("callback")

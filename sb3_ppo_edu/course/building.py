@@ -24,7 +24,7 @@ import nbformat
 from packaging.requirements import Requirement
 
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
 
 REPOSITORY = ""
 """

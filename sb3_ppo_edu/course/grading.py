@@ -29,7 +29,7 @@ from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.judging import judge
 from sb3_ppo_edu.course.exercises.observing import Observation, case_to_json
 from sb3_ppo_edu.course.exercises.verdict import Verdict
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import make_folder, write_atomically
 
 HIDDEN_SEED = 1
 """Seed of the graders' inputs if none is given. Students' checks have another one."""
@@ -293,7 +293,7 @@ def write_results(grades: Sequence[Grade], output: Path, isolation: str, seed: i
     :param isolation: how submissions were kept from the network
     :param seed: of the inputs
     """
-    (output / FEEDBACK_FOLDER).mkdir(parents=True, exist_ok=True)
+    make_folder(output / FEEDBACK_FOLDER)
     exercises = [name for name in EXERCISES if any(name in one.points for one in grades)]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

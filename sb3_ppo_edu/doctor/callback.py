@@ -33,7 +33,7 @@ from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
 from sb3_ppo_edu.serialization.names import import_named
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.vec_env.guard import NonFiniteStepError
 
 REPORT_FILE, PAGE_FILE = "doctor.json", "doctor.html"

@@ -32,8 +32,7 @@ from stable_baselines3.common.vec_env import (
 from sb3_ppo_edu.algorithms.checks import check_integer, refuse
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, WORKER_TIMEOUT, choose
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
-from sb3_ppo_edu.serialization.errors import UntrustedFileError
-from sb3_ppo_edu.serialization.names import import_named
+from sb3_ppo_edu.serialization.names import check_environment_id, check_named, import_named
 from sb3_ppo_edu.serialization.statistics import load_statistics
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
@@ -302,32 +301,17 @@ def _has_channels_last(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space)
 
 
-WRAPPERS_FROM = ("gymnasium", "rl_zoo3", "sb3_contrib", "sb3_ppo_edu", "stable_baselines3")
-"""Packages whose wrappers may be named by settings that someone else wrote."""
-
-
 def check_harmless(settings: EnvironmentSettings, where: str) -> None:
     """
-    Check that building an environment imports nothing and calls nothing but Gymnasium's own and well-known wrappers.
+    Check that building an environment imports, calls and writes nothing but what is known to be harmless.
 
     :param settings: how to build the environment, as someone else wrote it
-    :param where: where they stand, for the message
-    :raises UntrustedFileError: if a module is to be imported, or anything else than such a wrapper to be called
+    :param where: the file, for the message
+    :raises UntrustedFileError: if a module is to be imported, or anything else than a well-known wrapper to be called
     """
-    remedy = "if you trust whoever made the run, add --trust (in Python open_run(folder, trusted=True))"
-    if ":" in settings.id:
-        raise UntrustedFileError(
-            f"{where}: found environment {settings.id!r}, which imports a module; expected a registered id: {remedy}"
-        )
-    for name, _ in [*named_with_kwargs(settings.wrapper), *named_with_kwargs(settings.vec_wrapper)]:
-        # Importing a private module or __main__ may do anything.
-        known = name.split(".")[0] in WRAPPERS_FROM and "._" not in name
-        wrapper = import_named(name) if known else None
-        if not (isinstance(wrapper, type) and issubclass(wrapper, (gym.Wrapper, VecEnvWrapper))):
-            raise UntrustedFileError(
-                f"{where}: found wrapper {name!r}, which may run any program; "
-                f"expected one of {', '.join(WRAPPERS_FROM)}: {remedy}"
-            )
+    check_environment_id(settings.id, where)
+    for name, kwargs in [*named_with_kwargs(settings.wrapper), *named_with_kwargs(settings.vec_wrapper)]:
+        check_named(name, (gym.Wrapper, VecEnvWrapper), where, "wrapper", kwargs)
 
 
 def import_wrappers(names: Any) -> Callable[[Any], Any]:

@@ -20,7 +20,7 @@ from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
 from sb3_ppo_edu.doctor.symptoms.metrics import EXPLAINED_BAND, KL_BAND, RETURN_BAND
 from sb3_ppo_edu.lab.page import Page, Picture, Section, Table, to_html
 from sb3_ppo_edu.lab.plots import BLUE, GREEN, GREY, VERMILLION
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.version import __version__
 
 OVERVIEW = (

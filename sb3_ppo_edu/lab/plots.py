@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from sb3_ppo_edu.training.folder import EVALUATION_FILE, EVALUATIONS_FILE, MONITOR_FOLDER, write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
+from sb3_ppo_edu.training.folder import EVALUATION_FILE, EVALUATIONS_FILE, MONITOR_FOLDER
 
 # Okabe and Ito's palette, told apart by colour-blind readers too: https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.serialization.errors import DamagedFileError, UntrustedFileError
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.training.saved_run import SavedRun
 
 MAX_BYTES = 2_000_000

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import open_through_no_link, write_atomically
 
 Row = TypeVar("Row")
 
@@ -74,7 +74,7 @@ def append_rows(path: Path, rows: Sequence[Any]) -> None:
     :param rows: at least one row, all of one class
     """
     text = _lines(rows, type(rows[0]), header=not path.exists())
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with open(path, "a", newline="", encoding="utf-8", opener=open_through_no_link) as file:
         file.write(text)
 
 

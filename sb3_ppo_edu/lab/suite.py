@@ -23,7 +23,7 @@ from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.processes import ONE_THREAD, ProcessError, call_in_process
 from sb3_ppo_edu.lab.rows import read_rows, write_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, check, execute
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
 
 RESULT_FILE = "result.json"
 RUNS_FILE, CURVES_FILE, FAILURES_FILE = "runs.csv", "curves.csv", "failures.csv"

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_ppo_edu.functional import objectives as own_objectives
+from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.archive import bad_member, read_archive, read_file
 from sb3_ppo_edu.serialization.constructors import is_method
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, UntrustedFileError, how_to_trust, reason
+from sb3_ppo_edu.serialization.names import check_named, import_named
 from sb3_ppo_edu.serialization.unpickler import read_pickle
 
 _REQUIRED_MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
@@ -52,7 +53,7 @@ _REQUIRED_ATTRIBUTES = frozenset(
 )
 """What every PPO's file has, and no other algorithm's."""
 
-_NOT_SAVED = frozenset(
+NOT_SAVED = frozenset(
     {
         "policy",
         "device",
@@ -156,35 +157,33 @@ def _read_attributes(text: bytes, where: str, algorithm: type, custom_objects: M
             f"{where}, data: found no {', '.join(missing)}; expected a model of EduPPO or Stable-Baselines3's PPO: "
             "load it with the algorithm that has saved it"
         )
-    odd = sorted(key for key in record if is_method(algorithm, key) or key in _NOT_SAVED)
+    odd = sorted(key for key in record if is_method(algorithm, key) or key in NOT_SAVED)
     if odd:
         raise UntrustedFileError(
             f"{where}, data: found an attribute {odd[0]!r}, which would replace a part of {algorithm.__name__}; expected only "
             f"attributes that model.save() writes: {how_to_trust()}"
         )
-    _check_objective(record.get("saved_objective"), where)
+    check_objective(record.get("saved_objective"), f"{where}, data")
     return {key: _read_attribute(key, value, where) for key, value in record.items() if key not in custom_objects} | {
         **custom_objects
     }
 
 
-def _check_objective(description: Any, where: str) -> None:
-    """Check that an objective that a file names is one of ours, and its attributes are numbers and text."""
+def check_objective(description: Any, where: str) -> None:
+    """
+    Check that an objective that a file names is one of ours, and its attributes are numbers and text.
+
+    :param description: as the file has it, or None
+    :param where: the file, for the message
+    :raises UntrustedFileError: if it is anything else
+    """
     if description is None:
         return
-    path = description.get("path") if isinstance(description, dict) else None
-    module, _, name = str(path).rpartition(".")
-    found = getattr(own_objectives, name, None) if module == own_objectives.__name__ else None
-    if not (isinstance(found, type) and issubclass(found, own_objectives.Objective)):
-        raise UntrustedFileError(
-            f"{where}, data: found the objective {path!r}, which would be imported; expected one of "
-            f"{own_objectives.__name__}: {how_to_trust()}"
-        )
+    path = str(description.get("path") if isinstance(description, dict) else None)
+    check_named(path, (Objective,), where, "objective")
     attributes = description.get("attributes")
-    if not isinstance(attributes, dict) or any(is_method(found, key) for key in attributes):
-        raise UntrustedFileError(
-            f"{where}, data: found an objective with attributes that replace a part of it: {how_to_trust()}"
-        )
+    if not isinstance(attributes, dict) or any(is_method(import_named(path), key) for key in attributes):
+        raise UntrustedFileError(f"{where}: found an objective with attributes that replace a part of it: {how_to_trust()}")
 
 
 def _read_attribute(key: str, value: Any, where: str) -> Any:

@@ -1,16 +1,47 @@
-"""The one gate for names in files: settings, saved objectives and command lines name classes and functions by dotted names."""
+"""
+The one gate for names in files: settings, saved objectives and command lines name classes and functions by dotted names.
+
+To import a module is to run it, and to build what is named is to call it. :func:`import_named` does both for whom the user
+trusts; :func:`check_named` stands before it wherever a file may be a stranger's.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
+
+from sb3_ppo_edu.serialization.errors import UntrustedFileError
+
+HARMLESS_MODULES = (
+    "gymnasium.wrappers",
+    "rl_zoo3.callbacks",
+    "rl_zoo3.wrappers",
+    "sb3_contrib.common.wrappers",
+    "sb3_ppo_edu",
+    "stable_baselines3.common.atari_wrappers",
+    "stable_baselines3.common.buffers",
+    "stable_baselines3.common.callbacks",
+    "stable_baselines3.common.monitor",
+    "stable_baselines3.common.policies",
+    "stable_baselines3.common.vec_env",
+)
+"""Modules, with those in them, whose classes a stranger's file may name: what they do is known to be harmless."""
+
+WRITE_OR_IMPORT = frozenset(
+    ("best_model_save_path", "filename", "folder", "log_path", "name_prefix", "page", "save_path", "video_folder")
+)
+"""Arguments of those classes that say where to write or what to import: no stranger's file may give them."""
+
+HOW_TO_TRUST = "if you trust whoever made it, add --trust (in Python trusted=True)"
+"""The last part of a refusal."""
 
 
 def import_named(name: str) -> Any:
     """
     Import an object by its dotted name.
 
-    Importing a module runs it: from untrusted files take only names that were checked before.
+    Importing a module runs it: from untrusted files take only names that :func:`check_named` has let pass.
 
     :param name: such as ``"stable_baselines3.common.callbacks.CheckpointCallback"``
     :return: the object
@@ -21,3 +52,47 @@ def import_named(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{name!r}: expected the dotted name of something that can be imported ({error})") from error
+
+
+def check_named(name: str, kinds: tuple[type, ...], where: str, what: str, arguments: Mapping[str, Any] | None = None) -> None:
+    """
+    Check that what a file names is a class known to be harmless, and is told neither where to write nor what to import.
+
+    :param name: dotted name; nothing is imported unless its module is known
+    :param kinds: classes of which it must be one
+    :param where: the file, for the message
+    :param what: such as ``"wrapper"``, for the message
+    :param arguments: that it is to be built with
+    :raises UntrustedFileError: if it is anything else
+    """
+    module = name.rpartition(".")[0]
+    # Importing a private module or __main__ may do anything.
+    known = "._" not in name and any(module == one or module.startswith(f"{one}.") for one in HARMLESS_MODULES)
+    found = import_named(name) if known else None
+    if not (isinstance(found, type) and issubclass(found, kinds)):
+        raise UntrustedFileError(
+            f"{where}: found the {what} {name[:200]!r}, which may run any program; expected one of "
+            f"{', '.join(dict.fromkeys(one.partition('.')[0] for one in HARMLESS_MODULES))} that is known to be harmless: "
+            f"{HOW_TO_TRUST}"
+        )
+    told = sorted(str(key) for key, value in (arguments or {}).items() if key in WRITE_OR_IMPORT and value is not None)
+    if told:
+        raise UntrustedFileError(
+            f"{where}: found the {what} {name} with {told[0]}={str((arguments or {})[told[0]])[:200]!r}, which says where to "
+            f"write or what to import; expected it without: {HOW_TO_TRUST}"
+        )
+
+
+def check_environment_id(env_id: Any, where: str) -> None:
+    """
+    Check that an environment's id, as a file has it, imports no module.
+
+    :param env_id: as the file has it
+    :param where: the file, for the message
+    :raises UntrustedFileError: for ``module:id``, and for ids that import the module that another argument names
+    """
+    if not isinstance(env_id, str) or ":" in env_id or env_id.startswith(("GymV21", "GymV26")):
+        raise UntrustedFileError(
+            f"{where}: found the environment {str(env_id)[:200]!r}, which imports a module; expected a registered id: "
+            f"{HOW_TO_TRUST}"
+        )

@@ -1,14 +1,12 @@
-"""A run's folder: the names of its files; it is made for one run, and each file is there completely or not at all."""
+"""A run's folder: the names of its files; it is made for one run."""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from sb3_ppo_edu.training.lock import LOCK_FILE, RunLock, killed_while_starting
 
@@ -80,24 +78,6 @@ def _locked_folder(folder: Path) -> RunLock:
         ) from error
     lock.folder = folder
     return lock
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """
-    Write a file so that it is there completely or not at all.
-
-    :param write: called with a temporary path in the same folder and with the same suffix
-    """
-    partial_path = path.with_name(f".partial-{path.name}")
-    try:
-        write(partial_path)
-        os.replace(partial_path, path)
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say which file
-    finally:
-        partial_path.unlink(missing_ok=True)
 
 
 def runs_beside(folder: Path) -> str:

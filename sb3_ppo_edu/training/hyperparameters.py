@@ -20,7 +20,9 @@ import yaml
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, OLD_NAMES, with_old_names
 from sb3_ppo_edu.algorithms.checks import did_you_mean
-from sb3_ppo_edu.serialization.names import import_named
+from sb3_ppo_edu.envs.factory import named_with_kwargs
+from sb3_ppo_edu.functional.objectives import Objective
+from sb3_ppo_edu.serialization.names import check_named, import_named
 
 #: Keys of a block that describe the environments and the run; the others are arguments of ``EduPPO``.
 ZOO_KEYS = (
@@ -63,7 +65,7 @@ def bundled_file(name: str = "eduppo.yml") -> Path:
 
 
 def load_hyperparameters(
-    env_id: str, file: str | Path | None = None, overrides: Mapping[str, Any] | None = None
+    env_id: str, file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, trusted: bool = True
 ) -> dict[str, Any]:
     """Return the settings of one environment, checked, with values that are ready for ``EduPPO`` and ``VecNormalize``.
 
@@ -75,15 +77,18 @@ def load_hyperparameters(
     :param env_id: a registered gymnasium id; ``module:id`` imports the module that registers it first
     :param file: a YAML file in the zoo's form; ``None`` for the one that comes with the package
     :param overrides: settings that replace the block's before anything is checked or prepared
+    :param trusted: whether ``file`` may name what it likes; the one that comes with the package may
     :return: the settings, a new dictionary
     :raises ValueError: for an unknown environment, an unreadable file, no fitting block, an unknown key (with the
-        nearest legal one) or a value of the wrong form
+        nearest legal one) or a value of the wrong form; for a name that is not known to be harmless, unless trusted
     :raises FileNotFoundError: if there is no such file
     """
     registered_id = check_environment(env_id)
     path = bundled_file() if file is None else Path(file)
     name, block = find_block(read_blocks(path), registered_id, path)
     where = f"{path}, block {name!r}"
+    if file is not None and not trusted:
+        check_names_of(block, where)
     settings = {**block, **(overrides or {})}
     check_keys(settings, where)
     return _prepare(settings, where)
@@ -215,6 +220,41 @@ def check_keys(settings: Mapping[str, Any], where: str) -> None:
             raise ValueError(
                 f"{where}: {key}={value!r} is text to YAML, expected a number: write {float(value)!r} or !!float {value}"
             )
+
+
+def check_names_of(settings: Mapping[str, Any], where: str) -> None:
+    """Check that settings that someone else wrote name nothing but what is known to be harmless.
+
+    :param settings: the block
+    :param where: the file and block, for the error
+    :raises UntrustedFileError: naming what is not
+    """
+    for key, kinds in kinds_that_are_named().items():
+        value = settings.get(key)
+        # Names without a dot are SB3's own.
+        if key in ("policy", "rollout_buffer_class") and not (isinstance(value, str) and "." in value):
+            continue
+        for name, kwargs in named_with_kwargs(value):
+            check_named(name, kinds, where, key, kwargs)
+
+
+def kinds_that_are_named() -> dict[str, tuple[type, ...]]:
+    """Return which settings name classes, and of which kind each must be."""
+    import gymnasium
+    from stable_baselines3.common.buffers import RolloutBuffer
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.policies import BasePolicy
+    from stable_baselines3.common.vec_env import VecEnvWrapper
+
+    wrappers = (gymnasium.Wrapper, VecEnvWrapper)
+    return {
+        "env_wrapper": wrappers,
+        "vec_env_wrapper": wrappers,
+        "callback": (BaseCallback,),
+        "objective": (Objective,),
+        "policy": (BasePolicy,),
+        "rollout_buffer_class": (RolloutBuffer,),
+    }
 
 
 def parse_expression(text: str, where: str) -> Any:

@@ -13,11 +13,13 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint.files import STATE, CheckpointError, latest_good
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.serialization.writing import refuse_links, write_atomically
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, MONITOR_FOLDER, SETTINGS_FILE
 from sb3_ppo_edu.training.lock import RunLock
 from sb3_ppo_edu.training.run import Run, make_callbacks
 from sb3_ppo_edu.training.settings import (
     as_settings_say,
+    check_names,
     check_not_edited,
     described,
     read_settings,
@@ -40,7 +42,7 @@ def resume_run(
     """
     Open an interrupted run where its newest whole checkpoint stands.
 
-    :param trusted: whether what the policy was built from may be of any type
+    :param trusted: whether the run's files may name what they like, and links in its folder may be followed
     :param on_fault: "raise" or "warn" from here on; ``None`` for what the run has
     :param checkpoint: the one to go on from; ``None`` for the newest whole one
     :param is_rank_zero: see :func:`sb3_ppo_edu.training.run.start_run`
@@ -48,10 +50,14 @@ def resume_run(
     :param take_over: see :class:`~sb3_ppo_edu.training.lock.RunLock`
     :return: the run, ready to learn what is left of it
     :raises ValueError: if the folder is no run's, has no checkpoint, or another process trains in it; if its settings were
-        edited, or it was made without looking for faults
+        edited, or it was made without looking for faults; without trust, if a file of the run names what is not known to be
+        harmless, or a symbolic link is in its folder
     """
     record = read_settings(folder / SETTINGS_FILE)
     settings = settings_from_record(record, device)
+    if not trusted:
+        check_names(settings, str(folder / SETTINGS_FILE))
+        refuse_links(folder)
     if on_fault is not None:
         if settings.on_fault == "off":
             raise ValueError(
@@ -105,4 +111,4 @@ def cut_monitor(path: Path, episodes: Sequence[float]) -> None:
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
             kept = list(islice(file, 2 + len(episodes)))
-        path.write_text("".join(kept), encoding="utf-8", newline="")
+        write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8", newline=""))

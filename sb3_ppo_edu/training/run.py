@@ -26,6 +26,7 @@ from sb3_ppo_edu.distributed.data_parallel import DataParallel
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env, named_with_kwargs, with_backend
 from sb3_ppo_edu.serialization.names import import_named
+from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.training.evaluation import (
     EVALUATION_SEED,
     MAX_EVALUATION_ENVS,
@@ -45,7 +46,6 @@ from sb3_ppo_edu.training.folder import (
     SETTINGS_FILE,
     default_name,
     new_folder,
-    write_atomically,
 )
 from sb3_ppo_edu.training.lock import RunLock
 from sb3_ppo_edu.training.saved_run import (

@@ -25,15 +25,16 @@ import stable_baselines3
 import torch as th
 import yaml
 from gymnasium.error import Error
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
 from sb3_ppo_edu.algorithms.checks import check_integer, refuse
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import Resumable
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
-from sb3_ppo_edu.envs.factory import EnvironmentSettings, named_with_kwargs
-from sb3_ppo_edu.serialization.names import import_named
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs
+from sb3_ppo_edu.serialization.names import check_named, import_named
+from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 from sb3_ppo_edu.version import __version__
 
@@ -372,6 +373,19 @@ def as_settings_say(path: Path) -> Iterator[None]:
         if str(path.parent) in str(error):
             raise
         raise ValueError(f"{path}: what it says can't be built: {error or type(error).__name__}") from error
+
+
+def check_names(settings: RunSettings, where: str) -> None:
+    """
+    Check that a run whose settings someone else wrote imports, calls and writes nothing but what is known to be harmless.
+
+    :param settings: of the run
+    :param where: the file, for the message
+    :raises UntrustedFileError: naming what is not
+    """
+    check_harmless(settings.environment, where)
+    for name, kwargs in named_with_kwargs(settings.callback):
+        check_named(name, (BaseCallback,), where, "callback", kwargs)
 
 
 def settings_from_record(record: dict[str, Any], device: str) -> RunSettings:

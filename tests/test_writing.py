@@ -1,0 +1,153 @@
+"""Writing into a stranger's folder: nothing outside of it is opened, whatever links and names lie there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sb3_ppo_edu.algorithms.ppo import EduPPO
+from sb3_ppo_edu.checkpoint import CheckpointError, files
+from sb3_ppo_edu.checkpoint.confinement import confined
+from sb3_ppo_edu.checkpoint.logs import cut
+from sb3_ppo_edu.checkpoint.plain import pack, unpack
+from sb3_ppo_edu.course.grading import write_results
+from sb3_ppo_edu.serialization.errors import UntrustedFileError
+from sb3_ppo_edu.serialization.writing import open_through_no_link, refuse_links, write_atomically
+from sb3_ppo_edu.training.resume import resume_run
+from sb3_ppo_edu.training.run import Run, close_run, learn, start_run
+from tests.small_runs import settings_for
+
+PRECIOUS = "precious\nprecious\n"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """Lay down a file that nobody may touch."""
+    path = tmp_path / "victim"
+    path.write_text(PRECIOUS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Train a run with checkpoints."""
+    run = start_run(settings_for(checkpoint_freq=64), tmp_path_factory.mktemp("runs") / "run")
+    learn(run)
+    close_run(run)
+    return run
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path, victim: Path) -> None:
+    """Neither one in the file's place, nor one under the temporary name; both files are the folder's own afterwards."""
+    (tmp_path / "page.html").symlink_to(victim)
+    (tmp_path / ".partial-page.html").symlink_to(victim)
+    write_atomically(tmp_path / "page.html", lambda path: path.write_text("page"))
+    assert (tmp_path / "page.html").read_text() == "page"
+    assert not (tmp_path / "page.html").is_symlink()
+    assert victim.read_text() == PRECIOUS
+
+
+def test_a_link_is_not_opened(tmp_path: Path, victim: Path) -> None:
+    """Where a file is written on, a link is an error."""
+    (tmp_path / "log.txt").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_through_no_link(tmp_path / "log.txt", os.O_WRONLY)
+    with pytest.raises(OSError, match="symbolic links"):
+        cut(tmp_path / "log.txt", 3)
+    assert victim.read_text() == PRECIOUS
+
+
+def test_checkpoints_are_not_written_through_a_link(tmp_path: Path, victim: Path) -> None:
+    """The name under which a checkpoint is written is known beforehand."""
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / f"{files.PARTIAL}checkpoint-{8:012d}.zip").symlink_to(victim)
+    assert files.save(tmp_path / "c", 8, {"a": b"b"}, 1).is_file()
+    assert victim.read_text() == PRECIOUS
+
+
+def test_feedback_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """The folder of submissions may hold a link where feedback goes."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "feedback").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UntrustedFileError, match="feedback: found a symbolic link"):
+        write_results([], tmp_path, "namespace", 0)
+
+
+@pytest.mark.parametrize(
+    "place", ["progress.csv", "evaluations.npz", "monitor/0.monitor.csv", "monitor", "checkpoints", ".partial-model.zip"]
+)
+def test_links_in_a_run_are_refused_before_it_goes_on(place: str, trained: Run, tmp_path: Path) -> None:
+    """Libraries open their files themselves: a run with any link in it goes on only with trust."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    target = tmp_path / "elsewhere"
+    if (folder / place).exists():
+        (folder / place).rename(target)
+    else:
+        target.write_text(PRECIOUS)
+    (folder / place).symlink_to(target)
+    with pytest.raises(UntrustedFileError, match=f"{place}: found a symbolic link.*--trust"):
+        resume_run(folder)
+    assert not (folder / ".lock").exists() or not (folder / ".lock").read_bytes()
+
+
+def test_a_run_may_be_a_link(trained: Run, tmp_path: Path) -> None:
+    """It is the user who names the run's folder."""
+    (tmp_path / "run").symlink_to(trained.folder)
+    refuse_links(tmp_path / "run")
+
+
+def change_checkpoint(run: Path, change: Any) -> Path:
+    """Change the state in a run's newest checkpoint, and leave no other."""
+    newest, *older = files.all_in(run / "checkpoints")
+    for one in older:
+        one.unlink()
+    members = files.read(newest)
+    state = unpack(members["state.bin"])
+    change(state)
+    files.save(run / "checkpoints", int(newest.stem[-12:]), {**members, "state.bin": pack(state)}, 1)
+    return newest
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "log", "tensorboard", "shell"])
+@pytest.mark.parametrize("name", ["{victim}", "../victim", "sub/progress.csv", "..", "settings.yml"])
+def test_state_names_no_other_files(kind: str, name: str, trained: Run, tmp_path: Path, victim: Path) -> None:
+    """A log file is one in the run's folder, of a name that logs have."""
+    state = unpack(files.read(files.all_in(trained.folder / "checkpoints")[0])["state.bin"])
+    state["logger"]["outputs"] = [{"kind": kind, "files": {name.format(victim=victim): 1}, "keys": ["x"]}]
+    with pytest.raises(CheckpointError, match="found the log file"):
+        confined(state, EduPPO, "file")
+
+
+def test_state_overwrites_nothing_elsewhere(trained: Run, tmp_path: Path, victim: Path) -> None:
+    """Where a callback, a wrapper or the model writes is what the resumed training says, not what the state says."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+
+    def spoil(state: dict[str, Any]) -> None:
+        state["model"].update(tensorboard_log=str(tmp_path / "tensorboard"), _custom_logger=False)
+        for one in state["callbacks"]:
+            one["attributes"].update(log_path=str(tmp_path / "log"), best_model_save_path=str(tmp_path / "best"))
+        for _, attributes, _ in state["env"]["layers"]:
+            attributes["video_folder"] = str(tmp_path / "film")
+
+    change_checkpoint(folder, spoil)
+    before = sorted(os.listdir(tmp_path))
+    run = resume_run(folder, steps=192)
+    learn(run)
+    close_run(run)
+    assert run.model.num_timesteps >= 192
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_state_imports_nothing(trained: Run, tmp_path: Path) -> None:
+    """An objective in the state is a name like others."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    change_checkpoint(folder, lambda state: state.update(objective={"path": "antigravity.Objective", "attributes": {}}))
+    with pytest.raises(ValueError, match=r"the objective 'antigravity\.Objective'"):
+        resume_run(folder)
