@@ -63,7 +63,7 @@ KNOWS = {
     "engines": TRAINING,
     "policies": (*TRAINING, "sb3_contrib"),
     "rollouts": TRAINING,
-    "serialization": TRAINING,
+    "serialization": (*TRAINING, "yaml"),
     "vec_env": TRAINING,
     "algorithms": TRAINING,
     "algorithms/maskable": (*TRAINING, "sb3_contrib"),

@@ -56,9 +56,9 @@ def test_what_is_foreign_is_refused(block: dict[str, Any], tmp_path: Path) -> No
     """As settings of a run and as a file of settings alike, with the file, the name and the way to trust it."""
     file = tmp_path / "settings.yml"
     file.write_text(yaml.safe_dump({"CartPole-v1": {"n_timesteps": 64, **block}}))
-    with pytest.raises(UntrustedFileError, match=r"settings\.yml.*found the .*--trust"):
+    with pytest.raises(UntrustedFileError, match=r"settings\.yml.*found .*--trust"):
         check_names(as_settings(block), "settings.yml")
-    with pytest.raises(UntrustedFileError, match=r"settings\.yml, block 'CartPole-v1': found the .*--trust"):
+    with pytest.raises(UntrustedFileError, match=r"settings\.yml, block 'CartPole-v1': found .*--trust"):
         load_hyperparameters("CartPole-v1", file, trusted=False)
     assert load_hyperparameters("CartPole-v1", file)["n_timesteps"] == 64
 

@@ -40,7 +40,8 @@ def check_starts(space: gym.Space, kind: str) -> None:
         inside, way = ("TransformAction", "+") if kind == "action" else ("TransformObservation", "-")
         raise ArgumentError(
             f"{kind}_space={space}: expected a start of 0, since SB3 ignores another one: declare it without start, and wrap "
-            f"the environment in gymnasium.wrappers.{inside}(env, lambda value: value {way} {space.start}, <space without start>)"
+            f"the environment in gymnasium.wrappers.{inside}(env, lambda value: value {way} {space.start}, "
+            "<space without start>)"
         )
 
 

@@ -37,7 +37,7 @@ def enjoy(arguments: argparse.Namespace) -> int:
     """Show a saved run in a window, or film it; return the exit code."""
     console = Console(highlight=False)
     with refusing_bad_input():
-        saved = open_run(arguments.run, trusted=arguments.trust)
+        saved = open_run(arguments.run, trusted=arguments.trust, max_episode_steps=arguments.max_episode_steps)
         if arguments.gif is None:
             watch(saved, arguments, console)
         else:

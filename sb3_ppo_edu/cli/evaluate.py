@@ -32,8 +32,8 @@ def evaluate_saved(arguments: argparse.Namespace) -> int:
     """Evaluate a saved run and random actions; return the exit code."""
     console = Console(highlight=False)
     with refusing_bad_input():
-        saved = open_run(arguments.run, trusted=arguments.trust)
+        saved = open_run(arguments.run, trusted=arguments.trust, max_episode_steps=arguments.max_episode_steps)
         trained = evaluate_run(saved, arguments.episodes, arguments.seed, deterministic=not arguments.stochastic)
         random = evaluate_random(saved, arguments.episodes, arguments.seed)
-    print_evaluation(console, trained, random)
+    print_evaluation(console, trained, random, arguments.max_episode_steps)
     return DONE

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
-from sb3_ppo_edu.training.evaluation import EVALUATION_SEED
+from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EPISODE_STEPS
 from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
 
 
@@ -40,6 +40,13 @@ def add_acting_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of how a saved run acts, which ``evaluate`` and ``enjoy`` share."""
     parser.add_argument(
         "--seed", type=int, default=EVALUATION_SEED, metavar="N", help="seed of the first episode (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-episode-steps",
+        type=positive_int,
+        default=MAX_EPISODE_STEPS,
+        metavar="N",
+        help="cut an episode off after so many steps (default: %(default)s)",
     )
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely ones")
     parser.add_argument(

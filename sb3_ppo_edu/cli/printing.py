@@ -15,7 +15,8 @@ from rich.table import Table
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.training.evaluation import Evaluation
+from sb3_ppo_edu.serialization.errors import UntrustedFileError
+from sb3_ppo_edu.training.evaluation import MAX_EPISODE_STEPS, Evaluation
 from sb3_ppo_edu.training.folder import (
     CHECKPOINT_FOLDER,
     EVALUATION_FILE,
@@ -27,6 +28,7 @@ from sb3_ppo_edu.training.folder import (
     SETTINGS_FILE,
 )
 from sb3_ppo_edu.training.run import Run
+from sb3_ppo_edu.training.settings import check_names
 
 LEARNING_CURVE_FILE = "learning_curve.png"
 
@@ -85,8 +87,14 @@ def print_files(console: Console, run: Run) -> None:
     console.print(table)
 
 
-def print_evaluation(console: Console, trained: Evaluation, random: Evaluation) -> None:
-    """Print the returns of the trained policy and of random actions."""
+def print_evaluation(
+    console: Console, trained: Evaluation, random: Evaluation, max_episode_steps: int = MAX_EPISODE_STEPS
+) -> None:
+    """
+    Print the returns of the trained policy and of random actions.
+
+    :param max_episode_steps: steps after which episodes were cut off
+    """
     table = Table("", title="Return of an episode", title_justify="left", title_style="bold", box=None, padding=(0, 2))
     for heading in ("mean ± std", "median", "lowest", "highest", "episodes"):
         table.add_column(heading, justify="right")
@@ -96,17 +104,35 @@ def print_evaluation(console: Console, trained: Evaluation, random: Evaluation) 
         table.add_row(who, f"[bold]{summary['mean']:.1f}[/bold] ± {summary['std']:.1f}", *numbers, str(summary["n"]))
     console.print()
     console.print(table)
+    cut_off = [length for length in (*trained.lengths, *random.lengths) if length >= max_episode_steps]
+    if cut_off:
+        console.print(f"{len(cut_off)} of these episodes did not end in {max_episode_steps:,} steps, and were cut off there.")
 
 
-def print_next(console: Console, folder: Path) -> None:
-    """Print what to type next about the run of a folder."""
+def print_next(console: Console, run: Run) -> None:
+    """Print what to type next about a run."""
+    folder, trust = run.shown, trust_of(run)
     console.print("\n[bold]What to type next[/bold]")
     for command, what in (
-        (f"{typed('sb3-edu')} enjoy {quoted(folder)}", "watch it"),
-        (f"{typed('sb3-edu')} evaluate {quoted(folder)} --episodes 500", "judge it on more episodes"),
+        (f"{typed('sb3-edu')} enjoy {quoted(folder)}{trust}", "watch it"),
+        (f"{typed('sb3-edu')} evaluate {quoted(folder)} --episodes 500{trust}", "judge it on more episodes"),
         (f"{typed('tensorboard')} --logdir {quoted(folder.parent)}", "see every number it logged"),
     ):
         console.print(f"  {command}  [dim]# {what}[/dim]", soft_wrap=True)
+
+
+def trust_of(run: Run) -> str:
+    """
+    Say what has to be typed to read a run again that names what its reader can't know to be harmless.
+
+    :param run: of this user
+    :return: the flag with a space before it, or nothing
+    """
+    try:
+        check_names(run.settings, "settings")
+    except UntrustedFileError:
+        return " --trust"
+    return ""
 
 
 def typed(program: str) -> str:

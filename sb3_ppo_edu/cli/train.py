@@ -25,6 +25,7 @@ from sb3_ppo_edu.cli.printing import (
     print_next,
     print_start,
     quoted,
+    trust_of,
     typed,
 )
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
@@ -290,9 +291,10 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
         if checkpoint is not None:
             if exit_code == FAILED:
                 print(f"The last good checkpoint is {checkpoint}.", file=sys.stderr)
-            console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.shown)}", soft_wrap=True)
+            console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.shown)}{trust_of(run)}", soft_wrap=True)
         if all(kept):
-            console.print(f"To see what it can do: {typed('sb3-edu')} evaluate {quoted(run.shown)}", soft_wrap=True)
+            evaluate = f"{typed('sb3-edu')} evaluate {quoted(run.shown)}{trust_of(run)}"
+            console.print(f"To see what it can do: {evaluate}", soft_wrap=True)
     return exit_code
 
 
@@ -337,4 +339,4 @@ def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
             console.print(f"No {REPLAY_FILE}: {arguments.env} cannot draw itself here ({error}).", markup=False)
     print_files(console, run)
     print_evaluation(console, trained, random)
-    print_next(console, run.shown)
+    print_next(console, run)

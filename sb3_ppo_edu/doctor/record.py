@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+
+from sb3_ppo_edu.serialization.yaml_files import read_yaml
 
 PROGRESS_FILE = "progress.csv"
 SETTINGS_FILE = "settings.yml"
@@ -414,14 +415,14 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
     settings: dict[str, Any] = {}
     try:
         if (folder / SETTINGS_FILE).is_file():
-            settings = flat_settings(yaml.safe_load((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
+            settings = flat_settings(read_yaml(folder / SETTINGS_FILE))
         else:
             settings = next((found for path in sorted(folder.glob("*.zip")) if (found := model_settings(path))), {})
         if (folder / EVALUATION_FILE).is_file():
             evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
             settings["random_return"] = float(evaluation["random"]["mean"])
             settings["random_std"] = float(evaluation["random"]["std"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return settings, [f"The settings beside the log cannot be read ({type(error).__name__}) and are left out."]
     notes = [] if settings else ["No settings lie beside the log; what needs them is not examined."]
     return settings, notes

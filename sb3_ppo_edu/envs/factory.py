@@ -19,6 +19,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
@@ -194,6 +195,7 @@ def make_evaluation_env(
     render_mode: str | None = None,
     trusted: bool = True,
     on_fault: str = "off",
+    max_episode_steps: int | None = None,
 ) -> VecEnv:
     """
     Build an environment to judge or show a policy on: same observations as in training, true rewards, one seed per episode.
@@ -206,6 +208,7 @@ def make_evaluation_env(
     :param render_mode: Gymnasium's render mode, or ``None``
     :param trusted: whether the file of statistics may run code
     :param on_fault: as in training; ``EvalCallback`` wants both environments wrapped alike
+    :param max_episode_steps: steps after which an episode is cut off; ``None`` leaves that to the environment
     :return: the environment. Its statistics are not updated and its rewards are not normalised.
     :raises ValueError: if the environment does not take these arguments, or the statistics are refused
     """
@@ -226,6 +229,7 @@ def make_evaluation_env(
         first_seed,
         seed_episodes=lambda single: EpisodeSeeds(single, first_seed + next(offsets), n_envs),
         render_mode=render_mode,
+        max_episode_steps=max_episode_steps,
     )
     if settings.backend in AS_A_WHOLE:
         # Only so that it has the layers of the training environment, without which EvalCallback takes over no moments.
@@ -244,6 +248,7 @@ def _make_vec_env(
     seed_episodes: Callable[[gym.Env], gym.Env] | None = None,
     render_mode: str | None = None,
     vec_env_cls: Any = ONE_BY_ONE["dummy"],
+    max_episode_steps: int | None = None,
 ) -> VecEnv:
     """Build the environments with their monitors and single-environment wrappers."""
     wrap = import_wrappers(settings.wrapper)
@@ -251,6 +256,10 @@ def _make_vec_env(
     def wrap_single(env: gym.Env) -> gym.Env:
         wrapped: gym.Env = wrap(env if seed_episodes is None else seed_episodes(env))
         return wrapped
+
+    def make(**kwargs: Any) -> gym.Env:
+        env = gym.make(settings.id, **kwargs)
+        return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
 
     env_kwargs = dict(settings.kwargs) if render_mode is None else {**settings.kwargs, "render_mode": render_mode}
     # Monitor wants tuples, YAML has lists.
@@ -260,7 +269,7 @@ def _make_vec_env(
     try:
         return make_vec_env(
             # Given an id rather than a callable, make_vec_env would switch rendering on.
-            partial(gym.make, settings.id),
+            make,
             n_envs=n_envs,
             seed=seed,
             monitor_dir=None if monitor_folder is None else str(monitor_folder),

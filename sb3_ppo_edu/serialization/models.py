@@ -1,7 +1,7 @@
 """
 Stable-Baselines3's ``model.zip`` from someone else: checked as a whole before a model is built of it.
 
-Nothing of the file is run. It may still ask for a large network, which costs memory and time.
+Nothing of the file is run, and no network is built that is larger than the weights in it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import base64
 import binascii
 import io
 import json
-import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sb3_ppo_edu.serialization.archive import bad_member, read_archive, read_fil
 from sb3_ppo_edu.serialization.constructors import is_method
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, UntrustedFileError, how_to_trust, reason
 from sb3_ppo_edu.serialization.names import check_named, import_named
+from sb3_ppo_edu.serialization.sizes import check_sizes
 from sb3_ppo_edu.serialization.unpickler import read_pickle
 
 _REQUIRED_MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
@@ -117,7 +117,7 @@ def check_model(path: Any, algorithm: type, custom_objects: Mapping[str, Any] | 
         if name.endswith(".pth"):
             _check_tensors(members[name], name, where)
     attributes = _read_attributes(members["data"], where, algorithm, custom_objects or {})
-    _check_widths(attributes["policy_kwargs"], len(members["policy.pth"]), where)
+    check_sizes(attributes, len(members["policy.pth"]), where)
     return CheckedModel(io.BytesIO(content), attributes)
 
 
@@ -126,19 +126,6 @@ def _check_tensors(content: bytes, name: str, where: str) -> None:
     if name not in _TENSOR_MEMBERS:
         raise bad_member(where, f"the member {name!r}", f"tensors in {', '.join(_TENSOR_MEMBERS)}")
     read_archive(content, f"{where}, {name}")
-
-
-def _check_widths(policy_kwargs: Any, n_bytes: int, where: str) -> None:
-    """Check, before memory and time go into them, that the layers asked for are not larger than the weights (in bytes)."""
-    net_arch = policy_kwargs.get("net_arch") if isinstance(policy_kwargs, dict) else None
-    for layers in net_arch.values() if isinstance(net_arch, dict) else [net_arch]:
-        widths = [width for width in layers if isinstance(width, int)] if isinstance(layers, list) else []
-        n_weights = sum(widths) + sum(map(operator.mul, widths, widths[1:]))
-        if 4 * n_weights > n_bytes:
-            raise DamagedFileError(
-                f"{where}: found net_arch={net_arch} with {n_bytes:,} bytes of weights; expected {4 * n_weights:,} or more "
-                f"for it: {ANOTHER_COPY}"
-            )
 
 
 def _read_attributes(text: bytes, where: str, algorithm: type, custom_objects: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +167,7 @@ def check_objective(description: Any, where: str) -> None:
     if description is None:
         return
     path = str(description.get("path") if isinstance(description, dict) else None)
-    check_named(path, (Objective,), where, "objective")
+    check_named(path, (Objective,), where, "the objective")
     attributes = description.get("attributes")
     if not isinstance(attributes, dict) or any(is_method(import_named(path), key) for key in attributes):
         raise UntrustedFileError(f"{where}: found an objective with attributes that replace a part of it: {how_to_trust()}")

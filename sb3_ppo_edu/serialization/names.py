@@ -71,14 +71,14 @@ def check_named(name: str, kinds: tuple[type, ...], where: str, what: str, argum
     found = import_named(name) if known else None
     if not (isinstance(found, type) and issubclass(found, kinds)):
         raise UntrustedFileError(
-            f"{where}: found the {what} {name[:200]!r}, which may run any program; expected one of "
+            f"{where}: found {what} {name[:200]!r}, which may run any program; expected one of "
             f"{', '.join(dict.fromkeys(one.partition('.')[0] for one in HARMLESS_MODULES))} that is known to be harmless: "
             f"{HOW_TO_TRUST}"
         )
     told = sorted(str(key) for key, value in (arguments or {}).items() if key in WRITE_OR_IMPORT and value is not None)
     if told:
         raise UntrustedFileError(
-            f"{where}: found the {what} {name} with {told[0]}={str((arguments or {})[told[0]])[:200]!r}, which says where to "
+            f"{where}: found {what} {name} with {told[0]}={str((arguments or {})[told[0]])[:200]!r}, which says where to "
             f"write or what to import; expected it without: {HOW_TO_TRUST}"
         )
 

@@ -8,7 +8,7 @@ are made, :mod:`~sb3_ppo_edu.serialization.archive` reads zip files, and :mod:`~
 :mod:`~sb3_ppo_edu.serialization.statistics` the two kinds of file.
 
 Everything that is not on the list is refused with an :class:`UntrustedFileError` that names it. What is on the list runs no
-code of the file's. A file may still ask for a large network, which costs memory and time.
+code of the file's.
 """
 
 from sb3_ppo_edu.serialization.archive import MAX_GROWTH, SMALL_ARCHIVE, check_members, read_archive

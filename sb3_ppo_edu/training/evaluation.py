@@ -22,6 +22,9 @@ EVALUATION_SEED = 10_000
 """Seed of the first evaluation episode. The same for every run, so that runs are comparable, and far from the seeds of the
 training environments, which count up from the run's own seed."""
 
+MAX_EPISODE_STEPS = 100_000
+"""Steps after which the evaluation of a saved run cuts an episode off that its environment does not end."""
+
 MAX_EVALUATION_ENVS = 10
 """Environments stepped together in an evaluation: one forward pass serves them all."""
 

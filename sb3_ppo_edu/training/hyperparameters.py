@@ -16,13 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sb3_ppo_edu.algorithms.arguments import CHECKS, OLD_NAMES, with_old_names
 from sb3_ppo_edu.algorithms.checks import did_you_mean
 from sb3_ppo_edu.envs.factory import named_with_kwargs
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.names import check_named, import_named
+from sb3_ppo_edu.serialization.yaml_files import read_yaml
 
 #: Keys of a block that describe the environments and the run; the others are arguments of ``EduPPO``.
 ZOO_KEYS = (
@@ -141,10 +140,7 @@ def read_blocks(file: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a YAML file that maps environment ids to settings")
-    try:
-        blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    blocks = read_yaml(path)
     if not isinstance(blocks, dict):
         raise ValueError(f"{path}: expected a mapping from environment ids to settings, found {_kind(blocks)}")
     for name, block in blocks.items():

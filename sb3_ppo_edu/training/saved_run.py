@@ -9,7 +9,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, make_evaluation_env
-from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, Evaluation, RandomPolicy, environments_for, evaluate
+from sb3_ppo_edu.training.evaluation import (
+    EVALUATION_SEED,
+    MAX_EPISODE_STEPS,
+    Evaluation,
+    RandomPolicy,
+    environments_for,
+    evaluate,
+)
 from sb3_ppo_edu.training.folder import MODEL_FILE, NORMALIZATION_FILE, SETTINGS_FILE, runs_beside
 from sb3_ppo_edu.training.settings import as_settings_say, read_settings
 
@@ -24,6 +31,7 @@ class SavedRun:
     :param seed: its seed
     :param statistics: its ``VecNormalize`` statistics, or ``None``
     :param trusted: whether its files may run code
+    :param max_episode_steps: steps after which an episode of an evaluation is cut off
     """
 
     folder: Path
@@ -31,6 +39,7 @@ class SavedRun:
     seed: int
     statistics: Path | None
     trusted: bool = True
+    max_episode_steps: int = MAX_EPISODE_STEPS
 
     def load_model(self, device: str = "auto") -> EduPPO:
         """
@@ -60,15 +69,17 @@ class SavedRun:
                 statistics=self.statistics,
                 render_mode=render_mode,
                 trusted=self.trusted,
+                max_episode_steps=self.max_episode_steps,
             )
 
 
-def open_run(folder: Path, *, trusted: bool = True) -> SavedRun:
+def open_run(folder: Path, *, trusted: bool = True, max_episode_steps: int = MAX_EPISODE_STEPS) -> SavedRun:
     """
     Find a saved run.
 
     :param folder: the run's folder
     :param trusted: whether its files may run code: pickles in its model and its statistics, and what its settings name
+    :param max_episode_steps: see :class:`SavedRun`
     :return: the run
     :raises ValueError: if the folder is no run's, something it needs is missing, or the run is not trusted and its settings
         name anything but well-known wrappers
@@ -93,7 +104,7 @@ def open_run(folder: Path, *, trusted: bool = True) -> SavedRun:
             f"run {folder}: {NORMALIZATION_FILE} missing; the model was trained on normalised observations "
             "and cannot act without their statistics"
         )
-    return SavedRun(folder, environment, settings["seed"], statistics, trusted)
+    return SavedRun(folder, environment, settings["seed"], statistics, trusted, max_episode_steps)
 
 
 def evaluate_run(run: SavedRun, episodes: int, first_seed: int = EVALUATION_SEED, *, deterministic: bool = True) -> Evaluation:

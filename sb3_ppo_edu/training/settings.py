@@ -35,6 +35,7 @@ from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs
 from sb3_ppo_edu.serialization.names import check_named, import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
+from sb3_ppo_edu.serialization.yaml_files import read_yaml
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 from sb3_ppo_edu.version import __version__
 
@@ -331,9 +332,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: no such file; expected the record of a run that `sb3-edu train` has made")
     what = f"{path}: expected the settings of a run as `sb3-edu train` writes them"
     try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{what}, found no YAML ({' '.join(str(error).split())})") from error
+        record = read_yaml(path)
     except OSError as error:
         raise ValueError(f"{path}: it can't be read ({error.strerror})") from error
     if not isinstance(record, dict):

@@ -1,0 +1,119 @@
+"""How large a model will be that a file asks for, by arithmetic, before memory and time go into it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+
+from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, reason
+
+LARGEST_ROLLOUT = 2**31
+"""Bytes of observations in a rollout that a stranger's model may ask for."""
+
+MOST_LAYERS = 1000
+"""Layers that a stranger's model may have; each costs some thousand bytes, however narrow it is."""
+
+_KERNELS = ((8, 4), (4, 2), (3, 1))
+"""Kernel and stride of NatureCNN's convolutions (https://www.nature.com/articles/nature14236)."""
+
+
+def check_sizes(attributes: Mapping[str, Any], n_bytes: int, where: str) -> None:
+    """
+    Check that a model is not larger than the weights that its file has, and that its rollout fits into memory.
+
+    :param attributes: of the model, as the file has them
+    :param n_bytes: size of its weights in the file
+    :param where: the file, for the message
+    :raises DamagedFileError: if it asks for more
+    """
+    try:
+        layers, weights = _policy_size(attributes)
+        steps = int(attributes["n_steps"]) * int(attributes["n_envs"])
+        rollout = steps * sum(_bytes(one) for one in _parts(attributes["observation_space"]))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedFileError(
+            f"{where}: no model can be built from it ({reason(error)}); expected spaces and policy_kwargs of a PPO: "
+            f"{ANOTHER_COPY}"
+        ) from error
+    asked = str(attributes["policy_kwargs"])[:200]
+    if 4 * weights > n_bytes or layers > MOST_LAYERS:
+        raise DamagedFileError(
+            f"{where}: no model can be built from it: found policy_kwargs={asked} and spaces that ask for {layers} layers of "
+            f"{4 * weights:,} bytes, with {n_bytes:,} bytes of weights; expected as many, in {MOST_LAYERS} layers at most: "
+            f"{ANOTHER_COPY}"
+        )
+    if rollout > LARGEST_ROLLOUT:
+        raise DamagedFileError(
+            f"{where}: found n_steps={attributes['n_steps']} and n_envs={attributes['n_envs']}, a rollout of {rollout:,} "
+            f"bytes; expected at most {LARGEST_ROLLOUT:,}: {ANOTHER_COPY}"
+        )
+
+
+def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:
+    """Count the layers that a policy surely has, and their weights without biases."""
+    kwargs = attributes["policy_kwargs"]
+    policy, space = attributes["policy_class"], attributes["observation_space"]
+    stock: type = NatureCNN if issubclass(policy, ActorCriticCnnPolicy) else FlattenExtractor
+    stock = CombinedExtractor if issubclass(policy, MultiInputActorCriticPolicy) else stock
+    extractor = kwargs.get("features_extractor_class", stock)
+    of_extractor = kwargs.get("features_extractor_kwargs") or {}
+    inputs = weights = 0
+    for part in _parts(space):
+        image = extractor is NatureCNN or (extractor is CombinedExtractor and _is_image(part))
+        if image:
+            features = int(
+                of_extractor.get("features_dim", 512) if extractor is NatureCNN else of_extractor.get("cnn_output_dim", 256)
+            )
+            weights += features * _flattened_by_convolutions(part)
+        inputs += features if image else spaces.utils.flatdim(part)
+    net_arch = kwargs.get("net_arch")
+    if net_arch is None:
+        net_arch = [] if extractor is NatureCNN else [64, 64]
+    layers = 0
+    outputs = _n_actions(attributes["action_space"])
+    for name, out in (("pi", outputs), ("vf", 1)):
+        listed = net_arch.get(name, []) if isinstance(net_arch, dict) else net_arch
+        widths = [int(width) for width in listed if isinstance(width, int)]
+        layers += len(widths) + 1
+        weights += sum(one * other for one, other in pairwise([int(inputs), *widths, out]))
+    return layers, weights
+
+
+def _parts(space: spaces.Space) -> list[spaces.Space]:
+    """List the spaces that a space of observations has."""
+    return list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+
+
+def _bytes(space: spaces.Space) -> int:
+    """Count the bytes of an observation."""
+    shape = space.shape or ()
+    return math.prod(int(size) for size in shape) * (space.dtype.itemsize if space.dtype is not None else 8)
+
+
+def _is_image(space: spaces.Space) -> bool:
+    """Tell whether a part of an observation goes through convolutions."""
+    return isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == "uint8"
+
+
+def _flattened_by_convolutions(space: spaces.Space) -> int:
+    """Count what NatureCNN's convolutions leave of an image."""
+    assert space.shape is not None
+    sides = [int(size) for size in space.shape[1:]]
+    for kernel, stride in _KERNELS:
+        sides = [(side - kernel) // stride + 1 for side in sides]
+    return 64 * math.prod(max(side, 0) for side in sides)
+
+
+def _n_actions(space: spaces.Space) -> int:
+    """Count the numbers that describe the distribution of an action, at the least."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    return math.prod(int(size) for size in space.shape or ())

@@ -1,0 +1,61 @@
+"""YAML from files that others wrote: plain data, of bounded size, whatever aliases of aliases stand for."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LARGEST_YAML = 2**16
+"""Bytes of a file. Settings have some thousand; PyYAML reads so many in about a second."""
+
+MOST_NODES = 10_000
+"""Values in a file, each counted as often as aliases repeat it."""
+
+DEEPEST = 100
+"""Lists and mappings in brackets, one in the other; PyYAML's time grows with the square of it."""
+
+
+def read_yaml(path: Path) -> Any:
+    """
+    Read a YAML file of plain data.
+
+    :param path: of the file
+    :return: mappings, lists, numbers, strings and ``None``
+    :raises ValueError: if it is no YAML, too large or too deep, or what its aliases stand for is
+    :raises OSError: if it cannot be read
+    """
+    with path.open("rb") as file:
+        content = file.read(LARGEST_YAML + 1)
+    if len(content) > LARGEST_YAML:
+        raise ValueError(f"{path}: found more than {LARGEST_YAML:,} bytes, expected settings, which have some thousand")
+    try:
+        text = content.decode("utf-8")
+        if max(accumulate((one in "[{") - (one in "]}") for one in text), default=0) > DEEPEST:
+            raise RecursionError
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        found = _count(node, {})
+        if found > MOST_NODES:
+            raise ValueError(f"aliases that stand for {found:,} values, expected at most {MOST_NODES:,}")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError(f"{path}: not readable as YAML: lists in lists, too deep; expected settings") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+    """Count the values below a node; one that aliases repeat is counted each time, and walked once."""
+    if id(node) not in counted:
+        counted[id(node)] = 0
+        below = [] if isinstance(node, yaml.ScalarNode) else node.value
+        parts = [part for one in below for part in (one if isinstance(one, tuple) else (one,))]
+        if any(counted.get(id(part)) == 0 for part in parts):
+            raise ValueError("an alias of what it stands in, expected values that end")
+        counted[id(node)] = 1 + sum(_count(part, counted) for part in parts)
+    return counted[id(node)]
