@@ -20,6 +20,7 @@ from sb3_ppo_edu.cli.resume import add_resume
 from sb3_ppo_edu.cli.streams import DISK, describe_disk, standard_streams
 from sb3_ppo_edu.cli.train import add_train
 from sb3_ppo_edu.cli.tune import add_tune
+from sb3_ppo_edu.serialization.text import printable
 from sb3_ppo_edu.version import __version__
 
 
@@ -48,7 +49,7 @@ def _run_command(argv: Sequence[str] | None) -> int:
     try:
         return int(arguments.command(arguments))
     except RefusedError as error:
-        print(f"{arguments.parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{arguments.parser.prog}: error: {printable(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
         if error.errno not in DISK:
@@ -68,7 +69,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where there is help, rather than all forty flags, and exit."""
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n(see {self.prog} --help)\n")
+        self.exit(BAD_INPUT, f"{self.prog}: error: {printable(message)}\n(see {self.prog} --help)\n")
 
 
 def build_parser() -> Parser:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.lab.algorithms import ALGORITHMS as LEARNERS
@@ -128,7 +129,7 @@ def bench_scale(arguments: argparse.Namespace) -> int:
         jobs = [] if arguments.report_only else missing(folder, plan(repetitions, arguments.quick))
         measure_with_bar(jobs, measure(folder, jobs))
         page = read_page(folder, "sb3-edu bench scale" + (" --quick" if arguments.quick else ""))
-    show_page(page, folder, "scale", Console())
+    show_page(page, folder, "scale", TextConsole())
     return DONE
 
 
@@ -261,7 +262,7 @@ def bench_suite(arguments: argparse.Namespace) -> int:
     for failed in failures:
         print(f"{failed.run.name} failed: {failed.error}", file=sys.stderr)
     if len(failures) < len(runs):
-        show_report(folder, name, Console())
+        show_report(folder, name, TextConsole())
     return FAILED if failures else DONE
 
 
@@ -315,7 +316,7 @@ def choose_runs(runs: Sequence[Run], envs: Sequence[str] | None, algorithms: Seq
 def bench_report(arguments: argparse.Namespace) -> int:
     """Write the report of a suite anew; return the exit code."""
     with refusing_bad_input():
-        show_report(arguments.folder or suite_folder(arguments.suite), arguments.suite, Console())
+        show_report(arguments.folder or suite_folder(arguments.suite), arguments.suite, TextConsole())
     return DONE
 
 
@@ -385,7 +386,7 @@ def bench_speed(arguments: argparse.Namespace) -> int:
             return FAILED
     with refusing_bad_input():
         page = read_page(folder)
-    show_page(page, folder, "speed", Console())
+    show_page(page, folder, "speed", TextConsole())
     return DONE
 
 

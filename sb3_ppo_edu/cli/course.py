@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, refusing_bad_input
 
@@ -73,7 +74,7 @@ def build_course(arguments: argparse.Namespace) -> int:
     require_notebook_packages()
     from sb3_ppo_edu.course.building import build
 
-    console = Console(highlight=False)
+    console = TextConsole(highlight=False)
     with refusing_bad_input():
         for path in build(arguments.notebooks):
             console.print(str(path), soft_wrap=True)
@@ -94,7 +95,7 @@ def check_course(arguments: argparse.Namespace) -> int:
     require_notebook_packages()
     from sb3_ppo_edu.course.verifying import verify
 
-    console = Console(highlight=False)
+    console = TextConsole(highlight=False)
     with refusing_bad_input():
         findings = verify(
             arguments.notebooks, execute=arguments.execute, progress=lambda name: console.print(f"[dim]{name}[/dim]")
@@ -113,7 +114,7 @@ def grade_course(arguments: argparse.Namespace) -> int:
     from sb3_ppo_edu.course.building import read_lessons
     from sb3_ppo_edu.course.grading import CSV_NAME, FEEDBACK_FOLDER, grade_folder
 
-    console = Console(highlight=False)
+    console = TextConsole(highlight=False)
     output = arguments.output or arguments.folder
     with refusing_bad_input():
         grades = grade_folder(arguments.folder, read_lessons(arguments.notebooks), output, arguments.seed)

@@ -1,9 +1,23 @@
-"""Whether there is a display, and drawing without one."""
+"""Where commands print, whether there is a display, and drawing without one."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from sb3_ppo_edu.serialization.text import printable
+
+
+class TextConsole(Console):
+    """A console that shows what would command the terminal in a text, which may be from a stranger's file."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Make text with styles of what is printed or stands in a table."""
+        return super().render_str(printable(text), **how)
 
 
 def has_display() -> bool:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.refusals import DONE, RefusedError, refusing_bad_input
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, command, compare, diagnose, symptoms_as_markdown
 from sb3_ppo_edu.doctor.record import read_record
@@ -53,7 +55,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     :raises RefusedError: if what was given is no record of a PPO training
     """
-    console = Console(highlight=False)
+    console = TextConsole(highlight=False)
     if arguments.symptoms:
         print(symptoms_as_markdown(), end="")
         return DONE
@@ -67,7 +69,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if len(records) > 1:
         comparison = compare(records)
         for one in comparison.diagnoses:
-            console.print(f"[bold]{one.record.source}[/bold]: {one.summary}", soft_wrap=True)
+            console.print(f"[bold]{escape(one.record.source)}[/bold]: {escape(one.summary)}", soft_wrap=True)
         console.print(comparison.summary, soft_wrap=True, markup=False)
         if arguments.page:
             # Imported here: drawing takes longer than all the rest.
@@ -108,7 +110,8 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
             console.print(f"  {line}", soft_wrap=True, markup=False)
     if diagnosis.not_examined:
         console.print(
-            f"\n{len(diagnosis.not_examined)} of {len(SYMPTOMS)} symptoms not examined: {reasons(diagnosis)}", style="dim"
+            f"\n{len(diagnosis.not_examined)} of {len(SYMPTOMS)} symptoms not examined: {escape(reasons(diagnosis))}",
+            style="dim",
         )
 
 
@@ -123,7 +126,7 @@ def findings_table(diagnosis: Diagnosis) -> Table:
         if finding.explained_by is not None:
             title = f"  [dim]{title}[/dim]"
         piece = finding.evidence[0]
-        table.add_row(title, f"{finding.confidence:.0%}", f"{piece.key}: {piece.text}")
+        table.add_row(title, f"{finding.confidence:.0%}", escape(f"{piece.key}: {piece.text}"))
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 from rich.console import Console
 
-from sb3_ppo_edu.cli.display import draw_into_memory, has_display
+from sb3_ppo_edu.cli.display import TextConsole, draw_into_memory, has_display
 from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
 from sb3_ppo_edu.cli.printing import REPLAY_FILE
 from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
@@ -35,7 +35,7 @@ def add_enjoy(commands: Any) -> None:
 
 def enjoy(arguments: argparse.Namespace) -> int:
     """Show a saved run in a window, or film it; return the exit code."""
-    console = Console(highlight=False)
+    console = TextConsole(highlight=False)
     with refusing_bad_input():
         saved = open_run(arguments.run, trusted=arguments.trust, max_episode_steps=arguments.max_episode_steps)
         if arguments.gif is None:

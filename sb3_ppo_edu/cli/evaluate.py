@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
 from sb3_ppo_edu.cli.printing import print_evaluation
 from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
@@ -30,7 +29,7 @@ def add_evaluate(commands: Any) -> None:
 
 def evaluate_saved(arguments: argparse.Namespace) -> int:
     """Evaluate a saved run and random actions; return the exit code."""
-    console = Console(highlight=False)
+    console = TextConsole(highlight=False)
     with refusing_bad_input():
         saved = open_run(arguments.run, trusted=arguments.trust, max_episode_steps=arguments.max_episode_steps)
         trained = evaluate_run(saved, arguments.episodes, arguments.seed, deterministic=not arguments.stochastic)

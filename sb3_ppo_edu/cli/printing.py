@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch as th
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.doctor.callback import PAGE_FILE
 from sb3_ppo_edu.envs.factory import action_repeat
@@ -57,7 +59,7 @@ def console_for(group: ProcessGroup | None) -> Console:
 
     :param group: the processes that train together, or ``None`` for this one alone
     """
-    return Console(highlight=False, quiet=group is not None and group.rank != 0)
+    return TextConsole(highlight=False, quiet=group is not None and group.rank != 0)
 
 
 def print_start(console: Console, run: Run) -> None:
@@ -69,9 +71,9 @@ def print_start(console: Console, run: Run) -> None:
     repeats = action_repeat(settings.environment.wrapper)
     held = f" of {repeats} environment steps each, {repeats * settings.steps:,} in all" if repeats > 1 else ""
     console.print(
-        f"[bold]{settings.environment.id}[/bold]: {settings.steps:,} steps{held}, seed {settings.seed}, {environments}, "
-        f"{'normalised' if settings.environment.normalize else 'not normalised'}, "
-        f"{th.get_num_threads()} torch thread(s), into [bold]{run.shown}[/bold]",
+        f"[bold]{escape(settings.environment.id)}[/bold]: {settings.steps:,} steps{held}, seed {settings.seed}, "
+        f"{environments}, {'normalised' if settings.environment.normalize else 'not normalised'}, "
+        f"{th.get_num_threads()} torch thread(s), into [bold]{escape(str(run.shown))}[/bold]",
         soft_wrap=True,
     )
     console.print(f"engine: {run.model.engine_reason}", soft_wrap=True, markup=False)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, refusing_bad_input
 from sb3_ppo_edu.training.compare import Comparison, compare_runs
 from sb3_ppo_edu.training.folder import SETTINGS_FILE
@@ -51,7 +53,7 @@ def reproduce_run(arguments: argparse.Namespace, main: Callable[[Sequence[str]],
     :param arguments: of the command line
     :param main: see :func:`add_reproduce`
     """
-    console = Console(highlight=False)
+    console = TextConsole(highlight=False)
     folder: Path = arguments.run
     with refusing_bad_input():
         record = read_settings(folder / SETTINGS_FILE)
@@ -92,6 +94,6 @@ def print_comparison(console: Console, found: list[Comparison], first: Path, sec
         table.add_column(heading)
     words = {True: "the same", False: "[bold]differs[/bold]", None: "–"}
     for one in found:
-        table.add_row(one.what, words[one.equal], one.detail)
+        table.add_row(one.what, words[one.equal], escape(one.detail))
     console.print()
     console.print(table)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
+from rich.markup import escape
 
 from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.printing import console_for
@@ -76,7 +77,7 @@ def _resume_in_group(arguments: argparse.Namespace) -> int:
             run = resume_run(arguments.run, arguments.device, **how)
     arguments.env, arguments.seed = run.settings.environment.id, run.settings.seed
     done, total = run.model.num_timesteps, run.settings.steps
-    console.print(f"[bold]{arguments.env}[/bold]: going on at step {done:,} of {total:,}", soft_wrap=True)
+    console.print(f"[bold]{escape(arguments.env)}[/bold]: going on at step {done:,} of {total:,}", soft_wrap=True)
     if total != record["steps"]:
         console.print(f"The run was made for {record['steps']:,} steps; schedules follow the new number.", soft_wrap=True)
     for index, way in enumerate(run.model.resumed_envs):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch as th
 from rich.console import Console
+from rich.markup import escape
 
 from sb3_ppo_edu.checkpoint.callback import SIGNALS
 from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
@@ -36,6 +37,7 @@ from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.serialization.names import check_environment_id
+from sb3_ppo_edu.serialization.text import printable
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
 from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparameters, parse_expression
 from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
@@ -266,7 +268,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     except FAILURES as error:
         # A signal to all processes, as clusters send it, ends those that this one waits for.
         if not stop.requested:
-            print(f"sb3-edu train: error: {error}", file=sys.stderr)
+            print(f"sb3-edu train: error: {printable(str(error))}", file=sys.stderr)
             exit_code = FAILED
     except OSError as error:
         if error.errno not in DISK:
@@ -285,7 +287,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
         exit_code = FAILED
     if exit_code != DONE:
         steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
-        saved = f" The model is saved in [bold]{run.shown}[/bold]." if all(kept) else ""
+        saved = f" The model is saved in [bold]{escape(str(run.shown))}[/bold]." if all(kept) else ""
         console.print(f"Stopped after {steps}.{saved}", soft_wrap=True)
         checkpoint = last_checkpoint(run)
         if checkpoint is not None:
@@ -303,7 +305,7 @@ def keep_model(run: Run) -> bool:
     try:
         save_model(run)
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
     except OSError as error:
         print(f"sb3-edu train: error: the model is not saved: {describe_disk(error)}", file=sys.stderr)
         return False

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from sb3_ppo_edu.cli.bench import run_with_bar, show_page
+from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.lab.runs import Run, RunRow
@@ -78,7 +77,7 @@ def tune(arguments: argparse.Namespace) -> int:
     stages = [stage for stage in STAGES if stage.name in (arguments.only or (stage.name,))]
     with refusing_bad_input():
         tuning = Tuning(arguments.env, arguments.steps, arguments.seeds, arguments.settings, stages)
-    console = Console()
+    console = TextConsole()
     runner = Runner(folder, arguments.workers)
     procedure = tuning.procedure()
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -156,14 +158,31 @@ def command(record: Record, symptom: Symptom) -> str | None:
     if not symptom.changes:
         return None
     flags = " ".join(change.flag(record) for change in symptom.changes)
+    return f"{shlex.join(trained_with(record))} {flags}"
+
+
+def trained_with(record: Record) -> list[str]:
+    """
+    Read the command that a run was trained with, as words for a shell.
+
+    The record may be a stranger's: nothing in it is trusted anew, and what a terminal can't show is not to be pasted.
+
+    :return: the run's own command without its name, since two runs can't share a folder; where it has none, one of its
+        environment
+    """
     trained = record.setting("command")
-    if isinstance(trained, str) and trained.startswith("sb3-edu train"):
-        words = trained.split(" --name ")
-        # Two runs can't share a folder: the name is left to the default, or made a new one.
-        rest = "".join(" " + part for part in words[1].split(" ")[1:]) if len(words) == 2 else ""
-        return f"{words[0]}{rest} {flags}"
-    env = record.setting("env") or "YOUR_ENV"
-    return f"sb3-edu train --env {env} {flags}"
+    try:
+        words = shlex.split(trained) if isinstance(trained, str) and trained.isprintable() else []
+    except ValueError:
+        words = []
+    if words[:2] == ["sb3-edu", "train"]:
+        return [
+            word
+            for before, word in pairwise(["", *words])
+            if "--name" not in (before, word) and not word.startswith("--name=") and word not in ("--trust", "--from-record")
+        ]
+    env = str(record.setting("env") or "YOUR_ENV")
+    return ["sb3-edu", "train", "--env", env if env.isprintable() else "YOUR_ENV"]
 
 
 # --------------------------------------------------------------------------------------------------------------------------

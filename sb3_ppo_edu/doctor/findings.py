@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,7 +101,7 @@ class Change:
         if isinstance(value, bool) and self.setting == "normalize":
             return flag if value else flag.replace("--", "--no-")
         text = f"{value:g}" if isinstance(value, float) else str(value)
-        return f"{flag} '{text}'" if any(sign in text for sign in " ()[]{}=") else f"{flag} {text}"
+        return f"{flag} {shlex.quote(text)}"
 
 
 @dataclass(frozen=True)

@@ -422,7 +422,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
             evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
             settings["random_return"] = float(evaluation["random"]["mean"])
             settings["random_std"] = float(evaluation["random"]["std"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return settings, [f"The settings beside the log cannot be read ({type(error).__name__}) and are left out."]
     notes = [] if settings else ["No settings lie beside the log; what needs them is not examined."]
     return settings, notes

@@ -196,7 +196,8 @@ def marked(text: str) -> Markup:
     html = str(escape(text))
     html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
     html = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html)
-    html = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", r'<a href="\2">\1</a>', html)
+    # A stranger's text may be in it: links lead to the web or to a file beside the page, and run nothing.
+    html = re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+|\w[\w./-]*)\)", r'<a href="\2">\1</a>', html)
     return Markup(html)
 
 

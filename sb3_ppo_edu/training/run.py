@@ -25,6 +25,7 @@ from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from sb3_ppo_edu.distributed.data_parallel import DataParallel
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env, named_with_kwargs, with_backend
+from sb3_ppo_edu.serialization.archive import SMALL_ARCHIVE
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.training.evaluation import (
@@ -252,8 +253,10 @@ def trained_steps(path: Path) -> int:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("data").file_size > SMALL_ARCHIVE:
+                return 0
             return int(json.loads(archive.read("data"))["num_timesteps"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile):
         return 0
 
 
