@@ -209,7 +209,7 @@ BAD_INPUT = {
     "unknown environment argument": (["--env-kwargs", "{gravty: 1}"], ["CartPole-v1", "gravty"]),
     "unknown buffer": (["--rollout-buffer-class", "a.B"], ["'a.B'", "expected the dotted name"]),
     "unknown device": (["--device", "cudaa"], ["device='cudaa'", "'cpu', 'cuda'"]),
-    "negative seed": (["--seed", "-1"], ["seed=-1", "expected an integer from 0"]),
+    "negative seed": (["--seed", "-1"], ["seed=-1", "expected an integer ≥ 0"]),
     "no steps": (["--steps", "0"], ["--steps: found '0', expected a positive whole number"]),
     "negative steps": (["--steps", "-5"], ["--steps: found '-5', expected a positive whole number"]),
     "steps that are no number": (["--steps", "many"], ["--steps: found 'many', expected a positive whole number"]),

@@ -68,7 +68,7 @@ def test_rollout_buffer_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps=0: expected a positive integer"),
+        ({"steps": 0}, "steps=0: expected an integer ≥ 1"),
         ({"n_envs": 0}, "n_envs=0: expected"),
         ({"eval_freq": -1}, "eval_freq=-1: expected"),
         ({"seed": -1}, "seed=-1: expected"),
