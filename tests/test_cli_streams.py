@@ -12,7 +12,7 @@ import pytest
 
 from sb3_ppo_edu.cli import main, train
 from sb3_ppo_edu.cli.streams import standard_streams
-from sb3_ppo_edu.training.folder import write_atomically
+from sb3_ppo_edu.serialization.writing import write_atomically
 
 SMALL = "--env CartPole-v1 --steps 128 --n-steps 64 --batch-size 64 --n-epochs 1 --eval-freq 999 --eval-episodes 1 --no-replay"
 

@@ -131,6 +131,9 @@ def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
         layers: list[nn.Linear] = [*found.linears, head]
         if any(below.out_features != above.in_features for below, above in pairwise(layers)):
             return f"the {name}'s layers do not fit together"
+        for layer in layers:
+            if layer.weight.shape != (layer.out_features, layer.in_features) or layer.bias.shape != (layer.out_features,):
+                return f"a layer of the {name}'s has parameters of other shapes than its size says"
         widths.append((layers[0].in_features, layers[-1].out_features))
     outputs = number_of_outputs(getattr(policy, "action_dist", None))
     if outputs is None:

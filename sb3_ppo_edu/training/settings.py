@@ -335,6 +335,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         record = read_yaml(path)
     except OSError as error:
         raise ValueError(f"{path}: it can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{what}; {str(error).removeprefix(f'{path}: ')}") from error
     if not isinstance(record, dict):
         raise ValueError(f"{what}, found {type(record).__name__}")
     missing = [name for name in REQUIRED if name not in record]

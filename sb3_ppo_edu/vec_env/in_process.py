@@ -29,6 +29,9 @@ class InProcessVecEnv(DummyVecEnv):
         observations, such as one of another shape
     """
 
+    stores_directly = True
+    """Whether observations of the usual kind are stored without asking ``_save_obs``, which a subclass may want to see."""
+
     def __init__(self, env_fns: list[Callable[[], gym.Env]], first: int = 0) -> None:
         self.first, self.calls = first, 0
         super().__init__([partial(self._made, env_fn, index) for index, env_fn in enumerate(env_fns)])
@@ -87,8 +90,7 @@ class InProcessVecEnv(DummyVecEnv):
         """
         infos: list[dict[str, Any]] = []
         actions, rewards, dones = self.actions, self.buf_rews, self.buf_dones
-        own = type(self)._save_obs is InProcessVecEnv._save_obs
-        rows = self.buf_obs[self.keys[0]] if self._single_observation and own else None
+        rows = self.buf_obs[self.keys[0]] if self._single_observation and self.stores_directly else None
         shape = self._shape
         for index, env in enumerate(self.envs):
             try:

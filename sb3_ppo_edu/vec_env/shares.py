@@ -116,6 +116,8 @@ class Share(InProcessVecEnv):
     :param env_fns: functions that each make one environment
     """
 
+    stores_directly = False
+
     def use(self, place: Place) -> None:
         """
         Keep numbers in shared memory from now on.

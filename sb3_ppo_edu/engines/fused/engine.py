@@ -147,6 +147,7 @@ class FusedEngine:
         self._optimizer_address = ctypes.addressof(self.optimizer.struct)
         self._optimizer_current = False
         self._grads: list[th.Tensor] = []
+        self._grad_places: list[int] = []
         self._places: list[int] = []
         self._memory: dict[int, StepMemory] = {}
         self._epochs = Epochs()
@@ -173,6 +174,9 @@ class FusedEngine:
             self.description.point_to_parameters()
             # Whoever gives a parameter other memory in the middle of a rollout leaves this behind, and not nothing.
             self._places, self._alive = places, [parameter.detach() for parameter in self.parameters]
+        # A gradient can be given other memory without becoming another tensor.
+        if list(map(data_ptr_of, self._grads)) != self._grad_places:
+            self._grads = []
         self._optimizer_current = False
 
     def detach(self) -> None:
@@ -187,6 +191,7 @@ class FusedEngine:
             parameter.grad = th.zeros_like(parameter)
         self.description.point_to_gradients()
         self._grads = list(map(grad_of, self.parameters))
+        self._grad_places = list(map(data_ptr_of, self._grads))
         self._optimizer_current = False
 
     def _reserve(self, rows: int) -> None:
@@ -227,6 +232,7 @@ class FusedEngine:
         if not self._are_features:
             parts = StoredParts(self._parts or [], stored_observations, rollout_buffer.buffer_size * n)
             x = np.empty((1, n, self._n_features), number)
+            parts.arrays.append(x)  # as long as somebody acts, it has to be there
             if not (self._parts and parts.may_be_written):
                 return None
         arrays = (x, rollout_buffer.actions, rollout_buffer.values, rollout_buffer.log_probs)
@@ -245,8 +251,20 @@ class FusedEngine:
             observation_step = 0
         stored, shape, act, model = rollout_buffer.actions, (n, *self._action_shape), self._kernels.act, self._model
 
+        _, _, stored_values, stored_log_probs = arrays
+
         def act_in(step: int) -> NDArray[Any]:
             """Act on one step's observations."""
+            if (
+                rollout_buffer.observations is not stored_observations
+                or rollout_buffer.actions is not stored
+                or rollout_buffer.values is not stored_values
+                or rollout_buffer.log_probs is not stored_log_probs
+            ):
+                raise RuntimeError(
+                    f"rollout_buffer: found other arrays in step {step} of a rollout than at its start, expected the same: "
+                    "an environment or a thread has replaced them or called its reset"
+                )
             for part in noise:
                 draw(part)
             if parts:
