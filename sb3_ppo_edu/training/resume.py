@@ -13,7 +13,7 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint.files import STATE, CheckpointError, latest_good
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.envs.factory import make_training_env
-from sb3_ppo_edu.serialization.writing import refuse_links, write_atomically
+from sb3_ppo_edu.serialization.writing import open_through_no_link, refuse_links
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, MONITOR_FOLDER, SETTINGS_FILE
 from sb3_ppo_edu.training.lock import RunLock
 from sb3_ppo_edu.training.run import Run, make_callbacks
@@ -109,6 +109,6 @@ def resume_run(
 def cut_monitor(path: Path, episodes: Sequence[float]) -> None:
     """Cut a monitor file to the episodes that had ended at the checkpoint."""
     if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            kept = list(islice(file, 2 + len(episodes)))
-        write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8", newline=""))
+        # In place: Monitor has opened it already.
+        with open(path, "r+b", opener=open_through_no_link) as file:
+            file.truncate(sum(map(len, islice(file, 2 + len(episodes)))))
