@@ -291,7 +291,11 @@ class StateDependentNoise:
         if n == 1 or n != len(matrices):  # SB3's rule: one for each environment, else one for all
             matrices = self.options.exploration_mat
         actions: Array = outputs + (self.head.h[:, None] @ matrices.detach().numpy())[:, 0]
-        return np.tanh(actions) if self.options.bijector else actions
+        if not self.options.bijector:
+            return actions
+        # To the last bit: near 1 the log-probability hangs on it, since SB3 takes atanh of what is stored.
+        squashed: Array = np.tanh(actions.astype(np.float64)).astype(actions.dtype)
+        return squashed
 
     def evaluate(self, outputs: Array, actions: NDArray[Any]) -> tuple[Array, Array | None]:
         """See :meth:`ActionDistribution.evaluate`."""

@@ -102,7 +102,8 @@ void INTERNAL(sample_gsde)(Model *model, int64_t transitions, const REAL *matric
             for (int64_t k = 0; k < latent; k++) noise = fused(h[k * row + i], matrices[(i * latent + k) * size + d], noise);
             to[i] = mean[d * row + i] + noise;
         }
-        for (int64_t i = 0; i < row && model->squashed; i += LANES) store(to + i, vtanh(load(to + i)));
+        /* The C library's, correct to the last bit: near 1 log pi hangs on it, since SB3 takes atanh of what is stored. */
+        for (int64_t i = 0; i < row && model->squashed; i++) to[i] = (REAL)tanh((double)to[i]);
         for (int64_t i = 0; i < transitions; i++) actions[i * size + d] = to[i];
     }
 }
