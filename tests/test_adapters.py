@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +14,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import vector
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.vec_env.adapters import EnvList, adapt
@@ -71,6 +73,7 @@ class Told(VectorEnv[Any, Any, Any]):
     def __init__(self, told: Callable[[bool], Any], mode: AutoresetMode = AutoresetMode.SAME_STEP) -> None:
         self.metadata, self.told, self.t = {"autoreset_mode": mode}, told, 0
         self.observations: Any = np.zeros((2, 3), np.float32)
+        self.rewards, self.truncated = np.ones(2), np.zeros(2, bool)
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         return self.observations, {}
@@ -78,7 +81,7 @@ class Told(VectorEnv[Any, Any, Any]):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
         self.t += 1
         ended = self.t % 2 == 0
-        return self.observations, np.ones(2), np.full(2, ended), np.zeros(2, bool), self.told(ended)
+        return self.observations, self.rewards, np.full(2, ended), self.truncated, self.told(ended)
 
 
 def test_what_is_stored_stays_where_the_environment_reuses_its_array() -> None:
@@ -123,6 +126,61 @@ def test_statistics_of_the_wrapper_reach_the_log(mode: AutoresetMode) -> None:
     assert len(model.ep_info_buffer) == recorder.episode_count == 8
     assert all((info["r"], info["l"]) == (6.0, 3) for info in model.ep_info_buffer)
     assert list(model.ep_success_buffer) == [True] * 8
+
+
+def episodes_of(env: VecEnv, steps: int) -> list[tuple[int, float, int]]:
+    """Step, and give number of the environment, return and length of each episode that has ended."""
+    env.reset()
+    infos = [env.step(np.full(env.num_envs, step % 2))[3] for step in range(steps)]
+    told = [(index, info["episode"]) for told in infos for index, info in enumerate(told) if "episode" in info]
+    env.close()
+    return [(index, float(episode["r"]), int(episode["l"])) for index, episode in told]
+
+
+def recorded(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+    """In Gymnasium's wrapper that counts episodes."""
+    return vector.RecordEpisodeStatistics(env)
+
+
+def recorded_inside(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+    """With wrappers around the one that counts."""
+    return vector.DictInfoToList(vector.ClipReward(recorded(env), -99, 99))
+
+
+def recorded_outside(env: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+    """With a wrapper, and one that counts too, between the environments and the one that is looked at."""
+    return vector.RecordEpisodeStatistics(vector.ClipReward(vector.RecordEpisodeStatistics(env, stats_key="x"), -99, 99))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda mode: mode.name)
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("wrapped", [recorded, recorded_inside, recorded_outside])
+def test_the_wrapper_counts_on_where_another_environment_ends(wrapped: Any, kind: Any, mode: AutoresetMode) -> None:
+    """Environments whose episodes differ in length: returns and lengths are those of Monitor in DummyVecEnv."""
+    makers = [partial(Counter, length) for length in (2, 5, 7)]
+    expected = episodes_of(DummyVecEnv([lambda make=make: Monitor(make()) for make in makers]), 20)  # type: ignore[misc]
+    assert len(expected) == 16 and {length for *_, length in expected} == {2, 5, 7}
+    assert episodes_of(adapt(wrapped(kind(makers, autoreset_mode=mode))), 20) == expected
+
+
+@pytest.mark.parametrize("wrapped", [recorded, recorded_inside, recorded_outside])
+def test_cartpoles_that_are_stepped_as_one_in_wrappers(wrapped: Any) -> None:
+    """Each step pays 1, none is spent on a reset: length and return of an episode are the steps since the one before."""
+    ends = [0] * 4
+    env = adapt(wrapped(gym.make_vec("CartPole-v1", 4)))
+    observations: Any = env.reset()
+    ended_apart = False
+    for step in range(1, 120):
+        assert np.abs(observations[[end == step - 1 for end in ends]]).max(initial=0) <= 0.05, "an episode's first"
+        observations, rewards, dones, infos = env.step(np.full(4, step % 2))
+        assert rewards.tolist() == [1] * 4
+        ended_apart |= 0 < dones.sum() < 4
+        for index in np.flatnonzero(dones):
+            episode = infos[index]["episode"]
+            assert (episode["r"], episode["l"]) == (step - ends[index],) * 2
+            assert np.abs(infos[index]["terminal_observation"]).max() > 0.2
+            ends[index] = step
+    assert ended_apart and min(ends) > 0
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda mode: mode.name)
@@ -247,15 +305,20 @@ def refusals() -> Iterator[tuple[Callable[[], Any], list[str]]]:
         return {"final_obs": np.zeros((2, 3))}
 
     ragged.told = shrinking
+    rewards, flags, nothing = (Told(lambda ended: {"final_obs": np.zeros((2, 3))}) for _ in range(3))
+    rewards.rewards, flags.truncated, nothing.told = np.ones((2, 1)), np.zeros(1, bool), lambda ended: None
     yield lambda: adapt(gym.make("CartPole-v1")), ["found TimeLimit", "make_vec_env"]  # type: ignore[arg-type]
     yield lambda: train(vector.NormalizeObservation(four())), ["NormalizeObservation", "VecNormalize(adapt("]
     yield lambda: train(Told(lambda ended: {})), ["Told", "environment 0", "step 2", "final_obs"]
     yield lambda: train(NoPartialReset(four())), ["NoPartialReset in SyncVectorEnv", "no options here", "SAME_STEP"]
     yield lambda: train(tensors), ["reset", "torch.Tensor", "(2, 3)", "NumpyToTorch"]
     yield lambda: train(ragged), ["step 2", "shape (2, 2)", "expected a numpy array of shape (2, 3)"]
+    yield lambda: train(rewards), ["Told, step 1: found rewards of shape (2, 1), expected (2,)"]
+    yield lambda: train(flags), ["Told, step 1: found truncated of shape (1,), expected (2,)"]
+    yield lambda: train(nothing), ["Told, step 1: found infos None, expected one dict"]
 
 
-@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize("case", range(9))
 def test_refusals_lead_on(case: int) -> None:
     """What can't be adapted says what was found, where, and what to write instead."""
     call, said = list(refusals())[case]

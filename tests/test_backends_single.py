@@ -72,7 +72,8 @@ def test_what_can_not_be_adapted_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match=r"NextStepOnly: found autoreset mode NEXT_STEP.*expected SAME_STEP or DISABLED"):
         adapt(NextStepOnly())
     monkeypatch.setattr(NextStepOnly, "metadata", {})
-    with pytest.raises(ValueError, match="NextStepOnly: found autoreset_mode None in its metadata, expected one of NEXT_STEP"):
+    found = r'autoreset_mode None in its metadata, expected .*: write metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}'
+    with pytest.raises(ValueError, match=f"NextStepOnly: found {found}"):
         adapt(NextStepOnly())
 
 

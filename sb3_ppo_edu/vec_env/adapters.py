@@ -14,7 +14,7 @@ SB3 wants an environment whose episode has ended to be reset in the same step: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -65,7 +65,7 @@ class VectorAdapter(VecEnv):
                 f"options={self._options}: {self._name()} takes the same for all of its environments; expected one dict"
             )
         observations, infos = self._reset_all(self._seeds[0], deepcopy(self._options[0]) or None)
-        self.reset_infos = infos_of(infos, self.num_envs)
+        self.reset_infos = self._infos(infos, "reset")
         self._reset_seeds()
         self._reset_options()
         kept: VecEnvObs = self._kept(observations, self.observation_space, "reset")
@@ -92,10 +92,17 @@ class VectorAdapter(VecEnv):
         """
         observations, rewards, terminated, truncated, batched = self._step()
         self._steps += 1
-        observations = self._kept(observations, self.observation_space, f"step {self._steps}")
+        when = f"step {self._steps}"
+        observations = self._kept(observations, self.observation_space, when)
+        for what, found in (("rewards", rewards), ("terminated", terminated), ("truncated", truncated)):
+            if np.shape(found) != (self.num_envs,):
+                raise ValueError(
+                    f"{self._name()}, {when}: found {what} of shape {np.shape(found)}, expected ({self.num_envs},), one "
+                    "number for each environment"
+                )
         dones = np.logical_or(terminated, truncated)
         ended = [int(index) for index in np.flatnonzero(dones)]
-        infos = infos_of(batched, self.num_envs)
+        infos = self._infos(batched, when)
         drop_unfinished(batched, infos, dones)
         terminal: dict[int, Any] = {}
         for index in ended:
@@ -106,7 +113,7 @@ class VectorAdapter(VecEnv):
         if ended and self._reset_rows is not None:
             first, of_reset = self._reset_rows(np.array(ended))
             put_rows(observations, np.array(ended), first)
-            told = infos_of(of_reset, self.num_envs)
+            told = self._infos(of_reset, f"reset after {when}")
             for index in ended:
                 self.reset_infos[index] = told[index]
         for index, info in enumerate(infos):
@@ -135,6 +142,15 @@ class VectorAdapter(VecEnv):
                 "each environment; wrappers that make tensors (NumpyToTorch, JaxToTorch, ArrayConversion) are to be left away"
             )
         return observations.copy()
+
+    def _infos(self, batched: Any, when: str) -> list[dict[str, Any]]:
+        """Give each environment its own information, and check that there is some."""
+        if isinstance(batched, Mapping) or (isinstance(batched, Sequence) and len(batched) == self.num_envs):
+            return infos_of(batched, self.num_envs)
+        raise ValueError(
+            f"{self._name()}, {when}: found infos {batched!r:.99}, expected one dict for all environments, or a list of "
+            f"{self.num_envs}"
+        )
 
     def _step(self) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every environment with the actions that were taken in."""

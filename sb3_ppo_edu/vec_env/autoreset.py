@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 ResetRows = Callable[[np.ndarray], tuple[VecEnvObs, dict[str, Any]]]
 """Resets the environments of some indices, and gives their first observations in that order, and the infos of all."""
+OVERWRITTEN: dict[type[VectorEnv], tuple[str, ...]] = {
+    CartPoleVectorEnv: ("state", "steps", "prev_done"),
+    RecordEpisodeStatistics: ("episode_start_times", "episode_returns", "episode_lengths", "prev_dones"),
+}
+"""Arrays, the environments last, that a reset of some overwrites for all. Gymnasium's CartPoles know no ``reset_mask``, and
+its wrapper misses it, because what is inside has taken it out of the same dictionary before the wrapper looks for it."""
 
 
 def rows(observations: Any, indices: Any) -> Any:
@@ -73,16 +80,14 @@ def reset_rows_of(vector_env: VectorEnv) -> ResetRows | None:
     if mode == AutoresetMode.SAME_STEP:
         return None
     inner: Any = vector_env.unwrapped
-    if mode == AutoresetMode.DISABLED or (
-        mode == AutoresetMode.NEXT_STEP and isinstance(inner, SyncVectorEnv | AsyncVectorEnv)
-    ):
+    known = isinstance(inner, SyncVectorEnv | AsyncVectorEnv | CartPoleVectorEnv)
+    if mode == AutoresetMode.DISABLED or (mode == AutoresetMode.NEXT_STEP and known):
         return partial(_reset_by_mask, vector_env)
-    if mode == AutoresetMode.NEXT_STEP and isinstance(inner, CartPoleVectorEnv) and vector_env is inner:
-        return partial(_reset_cartpoles, cast(CartPoleVectorEnv, inner))
     name = type(inner).__name__
     if mode != AutoresetMode.NEXT_STEP:
         raise ValueError(
-            f"{name}: found autoreset_mode {mode!r} in its metadata, expected one of {', '.join(AutoresetMode.__members__)}"
+            f"{name}: found autoreset_mode {mode!r} in its metadata, expected one of {', '.join(AutoresetMode.__members__)}: "
+            'write metadata = {"autoreset_mode": AutoresetMode.SAME_STEP} in its class if it resets in an episode\'s last step'
         )
     raise ValueError(
         f"{name}: found autoreset mode NEXT_STEP, which puts a step that is none between two episodes, expected SAME_STEP or "
@@ -94,21 +99,20 @@ def _reset_by_mask(vector_env: VectorEnv, indices: np.ndarray) -> tuple[VecEnvOb
     """Reset some environments as Gymnasium provides for it."""
     mask = np.zeros(vector_env.num_envs, dtype=np.bool_)
     mask[indices] = True
+    options: dict[str, Any] = {"reset_mask": mask}
+    if isinstance(vector_env.unwrapped, CartPoleVectorEnv):
+        options.update(low=vector_env.unwrapped.low, high=vector_env.unwrapped.high)  # of the first reset, else forgotten
+    chain: list[Any] = list(wrappers_of(vector_env))
+    kinds = [(one, names) for one in chain for kind, names in OVERWRITTEN.items() if isinstance(one, kind)]
+    before = [(one, name, np.array(getattr(one, name))) for one, names in kinds for name in names]
     try:
-        observations, infos = vector_env.reset(options={"reset_mask": mask})
+        observations, infos = vector_env.reset(options=options)
     except Exception as error:
-        chain = " in ".join(type(one).__name__ for one in wrappers_of(vector_env))
+        name = " in ".join(type(one).__name__ for one in chain)
         raise ValueError(
-            f"{chain}: resetting the environments {indices.tolist()} by options['reset_mask'] failed ({error}); expected "
+            f"{name}: resetting the environments {indices.tolist()} by options['reset_mask'] failed ({error}); expected "
             "wrappers that pass it on, or autoreset_mode=AutoresetMode.SAME_STEP"
         ) from error
+    for one, name, values in before:
+        setattr(one, name, np.where(mask, getattr(one, name), values))
     return rows(observations, indices), infos
-
-
-def _reset_cartpoles(env: CartPoleVectorEnv, indices: np.ndarray) -> tuple[VecEnvObs, dict[str, Any]]:
-    """Reset some of Gymnasium's CartPoles, as they do themselves at the beginning of their next step."""
-    assert env.state is not None
-    env.state[:, indices] = env.np_random.uniform(low=env.low, high=env.high, size=(4, len(indices)))
-    env.steps[indices] = 0
-    env.prev_done[indices] = False
-    return env.state.T[indices].astype(np.float32), {}
