@@ -337,6 +337,18 @@ def test_signal_handlers_are_given_back(tmp_path: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_finished_training_of_one_environment_goes_on(tmp_path: Path) -> None:
+    """Trained for 96 steps and then to 192, it ends with the bits of 192 in one; the buffer of one is flattened in between."""
+    one = partial(make_vec_env, "CartPole-v1", seed=3, wrapper_class=Resumable)
+    settings: dict[str, Any] = {"n_steps": 48, "batch_size": 16, "seed": 3, "device": "cpu"}
+    straight = EduPPO("MlpPolicy", one(), **settings).learn(192)
+    EduPPO("MlpPolicy", one(), **settings).learn(96, callback=ExactCheckpoint(96, tmp_path))
+    longer = EduPPO.resume(tmp_path, one(), device="cpu", total_timesteps=192)
+    longer.learn(192, callback=ExactCheckpoint(96, tmp_path))
+    assert longer.num_timesteps == 192
+    assert all(map(th.equal, longer.policy.parameters(), straight.policy.parameters()))
+
+
 def test_a_full_disk_ends_the_training_or_not_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With "raise" the error names folder and step; with "warn" training goes on; the good checkpoint before stays."""
     interrupted(tmp_path)

@@ -187,6 +187,8 @@ def restore_rollout(buffer: Any, state: dict[str, Any]) -> None:
     buffer.reset()
     buffer.pos = state["steps"]
     buffer.full = state["steps"] == buffer.buffer_size
+    if not state["steps"]:
+        return  # After an update of a single environment's rollout the arrays are flattened, and look like the buffer's.
     for name, array in state["arrays"].items():
         attribute, _, key = name.partition("/")
         target = getattr(buffer, attribute)
