@@ -58,23 +58,26 @@ def test_output_on_a_full_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         os.dup2(os.open(os.devnull, os.O_WRONLY), disk.fileno())
 
 
-@pytest.mark.parametrize("where", ["step", "model"])
+@pytest.mark.parametrize("where", ["step", "checkpoint", "model"])
 def test_a_full_disk_ends_the_training_in_a_sentence(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1 and a sentence with the file or run; the model is kept if it is only a log that could not be written."""
     if where == "step":
         monkeypatch.setattr("stable_baselines3.common.logger.CSVOutputFormat.write", full)
+    elif where == "checkpoint":
+        monkeypatch.setattr("sb3_ppo_edu.checkpoint.callback.files.save", full)
     else:
         monkeypatch.setattr(train, "save_model", lambda run: write_atomically(run.folder / "model.zip", full))
-    assert main(["train", *SMALL.split(), "--folder", str(tmp_path), "--name", "r"]) == 1
+    assert main(["train", *SMALL.split(), "--checkpoint-freq", "64", "--folder", str(tmp_path), "--name", "r"]) == 1
     out, err = capsys.readouterr()
     said = {
         "step": f"error: run {tmp_path}/r: No space left on device",
+        "checkpoint": f"error: {tmp_path}/r/checkpoints: the checkpoint at step 0 could not be written ([Errno 28] ",
         "model": f"error: the model is not saved: {tmp_path}/r/model.zip: No space left on device",
     }
     assert said[where] in err and "Traceback" not in err
-    assert (tmp_path / "r/model.zip").is_file() == (where == "step") == ("The model is saved" in " ".join(out.split()))
+    assert (tmp_path / "r/model.zip").is_file() == (where != "model") == ("The model is saved" in " ".join(out.split()))
 
 
 def test_a_full_disk_at_the_start_is_refused(
