@@ -225,3 +225,16 @@ def test_options_that_are_changed_in_place_count(name: str) -> None:
     observations = th.randn(2, 3)
     for ours, theirs in zip(act(engine, observations), act(AutogradEngine(model.policy), observations), strict=True):
         th.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["fused", "numpy"])
+def test_saturated_actions_have_sb3s_log_probabilities(engine: Any) -> None:
+    """Where many actions are beyond 0.9999, atanh of what is stored still gives SB3's numbers to 1e-4, and its update."""
+    given: dict[str, Any] = {"n_steps": 48, "batch_size": 96, "n_epochs": 1, "seed": 3, "device": "cpu", "use_sde": True}
+    given["policy_kwargs"] = {"squash_output": True}
+    theirs = PPO("MlpPolicy", make_vec_env("Pendulum-v1", 2), **given).learn(96)
+    ours = EduPPO("MlpPolicy", make_vec_env("Pendulum-v1", 2), engine=engine, **given).learn(96)
+    assert (np.abs(theirs.rollout_buffer.actions) > 0.9999).mean() > 0.05
+    np.testing.assert_allclose(ours.rollout_buffer.log_probs, theirs.rollout_buffer.log_probs, atol=1e-4)
+    for name, parameter in theirs.policy.state_dict().items():
+        th.testing.assert_close(ours.policy.state_dict()[name], parameter, rtol=1e-4, atol=1e-6)
