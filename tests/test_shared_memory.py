@@ -281,6 +281,8 @@ def test_a_training_goes_on_from_before_the_failure(made: list[Any], tmp_path: P
 
 def step_for_ever(pids: Any) -> None:
     """Train nobody, and say which processes do."""
+    # A shell's background jobs ignore it, and so would whoever they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     env = fork([Gale] * 4, n_workers=2)
     env.reset()
     env.step(ACTIONS)
@@ -304,7 +306,9 @@ def test_workers_end_with_their_parent(how: int) -> None:
     end = time.monotonic() + 10
     while any(is_there(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.01)
-    assert parent.exitcode is not None and not any(is_there(pid) for pid in pids)
+    code = parent.exitcode
+    parent.kill()
+    assert code is not None and not any(is_there(pid) for pid in pids)
 
 
 SPAWNED = """

@@ -45,7 +45,9 @@ def test_the_console_prints_no_control_characters() -> None:
 def test_a_refusal_prints_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The message names what a file says."""
     (tmp_path / "model.zip").write_bytes(b"")
-    (tmp_path / "settings.yml").write_text('{seed: 1, environment: {id: "a\\e]0;title\\a:b"}}')
+    (tmp_path / "settings.yml").write_text(
+        'seed: 1\nsteps: 1\nn_envs: 1\nalgorithm: {}\nthreads: {torch: 1}\nenvironment: {id: "a\\e]0;title\\a:b"}'
+    )
     assert main(["evaluate", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert r"\x1b]0;title" in error
