@@ -81,7 +81,7 @@ kernels: $(STAMP) ## compile the kernels anew, in place
 wheels: $(STAMP) ## build a wheel for every platform into dist/, check it, run its kernels if possible (minutes)
 	@$(BIN)/python benchmarks/wheels/wheels.py $(ARGS)
 
-import-time: $(STAMP) ## measure how much longer importing sb3_ppo_edu takes than importing stable_baselines3
+import-time: $(STAMP) ## measure how much longer importing EduPPO takes than importing stable_baselines3
 	@$(BIN)/python benchmarks/import_time.py
 
 # torch is pinned to the version the numbers were measured with. CUDA's packages are left out: torch itself requires those

@@ -1,4 +1,4 @@
-"""Measure how much longer ``import sb3_ppo_edu`` takes than ``import stable_baselines3``.
+"""Measure how much longer ``from sb3_ppo_edu import EduPPO`` takes than ``import stable_baselines3``.
 
 Each import runs in fresh interpreters, the two in turn, so that a machine that slows down slows both; medians are compared.
 """
@@ -11,17 +11,17 @@ import subprocess
 import sys
 
 LIMIT_SECONDS = 0.3
-MEASURE = "import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+MEASURE = "import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
 
 
-def import_seconds(module: str) -> float:
+def import_seconds(statement: str) -> float:
     """
     Time one import in a fresh interpreter.
 
-    :param module: name of the module to import
+    :param statement: what to import
     :return: seconds that the import took, the interpreter's own start not counted
     """
-    command = [sys.executable, "-c", MEASURE.format(module=module)]
+    command = [sys.executable, "-c", MEASURE.format(statement=statement)]
     return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
@@ -32,14 +32,14 @@ def main() -> int:
     :return: 0 if the difference is within the limit, else 1
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=11, help="imports of each module (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=11, help="runs of each import (default: %(default)s)")
     repeats = parser.parse_args().repeats
-    modules = ("stable_baselines3", "sb3_ppo_edu")
-    for module in modules:
-        import_seconds(module)  # fills the disk cache and writes the byte code
-    rounds = [[import_seconds(module) for module in modules] for _ in range(repeats)]
+    statements = ("import stable_baselines3", "from sb3_ppo_edu import EduPPO")
+    for statement in statements:
+        import_seconds(statement)  # fills the disk cache and writes the byte code
+    rounds = [[import_seconds(statement) for statement in statements] for _ in range(repeats)]
     base, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
-    print(f"median of {repeats}: {modules[0]} {base:.3f} s, {modules[1]} {ours:.3f} s, {ours - base:+.3f} s", end=" ")
+    print(f"median of {repeats}: {statements[0]} {base:.3f} s, {statements[1]} {ours:.3f} s, {ours - base:+.3f} s", end=" ")
     print(f"(limit +{LIMIT_SECONDS} s)")
     return int(ours - base > LIMIT_SECONDS)
 

@@ -171,6 +171,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda good: with_attribute(good, "policy_class", serialized(cloudpickle.dumps(th.nn.ReLU))),
         "no model can be built",
     ),
+    "no base64": (lambda good: with_attribute(good, "clip_range", {":serialized:": "!"}), "'clip_range': found broken base64"),
     "steps no number": (lambda good: with_attribute(good, "n_steps", "many"), "no model can be built"),
     "network too large": (lambda good: with_attribute(good, "policy_kwargs", {"net_arch": [30_000] * 3}), "net_arch"),
     "policy_kwargs no dictionary": (lambda good: with_attribute(good, "policy_kwargs", [1]), "no model can be built"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import resource
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,15 @@ def test_an_allocator_that_the_user_has_set_stays(name: str, value: str, monkeyp
     """Options of the allocator in the environment are the user's."""
     monkeypatch.setenv(name, value)
     assert not memory.keep_freed_memory()
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_another_systems_allocator_stays(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the C library is not glibc nothing is set, and nothing fails."""
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(memory, "glibc", memory.glibc.__wrapped__)
+    assert not memory.keep_freed_memory()
+    memory.return_freed_memory()
 
 
 @pytest.mark.parametrize("ends", ["whole", "early", "failed"])

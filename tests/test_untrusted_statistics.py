@@ -108,3 +108,22 @@ def test_trusted_statistics_that_are_no_pickle_are_named(tmp_path: Path) -> None
     path.touch()
     with pytest.raises(DamagedFileError, match=r"vecnormalize.pkl: it can't be read \(Ran out of input\)"):
         load_statistics(path, make_walk())
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_moments_that_are_no_numbers_are_refused(trusted: bool, statistics: bytes, tmp_path: Path) -> None:
+    """Text where numbers belong is refused when it is read, by file and name."""
+    path = tmp_path / "vecnormalize.pkl"
+    path.write_bytes(statistics)
+    damaged = VecNormalize.load(str(path), make_walk())
+    damaged.obs_rms.mean = "many"  # type: ignore[assignment, union-attr]
+    damaged.save(str(path))
+    with pytest.raises(DamagedFileError, match=r"vecnormalize.pkl: obs_rms.mean: found no numbers"):
+        load_statistics(path, make_walk(), trusted=trusted)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_absent_statistics_are_an_absent_file(trusted: bool, tmp_path: Path) -> None:
+    """A file that is not there is Python's own error, with its name."""
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pkl"):
+        load_statistics(tmp_path / "nowhere.pkl", make_walk(), trusted=trusted)

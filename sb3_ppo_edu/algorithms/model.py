@@ -67,8 +67,6 @@ from sb3_ppo_edu.policies.bounded import (
     resolve_policy,
 )
 from sb3_ppo_edu.serialization.errors import DamagedFileError
-from sb3_ppo_edu.serialization.models import check_model, describing_failure
-from sb3_ppo_edu.vec_env.adapters import adapt_for_training
 from sb3_ppo_edu.vec_env.faults import fault_behind
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
@@ -241,6 +239,8 @@ class PPOModel(OnPolicyAlgorithm):
             single = env
             env = InProcessVecEnv([lambda: single])
         elif isinstance(env, VectorEnv):
+            from sb3_ppo_edu.vec_env.adapters import adapt_for_training  # with Gymnasium's own environments: on demand
+
             env = adapt_for_training(env, monitor_wrapper)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
@@ -483,6 +483,8 @@ class PPOModel(OnPolicyAlgorithm):
             changes["policy_kwargs"] = kwargs["policy_kwargs"]
         if trusted:
             return super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
+        from sb3_ppo_edu.serialization.models import check_model, describing_failure  # most models are one's own: on demand
+
         checked = check_model(path, cls, custom_objects)
         try:
             with describing_failure(path):
