@@ -12,7 +12,6 @@ from types import NoneType
 from typing import Any, ClassVar, TypeVar, cast
 
 import gymnasium as gym
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
@@ -24,6 +23,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_ppo_edu.algorithms.acting import ActingModel
 from sb3_ppo_edu.algorithms.arguments import (
     CHECKS,
     OLD_NAMES,
@@ -39,7 +39,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     with_old_names,
 )
 from sb3_ppo_edu.algorithms.attributes import check_attributes, check_parts, check_starts
-from sb3_ppo_edu.algorithms.checks import NOT_STEPPED, check_flag, check_number, evaluate_schedule, not_finite, refuse
+from sb3_ppo_edu.algorithms.checks import check_flag, check_number, evaluate_schedule, not_finite, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.services import service
@@ -52,8 +52,6 @@ from sb3_ppo_edu.engines import (
     EngineName,
     FusedEngine,
     NonFiniteUpdateError,
-    PolicyInputs,
-    check_finite_output,
     project_log_std,
 )
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
@@ -90,7 +88,7 @@ OF_SB3 = (
 OUR_ENGINES: dict[Any, EngineName] = {AutogradEngine: "autograd", NumpyEngine: "numpy", FusedEngine: "fused"}
 
 
-class PPOModel(OnPolicyAlgorithm):
+class PPOModel(ActingModel):
     """
     Attributes, engine, saving and loading of :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO`, which adds the algorithm.
 
@@ -178,13 +176,17 @@ class PPOModel(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         """Build policy, buffer and schedules. ``load`` calls it again after restoring the attributes."""
         self._take_over_attributes()
-        super()._setup_model()
+        self._build_policy_and_buffer()
         super()._setup_lr_schedule()
         check_parts(self)
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
         project_log_std(self.policy, self.log_std_bounds)
+
+    def _build_policy_and_buffer(self) -> None:
+        """Build both from the attributes, after seeding, as SB3 does."""
+        super()._setup_model()
 
     def _setup_lr_schedule(self) -> None:
         """Check what the schedule says when the policy is built: its optimizer begins with that."""
@@ -356,34 +358,6 @@ class PPOModel(OnPolicyAlgorithm):
             ) from error
         finally:
             engine.detach()
-
-    def act(self, engine: Engine[Any], inputs: PolicyInputs) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
-        """Sample actions, and stop before one that is not finite, or comes from what is not, reaches the environment."""
-        try:
-            action_tensor, values, log_probs = engine.act(inputs)
-            actions = action_tensor.cpu().numpy()
-            check_finite_output(actions, values.cpu().numpy(), log_probs.cpu().numpy())
-        except NonFiniteUpdateError as error:
-            raise not_finite(f"{error} after {self.num_timesteps} steps", NOT_STEPPED) from error
-        return actions, values, log_probs
-
-    def within_bounds(self, actions: np.ndarray) -> np.ndarray:
-        """
-        Turn sampled actions into what the environment takes.
-
-        :param actions: as sampled, and as the rollout buffer stores them
-        :return: Box actions within their bounds, squashed or clipped; other actions as they are
-        """
-        if not isinstance(self.action_space, spaces.Box):
-            return actions
-        if self.policy.squash_output:
-            unscaled = self.policy.unscale_action(actions)
-            if not np.isfinite(unscaled).all():
-                raise not_finite(f"actions={unscaled.tolist()} after {self.num_timesteps} steps", NOT_STEPPED)
-            return unscaled
-        # np.clip, which does the same, takes three times as long.
-        clipped: np.ndarray = np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high)
-        return clipped
 
     @classmethod
     def resume(

@@ -10,8 +10,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import (
@@ -249,7 +248,7 @@ class EduPPO(PPOModel):
             session.before_step()
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            inputs = PolicyInputs(obs_tensor := self._last_obs_as_tensor())
+            inputs = self.acting_inputs(env, obs_tensor := self._last_obs_as_tensor())
             actions, values, log_probs = self.act(engine, inputs)
             clipped_actions = self.within_bounds(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
@@ -266,11 +265,12 @@ class EduPPO(PPOModel):
             self._bootstrap_time_limits(engine, rewards, dones, infos)
             last_obs, starts, columns = self._last_obs, cast(Any, self._last_episode_starts), engine.columns(inputs)
             add_transition(rollout_buffer, last_obs, actions, rewards, starts, values, log_probs, **columns)
-            self._last_obs, self._last_episode_starts = cast(Any, new_obs), dones
+            self.end_step(new_obs, dones)
             session.after_step()
 
         session.end_rollout()
-        values, dones = engine.value(PolicyInputs(self._last_obs_as_tensor())), cast(Any, self._last_episode_starts)
+        values = engine.value(self.value_inputs(self._last_obs_as_tensor()))
+        dones = cast(Any, self._last_episode_starts)
         compute_returns_and_advantage(rollout_buffer, values, dones)
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -313,14 +313,6 @@ class EduPPO(PPOModel):
 
     # -- its steps -------------------------------------------------------------------------------------------------------
 
-    def _last_obs_as_tensor(self) -> PyTorchObs:
-        """The latest observations on the model's device; on the CPU they share the environments' memory."""
-        assert self._last_obs is not None, "No previous observation was provided"
-        if self.device.type == "cpu" and isinstance(self._last_obs, np.ndarray):
-            return th.from_numpy(self._last_obs)
-        tensors: PyTorchObs = obs_as_tensor(self._last_obs, self.device)
-        return tensors
-
     def _bootstrap_time_limits(
         self, engine: Engine[Any], rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
     ) -> None:
@@ -334,7 +326,7 @@ class EduPPO(PPOModel):
             if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
                 self.session.truncated_episodes += 1
                 terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
-                rewards[index] += self.gamma * engine.value(PolicyInputs(terminal_obs))[0]
+                rewards[index] += self.gamma * engine.value(self.value_inputs(terminal_obs, index))[0]
 
     def _kl_exceeds_target(self, kl: np.floating[Any]) -> bool:
         """Decide whether the policy has moved far enough for this rollout, by an estimate of KL(old || new) in nats."""
@@ -357,7 +349,7 @@ class EduPPO(PPOModel):
             rows = slice(start, start + size)
             inputs = PolicyInputs(rows_as_tensors(buffer.observations, rows, self.device))
             values[rows] = engine.value(inputs).cpu().numpy()[:, 0]
-        last_values = engine.value(PolicyInputs(self._last_obs_as_tensor()))
+        last_values = engine.value(self.value_inputs(self._last_obs_as_tensor()))
         recompute_returns_and_advantage(buffer, values, last_values, cast(np.ndarray, self._last_episode_starts))
         self.policy.set_training_mode(True)
         return self.update_settings()

@@ -27,6 +27,7 @@ from sb3_ppo_edu.engines.memory import keep_freed_memory, return_freed_memory
 from sb3_ppo_edu.engines.validation import WithoutValidation, needs_no_validation
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation, losses_of
+from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.rollouts.buffers import is_plain, shuffled_minibatches
 
 OPTIONS = ("bf16", "channels_last", "compile")
@@ -60,6 +61,15 @@ class TensorMinibatch(NamedTuple):
         """Not normalised, shape ``(size,)``."""
         return self.samples.advantages
 
+    def further(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """
+        Give what the policy takes beside observations and actions.
+
+        :param names: see :func:`sb3_ppo_edu.policies.further_inputs.further_inputs`
+        :return: the samples' columns of these names
+        """
+        return {name: getattr(self.samples, name) for name in names}
+
 
 class AutogradEngine:
     """
@@ -77,6 +87,7 @@ class AutogradEngine:
     :param channels_last: hand images to the updates with the channels of a pixel side by side in memory, which torch's
         convolutions on a CPU are faster with; parameters and their gradients stay as they are. Results then agree to within
         rounding only. A features extractor of one's own must not take the images apart with ``view``
+    :ivar hidden_states: of recurrent layers after the last ``act``, as the policy's ``forward`` gives them; None without any
     """
 
     name = "autograd"
@@ -87,6 +98,8 @@ class AutogradEngine:
         self.policy, self.bf16, self.channels_last = policy, bf16, channels_last
         self._compiled = th.compile(policy.evaluate_actions) if compile else None
         self._discrete = isinstance(policy.action_space, spaces.Discrete)
+        self._further = further_inputs(policy)
+        self.hidden_states: tuple[Any, ...] | None = None
         self._entropy_only_logged: bool | None = None
         self._needs_no_validation: bool | None = None
         self._flat_step: FlatStep | None = None
@@ -113,17 +126,18 @@ class AutogradEngine:
         self._times_acted += 1
         checks = self._validation() if self._times_acted > WORTH_A_LOOK else AS_IT_IS
         with th.no_grad(), self._precision(), FiniteDistribution(), checks:
-            actions, values, log_probs = self.policy(inputs.observations)
+            actions, values, log_probs, *states = self.policy(inputs.observations, **inputs.further())
+        self.hidden_states = states[0] if states else None
         return actions, values, log_probs
 
     def value(self, inputs: PolicyInputs) -> th.Tensor:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.value`."""
         with th.no_grad(), self._precision():
-            return self.policy.predict_values(inputs.observations)
+            return self.policy.predict_values(inputs.observations, **inputs.further())
 
     def columns(self, inputs: PolicyInputs) -> dict[str, Any]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.columns`."""
-        return {}
+        return inputs.columns()
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[TensorMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
@@ -142,7 +156,8 @@ class AutogradEngine:
         # The buffer stores floats; a Categorical wants the index of the action.
         actions = samples.actions.long().flatten() if self._discrete else samples.actions
         with self._precision(), FiniteDistribution(), self._validation() if self._own_buffer else AS_IT_IS:
-            values, log_prob, entropy = (self._compiled or self.policy.evaluate_actions)(observations, actions)
+            evaluate = self._compiled or self.policy.evaluate_actions
+            values, log_prob, entropy = evaluate(observations, actions, **minibatch.further(self._further))
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )

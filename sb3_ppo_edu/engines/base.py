@@ -31,15 +31,33 @@ class PolicyInputs(NamedTuple):
     What a policy acts on.
 
     :param observations: shape ``(n_envs, ...)``, or a dict of such
-    :param action_masks: which actions are legal, shape ``(n_envs, n_actions)``, where there are masks
-    :param hidden_states: of recurrent layers, where there are any
+    :param action_masks: which actions are legal, bool, shape ``(n_envs, n_choices)`` with all classes of all choices side by
+        side, on the CPU, where there are masks
+    :param hidden_states: of recurrent layers, before the step, where there are any
     :param episode_starts: whether each observation begins an episode, shape ``(n_envs,)``, where hidden states need it
     """
 
     observations: PyTorchObs
     action_masks: th.Tensor | None = None
-    hidden_states: tuple[th.Tensor, ...] | None = None
+    hidden_states: tuple[Any, ...] | None = None
     episode_starts: th.Tensor | None = None
+
+    def further(self) -> dict[str, Any]:
+        """
+        Give what is there beside the observations.
+
+        :return: by the names that sb3-contrib's policies give these arguments
+        """
+        names = ("action_masks", "lstm_states", "episode_starts")
+        return {name: value for name, value in zip(names, self[1:], strict=True) if value is not None}
+
+    def columns(self) -> dict[str, Any]:
+        """
+        Give what the rollout buffer has to store beside SB3's columns.
+
+        :return: by the names that sb3-contrib's rollout buffers give these arguments; the buffer has episode starts anyway
+        """
+        return {name: value for name, value in self.further().items() if name != "episode_starts"}
 
 
 class Minibatch(Protocol):

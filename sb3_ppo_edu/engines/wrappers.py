@@ -41,6 +41,11 @@ class EngineWrapper(Generic[AnyMinibatch]):
         """The policy that the engine inside acts with and updates."""
         return self.engine.policy
 
+    @property
+    def hidden_states(self) -> tuple[Any, ...] | None:
+        """Of recurrent layers after the last ``act``, where the engine inside has such."""
+        return getattr(self.engine, "hidden_states", None)
+
     def attach(self) -> None:
         """See :meth:`~sb3_ppo_edu.engines.base.Engine.attach`."""
         self.engine.attach()

@@ -76,7 +76,7 @@ class NumpyEngine:
 
     def columns(self, inputs: PolicyInputs) -> dict[str, Any]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.columns`."""
-        return {}
+        return inputs.columns()
 
     def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[TensorMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""

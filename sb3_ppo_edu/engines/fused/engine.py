@@ -331,7 +331,7 @@ class FusedEngine:
 
     def columns(self, inputs: PolicyInputs) -> dict[str, Any]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.columns`."""
-        return {}
+        return inputs.columns()
 
     def _features(self, observations: PyTorchObs) -> th.Tensor:
         """The matrix that the networks take, in the parameters' type and contiguous; scratch memory for as many rows."""

@@ -1,0 +1,32 @@
+"""What policies act on beside observations: action masks, or the hidden states of recurrent layers."""
+
+from __future__ import annotations
+
+import sys
+
+from stable_baselines3.common.policies import BasePolicy
+
+OF_SB3_CONTRIB = {
+    ("sb3_contrib.common.maskable.policies", "MaskableActorCriticPolicy"): ("action_masks",),
+    ("sb3_contrib.common.recurrent.policies", "RecurrentActorCriticPolicy"): ("lstm_states", "episode_starts"),
+}
+"""Module and class of a policy, and the names of further arguments of its ``evaluate_actions``."""
+
+
+def further_inputs(policy: BasePolicy) -> tuple[str, ...]:
+    """
+    Name what a policy's ``evaluate_actions`` takes beside observations and actions.
+
+    A class of one's own may say it itself, in an attribute ``further_inputs``.
+
+    :param policy: actor-critic policy
+    :return: names of arguments, which columns of the rollout buffer's samples have too
+    """
+    own: tuple[str, ...] | None = getattr(policy, "further_inputs", None)
+    if own is not None:
+        return own
+    for (module, name), inputs in OF_SB3_CONTRIB.items():
+        # Who has such a policy has imported its module; who has none shall not wait for it.
+        if module in sys.modules and isinstance(policy, getattr(sys.modules[module], name)):
+            return inputs
+    return ()
