@@ -72,14 +72,23 @@ class ActingModel(OnPolicyAlgorithm):
         clipped: np.ndarray = np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high)
         return clipped
 
-    def end_step(self, new_obs: Any, dones: np.ndarray) -> None:
+    def end_step(self, new_obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """
         Go on from a step that is stored.
 
         :param new_obs: observations that the environments gave, shape ``(n_envs, *obs_shape)``, or a dict of such
         :param dones: whether each begins an episode, shape ``(n_envs,)``
+        :param infos: one for each environment
         """
         self._last_obs, self._last_episode_starts = cast(Any, new_obs), dones
+
+    def begin_episodes(self, new_obs: Any) -> None:
+        """
+        Go on from environments that have all been reset.
+
+        :param new_obs: their first observations
+        """
+        self._last_obs, self._last_episode_starts = new_obs, np.ones((self.n_envs,), dtype=bool)
 
     def _last_obs_as_tensor(self) -> PyTorchObs:
         """The latest observations on the model's device; on the CPU they share the environments' memory."""

@@ -265,7 +265,7 @@ class EduPPO(PPOModel):
             self._bootstrap_time_limits(engine, rewards, dones, infos)
             last_obs, starts, columns = self._last_obs, cast(Any, self._last_episode_starts), engine.columns(inputs)
             add_transition(rollout_buffer, last_obs, actions, rewards, starts, values, log_probs, **columns)
-            self.end_step(new_obs, dones)
+            self.end_step(new_obs, dones, infos)
             session.after_step()
 
         session.end_rollout()

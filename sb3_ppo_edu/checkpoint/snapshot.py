@@ -159,9 +159,7 @@ def restart_episodes(model: EduPPO, environments: list[str]) -> None:
     """
     if any(how.startswith(RESET) for how in environments):
         assert model.env is not None
-        # SB3's own type leaves out what VecEnv.reset may give.
-        model._last_obs = model.env.reset()  # type: ignore[assignment]
-        model._last_episode_starts = np.ones((model.n_envs,), dtype=bool)
+        model.begin_episodes(model.env.reset())
 
 
 def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
