@@ -1,0 +1,126 @@
+"""Action masks: which actions are legal now, as environments tell it, checked before a policy acts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
+
+METHOD, INFO = "action_masks", "action_mask"
+"""The environments' method that sb3-contrib asks for, and the key of infos that PettingZoo and others have."""
+
+MaskSource = Literal["method", "info"]
+
+
+def choices_of(action_space: spaces.Space[Any]) -> list[int]:
+    """
+    Count the classes of each choice of an action.
+
+    :param action_space: Discrete, MultiDiscrete or MultiBinary
+    :return: for each choice its number of classes; a mask has all of them side by side. A binary choice has two, 0 and 1
+    :raises ValueError: for another space, in which there is nothing to forbid
+    """
+    if isinstance(action_space, spaces.Discrete):
+        return [int(action_space.n)]
+    if isinstance(action_space, spaces.MultiDiscrete) and action_space.nvec.ndim == 1:
+        return [int(size) for size in action_space.nvec]
+    if isinstance(action_space, spaces.MultiBinary) and isinstance(action_space.n, int):
+        return [2] * action_space.n
+    raise ValueError(
+        f"action_space={action_space}: expected Discrete, or MultiDiscrete or MultiBinary of one dimension: a mask forbids "
+        "single actions. Use EduPPO for other actions, or flatten them in a wrapper"
+    )
+
+
+def bottom_of(env: VecEnv) -> VecEnv:
+    """Give the vector environment inside of all wrappers: it alone has the infos of resets."""
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    return env
+
+
+def mask_source(env: VecEnv) -> MaskSource | None:
+    """
+    Find out how environments tell which actions are legal.
+
+    :param env: vector environment
+    :return: "method" if they have sb3-contrib's method ``action_masks``, else "info" if the infos of their last resets have
+        an ``action_mask``; None if neither
+    """
+    if env.has_attr(METHOD):
+        return "method"
+    return "info" if all(INFO in info for info in bottom_of(env).reset_infos) else None
+
+
+def ask_masks(env: VecEnv) -> list[Any]:
+    """
+    Ask each environment's method.
+
+    :param env: vector environment
+    :return: the masks as they are given
+    """
+    return list(env.env_method(METHOD))
+
+
+def told_masks(env: VecEnv, dones: NDArray[np.bool_] | None = None, infos: Sequence[dict[str, Any]] = ()) -> list[Any]:
+    """
+    Take the masks out of infos.
+
+    After an episode's end the next action is the first of a new one, whose mask only the info of its reset has.
+
+    :param env: vector environment
+    :param dones: whether the last step ended each episode; None after a reset of all
+    :param infos: of the last step
+    :return: the masks as they are given; None where an info has none
+    """
+    reset_infos = bottom_of(env).reset_infos
+    begun = [True] * env.num_envs if dones is None else dones
+    return [(reset_infos if begins else infos)[index].get(INFO) for index, begins in enumerate(begun)]
+
+
+def as_masks(given: Sequence[Any], choices: Sequence[int], step: int) -> NDArray[np.bool_]:
+    """
+    Check the masks of a step and put them into one array.
+
+    :param given: of each environment, any shape with as many entries as there are classes; what is not 0 is legal
+    :param choices: see :func:`choices_of`
+    :param step: of each environment's training that they are for, for errors
+    :return: shape ``(n_envs, sum(choices))``
+    :raises EnvironmentFaultError: for a mask of another size, and for one that forbids everything
+    """
+    size = sum(choices)
+    masks = np.empty((len(given), size), dtype=np.bool_)
+    for index, mask in enumerate(given):
+        row = np.asarray(mask)
+        if mask is None or row.size != size:
+            found = f"info[{INFO!r}]: found none" if mask is None else f"its action mask: found {row.size} entries"
+            raise EnvironmentFaultError(index, step, f"{found}, expected {size}, one for each class of {expected_of(choices)}")
+        masks[index] = row.reshape(-1)
+    if len(choices) == 1:
+        legal = masks.any(axis=1)
+        if legal.all():
+            return masks
+        legal = legal[:, None]
+    else:
+        legal = np.logical_or.reduceat(masks, np.cumsum([0, *choices[:-1]]), axis=1)
+        if legal.all():
+            return masks
+    index, choice = np.argwhere(~legal)[0].tolist()
+    which = "" if len(choices) == 1 else f" of choice {choice}"
+    raise EnvironmentFaultError(
+        index,
+        step,
+        f"its action mask: found all {choices[choice]} actions{which} forbidden, expected at least one that is legal: an "
+        "episode in which nothing can be done any more has to end",
+    )
+
+
+def expected_of(choices: Sequence[int]) -> str:
+    """Say what choices there are."""
+    return f"{choices[0]} actions" if len(choices) == 1 else f"{len(choices)} choices among {', '.join(map(str, choices))}"
