@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,7 +91,8 @@ def is_silent(callback: BaseCallback) -> bool:
     if type(callback) is ConvertCallback:
         # Without a callback SB3 puts an empty one in its place, whose local variables nobody can see.
         return callback.callback is None
-    return type(callback) in SILENT or not getattr(callback, "reads_every_step", True)
+    silent = type(callback) in SILENT or _evaluates_with_masks(callback)
+    return silent or not getattr(callback, "reads_every_step", True)
 
 
 def may_change_policy(callback: BaseCallback) -> bool:
@@ -115,7 +117,14 @@ def is_harmless(callback: BaseCallback) -> bool:
     if type(callback) is ConvertCallback:
         # LogEveryNTimesteps has one around a method of its own.
         return callback.callback is None or type(getattr(callback.callback, "__self__", None)) is LogEveryNTimesteps
-    return type(callback) in HARMLESS or not getattr(callback, "changes_policy", True)
+    harmless = type(callback) in HARMLESS or _evaluates_with_masks(callback)
+    return harmless or not getattr(callback, "changes_policy", True)
+
+
+def _evaluates_with_masks(callback: BaseCallback) -> bool:
+    """Tell whether a callback is sb3-contrib's ``MaskableEvalCallback``, as harmless as SB3's; nothing is imported for it."""
+    module = sys.modules.get("sb3_contrib.common.maskable.callbacks")
+    return module is not None and type(callback) is module.MaskableEvalCallback
 
 
 def tell_training_failed(callback: BaseCallback, error: BaseException) -> None:

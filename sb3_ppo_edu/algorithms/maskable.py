@@ -87,6 +87,7 @@ class MaskableEduPPO(EduPPO):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    further_inputs: ClassVar[tuple[str, ...]] = ("action_masks",)
     use_masking = True
     """Whether the ``learn`` in progress, or the last one, uses masks."""
     _mask_source: MaskSource | None = None
@@ -242,7 +243,9 @@ class MaskableEduPPO(EduPPO):
         :raises ValueError: if the environments tell no masks
         """
         wanted = self.use_masking if use_masking is None else use_masking
-        self._mask_source = mask_source(env) if wanted else None
+        # An environment that was brought back to the middle of an episode has not told the mask of its next action again.
+        told: MaskSource | None = None if self._told_masks is None else "info"
+        self._mask_source = (mask_source(env) or told) if wanted else None
         if wanted and self._mask_source is None:
             raise ArgumentError(
                 "env: found neither a method action_masks() nor an action_mask in the infos of reset, expected one of them: "

@@ -64,6 +64,7 @@ from sb3_ppo_edu.policies.bounded import (
     check_bounded_action_space,
     resolve_policy,
 )
+from sb3_ppo_edu.policies.further_inputs import ALGORITHMS, further_inputs
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.vec_env.faults import fault_behind
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
@@ -99,6 +100,8 @@ class PPOModel(ActingModel):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STOCK_POLICIES}
+    further_inputs: ClassVar[tuple[str, ...]] = ()
+    """What policies are given beside observations, see :func:`~sb3_ppo_edu.policies.further_inputs.further_inputs`."""
     resumed_envs: list[str] | tuple[str, ...] = ()
     resumed_engine: str = ""
     """How ``resume`` has restored each environment."""
@@ -148,6 +151,10 @@ class PPOModel(ActingModel):
             raise ArgumentError("env=None: expected an environment or its id: without one there are no spaces to build for")
         policy, distribution = resolve_policy(policy, arguments.action_distribution)
         arguments.action_distribution = cast(ActionDistribution, distribution)
+        if isinstance(policy, type) and (needed := sorted({*further_inputs(policy)} - {*self.further_inputs})):
+            given = " and ".join(("observations", *self.further_inputs))
+            expected = f"one that takes {given}, found {needed[0]} too: use {ALGORITHMS[needed[0]]}"
+            raise refuse("policy", policy.__name__, expected)
         for name in CHECKS:
             if name not in OF_SB3:
                 setattr(self, name, getattr(arguments, name))

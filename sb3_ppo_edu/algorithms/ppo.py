@@ -269,8 +269,7 @@ class EduPPO(PPOModel):
             session.after_step()
 
         session.end_rollout()
-        values = engine.value(self.value_inputs(self._last_obs_as_tensor()))
-        dones = cast(Any, self._last_episode_starts)
+        values, dones = engine.value(self.value_inputs(self._last_obs_as_tensor())), cast(Any, self._last_episode_starts)
         compute_returns_and_advantage(rollout_buffer, values, dones)
         callback.update_locals(locals())
         callback.on_rollout_end()

@@ -13,20 +13,25 @@ OF_SB3_CONTRIB = {
 """Module and class of a policy, and the names of further arguments of its ``evaluate_actions``."""
 
 
-def further_inputs(policy: BasePolicy) -> tuple[str, ...]:
+ALGORITHMS = {"action_masks": "MaskableEduPPO", "lstm_states": "RecurrentEduPPO", "episode_starts": "RecurrentEduPPO"}
+"""Who gives a policy an input of this name."""
+
+
+def further_inputs(policy: BasePolicy | type[BasePolicy]) -> tuple[str, ...]:
     """
     Name what a policy's ``evaluate_actions`` takes beside observations and actions.
 
     A class of one's own may say it itself, in an attribute ``further_inputs``.
 
-    :param policy: actor-critic policy
+    :param policy: actor-critic policy, or its class
     :return: names of arguments, which columns of the rollout buffer's samples have too
     """
-    own: tuple[str, ...] | None = getattr(policy, "further_inputs", None)
+    kind = policy if isinstance(policy, type) else type(policy)
+    own: tuple[str, ...] | None = getattr(kind, "further_inputs", None)
     if own is not None:
         return own
     for (module, name), inputs in OF_SB3_CONTRIB.items():
         # Who has such a policy has imported its module; who has none shall not wait for it.
-        if module in sys.modules and isinstance(policy, getattr(sys.modules[module], name)):
+        if module in sys.modules and issubclass(kind, getattr(sys.modules[module], name)):
             return inputs
     return ()

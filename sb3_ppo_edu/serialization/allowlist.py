@@ -90,6 +90,18 @@ NAMED: tuple[type, ...] = (
     np.random.SeedSequence,
 )
 
+NAMED_IN_SB3_CONTRIB = frozenset(
+    f"sb3_contrib.common.{name}"
+    for name in (
+        "maskable.buffers MaskableDictRolloutBuffer",
+        "maskable.buffers MaskableRolloutBuffer",
+        "maskable.policies MaskableActorCriticCnnPolicy",
+        "maskable.policies MaskableActorCriticPolicy",
+        "maskable.policies MaskableMultiInputActorCriticPolicy",
+    )
+)
+"""Named, too, but not imported before a file names them: who trains without masks shall not wait for sb3-contrib."""
+
 FILLED: tuple[type, ...] = (
     spaces.Box,
     spaces.Discrete,

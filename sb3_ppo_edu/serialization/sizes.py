@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, MultiInputActorCriticPolicy
-from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, reason
 
@@ -58,10 +58,8 @@ def check_sizes(attributes: Mapping[str, Any], n_bytes: int, where: str) -> None
 def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:
     """Count the layers that a policy surely has, and their weights without biases."""
     kwargs = attributes["policy_kwargs"]
-    policy, space = attributes["policy_class"], attributes["observation_space"]
-    stock: type = NatureCNN if issubclass(policy, ActorCriticCnnPolicy) else FlattenExtractor
-    stock = CombinedExtractor if issubclass(policy, MultiInputActorCriticPolicy) else stock
-    extractor = kwargs.get("features_extractor_class", stock)
+    space = attributes["observation_space"]
+    extractor = kwargs.get("features_extractor_class", _stock_extractor(attributes["policy_class"]))
     of_extractor = kwargs.get("features_extractor_kwargs") or {}
     inputs = weights = 0
     for part in _parts(space):
@@ -83,6 +81,15 @@ def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:
         layers += len(widths) + 1
         weights += sum(one * other for one, other in pairwise([int(inputs), *widths, out]))
     return layers, weights
+
+
+def _stock_extractor(policy: type) -> Any:
+    """Find the features extractor that a policy has by default: the nearest constructor that knows of one says it."""
+    for kind in policy.__mro__:
+        parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+        if "features_extractor_class" in parameters:
+            return parameters["features_extractor_class"].default
+    raise TypeError(f"policy_class={policy.__name__}: found no features extractor")
 
 
 def _parts(space: spaces.Space) -> list[spaces.Space]:
