@@ -1,0 +1,204 @@
+"""Masks reach the policy from every kind of environment, and wrong ones are errors that say where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given
+from hypothesis import strategies as st
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
+
+from sb3_ppo_edu import MaskableEduPPO
+from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step
+from sb3_ppo_edu.vec_env.action_masks import as_masks, choices_of
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
+from sb3_ppo_edu.vec_env.guard import FiniteGuard
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.shared_memory import SharedMemoryVecEnv
+from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
+from tests.masked_environments import MaskedWalk, ToldMasks
+
+SMALL: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "device": "cpu", "seed": 1}
+NETWORK: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}}
+
+
+@given(st.data())
+def test_masks_are_put_together(data: st.DataObject) -> None:
+    """One row an environment, True where an entry is not 0, whatever type and shape the masks have."""
+    choices = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    n_envs = data.draw(st.integers(1, 3))
+    expected = np.array([[data.draw(st.booleans()) for _ in range(sum(choices))] for _ in range(n_envs)])
+    kind = data.draw(st.sampled_from([bool, np.int8, np.float32]))
+    given_masks = [row.astype(kind) if data.draw(st.booleans()) else row.tolist() for row in expected]
+    ends = np.cumsum(choices)
+    forbidding = [
+        (index, choice)
+        for index, row in enumerate(expected)
+        for choice, (size, end) in enumerate(zip(choices, ends, strict=True))
+        if not row[end - size : end].any()
+    ]
+    if not forbidding:
+        np.testing.assert_array_equal(as_masks(given_masks, choices, 1), expected)
+        return
+    index, choice = forbidding[0]
+    with pytest.raises(EnvironmentFaultError, match="forbidden, expected at least one that is legal") as error:
+        as_masks(given_masks, choices, 7)
+    assert (error.value.index, error.value.step) == (index, 7)
+    assert len(choices) == 1 or f"of choice {choice} forbidden" in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("space", "choices"),
+    [(spaces.Discrete(3), [3]), (spaces.MultiDiscrete([2, 4]), [2, 4]), (spaces.MultiBinary(2), [2, 2])],
+)
+def test_choices(space: Any, choices: list[int]) -> None:
+    """A mask has an entry for each class of each choice; a binary choice has two classes."""
+    assert choices_of(space) == choices
+
+
+PROCESSES = {"start_method": "fork"}
+VEC_ENVS: dict[str, Callable[[list[Any]], Any]] = {
+    "dummy": DummyVecEnv,
+    "in-process": InProcessVecEnv,
+    "subproc": lambda made: SubprocVecEnv(made, **PROCESSES),
+    "watched": lambda made: WatchedSubprocVecEnv(made, **PROCESSES),
+    "shared-memory": lambda made: SharedMemoryVecEnv(made, n_workers=1, **PROCESSES),
+    "wrapped": lambda made: FiniteGuard(VecNormalize(VecFrameStack(VecMonitor(DummyVecEnv(made)), 2))),
+    "gymnasium": lambda made: SyncVectorEnv(made, autoreset_mode=AutoresetMode.SAME_STEP),
+    "gymnasium-next-step": SyncVectorEnv,
+}
+
+
+@pytest.mark.parametrize("kind", [MaskedWalk, ToldMasks], ids=["method", "info"])
+@pytest.mark.parametrize("name", VEC_ENVS)
+def test_masks_come_from_every_vector_environment(name: str, kind: Any) -> None:
+    """
+    The environments end at an illegal action: so every one was legal, those after an episode's end among them.
+
+    There only the info of the reset has the mask that counts; with masks in infos the first actions differ from others.
+    """
+    env = VEC_ENVS[name]([lambda: gym.wrappers.TimeLimit(kind(action="multidiscrete"), 7)] * 3)
+    try:
+        model = MaskableEduPPO("MlpPolicy", env, **SMALL, **NETWORK)
+        model.learn(2 * 16 * 3)
+        model.learn(16 * 3, reset_num_timesteps=False)
+        masks, actions = model.rollout_buffer.action_masks, model.rollout_buffer.actions.astype(int)
+        places = np.add(actions.reshape(-1, 2), [0, 2])
+        assert np.take_along_axis(masks.reshape(-1, 5), places, axis=1).all()
+        assert not masks.all()
+    finally:
+        assert model.env is not None
+        model.env.close()
+
+
+def test_masks_of_resets_are_stored() -> None:
+    """With masks in infos, a step that begins an episode has the mask of that reset: all actions but the first."""
+    model = MaskableEduPPO("MlpPolicy", DummyVecEnv([ToldMasks] * 3), **SMALL, **NETWORK)
+    _, callback = model._setup_learn(48)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, 16)  # type: ignore[arg-type]
+    starts = model.rollout_buffer.episode_starts.astype(bool)
+    assert starts[1:].any()
+    np.testing.assert_array_equal(model.rollout_buffer.action_masks[starts], [[0, 1, 1]] * starts.sum())
+    assert not (model.rollout_buffer.action_masks[~starts] == [0, 1, 1]).all()
+
+
+class Faulty(MaskedWalk):
+    """Gives a wrong mask in the third step of the second environment."""
+
+    def __init__(self, wrong: Any = None, **others: Any) -> None:
+        super().__init__(end_probability=0.0, time_limit=100, **others)
+        self.wrong = wrong
+
+    def action_masks(self) -> Any:
+        """Which actions are legal."""
+        return self.wrong if self.wrong is not None and self.steps == 2 else self.masks
+
+
+@pytest.mark.parametrize(
+    ("action", "wrong", "words"),
+    [
+        ("discrete", [0, 0, 0], "its action mask: found all 3 actions forbidden"),
+        ("discrete", [1, 0], "its action mask: found 2 entries, expected 3, one for each class of 3 actions"),
+        ("multidiscrete", [0, 0, 1, 1, 1], "found all 2 actions of choice 0 forbidden"),
+        ("multidiscrete", [1, 1, 1], "found 3 entries, expected 5, one for each class of 2 choices among 2, 3"),
+        ("multibinary", [1, 1, 1, 1, 0, 0], "found all 2 actions of choice 2 forbidden"),
+    ],
+)
+def test_a_wrong_mask_names_environment_and_step(action: str, wrong: list[int], words: str) -> None:
+    """A mask that forbids everything, or has another size, ends training before an action is taken on it."""
+    env = DummyVecEnv([lambda: Faulty(action=action), lambda: Faulty(wrong, action=action)])
+    model = MaskableEduPPO("MlpPolicy", env, **SMALL, **NETWORK)
+    with pytest.raises(EnvironmentFaultError, match=f"environment 1, step 3 of its training: .*{words}"):
+        model.learn(32)
+
+
+class Forgetful(ToldMasks):
+    """Tells no mask in the infos of its steps."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take a step."""
+        *found, info = super().step(action)
+        return *found, {key: value for key, value in info.items() if key != "action_mask"}  # type: ignore[return-value]
+
+
+def test_a_missing_mask_names_environment_and_step() -> None:
+    """An info without a mask, where those of resets have one, is an error."""
+    model = MaskableEduPPO("MlpPolicy", DummyVecEnv([lambda: Forgetful(end_probability=0.0)]), **SMALL, **NETWORK)
+    with pytest.raises(EnvironmentFaultError, match=r"environment 0, step 2 .*info\['action_mask'\]: found none, expected 3"):
+        model.learn(32)
+
+
+def test_environments_without_masks_are_refused() -> None:
+    """Who tells no masks is refused, with what to do; without masking it trains."""
+    model = MaskableEduPPO("MlpPolicy", "CartPole-v1", **SMALL, **NETWORK)
+    with pytest.raises(ValueError, match=r"env: found neither a method action_masks\(\) nor .* ActionMasker, or learn"):
+        model.learn(16)
+    assert model.learn(16, use_masking=False).num_timesteps == 16
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "MountainCarContinuous-v0"])
+def test_box_actions_are_refused(env_id: str) -> None:
+    """There is nothing to forbid among continuous actions."""
+    with pytest.raises(ValueError, match=r"action_space=Box.*expected Discrete, or MultiDiscrete or MultiBinary"):
+        MaskableEduPPO("MlpPolicy", env_id, **SMALL)
+
+
+def test_other_arguments_are_refused() -> None:
+    """A policy without masks, and a flag that is none."""
+    with pytest.raises(ValueError, match=r"policy=.*ActorCriticPolicy.*expected a class derived from sb3-contrib's"):
+        MaskableEduPPO(ActorCriticPolicy, DummyVecEnv([MaskedWalk]), **SMALL)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="use_masking='yes': expected True or False"):
+        MaskableEduPPO("MlpPolicy", DummyVecEnv([MaskedWalk]), **SMALL).learn(16, use_masking="yes")  # type: ignore[arg-type]
+
+
+def test_sb3_contribs_callback_evaluates_with_masks() -> None:
+    """The callback is known to leave policy and steps alone, and its evaluations take legal actions only."""
+    env: VecEnv = DummyVecEnv([MaskedWalk])
+    assert is_masking_supported(env)
+    assert get_action_masks(env).shape == (1, 3)
+    callback = MaskableEvalCallback(env, warn=False, eval_freq=8, n_eval_episodes=2, verbose=0)
+    assert not may_change_policy(callback)
+    assert not reads_every_step(callback)
+    MaskableEduPPO("MlpPolicy", DummyVecEnv([MaskedWalk]), **SMALL, **NETWORK).learn(32, callback=callback)
+    assert np.isfinite(callback.last_mean_reward)
+
+
+def test_predictions_keep_to_masks() -> None:
+    """Of 200 sampled and deterministic actions none is forbidden."""
+    model = MaskableEduPPO("MlpPolicy", DummyVecEnv([lambda: MaskedWalk(action="multidiscrete")]), **SMALL, **NETWORK)
+    observations = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
+    mask = [True, False, False, True, True]
+    for deterministic in (False, True):
+        actions, state = model.predict(observations, deterministic=deterministic, action_masks=np.tile(mask, (100, 1)))
+        assert state is None
+        assert (actions[:, 0] == 0).all()
+        assert set(actions[:, 1]) <= {1, 2}
