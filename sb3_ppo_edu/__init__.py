@@ -10,13 +10,15 @@ from sb3_ppo_edu.version import __version__
 if TYPE_CHECKING:
     from sb3_ppo_edu.algorithms.maskable import MaskableEduPPO
     from sb3_ppo_edu.algorithms.ppo import EduPPO
+    from sb3_ppo_edu.algorithms.recurrent import RecurrentEduPPO
     from sb3_ppo_edu.algorithms.reinforce import Reinforce
 
-__all__ = ["EduPPO", "MaskableEduPPO", "Reinforce", "__version__"]
+__all__ = ["EduPPO", "MaskableEduPPO", "RecurrentEduPPO", "Reinforce", "__version__"]
 
 _HOMES = {
     "EduPPO": "sb3_ppo_edu.algorithms.ppo",
     "MaskableEduPPO": "sb3_ppo_edu.algorithms.maskable",
+    "RecurrentEduPPO": "sb3_ppo_edu.algorithms.recurrent",
     "Reinforce": "sb3_ppo_edu.algorithms.reinforce",
 }
 """Public name -> the module that it is imported from when it is first used: until then no torch is loaded (PEP 562)."""

@@ -79,7 +79,14 @@ def doctor_numbers(model: PPOModel, record: UpdateRecord, settings: UpdateSettin
     if isinstance(model.action_space, spaces.Box):
         actions = model.within_bounds(model.rollout_buffer.actions.reshape(-1, *model.action_space.shape))
         numbers["action_saturation"] = share_at_bounds(actions, model.action_space)
-    ended = model.rollout_buffer.episode_starts[1:].sum()
+    buffer = model.rollout_buffer
+    # sb3-contrib's buffers for sequences flatten them with the other columns, one environment after the other.
+    starts = (
+        buffer.episode_starts
+        if buffer.episode_starts.shape[1] == buffer.n_envs
+        else buffer.episode_starts.reshape(buffer.n_envs, -1).T
+    )
+    ended = starts[1:].sum()
     if model._last_episode_starts is not None:  # an update without a rollout before it has none
         ended += model._last_episode_starts.sum()
     numbers |= {"episodes_ended": float(ended), "episodes_truncated": float(model.session.truncated_episodes)}

@@ -30,7 +30,7 @@ from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateS
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.rollouts.buffers import is_plain, shuffled_minibatches
 
-OPTIONS = ("bf16", "channels_last", "compile")
+OPTIONS = ("bf16", "channels_last", "compile", "whole_sequences")
 """The engine's options, all of them flags."""
 
 LARGE = 2**20
@@ -156,8 +156,7 @@ class AutogradEngine:
         # The buffer stores floats; a Categorical wants the index of the action.
         actions = samples.actions.long().flatten() if self._discrete else samples.actions
         with self._precision(), FiniteDistribution(), self._validation() if self._own_buffer else AS_IT_IS:
-            evaluate = self._compiled or self.policy.evaluate_actions
-            values, log_prob, entropy = evaluate(observations, actions, **minibatch.further(self._further))
+            values, log_prob, entropy = self.evaluate(minibatch, observations, actions)
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )
@@ -187,6 +186,19 @@ class AutogradEngine:
         self.policy.optimizer.zero_grad()
         found.total.backward()
         return statistics
+
+    def evaluate(
+        self, minibatch: TensorMinibatch, observations: PyTorchObs, actions: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """
+        Ask the policy about a minibatch.
+
+        :param minibatch: has what the policy takes beside observations and actions
+        :param observations: as the policy takes them, shape ``(size, *obs_shape)``, or a dict of such
+        :param actions: likewise, shape ``(size, *action_shape)``
+        :return: values, ``(size, 1)``, and log-probabilities and entropies, ``(size,)``; None for entropies without a formula
+        """
+        return (self._compiled or self.policy.evaluate_actions)(observations, actions, **minibatch.further(self._further))
 
     def apply(self, settings: UpdateSettings) -> float:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.apply`."""

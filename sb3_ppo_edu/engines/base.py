@@ -296,8 +296,8 @@ def gradient_shares(policy: ActorCriticPolicy) -> dict[str, float]:
     return {part: math.sqrt(squares[part] / total) if total > 0 else 0.0 for part in ("policy", "value")}
 
 
-PART = re.compile("(?P<policy>policy_net|action_net|log_std|pi_features)|(?P<value>value_net|vf_features)")
-"""Words in the names of SB3's parameters by which the two parts are known."""
+PART = re.compile("(?P<policy>policy_net|action_net|log_std|pi_features|lstm_actor)|(?P<value>value_net|vf_features|critic)")
+"""Words in the names of SB3's and sb3-contrib's parameters by which the two parts are known."""
 
 
 def project_log_std(policy: ActorCriticPolicy, bounds: tuple[float, float] | None) -> None:

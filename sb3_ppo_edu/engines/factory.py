@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -14,8 +15,10 @@ from sb3_ppo_edu.engines.base import Engine
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.fused.engine import FusedEngine, why_not_fused
 from sb3_ppo_edu.engines.fused.library import LibraryMissing
+from sb3_ppo_edu.engines.sequences import SequenceEngine
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, is_ppos
+from sb3_ppo_edu.policies.further_inputs import further_inputs
 
 EngineName = Literal["auto", "autograd", "numpy", "fused"]
 EngineFactory = Callable[..., Engine[Any]]
@@ -42,7 +45,8 @@ def make_engine(
     :param engine: "auto" (the fastest that supports the policy), "autograd", "numpy" or "fused"; or a class or function that
         is called with the policy and ``engine_kwargs`` and gives an :class:`~sb3_ppo_edu.engines.base.Engine`
     :param policy: actor-critic policy with its optimizer
-    :param engine_kwargs: options of the engine; our names have those of :class:`~sb3_ppo_edu.engines.autograd.AutogradEngine`
+    :param engine_kwargs: options of the engine; our names have those of :class:`~sb3_ppo_edu.engines.autograd.AutogradEngine`,
+        and for a policy with a memory those of :class:`~sb3_ppo_edu.engines.sequences.SequenceEngine`
     :param objective: what is to be minimised; None for PPO's
     :return: the engine, and one sentence that says why it is this one
     :raises UnsupportedPolicyError: if one is asked for by name where it can't be, with that sentence; if an option can't be
@@ -67,7 +71,7 @@ def make_engine(
     slow = " This processor lacks instructions for bfloat16, which makes bf16=True several times slower than without."
     remark = slow if options.get("bf16") and policy.device.type == "cpu" and lacks_bfloat16() else ""
     if engine == "autograd":
-        return AutogradEngine(policy, **options), f"autograd: it was asked for.{remark}"
+        return autograd_engine(policy, options), f"autograd: it was asked for.{remark}"
     objective = PPOObjective() if objective is None else objective
     obstacle = why_not(engine, policy, options, objective)
     if obstacle is None and engine == "numpy":
@@ -81,9 +85,30 @@ def make_engine(
             obstacle = f"there is no library of kernels: {missing}"
             if engine == "auto":
                 return NumpyEngine(policy), f"numpy: {obstacle}."
+    if engine == "auto" and has_memory(policy) and options.setdefault("whole_sequences", True):
+        remark = f" Sequences go through each LSTM in one call (engine='autograd' has sb3-contrib's bits).{remark}"
     if engine == "auto":
-        return AutogradEngine(policy, **options), f"autograd: {obstacle}.{remark}"
+        return autograd_engine(policy, options), f"autograd: {obstacle}.{remark}"
     raise UnsupportedPolicyError(f"engine={engine!r}: {obstacle}: use engine='auto' or 'autograd'")
+
+
+def has_memory(policy: ActorCriticPolicy) -> bool:
+    """Tell whether a policy hands hidden states on from step to step."""
+    return "lstm_states" in further_inputs(policy)
+
+
+def autograd_engine(policy: ActorCriticPolicy, options: Mapping[str, Any]) -> AutogradEngine:
+    """Build the reference engine that a policy has, and refuse options of the other one."""
+    kind = SequenceEngine if has_memory(policy) else AutogradEngine
+    known = inspect.signature(kind).parameters
+    for name, value in options.items():
+        if name not in known and value:
+            memory = "with" if kind is SequenceEngine else "without"
+            raise UnsupportedPolicyError(
+                f"engine_kwargs: found {name}={value} for a policy {memory} a memory, expected "
+                f"{' or '.join(one for one in OPTIONS if one in known)}: leave it out"
+            )
+    return kind(policy, **{name: value for name, value in options.items() if name in known})
 
 
 def lacks_bfloat16() -> bool:

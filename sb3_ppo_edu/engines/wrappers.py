@@ -126,6 +126,11 @@ class AccumulatingEngine(EngineWrapper[AnyMinibatch]):
         """
         if batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size}: expected a divisor of batch_size={batch_size}")
+        in_parts = getattr(self.engine, "in_parts", None)
+        if in_parts is not None:  # of sequences, which can't be cut anywhere
+            for minibatch in self.engine.minibatches(rollout_buffer, batch_size):
+                yield MinibatchInParts(in_parts(minibatch, self.micro_batch_size))
+            return
         parts: list[AnyMinibatch] = []
         for part in self.engine.minibatches(rollout_buffer, self.micro_batch_size):
             parts.append(part)
