@@ -98,9 +98,16 @@ NAMED_IN_SB3_CONTRIB = frozenset(
         "maskable.policies MaskableActorCriticCnnPolicy",
         "maskable.policies MaskableActorCriticPolicy",
         "maskable.policies MaskableMultiInputActorCriticPolicy",
+        "recurrent.policies RecurrentActorCriticCnnPolicy",
+        "recurrent.policies RecurrentActorCriticPolicy",
+        "recurrent.policies RecurrentMultiInputActorCriticPolicy",
     )
 )
-"""Named, too, but not imported before a file names them: who trains without masks shall not wait for sb3-contrib."""
+BUILT_ON_SB3_CONTRIB = frozenset(
+    f"sb3_ppo_edu.policies.recurrent {name}" for name in ("CnnGruPolicy", "MlpGruPolicy", "MultiInputGruPolicy")
+)
+NAMED_LATER = NAMED_IN_SB3_CONTRIB | BUILT_ON_SB3_CONTRIB
+"""Named, too, but not imported before a file names them: who trains without both shall not wait for sb3-contrib."""
 
 FILLED: tuple[type, ...] = (
     spaces.Box,

@@ -35,7 +35,10 @@ def check_sizes(attributes: Mapping[str, Any], n_bytes: int, where: str) -> None
     try:
         layers, weights = _policy_size(attributes)
         steps = int(attributes["n_steps"]) * int(attributes["n_envs"])
-        rollout = steps * sum(_bytes(one) for one in _parts(attributes["observation_space"]))
+        n_units, n_layers = _memory(attributes)
+        # Of two networks the hidden states, and as many cell states, in float32.
+        states = 4 * 4 * n_units * n_layers
+        rollout = steps * (states + sum(_bytes(one) for one in _parts(attributes["observation_space"])))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedFileError(
             f"{where}: no model can be built from it ({reason(error)}); expected spaces and policy_kwargs of a PPO: "
@@ -58,8 +61,10 @@ def check_sizes(attributes: Mapping[str, Any], n_bytes: int, where: str) -> None
 def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:
     """Count the layers that a policy surely has, and their weights without biases."""
     kwargs = attributes["policy_kwargs"]
-    space = attributes["observation_space"]
-    extractor = kwargs.get("features_extractor_class", _stock_extractor(attributes["policy_class"]))
+    policy, space = attributes["policy_class"], attributes["observation_space"]
+    extractor = kwargs.get("features_extractor_class") or _default(policy, "features_extractor_class")
+    if extractor is None:
+        raise TypeError(f"policy_class={policy.__name__}: found no features extractor")
     of_extractor = kwargs.get("features_extractor_kwargs") or {}
     inputs = weights = 0
     for part in _parts(space):
@@ -73,23 +78,35 @@ def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:
     net_arch = kwargs.get("net_arch")
     if net_arch is None:
         net_arch = [] if extractor is NatureCNN else [64, 64]
-    layers = 0
+    n_units, layers = _memory(attributes)
+    if layers:
+        # Of the actor alone, and with three gates: an LSTM has four.
+        weights += 3 * n_units * (int(inputs) + n_units + (layers - 1) * 2 * n_units)
+        inputs = n_units
     outputs = _n_actions(attributes["action_space"])
     for name, out in (("pi", outputs), ("vf", 1)):
         listed = net_arch.get(name, []) if isinstance(net_arch, dict) else net_arch
-        widths = [int(width) for width in listed if isinstance(width, int)]
+        widths = [abs(int(width)) for width in listed if isinstance(width, int)]
         layers += len(widths) + 1
         weights += sum(one * other for one, other in pairwise([int(inputs), *widths, out]))
     return layers, weights
 
 
-def _stock_extractor(policy: type) -> Any:
-    """Find the features extractor that a policy has by default: the nearest constructor that knows of one says it."""
-    for kind in policy.__mro__:
-        parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-        if "features_extractor_class" in parameters:
-            return parameters["features_extractor_class"].default
-    raise TypeError(f"policy_class={policy.__name__}: found no features extractor")
+def _default(policy: type, name: str) -> Any:
+    """Find the default of an argument of a policy's constructor, or of those above it; None where none has the argument."""
+    for cls in policy.__mro__:
+        parameter = inspect.signature(cls).parameters.get(name)
+        if parameter is not None:
+            return parameter.default
+    return None
+
+
+def _memory(attributes: Mapping[str, Any]) -> tuple[int, int]:
+    """Count the units and layers that a policy remembers with: none, if it has no memory."""
+    kwargs, default = attributes["policy_kwargs"], _default(attributes["policy_class"], "lstm_hidden_size")
+    if default is None:
+        return 0, 0
+    return abs(int(kwargs.get("lstm_hidden_size", default))), abs(int(kwargs.get("n_lstm_layers", 1)))
 
 
 def _parts(space: spaces.Space) -> list[spaces.Space]:

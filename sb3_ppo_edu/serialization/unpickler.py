@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_ppo_edu.serialization.allowlist import ALLOWED, FILLED, NAMED_IN_SB3_CONTRIB, by_pickled_name
+from sb3_ppo_edu.serialization.allowlist import ALLOWED, FILLED, NAMED_LATER, by_pickled_name
 from sb3_ppo_edu.serialization.constructors import SETTERS, Constructor, require, set_attributes, set_dtype
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, UntrustedFileError, how_to_trust, reason
 from sb3_ppo_edu.serialization.names import import_named
@@ -105,7 +105,7 @@ class RestrictedUnpickler:
 
     def _look_up(self, name: str) -> Any:
         """Find what is on the list under two strings separated by a space."""
-        if name in NAMED_IN_SB3_CONTRIB:
+        if name in NAMED_LATER:
             return import_named(name.replace(" ", "."))
         if name not in self._names:
             inside = " (a function or class saved with its code)" if name.startswith("cloudpickle") else ""
