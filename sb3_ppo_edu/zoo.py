@@ -1,9 +1,9 @@
 """RL Baselines3 Zoo with ``EduPPO`` in it: ``python -m sb3_ppo_edu.zoo train --env CartPole-v1``.
 
-The zoo has no entry point for algorithms of other packages, so this module registers ``EduPPO`` under the key ``eduppo``
-and then calls the zoo's own command. It adds ``--algo eduppo`` and, for training, ``--conf-file`` with the settings of this
-package, where the user gave none, and passes everything else through. rl_zoo3 patches gymnasium when it is imported, which
-is why it is imported in functions only.
+The zoo has no entry point for algorithms of other packages, so this module registers ``EduPPO`` under the key ``eduppo``,
+``MaskableEduPPO`` and ``RecurrentEduPPO`` likewise, and then calls the zoo's own command. It adds ``--algo eduppo`` and, for
+training, ``--conf-file`` with the settings of this package, where the user gave none, and passes everything else through.
+rl_zoo3 patches gymnasium when it is imported, which is why it is imported in functions only.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES
-from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
+from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.vec_env import VecEnv
 
-#: The zoo's name for ``EduPPO``: its lower-cased class name, from which the zoo derives folders and file names.
-KEY = "eduppo"
+#: The zoo's name for ``EduPPO``.
+KEY = DEFAULT
+
+#: Whose search each algorithm has in the zoo.
+_SEARCHED_AS = {"eduppo": "ppo", "maskableeduppo": "ppo", "recurrenteduppo": "ppo_lstm"}
 
 
 @dataclass(frozen=True)
@@ -94,17 +97,18 @@ class ZooError(ValueError):
 
 
 def register() -> None:
-    """Make ``EduPPO`` known to the zoo under the key ``eduppo``: as an algorithm, to its search and to its study loader.
+    """Make our algorithms known to the zoo under their keys: as algorithms, to its search and to its study loader.
 
     For scripts that call the zoo's functions themselves: call it before theirs. Importing this module does not.
     """
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
     from rl_zoo3.utils import ALGOS
 
-    ALGOS[KEY] = EduPPO
-    # The search is PPO's own. It replaces policy_kwargs; what EduPPO adds are arguments of the algorithm, and so stay.
-    HYPERPARAMS_SAMPLER[KEY] = HYPERPARAMS_SAMPLER["ppo"]
-    HYPERPARAMS_CONVERTER[KEY] = HYPERPARAMS_CONVERTER["ppo"]
+    for key, algorithm in ALGORITHMS.items():
+        ALGOS[key] = algorithm
+        # The search replaces policy_kwargs; what ours add are arguments of the algorithm, and so stay.
+        HYPERPARAMS_SAMPLER[key] = HYPERPARAMS_SAMPLER[_SEARCHED_AS[key]]
+        HYPERPARAMS_CONVERTER[key] = HYPERPARAMS_CONVERTER[_SEARCHED_AS[key]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,7 +144,7 @@ def _help() -> str:
 
 
 def _with_defaults(verb: str, arguments: Sequence[str]) -> list[str]:
-    """Put ``--algo eduppo``, and for training of it ``--conf-file``, before the arguments, where they do not say otherwise."""
+    """Put ``--algo eduppo``, and for training of ours ``--conf-file``, before arguments that do not say otherwise."""
     option = VERBS[verb].algo_option
     if option is None:
         return list(arguments)
@@ -150,8 +154,9 @@ def _with_defaults(verb: str, arguments: Sequence[str]) -> list[str]:
     parser.add_argument("-conf", "--conf-file", nargs="*")
     given, _ = parser.parse_known_args(arguments)
     defaults = [] if given.algo else [option, KEY]
-    if verb == "train" and given.conf_file is None and given.algo in (None, [KEY]):
-        defaults += ["--conf-file", str(bundled_file())]
+    key = KEY if given.algo is None else " ".join(given.algo)
+    if verb == "train" and given.conf_file is None and key in ALGORITHMS:
+        defaults += ["--conf-file", str(bundled_file(f"{key}.yml"))]
     return [*defaults, *arguments]
 
 
@@ -201,7 +206,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _calling_this_module(call: Callable[..., int]) -> Callable[..., int]:
-    """Wrap ``subprocess.call``: the verbs that the zoo starts as processes of their own would not know ``eduppo``."""
+    """Wrap ``subprocess.call``: the verbs that the zoo starts as processes of their own would not know our algorithms."""
 
     def call_here(command: Sequence[str], *args: Any, **kwargs: Any) -> int:
         for zoo_command, verb in _SHELLED_OUT.items():
@@ -242,11 +247,11 @@ def _vec_env_class(backend: str) -> Any:
 
 
 def _experiment_manager() -> type[ExperimentManager]:
-    """Return the zoo's experiment manager, with what ``EduPPO`` needs of it; other algorithms it serves as ever."""
+    """Return the zoo's experiment manager, with what ours need of it; other algorithms it serves as ever."""
     from rl_zoo3.exp_manager import ExperimentManager
 
     class EduExperimentManager(ExperimentManager):
-        """The zoo's experiment manager, which checks names and leaves schedules to ``EduPPO``."""
+        """The zoo's experiment manager, which checks names and leaves schedules to our algorithms."""
 
         def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
             """Refuse a search whose report could not be written, which would come to light only at its end."""
@@ -255,22 +260,22 @@ def _experiment_manager() -> type[ExperimentManager]:
             return super().setup_experiment()
 
         def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-            """Read the settings, with trial 0 of a study too, and refuse a name that is neither EduPPO's nor the zoo's."""
+            """Read the settings, with trial 0 of a study too, and refuse a name that is neither ours nor the zoo's."""
             if self.storage and self.study_name and self.trial_id == 0:
                 # The zoo takes 0 for "no trial". Its order is kept: file, then trial, then command line.
                 trial = self.load_trial(self.storage, self.study_name, self.trial_id)
                 self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
             hyperparams, saved = super().read_hyperparameters()
-            if self.algo == KEY:
+            if self.algo in ALGORITHMS:
                 with _refusing():
-                    check_keys(hyperparams, f"{self.config}, settings of {self.env_name.gym_id}")
+                    check_keys(hyperparams, f"{self.config}, settings of {self.env_name.gym_id}", self.algo)
             return hyperparams, saved
 
         def _preprocess_hyperparams(
             self, hyperparams: dict[str, Any]
         ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
-            """Read schedules and the engine's options as EduPPO does: ``null`` where legal, and no zoo class in the model."""
-            if self.algo != KEY:
+            """Read schedules and the engine's options as ours do: ``null`` where legal, and no zoo class in the model."""
+            if self.algo not in ALGORITHMS:
                 return super()._preprocess_hyperparams(hyperparams)
             # The zoo reads "lin_…" in the first three only.
             given = {name: hyperparams.pop(name) for name in SCHEDULES if name in hyperparams}
@@ -288,7 +293,7 @@ def _experiment_manager() -> type[ExperimentManager]:
         def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
             """Normalise as the zoo does, and to the same bits, in half of the time."""
             normalized = super()._maybe_normalize(env, eval_env)
-            return VecNormalize.of(normalized) if self.algo == KEY else normalized
+            return VecNormalize.of(normalized) if self.algo in ALGORITHMS else normalized
 
     return EduExperimentManager
 

@@ -9,31 +9,34 @@ from typing import Any
 
 import yaml
 
-from sb3_ppo_edu.algorithms.ppo import EduPPO
+from sb3_ppo_edu.training.algorithms import ALGORITHMS
 from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EPISODE_STEPS
 from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
 
 
 def add_algorithm_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each constructor argument of EduPPO, with the help that its docstring gives."""
+    """Add a flag for each constructor argument of the algorithms, with the help that its docstring gives: EduPPO's first."""
     shared = parser.add_argument_group(
-        "PPO, as in Stable-Baselines3", "The YAML's settings go before the defaults named here."
+        "PPO, as in Stable-Baselines3", "The YAML's settings go before the defaults named here, which are EduPPO's."
     )
-    added = parser.add_argument_group("what EduPPO adds", "The same holds here.")
-    texts = documented_parameters(EduPPO)
-    for name, parameter in inspect.signature(EduPPO).parameters.items():
-        if name in RUN_ARGUMENTS:
-            continue
-        default = "" if parameter.default is inspect.Parameter.empty else f" (default: {parameter.default})"
-        group = added if parameter.kind is inspect.Parameter.KEYWORD_ONLY else shared
-        group.add_argument(
-            flag_of(name),
-            dest=f"algorithm.{name}",
-            type=yaml_value,
-            default=argparse.SUPPRESS,
-            metavar="VALUE",
-            help=(texts[name] + default).replace("%", "%%"),
-        )
+    known = {*RUN_ARGUMENTS}
+    for algorithm in ALGORITHMS.values():
+        added = parser.add_argument_group(f"what {algorithm.__name__} adds", "The same holds here.")
+        texts = documented_parameters(algorithm)
+        for name, parameter in inspect.signature(algorithm).parameters.items():
+            if name in known:
+                continue
+            known.add(name)
+            default = "" if parameter.default is inspect.Parameter.empty else f" (default: {parameter.default})"
+            group = added if parameter.kind is inspect.Parameter.KEYWORD_ONLY else shared
+            group.add_argument(
+                flag_of(name),
+                dest=f"algorithm.{name}",
+                type=yaml_value,
+                default=argparse.SUPPRESS,
+                metavar="VALUE",
+                help=(texts[name] + default).replace("%", "%%"),
+            )
 
 
 def add_acting_arguments(parser: argparse.ArgumentParser) -> None:

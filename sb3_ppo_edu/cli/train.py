@@ -38,6 +38,7 @@ from sb3_ppo_edu.envs.backends import AUTO, BACKENDS, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.serialization.names import check_environment_id
 from sb3_ppo_edu.serialization.text import printable
+from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
 from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparameters, parse_expression
 from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
@@ -63,8 +64,8 @@ FAILURES = (
 """What ends a training with a sentence, and exit code 1."""
 
 TRAIN_EXAMPLES = """\
-Settings come from three places, each going over the one before it: EduPPO's defaults, the environment's block in the YAML
-file, and the flags given here.
+Settings come from three places, each going over the one before it: the algorithm's defaults, the environment's block in the
+YAML file, and the flags given here.
 
 examples:
   sb3-edu train --env CartPole-v1
@@ -72,6 +73,7 @@ examples:
   sb3-edu train --env Pendulum-v1 --action-distribution tanh_gaussian --learning-rate lin_1e-3
   sb3-edu train --env CartPole-v1 --policy-kwargs "dict(net_arch=[32, 32], activation_fn=nn.ReLU)" --no-normalize
   sb3-edu train --env Acrobot-v1 --config my_settings.yml
+  sb3-edu train --algo recurrenteduppo --env rl_zoo3.import_envs:CartPoleNoVel-v1
 
 exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted,
 143 ended by SIGTERM or 129 by SIGHUP (the model is saved)
@@ -90,6 +92,9 @@ def add_train(commands: Any) -> None:
     parser.set_defaults(command=train, parser=parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--env", required=True, metavar="ID", help="Gymnasium id; MODULE:ID imports the module that registers it")
+    run.add_argument(
+        "--algo", choices=tuple(ALGORITHMS), default=DEFAULT, help=f"with masks, or with a memory (default: {DEFAULT})"
+    )
     run.add_argument("--steps", type=positive_int, metavar="N", help="environment steps to train for (default: the YAML's)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights, actions and environments (default: 0)")
     run.add_argument("--folder", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs)")
@@ -195,7 +200,9 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
     if arguments.from_record and not arguments.trust:
         check_environment_id(arguments.env, "--env")
         check_names_of(overrides, "the command in the run's record")
-    hyperparameters = load_hyperparameters(arguments.env, arguments.config, overrides, trusted=arguments.trust)
+    hyperparameters = load_hyperparameters(
+        arguments.env, arguments.config, overrides, trusted=arguments.trust, algo=arguments.algo
+    )
     if arguments.doctor:
         # By its name, as a YAML would ask for it: so it is in the run's record, and there again when the run is resumed.
         others = hyperparameters.get("callback")
@@ -210,6 +217,7 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
         verbose=arguments.verbose,
         checkpoint_freq=arguments.checkpoint_freq,
         on_fault=arguments.on_fault,
+        algo=arguments.algo,
     )
 
 

@@ -84,10 +84,11 @@ def film_episode(policy: PolicyPredictor, env: VecEnv, *, deterministic: bool = 
     """
     observation = env.reset()
     frames, steps_per_frame, step = [_take_picture(env)], 1, 0
+    state, starts = None, np.ones(1, dtype=bool)
     while True:
         # SB3's own type admits the forms of observation that predict takes.
-        actions, _ = policy.predict(observation, deterministic=deterministic)  # type: ignore[arg-type]
-        observation, _, _, infos = env.step(actions)
+        actions, state = policy.predict(observation, state, starts, deterministic)  # type: ignore[arg-type]
+        observation, _, starts, infos = env.step(actions)
         if "episode" in infos[0]:
             break
         step += 1

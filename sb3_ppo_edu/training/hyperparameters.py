@@ -16,14 +16,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sb3_ppo_edu.algorithms.arguments import CHECKS, OLD_NAMES, with_old_names
+from sb3_ppo_edu.algorithms.arguments import OLD_NAMES, with_old_names
 from sb3_ppo_edu.algorithms.checks import did_you_mean
 from sb3_ppo_edu.envs.factory import named_with_kwargs
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.names import check_named, import_named
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
+from sb3_ppo_edu.training.algorithms import DEFAULT, arguments_of
 
-#: Keys of a block that describe the environments and the run; the others are arguments of ``EduPPO``.
+#: Keys of a block that describe the environments and the run; the others are arguments of the algorithm.
 ZOO_KEYS = (
     "callback",
     "env_kwargs",
@@ -37,9 +38,7 @@ ZOO_KEYS = (
     "vec_env_wrapper",
     "worker_timeout",
 )
-#: Arguments of ``EduPPO`` beside those that it checks, which SB3 or the policy take as they are.
-UNCHECKED_ARGUMENTS = ("policy", "policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs")
-#: Arguments of ``EduPPO`` that belong to one run, not to an environment: whoever starts the run passes them.
+#: Arguments of an algorithm that belong to one run, not to an environment: whoever starts the run passes them.
 RUN_ARGUMENTS = ("env", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model")
 
 
@@ -48,7 +47,7 @@ def bundled_file(name: str = "eduppo.yml") -> Path:
 
     An installed package carries them in its own ``hyperparams`` folder; in a checkout that folder is its sibling.
 
-    :param name: of the file: ``eduppo.yml``, or ``shared.yml`` for those that SB3's PPO can have as well
+    :param name: of the file: that of an algorithm, or ``shared.yml`` for settings that SB3's PPO can have as well
     :return: its path
     :raises FileNotFoundError: if it is in neither place (a broken installation)
     """
@@ -64,7 +63,12 @@ def bundled_file(name: str = "eduppo.yml") -> Path:
 
 
 def load_hyperparameters(
-    env_id: str, file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, trusted: bool = True
+    env_id: str,
+    file: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    trusted: bool = True,
+    algo: str = DEFAULT,
 ) -> dict[str, Any]:
     """Return the settings of one environment, checked, with values that are ready for ``EduPPO`` and ``VecNormalize``.
 
@@ -77,19 +81,20 @@ def load_hyperparameters(
     :param file: a YAML file in the zoo's form; ``None`` for the one that comes with the package
     :param overrides: settings that replace the block's before anything is checked or prepared
     :param trusted: whether ``file`` may name what it likes; the one that comes with the package may
+    :param algo: which algorithm, see :data:`sb3_ppo_edu.training.algorithms.ALGORITHMS`
     :return: the settings, a new dictionary
     :raises ValueError: for an unknown environment, an unreadable file, no fitting block, an unknown key (with the
         nearest legal one) or a value of the wrong form; for a name that is not known to be harmless, unless trusted
     :raises FileNotFoundError: if there is no such file
     """
     registered_id = check_environment(env_id)
-    path = bundled_file() if file is None else Path(file)
+    path = bundled_file(f"{algo}.yml") if file is None else Path(file)
     name, block = find_block(read_blocks(path), registered_id, path)
     where = f"{path}, block {name!r}"
     if file is not None and not trusted:
         check_names_of(block, where)
     settings = {**block, **(overrides or {})}
-    check_keys(settings, where)
+    check_keys(settings, where, algo)
     return _prepare(settings, where)
 
 
@@ -191,20 +196,21 @@ def check_environment(env_id: str) -> str:
     return registered_id
 
 
-def legal_keys() -> tuple[str, ...]:
-    """Return the names that a block may use: arguments of ``EduPPO`` and the zoo's own keys, in alphabetical order."""
-    return tuple(sorted({*CHECKS, *UNCHECKED_ARGUMENTS, *ZOO_KEYS} - {*RUN_ARGUMENTS}))
+def legal_keys(algo: str = DEFAULT) -> tuple[str, ...]:
+    """Return the names that a block may use: arguments of the algorithm and the zoo's own keys, in alphabetical order."""
+    return tuple(sorted({*arguments_of(algo), *ZOO_KEYS} - {*RUN_ARGUMENTS}))
 
 
-def check_keys(settings: Mapping[str, Any], where: str) -> None:
+def check_keys(settings: Mapping[str, Any], where: str, algo: str = DEFAULT) -> None:
     """Check the names in a block, and that no number was read as text.
 
     :param settings: the block
     :param where: the file and block, for the error
+    :param algo: whose settings they are
     :raises ValueError: for a name that is not legal, with the nearest that is; for an argument that belongs to one run;
         for a number in a form that YAML reads as text (``1e-3``)
     """
-    legal = legal_keys()
+    legal = legal_keys(algo)
     for key, value in settings.items():
         if key in RUN_ARGUMENTS:
             raise ValueError(f"{where}: {key!r} belongs to one run, not to the settings: pass it where the run is started")

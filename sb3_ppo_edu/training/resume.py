@@ -9,11 +9,11 @@ from pathlib import Path
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint.files import STATE, CheckpointError, latest_good
 from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.serialization.writing import open_through_no_link, refuse_links
+from sb3_ppo_edu.training.algorithms import ALGORITHMS
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, MONITOR_FOLDER, SETTINGS_FILE
 from sb3_ppo_edu.training.lock import RunLock
 from sb3_ppo_edu.training.run import Run, make_callbacks
@@ -87,7 +87,7 @@ def resume_run(
             )
             callbacks = make_callbacks(settings, folder, description, is_rank_zero=is_rank_zero)
         # From here on files are changed: whatever can be refused has been.
-        model = EduPPO.resume(
+        model = ALGORITHMS[settings.algo].resume(
             place, env, device=settings.device, trusted=trusted, log_folder=folder, total_timesteps=settings.steps
         )
         for index, one in enumerate(state["env"]["envs"]):

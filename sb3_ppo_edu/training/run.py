@@ -28,6 +28,7 @@ from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env, nam
 from sb3_ppo_edu.serialization.archive import SMALL_ARCHIVE
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
+from sb3_ppo_edu.training.algorithms import ALGORITHMS
 from sb3_ppo_edu.training.evaluation import (
     EVALUATION_SEED,
     MAX_EVALUATION_ENVS,
@@ -182,7 +183,7 @@ def make_callbacks(
 def _build_model(settings: RunSettings, env: VecEnv) -> EduPPO:
     """Construct the algorithm; what its constructor refuses is a ``ValueError``."""
     try:
-        return EduPPO(
+        return ALGORITHMS[settings.algo](
             settings.policy,
             env,
             seed=settings.seed,
@@ -192,7 +193,7 @@ def _build_model(settings: RunSettings, env: VecEnv) -> EduPPO:
         )
     except (TypeError, AssertionError) as error:
         # SB3 asserts its conditions on values, and an unknown name in policy_kwargs surfaces as a TypeError.
-        raise ValueError(f"EduPPO refuses these settings: {error}") from error
+        raise ValueError(f"{ALGORITHMS[settings.algo].__name__} refuses these settings: {error}") from error
 
 
 def _evaluation_callback(settings: RunSettings, folder: Path, episodes: int = 10) -> EvalCallback:

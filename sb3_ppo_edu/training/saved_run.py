@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, make_evaluation_env
+from sb3_ppo_edu.training.algorithms import DEFAULT, algorithm_named
 from sb3_ppo_edu.training.evaluation import (
     EVALUATION_SEED,
     MAX_EPISODE_STEPS,
@@ -32,6 +33,7 @@ class SavedRun:
     :param statistics: its ``VecNormalize`` statistics, or ``None``
     :param trusted: whether its files may run code
     :param max_episode_steps: steps after which an episode of an evaluation is cut off
+    :param algo: which algorithm it is of
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class SavedRun:
     statistics: Path | None
     trusted: bool = True
     max_episode_steps: int = MAX_EPISODE_STEPS
+    algo: str = DEFAULT
 
     def load_model(self, device: str = "auto") -> EduPPO:
         """
@@ -49,7 +52,7 @@ class SavedRun:
         :return: the model, without an environment
         :raises ValueError: if the run is not trusted, and its model is damaged or wants to run code
         """
-        return EduPPO.load(self.folder / MODEL_FILE, device=device, trusted=self.trusted)
+        return algorithm_named(self.algo).load(self.folder / MODEL_FILE, device=device, trusted=self.trusted)
 
     def make_env(self, n_envs: int = 1, first_seed: int = EVALUATION_SEED, render_mode: str | None = None) -> VecEnv:
         """
@@ -104,7 +107,8 @@ def open_run(folder: Path, *, trusted: bool = True, max_episode_steps: int = MAX
             f"run {folder}: {NORMALIZATION_FILE} missing; the model was trained on normalised observations "
             "and cannot act without their statistics"
         )
-    return SavedRun(folder, environment, settings["seed"], statistics, trusted, max_episode_steps)
+    algo = settings.get("algo", DEFAULT)
+    return SavedRun(folder, environment, settings["seed"], statistics, trusted, max_episode_steps, algo)
 
 
 def evaluate_run(run: SavedRun, episodes: int, first_seed: int = EVALUATION_SEED, *, deterministic: bool = True) -> Evaluation:

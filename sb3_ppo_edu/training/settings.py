@@ -7,7 +7,6 @@ What to train, on what, for how long: the settings of a run, and ``settings.yml`
 
 from __future__ import annotations
 
-import inspect
 import os
 import platform
 import shlex
@@ -29,13 +28,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
 from sb3_ppo_edu.algorithms.checks import check_integer, refuse
-from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import Resumable
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs
 from sb3_ppo_edu.serialization.names import check_named, import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
+from sb3_ppo_edu.training.algorithms import DEFAULT, algorithm_named, arguments_of
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 from sb3_ppo_edu.version import __version__
 
@@ -54,8 +53,8 @@ class RunSettings:
     What to train, on what, for how long.
 
     :param environment: how to build the environment
-    :param policy: policy name or class, as EduPPO takes it
-    :param algorithm: arguments for EduPPO besides policy, environment, seed, device and verbosity
+    :param policy: policy name or class, as the algorithm takes it
+    :param algorithm: arguments for the algorithm besides policy, environment, seed, device and verbosity
     :param steps: environment steps to train for, over all environments together
     :param seed: seed of weights, action noise, shuffling and training environments
     :param n_envs: training environments stepped together
@@ -67,6 +66,7 @@ class RunSettings:
     :param on_fault: "raise" or "warn" of NaN and infinities in actions, observations and rewards; "off" looks at nothing
     :param processes: how many processes train together, of which each has ``n_envs`` environments and ``batch_size``
         transitions of each minibatch
+    :param algo: which algorithm, see :data:`sb3_ppo_edu.training.algorithms.ALGORITHMS`
     """
 
     environment: EnvironmentSettings
@@ -82,9 +82,11 @@ class RunSettings:
     checkpoint_freq: int | None = None
     on_fault: str = "raise"
     processes: int = 1
+    algo: str = DEFAULT
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
+        algorithm_named(self.algo)
         if self.on_fault not in (*ON_FAULT, "off"):
             raise ValueError(f"on_fault={self.on_fault!r}: expected one of {', '.join(ON_FAULT)}, off")
         for name, minimum in MINIMA.items():
@@ -92,7 +94,7 @@ class RunSettings:
             if value is not None or name not in ("eval_freq", "checkpoint_freq"):
                 check_integer(name, value, minimum)
         if not isinstance(self.algorithm, Mapping):
-            raise refuse("algorithm", self.algorithm, "a mapping from EduPPO's arguments to their values")
+            raise refuse("algorithm", self.algorithm, "a mapping from the algorithm's arguments to their values")
         named_with_kwargs(self.callback)
         if not 0 <= self.seed <= 2**32 - self.n_envs:
             raise ValueError(f"seed={self.seed}: expected an integer from 0 to 2^32 - n_envs (numpy's range of seeds)")
@@ -113,17 +115,19 @@ def settings_from_hyperparameters(
     verbose: int = 0,
     checkpoint_freq: int | None = None,
     on_fault: str = "raise",
+    algo: str = DEFAULT,
 ) -> RunSettings:
     """
     Sort the zoo's flat settings into what concerns the environment, the run and the algorithm.
 
     :param env_id: Gymnasium id
-    :param hyperparameters: EduPPO's arguments together with the keys that the zoo consumes, checked and prepared by
+    :param hyperparameters: the algorithm's arguments together with the keys that the zoo consumes, checked and prepared by
         :func:`sb3_ppo_edu.training.hyperparameters.load_hyperparameters`.
     :param steps: steps to train for; ``None`` takes ``n_timesteps``
     :param eval_freq: steps between evaluations, see :class:`RunSettings`
     :param checkpoint_freq: steps between checkpoints, or ``None``
     :param on_fault: what to do about values that are not finite, see :class:`RunSettings`
+    :param algo: which algorithm, see :class:`RunSettings`
     :raises ValueError: if nothing says how long to train, or a number is out of range
     """
     rest = dict(hyperparameters)
@@ -152,7 +156,7 @@ def settings_from_hyperparameters(
     )
     return RunSettings(
         environment=environment,
-        policy=rest.pop("policy", "MlpPolicy"),
+        policy=rest.pop("policy", next(iter(algorithm_named(algo).policy_aliases))),
         n_envs=rest.pop("n_envs", 1),
         callback=rest.pop("callback", None),
         algorithm=rest,
@@ -163,6 +167,7 @@ def settings_from_hyperparameters(
         verbose=verbose,
         checkpoint_freq=checkpoint_freq,
         on_fault=on_fault,
+        algo=algo,
     )
 
 
@@ -175,7 +180,7 @@ def share_of(settings: RunSettings, rank: int, processes: int) -> RunSettings:
     :return: settings of that process; steps are counted over all
     :raises ValueError: if environments or minibatches can't be shared out evenly
     """
-    batch_size = settings.algorithm.get("batch_size", inspect.signature(EduPPO).parameters["batch_size"].default)
+    batch_size = settings.algorithm.get("batch_size", arguments_of(settings.algo)["batch_size"].default)
     for name, value in (("n_envs", settings.n_envs), ("batch_size", batch_size)):
         if value % processes:
             raise ValueError(f"{name}={value}: expected a multiple of the {processes} processes, which share it out evenly")
@@ -226,7 +231,7 @@ def described(settings: RunSettings) -> dict[str, Any]:
     :param settings: of a run
     :return: mappings, lists, numbers, strings and ``None``
     """
-    return {**as_yaml(asdict(settings)), "algorithm": as_yaml(all_arguments(settings.algorithm))}
+    return {**as_yaml(asdict(settings)), "algorithm": as_yaml(all_arguments(settings.algorithm, settings.algo))}
 
 
 TAKEN_WHEN_EDITED = ("steps", "checkpoint_freq")
@@ -260,15 +265,14 @@ def check_not_edited(record: Mapping[str, Any], before: Mapping[str, Any] | None
         )
 
 
-def all_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+def all_arguments(given: Mapping[str, Any], algo: str = DEFAULT) -> dict[str, Any]:
     """
-    Complete the given arguments of EduPPO with its defaults.
+    Complete the given arguments of an algorithm with its defaults.
 
     :return: every argument but those that :class:`RunSettings` holds itself, in the constructor's order
     """
-    held = {"self", "policy", "env", "seed", "device", "verbose", "_init_setup_model"}
-    parameters = inspect.signature(EduPPO.__init__).parameters
-    return {name: given.get(name, parameter.default) for name, parameter in parameters.items() if name not in held}
+    held = {"policy", "env", "seed", "device", "verbose", "_init_setup_model"}
+    return {name: given.get(name, one.default) for name, one in arguments_of(algo).items() if name not in held}
 
 
 def as_yaml(value: Any) -> Any:
@@ -344,7 +348,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{what}, found none of {', '.join(missing)}")
     try:
         if not isinstance(record["algorithm"], dict):
-            raise refuse("algorithm", record["algorithm"], "a mapping from EduPPO's arguments to their values")
+            raise refuse("algorithm", record["algorithm"], "a mapping from the algorithm's arguments to their values")
         if not isinstance(record.get("command", ""), str):
             raise refuse("command", record["command"], "the line that made the run")
         check_integer("torch", dict(record["threads"])["torch"], 1)
