@@ -126,7 +126,9 @@ def record_gradients(engine: FusedEngine, minibatch: FusedMinibatch, update: Upd
     settings, statistics = SettingsStruct(), StatisticsStruct()
     settings.take(update)
     arguments = [call.model(gradients_expected=True), call.struct(minibatch.struct), call.array(minibatch.rows)]
-    observations, *others = minibatch.columns
+    observations, *others, masks = minibatch.columns
+    if masks is not None:
+        call.point(minibatch.struct, "masks", call.array(masks))
     if isinstance(observations, StoredParts):
         call.point(minibatch.struct, "parts", call.parts(observations))
     else:
@@ -179,7 +181,9 @@ def record_value(engine: FusedEngine, observations: th.Tensor, values: th.Tensor
     call.write()
 
 
-def record_act(engine: FusedEngine, observations: th.Tensor, noise: Any, outputs: tuple[th.Tensor, ...]) -> None:
+def record_act(
+    engine: FusedEngine, observations: th.Tensor, noise: Any, outputs: tuple[th.Tensor, ...], masks: Any = None
+) -> None:
     """
     Write down a call of ``act``.
 
@@ -187,11 +191,14 @@ def record_act(engine: FusedEngine, observations: th.Tensor, noise: Any, outputs
     :param observations: what it was given
     :param noise: the random numbers
     :param outputs: actions, values and log-probabilities
+    :param masks: 0 where a class is illegal, in the kernel's type, or None
     """
     if FOLDER is None:
         return
     call = RecordedCall(engine, "act")
     call.case.pass_block(call.model())
+    if masks is not None:
+        call.point(engine.description.model, "masks", call.array(masks))
     call.case.pass_block(call.array(observations.numpy()))
     call.case.pass_number(len(observations))
     call.case.pass_block(call.array(noise))

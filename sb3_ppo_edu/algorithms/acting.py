@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
@@ -33,6 +34,17 @@ class ActingModel(OnPolicyAlgorithm):
         :return: what the engine's ``act`` takes
         """
         return PolicyInputs(observations)
+
+    def store_inputs(self, env: VecEnv, rollout_buffer: RolloutBuffer, step: int) -> None:
+        """
+        Write what the policy acts on beside observations to where the lean loop's engine reads it.
+
+        A class that overrides ``acting_inputs`` without this one has the ordinary loop.
+
+        :param env: the training environments
+        :param rollout_buffer: SB3's own, or sb3-contrib's
+        :param step: its row
+        """
 
     def value_inputs(self, observations: PyTorchObs, env_index: int | None = None) -> PolicyInputs:
         """

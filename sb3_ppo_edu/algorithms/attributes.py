@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import get_device
 
@@ -14,6 +13,7 @@ from sb3_ppo_edu.algorithms.arguments import CHECKS, PPOArguments
 from sb3_ppo_edu.algorithms.checks import ArgumentError, refuse
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective
 from sb3_ppo_edu.policies.bounded import resolve_policy
+from sb3_ppo_edu.rollouts.buffers import known_kinds
 
 LOAD_ANEW, CONSTRUCT_ANEW = "save it and load it with another", "construct a new one"
 
@@ -99,10 +99,10 @@ def check_parts(model: Any) -> None:
     :param model: an ``EduPPO`` with both
     :raises ArgumentError: for the first that does not
     """
-    if model.recompute_advantages and type(model.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer):
+    if model.recompute_advantages and type(model.rollout_buffer) not in known_kinds():
         raise ArgumentError(
             f"recompute_advantages=True with rollout_buffer_class={type(model.rollout_buffer).__name__}: expected SB3's "
-            "RolloutBuffer or DictRolloutBuffer, whose order is known; use one of the two"
+            "RolloutBuffer or DictRolloutBuffer, or with masks sb3-contrib's, whose order is known; use one of them"
         )
     if model.log_std_bounds is not None and not hasattr(model.policy, "log_std"):
         raise ArgumentError(

@@ -264,6 +264,18 @@ class MaskableEduPPO(EduPPO):
         """
         return PolicyInputs(observations, None if (masks := self.masks_of(env)) is None else th.from_numpy(masks))
 
+    def store_inputs(self, env: VecEnv, rollout_buffer: RolloutBuffer, step: int) -> None:
+        """
+        Write the masks of a step into the rollout buffer.
+
+        :param env: the training environments
+        :param rollout_buffer: sb3-contrib's own
+        :param step: its row
+        :raises EnvironmentFaultError: if a mask has the wrong size or forbids everything
+        """
+        if (masks := self.masks_of(env)) is not None:
+            cast(MaskableRolloutBuffer, rollout_buffer).action_masks[step] = masks
+
     def masks_of(self, env: VecEnv) -> np.ndarray | None:
         """
         Find out which actions are legal now.

@@ -240,7 +240,7 @@ class EduPPO(PPOModel):
         self.policy.set_training_mode(False)
         n_steps = (session := self.session).begin_rollout(self, env, callback, rollout_buffer)
         engine, watched, policy_may_change = self.attach_engine(), reads_every_step(callback), may_change_policy(callback)
-        lean = lean_steps(self, engine, callback, rollout_buffer, n_rollout_steps, self._bootstrap_time_limits)
+        lean = lean_steps(self, env, engine, callback, rollout_buffer, n_rollout_steps, self._bootstrap_time_limits)
         if lean is not None and not collect_lean(self, env, callback, rollout_buffer, *lean):
             return False
 

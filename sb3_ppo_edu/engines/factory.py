@@ -15,6 +15,7 @@ from sb3_ppo_edu.engines.base import Engine
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.fused.engine import FusedEngine, why_not_fused
 from sb3_ppo_edu.engines.fused.library import LibraryMissing
+from sb3_ppo_edu.engines.fused.masked import MaskedEngine
 from sb3_ppo_edu.engines.sequences import SequenceEngine
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, is_ppos
@@ -78,7 +79,7 @@ def make_engine(
         return NumpyEngine(policy), "numpy: it was asked for."
     if obstacle is None:
         try:
-            made = FusedEngine(policy)
+            made = (MaskedEngine if "action_masks" in further_inputs(policy) else FusedEngine)(policy)
             own = "" if is_ppos(objective) else f", the objective {type(objective).__name__} in Python"
             return made, f"fused: policy, distribution and optimizer are supported, kernels for {made.instruction_set}{own}."
         except LibraryMissing as missing:

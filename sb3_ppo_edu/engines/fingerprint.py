@@ -33,6 +33,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from sb3_ppo_edu.functional import distributions, losses
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
+from sb3_ppo_edu.policies.further_inputs import sb3_contribs
 
 
 def is_foreign(function: Any, module: str) -> bool:
@@ -76,6 +77,15 @@ POLICY_METHODS = ("forward", "evaluate_actions", "predict_values", "extract_feat
 DISTRIBUTION_METHODS = ("proba_distribution", "log_prob", "entropy", "sample", "get_actions", "get_std", "get_noise")
 
 
+MASKED_POLICIES = ("MaskableActorCriticPolicy", "MaskableMultiInputActorCriticPolicy")
+MASKED_DISTRIBUTIONS = (
+    "MaskableCategoricalDistribution",
+    "MaskableMultiCategoricalDistribution",
+    "MaskableBernoulliDistribution",
+)
+"""Policies and distributions of sb3-contrib that are known as SB3's are."""
+
+
 def own_functions(owner: Any, *names: str) -> Iterator[tuple[Any, str, Any, Any]]:
     """Those of a class's or module's functions that it has itself: owner, name, function, and where to look it up."""
     for name in names:
@@ -114,6 +124,16 @@ FOREIGN = [
 """Those that had been replaced before this was imported."""
 
 
+def functions_of_masks(policy: Any) -> list[tuple[Any, str, Any]]:
+    """Functions of sb3-contrib that a training with masks goes through, as they are now: owner, name, function."""
+    kinds = sb3_contribs("maskable.policies", *MASKED_POLICIES)
+    if type(policy) not in kinds:
+        return []
+    distributions = sb3_contribs("maskable.distributions", "MaskableCategorical", *MASKED_DISTRIBUTIONS)
+    names = {kinds[0]: POLICY_METHODS, **dict.fromkeys(distributions, ("__init__", "apply_masking", *DISTRIBUTION_METHODS))}
+    return [found[:3] for owner, methods in names.items() for found in own_functions(owner, *methods)]
+
+
 class Fingerprint(NamedTuple):
     """
     What a policy and its optimizer were made of.
@@ -145,6 +165,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
     kind: Any = type(optimizer)
     objects: list[Any] = [policy, optimizer, kind, kind.step, kind.zero_grad]
     objects += map(getattr, repeat(type(policy)), POLICY_METHODS, repeat(None))
+    objects += [function for *_, function in functions_of_masks(policy)]
     facts: list[Any] = [
         all(map(is_, map(getitem, MAPPINGS, NAMES), FUNCTIONS)),
         bool(torch_module._has_any_global_hook()),
@@ -209,6 +230,11 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
         return "there is a global module hook"
     replaced = [
         f"{owner.__name__}.{name}" for owner, name, function, mapping in PATCHABLE if mapping.get(name) is not function
+    ]
+    replaced += [
+        f"{owner.__name__}.{name}"
+        for owner, name, function in functions_of_masks(policy)
+        if not isinstance(function, FunctionType) or is_foreign(function, owner.__module__)
     ]
     if replaced or FOREIGN:
         return f"{(replaced + FOREIGN)[0]} has been replaced"

@@ -19,7 +19,14 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
 from sb3_ppo_edu.engines.features import why_not_features
-from sb3_ppo_edu.engines.fingerprint import ACTIVATIONS, POLICY_METHODS, overlap, why_not_plain
+from sb3_ppo_edu.engines.fingerprint import (
+    ACTIVATIONS,
+    MASKED_DISTRIBUTIONS,
+    MASKED_POLICIES,
+    POLICY_METHODS,
+    overlap,
+    why_not_plain,
+)
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
 from sb3_ppo_edu.policies.bounded import (
     BetaMultiInputPolicy,
@@ -27,6 +34,7 @@ from sb3_ppo_edu.policies.bounded import (
     TanhGaussianMultiInputPolicy,
     TanhGaussianPolicy,
 )
+from sb3_ppo_edu.policies.further_inputs import sb3_contribs
 
 POLICIES = (
     *(ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy),
@@ -81,12 +89,20 @@ def is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
     ]
 
 
+def classes_of(distribution: Any) -> list[int]:
+    """Count the classes of each choice of a (multi-)categorical, with masks or without; none for other distributions."""
+    one, *several = sb3_contribs("maskable.distributions", *MASKED_DISTRIBUTIONS) or (None,)
+    if type(distribution) in (CategoricalDistribution, one):
+        return [int(distribution.action_dim)]
+    if type(distribution) in (MultiCategoricalDistribution, *several):
+        return [int(size) for size in distribution.action_dims]
+    return []
+
+
 def number_of_outputs(distribution: Any) -> int | None:
     """Outputs of the action net that a distribution takes, or None for one that is not known."""
-    if type(distribution) is CategoricalDistribution:
-        return distribution.action_dim
-    if type(distribution) is MultiCategoricalDistribution:
-        return int(sum(distribution.action_dims))
+    if classes := classes_of(distribution):
+        return sum(classes)
     if type(distribution) is BernoulliDistribution:
         return distribution.action_dims
     if type(distribution) in (DiagGaussianDistribution, TanhGaussianDistribution, StateDependentNoiseDistribution):
@@ -108,10 +124,11 @@ def why_not_derived(policy: ActorCriticPolicy) -> str | None:
 
 def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
     """Find the first module or distribution that is not served."""
-    if type(policy) not in POLICIES:
+    masked = sb3_contribs("maskable.policies", *MASKED_POLICIES)
+    if type(policy) not in (*POLICIES, *masked):
         return f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy or MultiInputPolicy nor one of ours"
     for name in POLICY_METHODS:
-        if getattr(type(policy), name) is not getattr(ActorCriticPolicy, name):
+        if getattr(type(policy), name) is not getattr(masked[0] if type(policy) in masked else ActorCriticPolicy, name):
             return f"{type(policy).__name__}.{name} has been replaced"
     if obstacle := why_not_features(policy):
         return obstacle

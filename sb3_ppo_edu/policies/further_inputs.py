@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from stable_baselines3.common.policies import BasePolicy
 
 OF_SB3_CONTRIB = {
-    ("sb3_contrib.common.maskable.policies", "MaskableActorCriticPolicy"): ("action_masks",),
-    ("sb3_contrib.common.recurrent.policies", "RecurrentActorCriticPolicy"): ("lstm_states", "episode_starts"),
+    ("maskable.policies", "MaskableActorCriticPolicy"): ("action_masks",),
+    ("recurrent.policies", "RecurrentActorCriticPolicy"): ("lstm_states", "episode_starts"),
 }
 """Module and class of a policy, and the names of further arguments of its ``evaluate_actions``."""
 
 
 ALGORITHMS = {"action_masks": "MaskableEduPPO", "lstm_states": "RecurrentEduPPO", "episode_starts": "RecurrentEduPPO"}
 """Who gives a policy an input of this name."""
+
+
+def sb3_contribs(module: str, *names: str) -> tuple[Any, ...]:
+    """
+    Give some of sb3-contrib's classes without importing them.
+
+    :param module: below ``sb3_contrib.common``
+    :param names: of the classes
+    :return: the classes; none where the module has not been imported, so that nothing can be of them
+    """
+    found = sys.modules.get(f"sb3_contrib.common.{module}")
+    return () if found is None else tuple(getattr(found, name) for name in names)
 
 
 def further_inputs(policy: BasePolicy | type[BasePolicy]) -> tuple[str, ...]:
@@ -31,7 +44,6 @@ def further_inputs(policy: BasePolicy | type[BasePolicy]) -> tuple[str, ...]:
     if own is not None:
         return own
     for (module, name), inputs in OF_SB3_CONTRIB.items():
-        # Who has such a policy has imported its module; who has none shall not wait for it.
-        if module in sys.modules and issubclass(kind, getattr(sys.modules[module], name)):
+        if issubclass(kind, sb3_contribs(module, name)):
             return inputs
     return ()

@@ -7,7 +7,9 @@ own buffer; a buffer of any other class, which may do anything, is left to its o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from stable_baselines3.common.buffers import BaseBuffer, DictRolloutBuffer, Roll
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
+from sb3_ppo_edu.policies.further_inputs import sb3_contribs
 
 OWN_FUNCTIONS = tuple(
     (owner.__dict__, name, owner.__dict__[name])
@@ -29,17 +32,27 @@ OWN_ADD = RolloutBuffer.add
 OWN_ATTRIBUTES = {name for _, name, _ in OWN_FUNCTIONS}
 
 
+def known_kinds() -> tuple[type[RolloutBuffer], ...]:
+    """SB3's two rollout buffers, and sb3-contrib's with masks where they have been imported: their order is known."""
+    masked = sb3_contribs("maskable.buffers", "MaskableRolloutBuffer", "MaskableDictRolloutBuffer")
+    return (RolloutBuffer, DictRolloutBuffer, *masked)
+
+
 def is_sb3s_own(rollout_buffer: RolloutBuffer) -> bool:
     """
-    Tell whether a buffer is one of SB3's two, in class and methods.
+    Tell whether a buffer is one of SB3's two, or of sb3-contrib's two with masks, in class and methods.
 
     :param rollout_buffer: rollout buffer
     :return: False for a subclass, and where a method of the instance or of the class has been replaced
     """
-    if type(rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer) or not OWN_ATTRIBUTES.isdisjoint(
-        rollout_buffer.__dict__
-    ):
+    kind = type(rollout_buffer)
+    if kind not in known_kinds() or not OWN_ATTRIBUTES.isdisjoint(rollout_buffer.__dict__):
         return False
+    if kind not in (RolloutBuffer, DictRolloutBuffer):
+        written_in = sys.modules[kind.__module__].__file__
+        functions = [function for name, function in vars(kind).items() if name in OWN_ATTRIBUTES]
+        if not all(isinstance(one, FunctionType) and one.__code__.co_filename == written_in for one in functions):
+            return False
     return all(functions[name] is function for functions, name, function in OWN_FUNCTIONS)
 
 
@@ -215,7 +228,8 @@ def draw_permutation(rollout_buffer: RolloutBuffer) -> NDArray[np.int64]:
             observations.update({key: rollout_buffer.swap_and_flatten(part) for key, part in observations.items()})
         else:
             rollout_buffer.observations = rollout_buffer.swap_and_flatten(observations)
-        for name in ("actions", "values", "log_probs", "advantages", "returns"):
+        masks = ["action_masks"] if hasattr(rollout_buffer, "action_masks") else []
+        for name in ("actions", "values", "log_probs", "advantages", "returns", *masks):
             setattr(rollout_buffer, name, rollout_buffer.swap_and_flatten(getattr(rollout_buffer, name)))
         rollout_buffer.generator_ready = True
     return permutation
@@ -249,7 +263,7 @@ def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iter
     :param batch_size: transitions per minibatch; the last one may have fewer
     :return: the minibatches of one epoch
     """
-    if not is_plain(rollout_buffer) or isinstance(rollout_buffer.observations, dict):
+    if not is_plain(rollout_buffer) or type(rollout_buffer) is not RolloutBuffer:
         yield from rollout_buffer.get(batch_size)
         return
     for block in shuffle_rollout(rollout_buffer, batch_size):

@@ -7,7 +7,7 @@ tensors, no copies and no bookkeeping: on small tasks these take longer than the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -35,6 +35,7 @@ def collect_lean(
     rollout_buffer: RolloutBuffer,
     act: Callable[[int], NDArray[Any]],
     bootstrap: Callable[[NDArray[Any], NDArray[Any], list[dict[str, Any]]], None],
+    end_step: Callable[[Any, NDArray[Any], list[dict[str, Any]]], None],
 ) -> bool:
     """
     Fill a rollout buffer.
@@ -46,6 +47,7 @@ def collect_lean(
     :param act: acts on the observations in the buffer's row of a step, writes values, log-probabilities and actions there, and
         gives the actions as the environments take them
     :param bootstrap: adds to the rewards, in place, what a time limit has cut off
+    :param end_step: keeps the latest observations, dones and infos
     :return: False if the callback ended training
     """
     for step in range(rollout_buffer.buffer_size):
@@ -63,6 +65,6 @@ def collect_lean(
         rollout_buffer.rewards[step] = rewards
         rollout_buffer.episode_starts[step] = model._last_episode_starts
         rollout_buffer.pos = step + 1
-        model._last_obs, model._last_episode_starts = cast(Any, new_obs), dones
+        end_step(new_obs, dones, infos)
     rollout_buffer.full = True
     return True

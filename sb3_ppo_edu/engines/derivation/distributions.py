@@ -19,6 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_ppo_edu.engines.derivation.layers import Linear, add_gradient, sigmoid, softplus
+from sb3_ppo_edu.engines.support import classes_of
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.functional.objectives import Array
 
@@ -339,6 +340,15 @@ class StateDependentNoise:
         return np.where(above, np.log1p(safe) + 1, std), np.where(above, 1 / (1 + safe), std)
 
 
+FORBIDDEN = -1e8
+"""A logit so low that its class has probability 0, as sb3-contrib's."""
+
+
+def forbid(outputs: Array, masks: th.Tensor | None) -> Array:
+    """Replace the logits of illegal classes: their probabilities p and so their slopes are 0."""
+    return outputs if masks is None else np.where(masks.numpy() != 0, outputs, FORBIDDEN).astype(outputs.dtype, copy=False)
+
+
 def log_softmax(z: Array) -> Array:
     """Logarithms of the probabilities, shape of the logits ``(batch, K)``; the largest is taken off against overflow."""
     z = z - z.max(axis=1, keepdims=True)
@@ -367,10 +377,8 @@ def action_distribution(policy: ActorCriticPolicy, head: Linear) -> ActionDistri
     distribution = policy.action_dist
     if isinstance(distribution, sb3.StateDependentNoiseDistribution):
         return StateDependentNoise(policy, head)
-    if isinstance(distribution, sb3.CategoricalDistribution):
-        return Categorical()
-    if isinstance(distribution, sb3.MultiCategoricalDistribution):
-        return MultiCategorical(distribution.action_dims)
+    if classes := classes_of(distribution):
+        return Categorical() if len(classes) == 1 else MultiCategorical(classes)
     if isinstance(distribution, BetaDistribution):
         return Beta()
     if isinstance(distribution, sb3.BernoulliDistribution):

@@ -20,11 +20,12 @@ from sb3_ppo_edu.engines.base import (
     project_log_std,
     statistics_of,
 )
-from sb3_ppo_edu.engines.derivation.distributions import action_distribution
+from sb3_ppo_edu.engines.derivation.distributions import action_distribution, forbid
 from sb3_ppo_edu.engines.derivation.layers import Linear, Network
 from sb3_ppo_edu.engines.features import features_of
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings, derivatives_of
+from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
 
 quietly = np.errstate(over="ignore", divide="ignore", invalid="ignore")
@@ -45,6 +46,7 @@ class NumpyEngine:
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
+        self._further = further_inputs(policy)
         self.attach()
 
     def attach(self) -> None:
@@ -63,7 +65,7 @@ class NumpyEngine:
     def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
         x = self._features(inputs.observations)
-        outputs, values = self.actor.forward(x), self.critic.forward(x)
+        outputs, values = forbid(self.actor.forward(x), inputs.action_masks), self.critic.forward(x)
         actions = self.distribution.sample(outputs)
         log_prob, _ = self.distribution.evaluate(outputs, actions)
         shape = (len(x), *(self.policy.action_space.shape or ()))
@@ -87,7 +89,8 @@ class NumpyEngine:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
         samples = minibatch.samples
         x = self._features(samples.observations)
-        outputs, values = self.actor.forward(x), self.critic.forward(x)[:, 0]
+        masks = minibatch.further(self._further).get("action_masks")
+        outputs, values = forbid(self.actor.forward(x), masks), self.critic.forward(x)[:, 0]
         log_prob, entropy = self.distribution.evaluate(outputs, samples.actions.numpy())
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage

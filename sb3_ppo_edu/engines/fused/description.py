@@ -13,7 +13,7 @@ from stable_baselines3.common import distributions as sb3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_ppo_edu.engines.support import Tower, read_tower
+from sb3_ppo_edu.engines.support import Tower, classes_of, read_tower
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.functional.objectives import Array, UpdateSettings
 
@@ -21,8 +21,6 @@ CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA, GSDE = range(6)
 AS_THEY_ARE, OWN_MOMENTS, GIVEN_MOMENTS = range(3)
 
 DISTRIBUTIONS: dict[Any, int] = {
-    sb3.CategoricalDistribution: CATEGORICAL,
-    sb3.MultiCategoricalDistribution: CATEGORICAL,
     sb3.BernoulliDistribution: BERNOULLI,
     sb3.DiagGaussianDistribution: GAUSSIAN,
     TanhGaussianDistribution: TANH_GAUSSIAN,
@@ -61,6 +59,7 @@ class ModelStruct(ctypes.Structure):
         ("critic", TowerStruct),
         *members("distribution choices", "", "sizes log_std log_std_gradient"),
         *members("nodes", "", "node node_weight"),
+        *members("", "", "masks"),
         *members("full_std expln squashed", "epsilon squash_epsilon", "scratch"),
         *members("capacity"),
         *members("", "", "valid log_prob entropy old_values old_log_prob advantages returns"),
@@ -73,7 +72,7 @@ class ModelStruct(ctypes.Structure):
 class RolloutStruct(ctypes.Structure):
     """The rollout buffer's columns."""
 
-    _fields_ = members("", "", "observations actions old_values old_log_prob advantages returns parts")
+    _fields_ = members("", "", "observations actions old_values old_log_prob advantages returns parts masks")
 
 
 class SettingsStruct(ctypes.Structure):
@@ -179,13 +178,11 @@ class Description:
         self.model.critic = self._describe(policy.mlp_extractor.value_net, policy.value_net)
         self.model.features = policy.features_dim
         distribution: Any = policy.action_dist
-        self.model.distribution = kind = DISTRIBUTIONS[type(distribution)]
+        self.sizes: list[int] = classes_of(distribution)
+        self.model.distribution = kind = CATEGORICAL if self.sizes else DISTRIBUTIONS[type(distribution)]
         action_net: Any = policy.action_net
         self.n_outputs: int = action_net.out_features
-        self.sizes: list[int] = []
-        if kind == CATEGORICAL:
-            one = isinstance(distribution, sb3.CategoricalDistribution)
-            self.sizes = [distribution.action_dim] if one else [int(size) for size in distribution.action_dims]
+        if self.sizes:
             self.model.choices, self.model.sizes = len(self.sizes), self._keep(np.array(self.sizes, np.int64))
         self.action_size = len(self.sizes) or self.n_outputs // (2 if kind == BETA else 1)
         self.model.action_size = self.action_size

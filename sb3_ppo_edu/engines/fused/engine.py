@@ -128,7 +128,7 @@ class FusedEngine:
     :param policy: actor-critic policy with its optimizer
     """
 
-    name = "fused"
+    name, n_columns = "fused", 6
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
@@ -366,7 +366,7 @@ class FusedEngine:
             if (samples := next(samples_of_epoch, None)) is None:
                 return
             self.attach()
-            yield self.minibatch_of(*samples[:6])
+            yield self.minibatch_of(*samples[: self.n_columns])
 
     @property
     def _form(self) -> dict[str, Any]:
@@ -427,7 +427,7 @@ class FusedEngine:
         evaluated = np.empty((3, n), self._ratios.dtype)
         struct, rows = ctypes.addressof(minibatch.struct), minibatch.rows
         self._kernels.evaluate(self._model, struct, minibatch.address, n, array_address(evaluated))
-        old_values, old_log_prob, advantages, returns = (th.from_numpy(column[rows]) for column in minibatch.columns[2:])
+        old_values, old_log_prob, advantages, returns = (th.from_numpy(column[rows]) for column in minibatch.columns[2:6])
         advantages = losses.policy_advantages(
             advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )

@@ -29,6 +29,7 @@ class Columns(NamedTuple):
     :param old_log_prob: log-probabilities of the actions when they were taken
     :param advantages: not normalised
     :param returns: targets of the value function
+    :param masks: 0 where a class is illegal, shape ``(transitions, outputs)``, or None where there are none
     """
 
     observations: Array | StoredParts
@@ -37,6 +38,7 @@ class Columns(NamedTuple):
     old_log_prob: Array
     advantages: Array
     returns: Array
+    masks: Array | None = None
 
 
 class FusedMinibatch:
@@ -66,31 +68,34 @@ class FusedMinibatch:
         return self.columns.old_log_prob[self.rows]
 
 
-def as_columns(observations: Any, *columns: Any, features_dim: int, action_size: int, dtype: Any) -> Columns:
+def as_columns(observations: Any, *columns: Any, features_dim: int, action_size: int, dtype: Any, n_masks: int = 0) -> Columns:
     """
     Put a rollout in the form that the kernels read.
 
     :param observations: as the network takes them, any shape that begins with the number of transitions; or stored parts
-    :param columns: actions, old values, old log-probabilities, advantages and returns
+    :param columns: actions, old values, old log-probabilities, advantages and returns, and with masks these
     :param features_dim: numbers of an observation
     :param action_size: numbers of an action
     :param dtype: of the parameters
+    :param n_masks: numbers of a mask, 0 where there are none
     :return: the columns, which share memory with what is in the right form already
     :raises ValueError: if their sizes do not fit
     """
     in_parts = isinstance(observations, StoredParts)
     n, given = len(columns[0]), columns if in_parts else (observations, *columns)
     made = [np.ascontiguousarray(column, dtype).reshape(n, -1) for column in given]
-    widths, expected = [column.shape[1] for column in made], [features_dim, action_size, 1, 1, 1, 1][in_parts:]
+    masks = [n_masks] if n_masks else []
+    widths, expected = [column.shape[1] for column in made], [features_dim, action_size, 1, 1, 1, 1, *masks][in_parts:]
     if widths != expected:
         raise ValueError(f"rollout: found columns of {widths} numbers a transition, expected {expected}: {Columns._fields}")
     found, actions, *others = (observations, *made) if in_parts else made
-    return Columns(found, actions, *(column[:, 0] for column in others))
+    return Columns(found, actions, *(column[:, 0] for column in others[:4]), *others[4:])
 
 
 def struct_of(columns: Columns) -> RolloutStruct:
     """Where columns lie, as the kernels are told."""
-    struct = RolloutStruct(0, *map(array_address, columns[1:]))
+    struct = RolloutStruct(0, *map(array_address, columns[1:6]))
+    struct.masks = None if columns.masks is None else array_address(columns.masks)
     if isinstance(columns.observations, StoredParts):
         struct.parts = columns.observations.address
     else:
@@ -143,6 +148,8 @@ class Epochs:
         """
         order = draw_permutation(rollout_buffer)
         observations, *others = columns_of(rollout_buffer)
+        if form.get("n_masks"):
+            others.append(rollout_buffer.action_masks)  # type: ignore[attr-defined]
         in_parts = observations.values() if isinstance(observations, dict) else (observations,)
         arrays = [parts, *in_parts, *others]
         same = len(arrays) == len(self._arrays) and all(map(is_, arrays, self._arrays))

@@ -94,6 +94,21 @@ static void sample_categorical(Model *model, int64_t transitions, const REAL *no
     }
 }
 
+/* A logit so low that its class has probability 0, as sb3-contrib's. */
+#define FORBIDDEN ((REAL)(-1e8))
+
+/* Put it in the place of the logits of illegal classes, whose slopes are then 0, being p_k. Rows of masks, of all transitions
+ * in order where there is no index. */
+void INTERNAL(forbid)(Model *model, const REAL *masks, const int64_t *index, int64_t transitions) {
+    const Layer *last = last_layer(&model->actor);
+    const int64_t row = row_of(transitions);
+    for (int64_t i = 0; i < transitions; i++) {
+        const REAL *mask = masks + (index ? index[i] : i) * last->outputs;
+        for (int64_t k = 0; k < last->outputs; k++)
+            if (mask[k] == 0) last->h[k * row + i] = FORBIDDEN;
+    }
+}
+
 /* -- Bernoulli: log pi(a) = sum a z - softplus(z), p = sigmoid(z) ------------------------------------------------------- */
 
 static void evaluate_bernoulli(Model *model, int64_t row, REAL *entropy) {

@@ -54,6 +54,7 @@ typedef struct {
     REAL *log_std_gradient;
     int64_t nodes; /* of the quadrature for the tanh-Gaussian's entropy */
     const REAL *node, *node_weight;
+    const REAL *masks;                 /* `act`: 0 where a class is illegal, (transitions x outputs); NULL: all are legal */
     int64_t full_std, expln, squashed; /* of gSDE: a deviation for each weight, its form, tanh actions */
     double epsilon, squash_epsilon;    /* added to variances, and to tanh's derivative */
 
@@ -91,6 +92,7 @@ typedef struct {
 typedef struct {
     const REAL *observations, *actions, *old_values, *old_log_prob, *advantages, *returns;
     const Parts *parts;
+    const REAL *masks; /* 0 where a class is illegal, a row a transition; NULL: all are legal */
 } Rollout;
 
 /* UpdateSettings of functional/objectives.py. */
@@ -139,6 +141,7 @@ HIDDEN void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *obser
 HIDDEN void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions);
 
 /* distributions.c, beta.c and gsde.c: `entropy` may be NULL where nobody asks for it */
+HIDDEN void INTERNAL(forbid)(Model *model, const REAL *masks, const int64_t *index, int64_t transitions);
 HIDDEN void INTERNAL(evaluate)(Model *model, int64_t transitions, REAL *entropy);
 HIDDEN void INTERNAL(distribution_backward)(Model *model, int64_t transitions, int has_entropy);
 HIDDEN void INTERNAL(sample)(Model *model, int64_t transitions, const REAL *noise, void *actions);

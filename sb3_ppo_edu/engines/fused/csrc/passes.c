@@ -33,6 +33,7 @@ static int64_t all_finite(const REAL *x, int64_t n) {
 EXPORT int64_t EXPORTED(act)(Model *model, const REAL *observations, int64_t n, const REAL *noise, void *actions, REAL *values,
                              REAL *log_probs) {
     run(model, observations, n, 1);
+    if (model->masks) INTERNAL(forbid)(model, model->masks, 0, n);
     INTERNAL(sample)(model, n, noise, actions);
     INTERNAL(evaluate)(model, n, 0);
     memcpy(values, last_layer(&model->critic)->h, (size_t)n * sizeof(REAL));
@@ -87,6 +88,7 @@ static void evaluate_minibatch(Model *model, const Rollout *rollout, const int64
     INTERNAL(gather)(model, rollout, index, n);
     INTERNAL(forward)(model, &model->actor, n);
     INTERNAL(forward)(model, &model->critic, n);
+    if (rollout->masks) INTERNAL(forbid)(model, rollout->masks, index, n);
     INTERNAL(evaluate)(model, n, model->entropy);
 }
 
