@@ -55,7 +55,7 @@ test-envpool: $(STAMP) ## install EnvPool (700 MB) and run the tests that need i
 	@$(PIP) install --quiet --requirement requirements-envpool.lock
 	@$(BIN)/python -m pytest tests/test_backends_native.py -k envpool $(ARGS)
 
-sb3-tests: $(STAMP) ## run Stable-Baselines3's own tests of PPO with EduPPO in its place (downloads them once)
+sb3-tests: $(STAMP) ## run SB3's and sb3-contrib's own tests of PPO with ours in its place (downloads them once)
 	@$(BIN)/python benchmarks/sb3_tests/run.py $(ARGS)
 
 sanitize: $(STAMP) ## run the kernels under gcc's address and undefined-behaviour sanitizers

@@ -1,7 +1,7 @@
-"""A pytest plugin: SB3's own tests with ``EduPPO`` in the place of ``stable_baselines3.PPO``.
+"""A pytest plugin: SB3's and sb3-contrib's own tests with our algorithms in the place of theirs.
 
-The name is replaced when pytest loads this module, which is before it imports a test, so that ``from stable_baselines3 import
-PPO`` finds ours. Of the tests those are kept that may construct PPO, and of these those are counted that did.
+The names are replaced when pytest loads this module, which is before it imports a test, so that ``from stable_baselines3
+import PPO`` finds ours. Of the tests those are kept that may construct such a class, and of these those are counted that did.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+import sb3_contrib
 import stable_baselines3
 
-from sb3_ppo_edu import EduPPO
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from sb3_ppo_edu import EduPPO, MaskableEduPPO, RecurrentEduPPO
 
 ENGINE_VARIABLE, OUTCOMES_VARIABLE = "SB3_TESTS_ENGINE", "SB3_TESTS_OUTCOMES"
 """Environment variables: the engine, and the file that the outcomes are written to."""
@@ -34,39 +32,57 @@ NOT_OURS = {
 """Tests that are left out, and why."""
 
 
-class PPO(EduPPO):
-    """``EduPPO`` under SB3's name, with the engine that is asked for."""
+class InPlace:
+    """What is done to an algorithm of ours that stands in the place of another: it has the engine that is asked for."""
 
     constructed = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        type(self).constructed += 1
+        InPlace.constructed += 1
         super().__init__(*args, **{"engine": os.environ.get(ENGINE_VARIABLE, "auto"), **kwargs})
 
-    def learn(self, *args: Any, **kwargs: Any) -> Self:
-        """Train, with SB3's name of the run in TensorBoard."""
-        return super().learn(*args, **{"tb_log_name": "PPO", **kwargs})
+    def learn(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, with the other's name of the run in TensorBoard."""
+        inner: Any = super()
+        return inner.learn(*args, **{"tb_log_name": type(self).__name__, **kwargs})
+
+
+class PPO(InPlace, EduPPO):  # type: ignore[misc]
+    """``EduPPO`` under SB3's name."""
+
+
+class MaskablePPO(InPlace, MaskableEduPPO):  # type: ignore[misc]
+    """``MaskableEduPPO`` under sb3-contrib's name."""
+
+
+class RecurrentPPO(InPlace, RecurrentEduPPO):  # type: ignore[misc]
+    """``RecurrentEduPPO`` under sb3-contrib's name."""
 
 
 stable_baselines3.PPO = PPO  # type: ignore[misc, assignment]
+sb3_contrib.MaskablePPO = MaskablePPO  # type: ignore[misc, assignment]
+sb3_contrib.RecurrentPPO = RecurrentPPO  # type: ignore[misc, assignment]
+
+OURS: tuple[Any, ...] = (PPO, MaskablePPO, RecurrentPPO, "ppo")
+"""By which parameters of a test it is known to be about one of them."""
 
 
-def may_construct_ppo(item: pytest.Function) -> bool:
+def may_construct_ours(item: pytest.Function) -> bool:
     """
     Tell whether a test is about PPO: one of its parameters is, or it names PPO and no parameter names an algorithm.
 
     :param item: a test
-    :return: False only where it can't construct PPO
+    :return: False only where it can't construct a class of ours
     """
     algorithms = [item.callspec.params.get(name) for name in ALGORITHM_PARAMETERS] if hasattr(item, "callspec") else []
     if any(algorithm is not None for algorithm in algorithms):
-        return PPO in algorithms or "ppo" in algorithms
+        return any(algorithm in OURS for algorithm in algorithms)
     return "PPO" in inspect.getsource(item.function)
 
 
 class Outcomes:
     """
-    Writes how the tests ended that constructed PPO.
+    Writes how the tests ended that constructed a class of ours.
 
     :param path: the file to write them to at the end, or None
     """
@@ -77,10 +93,10 @@ class Outcomes:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Forget a test that did not construct PPO, unless it failed."""
-        before = PPO.constructed
+        """Forget a test that did not construct a class of ours, unless it failed."""
+        before = InPlace.constructed
         result = yield
-        if PPO.constructed == before and self.outcomes.get(item.nodeid) != "failed":
+        if InPlace.constructed == before and self.outcomes.get(item.nodeid) != "failed":
             self.outcomes.pop(item.nodeid, None)
         return result
 
@@ -106,7 +122,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [
         item
         for item in items
-        if isinstance(item, pytest.Function) and item.originalname not in NOT_OURS and may_construct_ppo(item)
+        if isinstance(item, pytest.Function) and item.originalname not in NOT_OURS and may_construct_ours(item)
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

@@ -1,6 +1,6 @@
-"""Run Stable-Baselines3's own tests of PPO with ``EduPPO`` in its place: ``python benchmarks/sb3_tests/run.py``.
+"""Run SB3's and sb3-contrib's own tests of PPO with our algorithms in its place: ``python benchmarks/sb3_tests/run.py``.
 
-The tests come from SB3's source distribution, in the version that is installed, and are kept in ``build/``, never in the
+The tests come from the two source distributions, in the versions that are installed, and are kept in ``build/``, never in the
 repository. What is put in place of PPO, and which tests are about it, stands in ``eduppo_as_ppo.py`` beside this file.
 """
 
@@ -19,28 +19,31 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 ENGINES = ("auto", "autograd")
-CONSTRUCTING = {"2.9.2": 99}
-"""By version of SB3, how many of its tests construct PPO on a machine without CUDA, those left out not counted."""
+CONSTRUCTING = {"stable-baselines3": {"2.9.2": 99}, "sb3-contrib": {"2.9.2": 59}}
+"""By package and version, how many of its tests construct one of ours on a machine without CUDA, without those left out."""
 
 
-def download(folder: Path, release: str) -> Path:
+def download(folder: Path, package: str, release: str) -> Path:
     """
-    Download SB3's tests, unless they are there.
+    Download a package's tests, unless they are there.
 
     :param folder: where to keep them
-    :param release: SB3's version
-    :return: the folder with SB3's ``tests`` and its pytest settings, and without its package
+    :param package: its name
+    :param release: its version
+    :return: the folder with its ``tests`` and its pytest settings, and without the package itself
     """
-    root = folder / f"stable_baselines3-{release}"
+    root = folder / f"{package.replace('-', '_')}-{release}"
     if (root / "tests").is_dir():
         return root
-    requirement = f"stable-baselines3=={release}"
+    requirement = f"{package}=={release}"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     subprocess.run([*pip, "--no-binary", ":all:", "--dest", str(folder), requirement], check=True)
     with tarfile.open(folder / f"{root.name}.tar.gz") as archive:
         for name in sorted(archive.getnames()):
             inside = Path(name).relative_to(root.name)
-            if inside == Path("pyproject.toml") or (inside.parent == Path("tests") and inside.suffix == ".py"):
+            if inside in (Path("pyproject.toml"), Path("setup.cfg")) or (
+                inside.parent == Path("tests") and inside.suffix == ".py"
+            ):
                 (root / inside).parent.mkdir(parents=True, exist_ok=True)
                 file = archive.extractfile(name)
                 assert file is not None, f"{name}: expected a file in the archive"
@@ -52,10 +55,10 @@ def run_tests(root: Path, engine: str, arguments: list[str]) -> dict[str, str]:
     """
     Run the tests that are about PPO, in a process of their own.
 
-    :param root: folder with SB3's ``tests``
+    :param root: folder with ``tests``
     :param engine: the engine to run them with
     :param arguments: further arguments of pytest
-    :return: for each test that constructed PPO how it ended: "passed", "failed" or "skipped"
+    :return: for each test that constructed one of ours how it ended: "passed", "failed" or "skipped"
     """
     outcomes = root / f"{engine}.json"
     outcomes.unlink(missing_ok=True)
@@ -94,22 +97,25 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", nargs="+", default=ENGINES, choices=("auto", "autograd", "numpy", "fused"))
-    parser.add_argument("--folder", type=Path, default=PROJECT / "build" / "sb3_tests", help="where to keep SB3's tests")
+    parser.add_argument("--folder", type=Path, default=PROJECT / "build" / "sb3_tests", help="where to keep the tests")
+    parser.add_argument("--package", nargs="+", default=list(CONSTRUCTING), choices=list(CONSTRUCTING), help="whose tests")
     given, arguments = parser.parse_known_args()
-    release = version("stable-baselines3")
     given.folder.mkdir(parents=True, exist_ok=True)
-    root = download(given.folder.resolve(), release)
     lines, complete = [], True
-    for engine in given.engine:
-        outcomes = run_tests(root, engine, arguments)
-        counts = Counter(outcomes.values())
-        expected = None if arguments else CONSTRUCTING.get(release)
-        ran = counts["passed"] + counts["failed"]
-        complete = complete and counts["failed"] == 0 and ran > 0 and ran >= (expected or 0)
-        missing = f"; expected at least {expected}" if expected and ran < expected else ""
-        lines.append(f"engine {engine}: {counts['passed']} passed, {counts['failed']} failed{missing}")
-        lines += [f"  {outcome}: {test}" for test, outcome in outcomes.items() if outcome == "failed"]
-    print(f"SB3 {release}'s tests that construct PPO, with EduPPO in its place:", *lines, sep="\n")
+    for package in given.package:
+        release = version(package)
+        root = download(given.folder.resolve(), package, release)
+        lines.append(f"{package} {release}'s tests that construct PPO, with ours in its place:")
+        for engine in given.engine:
+            outcomes = run_tests(root, engine, arguments)
+            counts = Counter(outcomes.values())
+            expected = None if arguments else CONSTRUCTING[package].get(release)
+            ran = counts["passed"] + counts["failed"]
+            complete = complete and counts["failed"] == 0 and ran > 0 and ran >= (expected or 0)
+            missing = f"; expected at least {expected}" if expected and ran < expected else ""
+            lines.append(f"engine {engine}: {counts['passed']} passed, {counts['failed']} failed{missing}")
+            lines += [f"  {outcome}: {test}" for test, outcome in outcomes.items() if outcome == "failed"]
+    print(*lines, sep="\n")
     return 0 if complete else 1
 
 

@@ -7,6 +7,8 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from sb3_ppo_edu.vec_env.action_masks import INFO, METHOD
+
 
 class ActionRepeat(gym.Wrapper):
     """
@@ -41,6 +43,48 @@ class ActionRepeat(gym.Wrapper):
             if terminated or truncated:
                 break
         return observation, total, terminated, truncated, info
+
+
+class MasksFromInfo(gym.Wrapper):
+    """
+    Give an environment that tells its masks in ``info["action_mask"]`` sb3-contrib's method ``action_masks``.
+
+    An environment that has the method keeps its own.
+
+    :param env: gives an ``action_mask`` in the infos of ``reset`` and of every ``step``
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self._mask: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, and keep its first mask."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._mask = info.get(INFO)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment, and keep the next mask."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._mask = info.get(INFO)
+        return observation, reward, terminated, truncated, info
+
+    def action_masks(self) -> Any:
+        """
+        Tell which actions are legal.
+
+        :return: the mask
+        :raises ValueError: if the environment has told none
+        """
+        if self.env.has_wrapper_attr(METHOD):
+            return self.env.get_wrapper_attr(METHOD)()
+        if self._mask is None:
+            raise ValueError(
+                f"{self.env}: found neither a method {METHOD}() nor an {INFO} in its last info, expected one of them: add the "
+                "method, or wrap the environment in sb3_contrib.common.wrappers.ActionMasker"
+            )
+        return self._mask
 
 
 class LanderSymmetry(gym.Wrapper):

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.serialization.errors import DamagedFileError, UntrustedFileError
 from sb3_ppo_edu.serialization.writing import write_atomically
+from sb3_ppo_edu.training.evaluation import with_masks
 from sb3_ppo_edu.training.saved_run import SavedRun
 
 MAX_BYTES = 2_000_000
@@ -82,6 +83,7 @@ def film_episode(policy: PolicyPredictor, env: VecEnv, *, deterministic: bool = 
     :return: the film, of at most :data:`MAX_FRAMES` frames
     :raises CannotRenderError: if the environment gives no image
     """
+    policy = with_masks(policy, env)
     observation = env.reset()
     frames, steps_per_frame, step = [_take_picture(env)], 1, 0
     state, starts = None, np.ones(1, dtype=bool)

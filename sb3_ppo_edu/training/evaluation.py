@@ -9,6 +9,7 @@ starting states.
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_ppo_edu.vec_env.action_masks import METHOD, as_masks, ask_masks, choices_of
 
 EVALUATION_SEED = 10_000
 """Seed of the first evaluation episode. The same for every run, so that runs are comparable, and far from the seeds of the
@@ -61,6 +64,7 @@ class RandomPolicy:
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
         Sample an action for each environment.
@@ -69,9 +73,61 @@ class RandomPolicy:
         :param state: passed through
         :param episode_start: not looked at
         :param deterministic: not possible here
+        :param action_masks: which actions are legal, shape ``(n_envs, n_choices)``; None for all
         :return: actions, shape ``(n_envs, *action_shape)``, and the state
         """
-        return np.stack([self._space.sample() for _ in range(self._n_envs)]), state
+        if action_masks is None:
+            return np.stack([self._space.sample() for _ in range(self._n_envs)]), state
+        choices, draw = choices_of(self._space), self._space.np_random.choice
+        masks = as_masks(list(action_masks), choices, 0)
+        drawn = [[draw(np.flatnonzero(part)) for part in np.split(mask, np.cumsum(choices)[:-1])] for mask in masks]
+        return np.array(drawn).reshape(self._n_envs, *(self._space.shape or ())), state
+
+
+class WithMasks:
+    """
+    Acts with the masks that environments tell.
+
+    :param policy: whose ``predict`` takes ``action_masks``
+    :param env: whose environments have a method ``action_masks``
+    """
+
+    def __init__(self, policy: Any, env: VecEnv) -> None:
+        self._policy, self._env = policy, env
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose legal actions.
+
+        :param observation: of each environment
+        :param state: handed on
+        :param episode_start: handed on
+        :param deterministic: the likeliest actions instead of sampled ones
+        :return: actions, shape ``(n_envs, *action_shape)``, and the state
+        """
+        masks = np.stack(ask_masks(self._env))
+        found: tuple[np.ndarray, tuple[np.ndarray, ...] | None] = self._policy.predict(
+            observation, state, episode_start, deterministic, action_masks=masks
+        )
+        return found
+
+
+def with_masks(policy: PolicyPredictor, env: VecEnv) -> PolicyPredictor:
+    """
+    Have a policy that takes masks act with those that its environments tell, if they do.
+
+    :param policy: any
+    :param env: where it is to act
+    :return: the policy, or one that asks for masks first
+    """
+    takes_masks = "action_masks" in inspect.signature(policy.predict).parameters
+    return WithMasks(policy, env) if takes_masks and env.has_attr(METHOD) else policy
 
 
 @dataclass(frozen=True)
@@ -137,6 +193,6 @@ def evaluate(policy: PolicyPredictor, env: VecEnv, episodes: int, *, determinist
         if "episode" in info:
             played[info["episode_seed"]] = (float(info["episode"]["r"]), int(info["episode"]["l"]))
 
-    evaluate_policy(policy, env, episodes, deterministic, callback=note, return_episode_rewards=True)
+    evaluate_policy(with_masks(policy, env), env, episodes, deterministic, callback=note, return_episode_rewards=True)
     seeds = sorted(played)
     return Evaluation(seeds, [played[seed][0] for seed in seeds], [played[seed][1] for seed in seeds])

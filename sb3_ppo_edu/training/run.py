@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
@@ -68,6 +69,7 @@ from sb3_ppo_edu.training.settings import (
     versions,
     write_settings,
 )
+from sb3_ppo_edu.vec_env.action_masks import METHOD
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -202,7 +204,9 @@ def _evaluation_callback(settings: RunSettings, folder: Path, episodes: int = 10
     n_envs = environments_for(episodes)
     # Other episodes than those of the final evaluation, which should be news to everyone.
     env = make_evaluation_env(settings.environment, n_envs, 2 * EVALUATION_SEED, on_fault=settings.on_fault)
-    return EvalCallback(
+    takes_masks = "action_masks" in ALGORITHMS[settings.algo].further_inputs
+    kind = MaskableEvalCallback if takes_masks and env.has_attr(METHOD) else EvalCallback
+    return kind(
         env,
         n_eval_episodes=episodes,
         # SB3 counts calls, and each call is a step in every environment.

@@ -31,6 +31,7 @@ from sb3_ppo_edu.algorithms.checks import check_integer, refuse
 from sb3_ppo_edu.checkpoint import Resumable
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs
+from sb3_ppo_edu.envs.wrappers import MasksFromInfo
 from sb3_ppo_edu.serialization.names import check_named, import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
@@ -139,10 +140,13 @@ def settings_from_hyperparameters(
     if isinstance(rest.get("rollout_buffer_class"), str):
         rest["rollout_buffer_class"] = import_named(rest["rollout_buffer_class"])
     wrapper, backend = rest.pop("env_wrapper", None), rest.pop("vec_env", None) or EnvironmentSettings.backend
+    ours: list[type] = [MasksFromInfo] if "action_masks" in algorithm_named(algo).further_inputs else []
     # What steps all environments as one can't be restored to the step: resumed, it begins new episodes, and says so.
-    if checkpoint_freq is not None and backend not in AS_A_WHOLE:
+    if checkpoint_freq is not None:
+        ours.append(Resumable)
+    if ours and backend not in AS_A_WHOLE:
         wrappers = wrapper if isinstance(wrapper, list) else [] if wrapper is None else [wrapper]
-        wrapper = [*wrappers, f"{Resumable.__module__}.{Resumable.__qualname__}"]
+        wrapper = [*wrappers, *(f"{one.__module__}.{one.__qualname__}" for one in ours)]
     environment = EnvironmentSettings(
         id=env_id,
         kwargs=dict(rest.pop("env_kwargs", None) or {}),

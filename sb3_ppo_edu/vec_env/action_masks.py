@@ -33,8 +33,8 @@ def choices_of(action_space: spaces.Space[Any]) -> list[int]:
     if isinstance(action_space, spaces.MultiBinary) and isinstance(action_space.n, int):
         return [2] * action_space.n
     raise ValueError(
-        f"action_space={action_space}: expected Discrete, or MultiDiscrete or MultiBinary of one dimension: a mask forbids "
-        "single actions. Use EduPPO for other actions, or flatten them in a wrapper"
+        f"action_space={action_space}: expected Discrete, or MultiDiscrete or MultiBinary of one dimension. The algorithm "
+        "only supports actions of which a mask can forbid single ones: use EduPPO for others, or flatten them in a wrapper"
     )
 
 
