@@ -9,15 +9,17 @@ from sb3_ppo_edu.version import __version__
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.algorithms.maskable import MaskableEduPPO
+    from sb3_ppo_edu.algorithms.maskable_recurrent import MaskableRecurrentEduPPO
     from sb3_ppo_edu.algorithms.ppo import EduPPO
     from sb3_ppo_edu.algorithms.recurrent import RecurrentEduPPO
     from sb3_ppo_edu.algorithms.reinforce import Reinforce
 
-__all__ = ["EduPPO", "MaskableEduPPO", "RecurrentEduPPO", "Reinforce", "__version__"]
+__all__ = ["EduPPO", "MaskableEduPPO", "MaskableRecurrentEduPPO", "RecurrentEduPPO", "Reinforce", "__version__"]
 
 _HOMES = {
     "EduPPO": "sb3_ppo_edu.algorithms.ppo",
     "MaskableEduPPO": "sb3_ppo_edu.algorithms.maskable",
+    "MaskableRecurrentEduPPO": "sb3_ppo_edu.algorithms.maskable_recurrent",
     "RecurrentEduPPO": "sb3_ppo_edu.algorithms.recurrent",
     "Reinforce": "sb3_ppo_edu.algorithms.reinforce",
 }

@@ -1,7 +1,7 @@
 """RL Baselines3 Zoo with ``EduPPO`` in it: ``python -m sb3_ppo_edu.zoo train --env CartPole-v1``.
 
 The zoo has no entry point for algorithms of other packages, so this module registers ``EduPPO`` under the key ``eduppo``,
-``MaskableEduPPO`` and ``RecurrentEduPPO`` likewise, and then calls the zoo's own command. It adds ``--algo eduppo`` and, for
+its kin with masks and memory likewise, and then calls the zoo's own command. It adds ``--algo eduppo`` and, for
 training, ``--conf-file`` with the settings of this package, where the user gave none, and passes everything else through.
 rl_zoo3 patches gymnasium when it is imported, which is why it is imported in functions only.
 """
@@ -41,7 +41,12 @@ if TYPE_CHECKING:
 KEY = DEFAULT
 
 #: Whose search each algorithm has in the zoo.
-_SEARCHED_AS = {"eduppo": "ppo", "maskableeduppo": "ppo", "recurrenteduppo": "ppo_lstm"}
+_SEARCHED_AS = {
+    "eduppo": "ppo",
+    "maskableeduppo": "ppo",
+    "recurrenteduppo": "ppo_lstm",
+    "maskablerecurrenteduppo": "ppo_lstm",
+}
 
 
 @dataclass(frozen=True)

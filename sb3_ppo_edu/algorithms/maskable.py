@@ -23,6 +23,7 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.engines import EngineFactory, EngineName, PolicyInputs
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
+from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.vec_env.action_masks import MaskSource, as_masks, ask_masks, choices_of, mask_source, told_masks
 
 SelfMaskableEduPPO = TypeVar("SelfMaskableEduPPO", bound="MaskableEduPPO")
@@ -133,7 +134,7 @@ class MaskableEduPPO(EduPPO):
         recompute_advantages: bool = False,
         micro_batch_size: int | None = None,
     ) -> None:
-        if isinstance(policy, type) and not issubclass(policy, MaskableActorCriticPolicy):
+        if isinstance(policy, type) and "action_masks" not in further_inputs(policy):
             raise refuse("policy", policy, "a class derived from sb3-contrib's MaskableActorCriticPolicy, which takes masks")
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(**{**given, "batch_size": n_steps if batch_size is None else batch_size})

@@ -21,7 +21,14 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.engines import Engine, EngineFactory, EngineName, PolicyInputs
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
-from sb3_ppo_edu.policies.recurrent import LSTM_POLICIES, RecurrentCell, check_memory, resolve_recurrent_policy
+from sb3_ppo_edu.policies.recurrent import (
+    GRU_POLICIES,
+    LSTM_POLICIES,
+    PoliciesOfCells,
+    RecurrentCell,
+    check_memory,
+    resolve_recurrent_policy,
+)
 
 SelfRecurrentEduPPO = TypeVar("SelfRecurrentEduPPO", bound="RecurrentEduPPO")
 
@@ -56,7 +63,10 @@ class RecurrentEduPPO(EduPPO):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**LSTM_POLICIES}
-    further_inputs = ("lstm_states", "episode_starts")
+    policies_of_cells: ClassVar[PoliciesOfCells] = {"lstm": LSTM_POLICIES, "gru": GRU_POLICIES}
+    buffer_classes: ClassVar[tuple[type[Any], type[Any]]] = (RecurrentRolloutBuffer, RecurrentDictRolloutBuffer)
+    """For one array of observations, and for a dictionary of them."""
+    further_inputs: ClassVar[tuple[str, ...]] = ("lstm_states", "episode_starts")
     recurrent_cell: RecurrentCell = "lstm"
     _states: tuple[tuple[th.Tensor, ...], ...]  # plain tuples, as checkpoints keep them
     _next_states: Any = None
@@ -103,7 +113,7 @@ class RecurrentEduPPO(EduPPO):
         recurrent_cell: RecurrentCell = "lstm",
     ) -> None:
         check_choice("recurrent_cell", recurrent_cell, ("lstm", "gru"))
-        policy_class, self.recurrent_cell = resolve_recurrent_policy(policy, recurrent_cell)
+        policy_class, self.recurrent_cell = resolve_recurrent_policy(policy, recurrent_cell, self.policies_of_cells)
         own = ("self", "__class__", "policy", "policy_class", "recurrent_cell", "batch_size")
         given = {name: value for name, value in locals().items() if name not in (*own, "own")}
         super().__init__(policy_class, batch_size=n_steps if batch_size is None else batch_size, **given)
@@ -120,7 +130,9 @@ class RecurrentEduPPO(EduPPO):
         progress_bar: bool = False,
     ) -> SelfRecurrentEduPPO:
         """See :meth:`sb3_ppo_edu.algorithms.ppo.EduPPO.learn`."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        return super().learn(
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar=progress_bar
+        )
 
     # -- the states --------------------------------------------------------------------------------------------------------
 
@@ -141,7 +153,8 @@ class RecurrentEduPPO(EduPPO):
     def acting_inputs(self, env: VecEnv, observations: PyTorchObs) -> PolicyInputs:
         """See :meth:`sb3_ppo_edu.algorithms.acting.ActingModel.acting_inputs`."""
         starts = self._starts(self._last_episode_starts)
-        return PolicyInputs(observations, hidden_states=self._last_lstm_states, episode_starts=starts)
+        inputs = super().acting_inputs(env, observations)
+        return inputs._replace(hidden_states=self._last_lstm_states, episode_starts=starts)
 
     def value_inputs(self, observations: PyTorchObs, env_index: int | None = None) -> PolicyInputs:
         """See :meth:`sb3_ppo_edu.algorithms.acting.ActingModel.value_inputs`."""
@@ -173,7 +186,7 @@ class RecurrentEduPPO(EduPPO):
 
     def _build_policy_and_buffer(self) -> None:
         """Build the policy, states of zeros, and one of sb3-contrib's rollout buffers, which stores states too."""
-        policy_class, cell = resolve_recurrent_policy(self.policy_class, self.recurrent_cell)
+        policy_class, cell = resolve_recurrent_policy(self.policy_class, self.recurrent_cell, self.policies_of_cells)
         if policy_class is not self.policy_class or cell != self.recurrent_cell:
             raise refuse("recurrent_cell", self.recurrent_cell, f"that of the policy {self.policy_class.__name__}")
         try:
@@ -184,8 +197,7 @@ class RecurrentEduPPO(EduPPO):
         lstm: Any = self.policy.lstm_actor
         state = th.zeros(lstm.num_layers, self.n_envs, lstm.hidden_size, device=self.device)
         self._states = ((state, state), (state, state))
-        kind = RecurrentDictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else RecurrentRolloutBuffer
-        self.rollout_buffer = kind(
+        self.rollout_buffer = self.buffer_classes[isinstance(self.observation_space, spaces.Dict)](
             self.n_steps,
             self.observation_space,
             self.action_space,

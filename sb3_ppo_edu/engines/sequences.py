@@ -101,15 +101,15 @@ def part_of(minibatch: SequenceMinibatch, sequences: slice, length: int) -> Sequ
     begin = int(minibatch.is_transition[: padded.start].sum())
     rows = slice(begin, begin + int(is_transition.sum()))
     observations = samples.observations
+    in_rows = [name for name in ("actions", "episode_starts", "action_masks") if hasattr(samples, name)]
     taken = {
         "observations": {name: part[padded] for name, part in observations.items()}
         if isinstance(observations, dict)
         else observations[padded],
-        "actions": samples.actions[padded],
-        "episode_starts": samples.episode_starts[padded],
         "lstm_states": type(samples.lstm_states)(
             *(tuple(state[:, sequences].contiguous() for state in states) for states in samples.lstm_states)
         ),
+        **{name: getattr(samples, name)[padded] for name in in_rows},
         **{name: getattr(samples, name)[rows] for name in LOSS_COLUMNS},
     }
     return SequenceMinibatch(samples._replace(**taken), is_transition)

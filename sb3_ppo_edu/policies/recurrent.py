@@ -8,6 +8,7 @@ zeros, and is handed on as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import torch as th
@@ -92,14 +93,20 @@ GRU_POLICIES: dict[str, type[RecurrentActorCriticPolicy]] = {
 """By the names of those with LSTMs: the cell is an argument of its own."""
 
 
+PoliciesOfCells = Mapping[str, Mapping[str, type[RecurrentActorCriticPolicy]]]
+
+
 def resolve_recurrent_policy(
-    policy: str | type[ActorCriticPolicy], recurrent_cell: str
+    policy: str | type[ActorCriticPolicy],
+    recurrent_cell: str,
+    policies: PoliciesOfCells = MappingProxyType({"lstm": LSTM_POLICIES, "gru": GRU_POLICIES}),
 ) -> tuple[type[RecurrentActorCriticPolicy], RecurrentCell]:
     """
     Find the policy class for a kind of cell.
 
     :param policy: "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy" or a policy class
     :param recurrent_cell: "lstm" or "gru"; a class with GRUs answers to "lstm", the default, too
+    :param policies: for each cell, the classes by these names, which stand in for the stock classes too
     :return: the class, and the cell that it has
     :raises ValueError: for a policy without a memory, an unknown name, and a class whose cell is another
     """
@@ -109,21 +116,22 @@ def resolve_recurrent_policy(
             raise ValueError(
                 f"policy={policy!r}: {expected}; a policy without a memory, such as 'MlpPolicy', is trained by EduPPO"
             )
-        return (GRU_POLICIES if recurrent_cell == "gru" else LSTM_POLICIES)[policy], cast(RecurrentCell, recurrent_cell)
+        return policies[recurrent_cell][policy], cast(RecurrentCell, recurrent_cell)
     if not isinstance(policy, type) or not issubclass(policy, RecurrentActorCriticPolicy):
         found = getattr(policy, "__name__", repr(policy))
         raise ValueError(f"policy={found}: found one without a memory, {expected}; EduPPO trains policies without one")
-    if issubclass(policy, GruMixin):
-        return policy, "gru"
-    if recurrent_cell == "gru":
-        for alias, stock in LSTM_POLICIES.items():
-            if policy is stock:
-                return GRU_POLICIES[alias], "gru"
+    own = "gru" if issubclass(policy, GruMixin) else "lstm"
+    for stock in (LSTM_POLICIES, GRU_POLICIES):
+        for alias, kind in stock.items():
+            if policy is kind:
+                cell: RecurrentCell = "gru" if "gru" in (own, recurrent_cell) else "lstm"
+                return policies[cell][alias], cell
+    if own == "lstm" and recurrent_cell == "gru":
         raise ValueError(
             f"recurrent_cell='gru' with the policy {policy.__name__}, whose cells are LSTMs. Derive it from the mixin: class "
             f"MyPolicy(GruMixin, {policy.__name__}), from sb3_ppo_edu.policies.recurrent"
         )
-    return policy, "lstm"
+    return policy, cast(RecurrentCell, own)
 
 
 def check_memory(policy_kwargs: Mapping[str, Any]) -> None:

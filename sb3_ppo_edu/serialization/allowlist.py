@@ -104,7 +104,18 @@ NAMED_IN_SB3_CONTRIB = frozenset(
     )
 )
 BUILT_ON_SB3_CONTRIB = frozenset(
-    f"sb3_ppo_edu.policies.recurrent {name}" for name in ("CnnGruPolicy", "MlpGruPolicy", "MultiInputGruPolicy")
+    f"sb3_ppo_edu.policies.{name}"
+    for name in (
+        "masked_recurrent MaskedCnnGruPolicy",
+        "masked_recurrent MaskedCnnLstmPolicy",
+        "masked_recurrent MaskedMlpGruPolicy",
+        "masked_recurrent MaskedMlpLstmPolicy",
+        "masked_recurrent MaskedMultiInputGruPolicy",
+        "masked_recurrent MaskedMultiInputLstmPolicy",
+        "recurrent CnnGruPolicy",
+        "recurrent MlpGruPolicy",
+        "recurrent MultiInputGruPolicy",
+    )
 )
 NAMED_LATER = NAMED_IN_SB3_CONTRIB | BUILT_ON_SB3_CONTRIB
 """Named, too, but not imported before a file names them: who trains without both shall not wait for sb3-contrib."""

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 
 from sb3_ppo_edu.algorithms.checks import refuse
 from sb3_ppo_edu.algorithms.maskable import MaskableEduPPO
+from sb3_ppo_edu.algorithms.maskable_recurrent import MaskableRecurrentEduPPO
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.algorithms.recurrent import RecurrentEduPPO
 
-ALGORITHMS: dict[str, type[EduPPO]] = {cls.__name__.lower(): cls for cls in (EduPPO, MaskableEduPPO, RecurrentEduPPO)}
+ALGORITHMS: dict[str, type[EduPPO]] = {
+    cls.__name__.lower(): cls for cls in (EduPPO, MaskableEduPPO, RecurrentEduPPO, MaskableRecurrentEduPPO)
+}
 """By the class's name in lower case, from which the zoo derives folders and file names."""
 
 DEFAULT = "eduppo"
