@@ -63,6 +63,7 @@ KNOWS = {
     "engines": TRAINING,
     "policies": (*TRAINING, "sb3_contrib"),
     "rollouts": TRAINING,
+    "rollouts/masked_sequences": (*TRAINING, "sb3_contrib"),
     "serialization": (*TRAINING, "yaml"),
     "vec_env": TRAINING,
     "algorithms": TRAINING,
