@@ -12,6 +12,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.distributions import make_masked_proba_distribution
+from sb3_contrib.ppo_recurrent.policies import MlpLstmPolicy
 from stable_baselines3.common.distributions import make_proba_distribution
 
 from sb3_ppo_edu import MaskableRecurrentEduPPO, RecurrentEduPPO
@@ -119,7 +120,7 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"action_space=Box.*expected Discrete"):
         MaskableRecurrentEduPPO("MlpLstmPolicy", gym.make("Pendulum-v1"), device="cpu")
 
-    class OwnPolicy(RecurrentEduPPO.policy_aliases["MlpLstmPolicy"]):  # type: ignore[misc]
+    class OwnPolicy(MlpLstmPolicy):
         """Without masks."""
 
     with pytest.raises(ValueError, match=r"policy=.*OwnPolicy.*masks"):

@@ -50,7 +50,8 @@ def test_model_of_sb3_contrib_continues_to_the_bit(name: str, tmp_path: Path) ->
     model, _ = make_model(RecurrentPPO, case)
     model.learn(total).save(tmp_path / "model")
     continued = []
-    for algorithm, given in ((RecurrentPPO, {}), (RecurrentEduPPO, {}), (RecurrentEduPPO, {"trusted": False})):
+    ways: list[tuple[Any, dict[str, Any]]] = [(RecurrentPPO, {}), (RecurrentEduPPO, {}), (RecurrentEduPPO, {"trusted": False})]
+    for algorithm, given in ways:
         other = algorithm.load(tmp_path / "model", env=parity_env(case, seed=8), device="cpu", **given)
         if isinstance(other, RecurrentEduPPO):
             other.engine = "autograd"

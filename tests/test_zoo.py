@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import os
 import subprocess
@@ -24,6 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO, zoo
+from sb3_ppo_edu.training.algorithms import ALGORITHMS
 from sb3_ppo_edu.training.hyperparameters import bundled_file, load_hyperparameters, read_blocks
 
 SETTINGS = """
@@ -301,11 +303,12 @@ def study(tmp_path: Path, settings: str, monkeypatch: pytest.MonkeyPatch) -> tup
     class Recorded(EduPPO):
         """EduPPO that keeps every model built of it."""
 
+        @functools.wraps(EduPPO.__init__)  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             models.append(self)
 
-    monkeypatch.setattr(zoo, "EduPPO", Recorded)
+    monkeypatch.setitem(ALGORITHMS, "eduppo", Recorded)
     named = ["--storage", storage, "--study-name", "s", "--no-optim-plots"]
     search = ["-optimize", "-n", "64", "--n-trials", "2", "--n-evaluations", "1", "--eval-episodes", "1", *named]
     tanh = ["-params", "action_distribution:'tanh_gaussian'", "dual_clip:3.0"]

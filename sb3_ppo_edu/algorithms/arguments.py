@@ -304,8 +304,16 @@ def check_rollout_size(n_steps: int, n_envs: int, batch_size: int, normalize_adv
             f"(n_steps={n_steps} and n_envs={n_envs}): there will be a truncated mini-batch of size {remainder} at "
             "the end of every epoch. Its gradient is noisier than the others'; a batch_size that is a factor of the "
             "rollout avoids it.",
-            stacklevel=4,  # the line that constructs the model
+            stacklevel=_level_of_user(),  # the line that constructs the model
         )
+
+
+def _level_of_user() -> int:
+    """Count the frames from the one that asks to the first that is not of this package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("sb3_ppo_edu."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 # -- from files and to load --------------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ class MaskableRecurrentEduPPO(RecurrentEduPPO, MaskableEduPPO):
         recurrent_cell: RecurrentCell = "lstm",
     ) -> None:
         check_choice("recurrent_cell", recurrent_cell, ("lstm", "gru"))
+        policy_class: Any
         policy_class, self.recurrent_cell = resolve_recurrent_policy(policy, recurrent_cell, self.policies_of_cells)
         own = ("self", "__class__", "policy", "policy_class", "recurrent_cell")
         given = {name: value for name, value in locals().items() if name not in (*own, "own")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch as th
@@ -168,7 +168,7 @@ class RecurrentEduPPO(EduPPO):
     def act(self, engine: Engine[Any], inputs: PolicyInputs) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.algorithms.acting.ActingModel.act`; the states behind the step are kept."""
         found = super().act(engine, inputs)
-        self._next_states = engine.hidden_states
+        self._next_states = cast(Any, engine).hidden_states
         return found
 
     def end_step(self, new_obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
@@ -186,7 +186,8 @@ class RecurrentEduPPO(EduPPO):
 
     def _build_policy_and_buffer(self) -> None:
         """Build the policy, states of zeros, and one of sb3-contrib's rollout buffers, which stores states too."""
-        policy_class, cell = resolve_recurrent_policy(self.policy_class, self.recurrent_cell, self.policies_of_cells)
+        given: Any = self.policy_class
+        policy_class, cell = resolve_recurrent_policy(given, self.recurrent_cell, self.policies_of_cells)
         if policy_class is not self.policy_class or cell != self.recurrent_cell:
             raise refuse("recurrent_cell", self.recurrent_cell, f"that of the policy {self.policy_class.__name__}")
         try:

@@ -75,7 +75,7 @@ class MaskedMixin(RecurrentActorCriticPolicy):
         with self._told(action_masks):
             return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: Any,
         state: tuple[np.ndarray, ...] | None = None,

@@ -68,9 +68,9 @@ class MaskedSequencesMixin(RolloutBuffer):
 
     def _get_samples(self, batch_inds: np.ndarray, env_change: Any, env: Any = None) -> Any:  # type: ignore[override]
         """Add the masks of some transitions to what there is of them."""
-        samples: Any = super()._get_samples(batch_inds, env_change, env)  # type: ignore[call-arg]
+        found: Any = super()._get_samples(batch_inds, env_change, env)  # type: ignore[call-arg]
         masks = self.pad(self.action_masks[batch_inds])
-        return MaskedSamples(*samples, masks.flatten(end_dim=1))
+        return MaskedSamples(**found._asdict(), action_masks=masks.flatten(end_dim=1))
 
 
 class MaskedSequencesBuffer(MaskedSequencesMixin, RecurrentRolloutBuffer):  # type: ignore[misc]

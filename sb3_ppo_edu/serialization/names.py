@@ -18,6 +18,7 @@ HARMLESS_MODULES = (
     "rl_zoo3.callbacks",
     "rl_zoo3.wrappers",
     "sb3_contrib.common.maskable",
+    "sb3_contrib.common.recurrent",
     "sb3_contrib.common.wrappers",
     "sb3_ppo_edu",
     "stable_baselines3.common.atari_wrappers",
