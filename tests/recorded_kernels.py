@@ -12,7 +12,15 @@ import numpy as np
 import torch as th
 
 from sb3_ppo_edu.engines import FusedEngine, UpdateSettings
-from sb3_ppo_edu.engines.fused.description import GSDE, LayerStruct, SettingsStruct, StatisticsStruct, TowerStruct
+from sb3_ppo_edu.engines.fused.description import (
+    GSDE,
+    LayerStruct,
+    RecurrentLayerStruct,
+    RecurrentStruct,
+    SettingsStruct,
+    StatisticsStruct,
+    TowerStruct,
+)
 from sb3_ppo_edu.engines.fused.minibatches import FusedMinibatch
 from sb3_ppo_edu.engines.fused.observations import StoredParts
 from tests.kernel_cases import KernelCase
@@ -29,6 +37,11 @@ def without_pointers(struct: Any) -> bytes:
         if kind is ctypes.c_void_p:
             setattr(copied, name, None)
     return bytes(copied)
+
+
+def numbers_at(address: int, size: int, kind: Any) -> np.ndarray:
+    """Some numbers of the kernels' memory."""
+    return np.frombuffer(ctypes.string_at(address, int(size) * np.dtype(kind).itemsize), kind)
 
 
 class RecordedCall:
@@ -75,6 +88,7 @@ class RecordedCall:
             assert isinstance(tower, TowerStruct)
             layers = (LayerStruct * tower.depth).from_address(tower.layers)
             self.point(tower, "layers", self.struct(layers))
+        self.recurrent_layers()
         for parameter, struct, member in self.description.places:
             self.point(struct, member, self.array(parameter.detach().numpy()))
             if gradients_expected:
@@ -89,10 +103,32 @@ class RecordedCall:
             ("scratch", model.capacity, real),
         ):
             if size:
-                bytes_of = ctypes.string_at(getattr(model, member), size * np.dtype(kind).itemsize)
-                content = np.zeros(size, kind) if member == "scratch" else np.frombuffer(bytes_of, kind)
+                content = np.zeros(size, kind) if member == "scratch" else numbers_at(getattr(model, member), size, kind)
                 self.point(model, member, self.array(content, alignment=64))
         return block
+
+    def recurrent_layers(self) -> None:
+        """Add the layers of LSTMs and GRUs, the states that they begin with and, where they are left, the next ones."""
+        model, real = self.description.model, np.float64 if self.dtype == "f64" else np.float32
+        blocks: dict[int, int] = {}
+        for tower in (model.actor, model.critic):
+            if tower.recurrent:
+                found = RecurrentStruct.from_address(tower.recurrent)
+                if tower.recurrent not in blocks:
+                    blocks[tower.recurrent] = self.struct(found)
+                    layers = (RecurrentLayerStruct * found.depth).from_address(found.layers)
+                    self.point(found, "layers", self.struct(layers))
+                    size = numbers_at(model.counts, 1, np.int64)[0] * found.depth * found.units
+                    for name in ("hidden", "cell"):
+                        self.point(found, name, self.array(numbers_at(getattr(found, name), size, real)))
+                        if address := getattr(found, f"next_{name}"):
+                            expected = numbers_at(address, size, real)
+                            self.point(found, f"next_{name}", self.array(np.copy(expected), expected))
+                self.point(tower, "recurrent", blocks[tower.recurrent])
+        if model.steps:
+            counts = numbers_at(model.counts, model.steps, np.int64)
+            self.point(model, "counts", self.array(counts))
+            self.point(model, "episode_starts", self.array(numbers_at(model.episode_starts, counts.sum(), real)))
 
     def parts(self, stored: StoredParts) -> int:
         """Add the observations of a rollout buffer."""

@@ -62,7 +62,7 @@ WITHOUT_OPTIONS = len(vars(nn.Module()))
 module_parts = itemgetter("_parameters", "_modules", "_buffers", *MODULE_HOOKS)
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
-FORWARDS = (FlattenExtractor, CombinedExtractor, nn.Flatten, nn.Linear, *ACTIVATIONS)
+FORWARDS = (FlattenExtractor, CombinedExtractor, nn.Flatten, nn.Linear, nn.LSTM, nn.GRU, *ACTIVATIONS)
 DISTRIBUTIONS = (
     sb3_distributions.CategoricalDistribution,
     sb3_distributions.MultiCategoricalDistribution,
@@ -73,7 +73,10 @@ DISTRIBUTIONS = (
     sb3_distributions.StateDependentNoiseDistribution,
 )
 TORCHS_DISTRIBUTIONS = (th.distributions.Normal, th.distributions.Categorical, th.distributions.Bernoulli)
-POLICY_METHODS = ("forward", "evaluate_actions", "predict_values", "extract_features", "_get_action_dist_from_latent")
+POLICY_METHODS = (
+    *("forward", "evaluate_actions", "predict_values", "extract_features", "_get_action_dist_from_latent"),
+    "_process_sequence",  # of policies with a memory
+)
 DISTRIBUTION_METHODS = ("proba_distribution", "log_prob", "entropy", "sample", "get_actions", "get_std", "get_noise")
 
 
@@ -176,6 +179,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
         th.is_grad_enabled(),
         *optimizer.__dict__,
         getattr(policy, "normalize_images", None),
+        getattr(policy, "shared_lstm", None),
     ]
     for thing in (distribution, bijector):
         objects += (thing, type(thing))
@@ -198,7 +202,8 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
                     facts += (parameter.shape, parameter.data_ptr(), parameter.stride(), parameter.requires_grad, not hooked)
                 elif parameter is not None:
                     facts += (type(parameter), parameter.requires_grad)
-        elif not children and len(attributes) > WITHOUT_OPTIONS:  # an activation: its options
+        if not children and (isinstance(module, nn.RNNBase) or (not parameters and len(attributes) > WITHOUT_OPTIONS)):
+            # Options of an activation, or of recurrent layers.
             facts += [value for name, value in attributes.items() if name != "training" and isinstance(value, NUMBERS)]
         for child in children.values():
             objects.append(child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeGuard
 
@@ -128,8 +129,21 @@ def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
     if type(policy) not in (*POLICIES, *masked):
         return f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy or MultiInputPolicy nor one of ours"
     for name in POLICY_METHODS:
-        if getattr(type(policy), name) is not getattr(masked[0] if type(policy) in masked else ActorCriticPolicy, name):
+        own = masked[0] if type(policy) in masked else ActorCriticPolicy
+        if getattr(type(policy), name, None) is not getattr(own, name, None):
             return f"{type(policy).__name__}.{name} has been replaced"
+    return why_not_towers(policy, policy.features_dim, policy.features_dim)
+
+
+def why_not_towers(policy: ActorCriticPolicy, actor_inputs: int, critic_inputs: int) -> str | None:
+    """
+    Find the first thing about features, networks and distribution that is not served.
+
+    :param policy: actor-critic policy
+    :param actor_inputs: numbers that the actor's network takes
+    :param critic_inputs: numbers that the critic's network takes
+    :return: what it is, as the end of a sentence, or None if there is nothing
+    """
     if obstacle := why_not_features(policy):
         return obstacle
     network = policy.mlp_extractor
@@ -155,7 +169,7 @@ def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
     outputs = number_of_outputs(getattr(policy, "action_dist", None))
     if outputs is None:
         return f"the action distribution is {type(getattr(policy, 'action_dist', None)).__name__}"
-    if widths != [(policy.features_dim, outputs), (policy.features_dim, 1)]:
+    if widths != [(actor_inputs, outputs), (critic_inputs, 1)]:
         return "the networks do not have the sizes of observations and actions"
     return why_not_gsde(policy)
 
@@ -185,8 +199,14 @@ def log_std_shape(policy: ActorCriticPolicy) -> tuple[int, ...]:
     return (head.out_features,)
 
 
-def why_not_parameters(policy: ActorCriticPolicy) -> str | None:
-    """Find the first parameter that is not one of the layers' own, or shared by two of them."""
+def why_not_parameters(policy: ActorCriticPolicy, below: Sequence[nn.Module] = ()) -> str | None:
+    """
+    Find the first parameter that is not one of the layers' own, or shared by two of them.
+
+    :param policy: actor-critic policy that :func:`why_not_towers` does not refuse
+    :param below: modules between features and networks
+    :return: what it is, as the end of a sentence, or None if there is nothing
+    """
     network = policy.mlp_extractor
     layers = [
         *(layer for tower in (network.policy_net, network.value_net) for layer in tower if isinstance(layer, nn.Linear)),
@@ -194,6 +214,7 @@ def why_not_parameters(policy: ActorCriticPolicy) -> str | None:
         policy.value_net,
     ]
     expected: list[Any] = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    expected += [parameter for module in below for parameter in module.parameters()]
     if hasattr(policy, "log_std"):
         if type(policy.log_std) is not nn.Parameter or policy.log_std.shape != log_std_shape(policy):
             return f"policy.log_std is not a parameter of shape {log_std_shape(policy)}"

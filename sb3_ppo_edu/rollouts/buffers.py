@@ -209,6 +209,20 @@ def is_plain(rollout_buffer: RolloutBuffer) -> bool:
     return is_sb3s_own(rollout_buffer) and rollout_buffer.device.type == "cpu"
 
 
+def check_full(rollout_buffer: RolloutBuffer) -> None:
+    """
+    Check that there is a whole rollout to learn from.
+
+    :param rollout_buffer: rollout buffer
+    :raises IncompleteRolloutError: if steps are missing
+    """
+    if not rollout_buffer.full:
+        raise IncompleteRolloutError(
+            f"rollout_buffer: found {rollout_buffer.pos} of its {rollout_buffer.buffer_size} steps, expected all: an update "
+            "needs a whole rollout (n_steps must be what the model was built with, and learn is not called within learn)"
+        )
+
+
 def draw_permutation(rollout_buffer: RolloutBuffer) -> NDArray[np.int64]:
     """
     Draw the permutation of one epoch that ``RolloutBuffer.get`` draws, and flatten the buffer's columns as it does.
@@ -216,11 +230,7 @@ def draw_permutation(rollout_buffer: RolloutBuffer) -> NDArray[np.int64]:
     :param rollout_buffer: full rollout buffer, for which :func:`is_plain` holds
     :return: indices of all transitions
     """
-    if not rollout_buffer.full:
-        raise IncompleteRolloutError(
-            f"rollout_buffer: found {rollout_buffer.pos} of its {rollout_buffer.buffer_size} steps, expected all: an update "
-            "needs a whole rollout (n_steps must be what the model was built with, and learn is not called within learn)"
-        )
+    check_full(rollout_buffer)
     permutation = np.random.permutation(rollout_buffer.buffer_size * rollout_buffer.n_envs)
     if not rollout_buffer.generator_ready:
         observations: Any = rollout_buffer.observations

@@ -28,6 +28,10 @@ DISTRIBUTIONS: dict[Any, int] = {
     sb3.StateDependentNoiseDistribution: GSDE,
 }
 TANH, RELU, ELU, LEAKY_RELU, GELU, GELU_TANH, SILU = range(7)
+LSTM, GRU = range(2)
+CELLS: dict[Any, int] = {nn.LSTM: LSTM, nn.GRU: GRU}
+RECURRENT_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+"""Torch's names of a recurrent layer's parameters, with the layer's number behind them."""
 
 I64, F64, POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -44,10 +48,34 @@ class LayerStruct(ctypes.Structure):
     _fields_ = members("inputs outputs", "", "weight bias weight_gradient bias_gradient z h")
 
 
-class TowerStruct(ctypes.Structure):
-    """Layers one after the other."""
+class RecurrentLayerStruct(ctypes.Structure):
+    """A layer of an LSTM or GRU."""
 
-    _fields_ = members("depth activation", "option", "layers")
+    _fields_ = [
+        *members("inputs", "", "weight_ih weight_hh bias_ih bias_hh"),
+        *members("", "", "weight_ih_gradient weight_hh_gradient bias_ih_gradient bias_hh_gradient"),
+        *members("", "", "gates h c h_old c_old"),
+    ]
+
+
+class RecurrentStruct(ctypes.Structure):
+    """Layers of an LSTM or GRU, one on the other, and where states lie."""
+
+    _fields_ = [
+        *members("kind depth units", "", "layers"),
+        *members("state_row state_layer", "", "hidden cell next_hidden next_cell"),
+        *members("in_panels", "", "panels bias slope h_slope c_slope totals"),
+    ]
+
+
+class TowerStruct(ctypes.Structure):
+    """Layers one after the other, and what recurrent layers give them."""
+
+    _fields_ = [
+        *members("depth activation", "option", "layers"),
+        *members("linear", "", "recurrent"),
+        *members("borrows", "", "x x_rows"),
+    ]
 
 
 class ModelStruct(ctypes.Structure):
@@ -60,9 +88,10 @@ class ModelStruct(ctypes.Structure):
         *members("distribution choices", "", "sizes log_std log_std_gradient"),
         *members("nodes", "", "node node_weight"),
         *members("", "", "masks"),
-        *members("full_std expln squashed", "epsilon squash_epsilon", "scratch"),
+        *members("full_std expln squashed", "epsilon squash_epsilon"),
+        *members("steps", "", "counts episode_starts scratch"),
         *members("capacity"),
-        *members("", "", "valid log_prob entropy old_values old_log_prob advantages returns"),
+        *members("", "", "valid kept log_prob entropy old_values old_log_prob advantages returns"),
         *members("", "", "log_prob_slope value_slope entropy_slope"),
         *members("", "", "x x_rows actions p log_p transposed slope slope_below row row_below"),
         *members("", "", "std_squared std_squared_slope std_squared_gradient"),
@@ -167,15 +196,24 @@ class Description:
     The model as the kernels see it. What it points to is kept here, or is the policy's.
 
     :param policy: actor-critic policy that :func:`~sb3_ppo_edu.engines.support.why_not_derived` does not refuse
+    :param below: what is between features and networks: the actor's LSTM or GRU, the critic's, and its linear layer
     """
 
-    def __init__(self, policy: ActorCriticPolicy) -> None:
+    def __init__(self, policy: ActorCriticPolicy, below: tuple[Any, Any, Any] = (None, None, None)) -> None:
         self.model = ModelStruct()
         self.places: list[Place] = []
         self.dtype: th.dtype = policy.value_net.weight.dtype
         self._kept: list[Any] = []
+        recurrent_actor, recurrent_critic, first = below
         self.model.actor = self._describe(policy.mlp_extractor.policy_net, policy.action_net)
-        self.model.critic = self._describe(policy.mlp_extractor.value_net, policy.value_net)
+        self.model.critic = self._describe(policy.mlp_extractor.value_net, policy.value_net, first)
+        self.recurrent: dict[Any, RecurrentStruct] = {}
+        for tower, module in ((self.model.actor, recurrent_actor), (self.model.critic, recurrent_critic)):
+            if module is not None:
+                tower.borrows = module in self.recurrent
+                if not tower.borrows:
+                    self.recurrent[module] = self._describe_recurrent(module)
+                tower.recurrent = ctypes.addressof(self.recurrent[module])
         self.model.features = policy.features_dim
         distribution: Any = policy.action_dist
         self.sizes: list[int] = classes_of(distribution)
@@ -204,18 +242,27 @@ class Description:
         self._kept.append(array)
         return array_address(array)
 
-    def _describe(self, network: nn.Module, head: Any) -> TowerStruct:
-        """A tower with the last layer."""
+    def _describe_recurrent(self, module: Any) -> RecurrentStruct:
+        """The layers of an LSTM or GRU."""
+        layers = (RecurrentLayerStruct * module.num_layers)()
+        self._kept.append(layers)
+        for number, layer in enumerate(layers):
+            layer.inputs = module.hidden_size if number else module.input_size
+            self.places += [Place(getattr(module, f"{name}_l{number}"), layer, name) for name in RECURRENT_PARAMETERS]
+        return RecurrentStruct(CELLS[type(module)], module.num_layers, module.hidden_size, ctypes.addressof(layers))
+
+    def _describe(self, network: nn.Module, head: Any, first: nn.Module | None = None) -> TowerStruct:
+        """A tower with the last layer, and a linear layer below it that no activation follows."""
         tower = read_tower(network)
         assert tower is not None
-        linears = [*tower.linears, head]
+        linears: list[Any] = [*([] if first is None else [first]), *tower.linears, head]
         layers = (LayerStruct * len(linears))()
         self._kept.append(layers)
         for layer, linear in zip(layers, linears, strict=True):
             layer.inputs, layer.outputs = linear.in_features, linear.out_features
             self.places += [Place(linear.weight, layer, "weight"), Place(linear.bias, layer, "bias")]
         activation, option = activation_of(tower)
-        return TowerStruct(len(linears), activation, option, ctypes.addressof(layers))
+        return TowerStruct(len(linears), activation, option, ctypes.addressof(layers), first is not None)
 
     def point_to_parameters(self) -> None:
         """Look up where the parameters lie."""

@@ -130,10 +130,10 @@ class FusedEngine:
 
     name, n_columns = "fused", 6
 
-    def __init__(self, policy: ActorCriticPolicy) -> None:
+    def __init__(self, policy: ActorCriticPolicy, description: Description | None = None) -> None:
         self.policy = policy
         self.parameters = list(policy.parameters())
-        self.description = Description(policy)
+        self.description = description or Description(policy)
         self._dtype = self.description.dtype
         library = load_library()
         self.instruction_set = library.level

@@ -7,7 +7,7 @@ enum { ROW_BY_ROW, FORWARD, FORWARD_AND_BACKWARD };
 
 static void multiply(const Model *model, const Tower *tower, int64_t n, int64_t kind) {
     const int64_t row = row_of(n);
-    const REAL *below = model->x;
+    const REAL *below = tower->x;
     for (int64_t l = 0; l < tower->depth; l++) {
         const Layer *layer = &tower->layers[l];
         const int64_t inputs = layer->inputs, outputs = layer->outputs;
@@ -18,7 +18,7 @@ static void multiply(const Model *model, const Tower *tower, int64_t n, int64_t 
         INTERNAL(product)(outputs, row, inputs, layer->weight, inputs, 1, below, row, layer->z, row, layer->bias);
         below = layer->z;
         if (kind == FORWARD) continue;
-        INTERNAL(product)(outputs, inputs, n, model->slope, row, 1, l > 0 ? model->transposed : model->x_rows, padded(inputs),
+        INTERNAL(product)(outputs, inputs, n, model->slope, row, 1, l > 0 ? model->transposed : tower->x_rows, padded(inputs),
                           layer->weight_gradient, inputs, 0);
         if (l > 0)
             INTERNAL(product)(inputs, row, outputs, layer->weight, 1, inputs, model->slope, row, model->slope_below, row, 0);

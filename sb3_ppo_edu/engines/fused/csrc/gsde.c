@@ -7,9 +7,9 @@
 #define LOG_SQRT_2PI 0.91893853320467274178
 #define MACHINE_EPSILON ((REAL)(DOUBLE ? 0x1p-52 : 0x1p-23))
 
-/* h, (latent x transitions): the last hidden layer, or the observations where there is none. */
+/* h, (latent x transitions): the last hidden layer, or what the actor takes where there is none. */
 static const REAL *latent_of(const Model *model) {
-    return model->actor.depth > 1 ? model->actor.layers[model->actor.depth - 2].h : model->x;
+    return model->actor.depth > 1 ? model->actor.layers[model->actor.depth - 2].h : model->actor.x;
 }
 
 /* std^2 and its derivative with respect to s = log_std: std = exp(s), or with expln log(1 + s) + 1 where s > 0. */

@@ -24,6 +24,7 @@
 enum { TANH, RELU, ELU, LEAKY_RELU, GELU, GELU_TANH, SILU };
 enum { CATEGORICAL, BERNOULLI, GAUSSIAN, TANH_GAUSSIAN, BETA, GSDE };
 enum { AS_THEY_ARE, OWN_MOMENTS, GIVEN_MOMENTS };
+enum { LSTM, GRU };
 enum { ADAM, SGD, RMSPROP, RMSPROP_TF };
 enum { FLOAT32, FLOAT64, INT8, UINT8, INT16, INT32, INT64 };
 
@@ -35,11 +36,41 @@ typedef struct {
     REAL *z, *h; /* scratch: (outputs x transitions) before and after the activation, which may be one array */
 } Layer;
 
+/* A layer of an LSTM or GRU. Torch's parameters: a block of `units` rows for each gate, i f g o or r z n, one after the other.
+ * The scratch memory has a row for each transition. Its blocks are whole vectors; a GRU's fourth is W_hn h + b_hn. */
+typedef struct {
+    int64_t inputs;
+    const REAL *weight_ih, *weight_hh, *bias_ih, *bias_hh;
+    REAL *weight_ih_gradient, *weight_hh_gradient, *bias_ih_gradient, *bias_hh_gradient;
+    REAL *gates;         /* four blocks; in the backward pass dL/d of what the gates' functions take */
+    REAL *h, *c;         /* the state after the transition; a GRU has no c */
+    REAL *h_old, *c_old; /* and before it: zeros where an episode begins */
+} RecurrentLayer;
+
+/* Layers of an LSTM or GRU, one on the other. Of transition i, layer l has its state at hidden[i * state_row + l *
+ * state_layer], and cell likewise: in the rollout's columns, or the environments' states. */
+typedef struct {
+    int64_t kind, depth, units;
+    RecurrentLayer *layers;
+    int64_t state_row, state_layer;
+    const REAL *hidden, *cell;
+    REAL *next_hidden, *next_cell; /* (depth x sequences x units), the states at the sequences' ends; NULL if nobody asks */
+
+    int64_t in_panels;                /* the weights are laid out in panels first, or read where they are */
+    REAL *panels, *bias;              /* scratch: the weights of a gate or all of them; the biases in blocks */
+    REAL *slope;                      /* dL/dh of the last layer, a row a transition */
+    REAL *h_slope, *c_slope, *totals; /* dL/d of the state that goes to the time step before; sums over transitions */
+} Recurrent;
+
 /* Layers one after the other; no activation behind the last. `option` is ELU's alpha or LeakyReLU's slope. */
 typedef struct {
     int64_t depth, activation;
     double option;
     Layer *layers;
+    int64_t linear;       /* layers at the beginning without an activation */
+    Recurrent *recurrent; /* what the layers take comes from it; NULL: from the observations */
+    int64_t borrows;      /* it is the other tower's, which alone gives it gradients */
+    REAL *x, *x_rows;     /* scratch: what the layers take, (inputs x transitions) and (transitions x inputs) */
 } Tower;
 
 typedef struct {
@@ -58,11 +89,18 @@ typedef struct {
     int64_t full_std, expln, squashed; /* of gSDE: a deviation for each weight, its form, tanh actions */
     double epsilon, squash_epsilon;    /* added to variances, and to tanh's derivative */
 
+    /* With recurrent layers transitions lie in the order of time steps, the longest sequence first in each: so many sequences
+     * are as long as that (steps), and by transition of the rollout whether it begins an episode. */
+    int64_t steps;
+    const int64_t *counts;
+    const REAL *episode_starts;
+
     REAL *scratch; /* aligned to 64 bytes */
     int64_t capacity;
 
     /* Scratch, laid out anew for each number of transitions. One number per transition: */
     REAL *valid; /* 1, and 0 in the padding */
+    REAL *kept;  /* 0 where an episode begins, else 1 */
     REAL *log_prob, *entropy, *old_values, *old_log_prob, *advantages, *returns;
     REAL *log_prob_slope, *value_slope, *entropy_slope; /* dL/d log-probability, dL/d value, dL/d entropy */
     /* and matrices: */
@@ -126,6 +164,22 @@ HIDDEN void INTERNAL(product)(int64_t rows, int64_t columns, int64_t inner, cons
 HIDDEN void INTERNAL(row_product)(const Layer *layer, const REAL *x, REAL *z, int64_t stride);
 HIDDEN void INTERNAL(transpose)(int64_t rows, int64_t columns, const REAL *from, int64_t from_row, REAL *to, int64_t to_row);
 
+/* panels.c */
+HIDDEN void INTERNAL(panels)(int64_t blocks, int64_t inner, int64_t columns, const REAL *b, int64_t b_row, int64_t b_column,
+                             REAL *panels);
+HIDDEN void INTERNAL(panel_product)(int64_t rows, int64_t columns, int64_t inner, const REAL *a, int64_t a_row,
+                                    const REAL *panels, REAL *c, int64_t c_row, int64_t from_the_end);
+
+/* cells.c */
+HIDDEN void INTERNAL(cell)(const Recurrent *recurrent, const RecurrentLayer *layer, int64_t transition);
+HIDDEN void INTERNAL(cell_backward)(const Recurrent *recurrent, const RecurrentLayer *layer, int64_t transition,
+                                    int64_t sequence);
+
+/* recurrent.c */
+HIDDEN int64_t INTERNAL(lay_out_recurrent)(Model *model, Recurrent *recurrent, int64_t transitions, int64_t used);
+HIDDEN void INTERNAL(recurrent)(Model *model, Tower *tower, const int64_t *index, int64_t transitions);
+HIDDEN void INTERNAL(recurrent_backward)(Model *model, Tower *tower, const REAL *slope, int64_t transitions);
+
 /* activations.c */
 HIDDEN void INTERNAL(activate)(const Tower *tower, const REAL *z, REAL *h, int64_t count);
 HIDDEN void INTERNAL(activate_backward)(const Tower *tower, const REAL *z, const REAL *h, REAL *slope, int64_t count);
@@ -136,7 +190,8 @@ HIDDEN void INTERNAL(features)(const Parts *parts, const int64_t *index, int64_t
 /* networks.c */
 HIDDEN int64_t INTERNAL(lay_out)(Model *model, int64_t transitions);
 HIDDEN void INTERNAL(gather)(Model *model, const Rollout *rollout, const int64_t *index, int64_t transitions);
-HIDDEN void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions);
+HIDDEN void INTERNAL(turn)(const REAL *rows, int64_t units, int64_t transitions, REAL *x);
+HIDDEN void INTERNAL(forward)(Tower *tower, int64_t transitions);
 HIDDEN void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations, int64_t transitions);
 HIDDEN void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions);
 
@@ -160,6 +215,13 @@ HIDDEN void INTERNAL(losses)(Model *model, int64_t transitions, const Settings *
 ALWAYS_INLINE int64_t row_of(int64_t transitions) {
     const int64_t row = padded(transitions);
     return row * (int64_t)sizeof(REAL) % 2048 ? row : row + LANES;
+}
+
+/* Give out scratch memory. Beyond the capacity only the size is counted. */
+ALWAYS_INLINE REAL *take(Model *model, int64_t *used, int64_t rows, int64_t row) {
+    REAL *found = model->scratch + (*used <= model->capacity ? *used : 0);
+    *used += rows * row;
+    return found;
 }
 
 /* The action net's outputs, (outputs x transitions), and the values, (1 x transitions). */

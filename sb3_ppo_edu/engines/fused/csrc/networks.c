@@ -1,17 +1,11 @@
 /* Forward and backward passes of the two towers. Python's twin: Network in engines/derivation/layers.py. */
 #include "kernels.h"
 
-/* Give out scratch memory. Beyond the capacity only the size is counted. */
-ALWAYS_INLINE REAL *take(Model *model, int64_t *used, int64_t rows, int64_t row) {
-    REAL *found = model->scratch + (*used <= model->capacity ? *used : 0);
-    *used += rows * row;
-    return found;
-}
-
 /* Inputs up to which a layer's dL/dW is computed transposed: in its own shape its rows would fill a quarter of a vector. */
 #define NARROW (LANES / 4)
 
-/* Tell whether a backward pass needs z: where it can't be had from h. */
+/* Tell whether an activation is behind a layer, and whether its backward pass needs z: where it can't be had from h. */
+ALWAYS_INLINE int activated(const Tower *tower, int64_t l) { return l < tower->depth - 1 && l >= tower->linear; }
 ALWAYS_INLINE int keeps_z(const Tower *tower) { return tower->activation != TANH && tower->activation != RELU; }
 
 /* Lay the scratch memory out for a number of transitions; gives the size that it takes, in numbers. */
@@ -19,16 +13,17 @@ int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
     int64_t used = 0, widest = model->features;
     const int64_t row = row_of(transitions);
     Tower *towers[] = {&model->actor, &model->critic};
-    REAL **columns[] = {&model->valid,        &model->log_prob,     &model->entropy, &model->old_values,
-                        &model->old_log_prob, &model->advantages,   &model->returns, &model->log_prob_slope,
-                        &model->value_slope,  &model->entropy_slope};
+    REAL **columns[] = {&model->valid,          &model->kept,         &model->log_prob,     &model->entropy,
+                        &model->old_values,     &model->old_log_prob, &model->advantages,   &model->returns,
+                        &model->log_prob_slope, &model->value_slope,  &model->entropy_slope};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) *columns[i] = take(model, &used, 1, row);
     for (int t = 0; t < 2; t++)
         for (int64_t l = 0; l < towers[t]->depth; l++) {
             Layer *layer = &towers[t]->layers[l];
             layer->h = layer->z = take(model, &used, layer->outputs, row);
-            if (keeps_z(towers[t]) && l < towers[t]->depth - 1) layer->z = take(model, &used, layer->outputs, row);
+            if (keeps_z(towers[t]) && activated(towers[t], l)) layer->z = take(model, &used, layer->outputs, row);
             widest = layer->outputs > widest ? layer->outputs : widest;
+            widest = layer->inputs > widest ? layer->inputs : widest;
         }
     const int64_t rows = padded(transitions), features = padded(model->features), units = padded(widest);
     const int64_t outputs = last_layer(&model->actor)->outputs;
@@ -45,6 +40,15 @@ int64_t INTERNAL(lay_out)(Model *model, int64_t transitions) {
     const int64_t weights = model->distribution == GSDE ? last_layer(&model->actor)->inputs * model->action_size : 0;
     REAL **of_gsde[] = {&model->std_squared, &model->std_squared_slope, &model->std_squared_gradient};
     for (size_t i = 0; i < sizeof of_gsde / sizeof *of_gsde; i++) *of_gsde[i] = take(model, &used, 1, padded(weights));
+    for (int t = 0; t < 2; t++) {
+        Tower *tower = towers[t];
+        tower->x = model->x;
+        tower->x_rows = model->x_rows;
+        if (!tower->recurrent) continue;
+        if (!tower->borrows) used = INTERNAL(lay_out_recurrent)(model, tower->recurrent, transitions, used);
+        tower->x = tower->borrows ? model->actor.x : take(model, &used, padded(tower->recurrent->units), row);
+        tower->x_rows = tower->recurrent->layers[tower->recurrent->depth - 1].h;
+    }
     return used;
 }
 
@@ -62,20 +66,25 @@ void INTERNAL(gather)(Model *model, const Rollout *rollout, const int64_t *index
             store(to + whole, rest);
         }
     }
-    const int64_t x_row = row_of(transitions);
-    INTERNAL(transpose)(transitions, features, model->x_rows, row, model->x, x_row);
-    for (int64_t k = 0; k < features && x_row > padded(transitions); k++) store(model->x + (k + 1) * x_row - LANES, (vec){0});
+    INTERNAL(turn)(model->x_rows, features, transitions, model->x);
+}
+
+/* x (units x transitions) from its transpose, whose rows are padded. */
+void INTERNAL(turn)(const REAL *rows, int64_t units, int64_t transitions, REAL *x) {
+    const int64_t row = row_of(transitions);
+    INTERNAL(transpose)(transitions, units, rows, padded(units), x, row);
+    for (int64_t k = 0; k < units && row > padded(transitions); k++) store(x + (k + 1) * row - LANES, (vec){0});
 }
 
 /* h = f(W h_below + b), layer by layer. */
-void INTERNAL(forward)(Model *model, Tower *tower, int64_t transitions) {
+void INTERNAL(forward)(Tower *tower, int64_t transitions) {
     const int64_t row = row_of(transitions);
-    const REAL *below = model->x;
+    const REAL *below = tower->x;
     for (int64_t l = 0; l < tower->depth; l++) {
         Layer *layer = &tower->layers[l];
         INTERNAL(product)(layer->outputs, row, layer->inputs, layer->weight, layer->inputs, 1, below, row, layer->z, row,
                           layer->bias);
-        if (l < tower->depth - 1) INTERNAL(activate)(tower, layer->z, layer->h, layer->outputs * row);
+        if (activated(tower, l)) INTERNAL(activate)(tower, layer->z, layer->h, layer->outputs * row);
         below = layer->h;
     }
 }
@@ -92,7 +101,7 @@ void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations
             const Layer *layer = &tower->layers[l];
             INTERNAL(row_product)(layer, below, now, 1);
             for (int64_t k = layer->outputs; k < padded(layer->outputs); k++) now[k] = 0;
-            INTERNAL(activate)(tower, now, now, padded(layer->outputs));
+            if (activated(tower, l)) INTERNAL(activate)(tower, now, now, padded(layer->outputs));
             below = now;
             now = next;
             next = (REAL *)below;
@@ -105,7 +114,7 @@ void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations
 static void weight_gradient(Model *model, const Tower *tower, int64_t l, const REAL *slope, int64_t transitions) {
     const Layer *layer = &tower->layers[l];
     const int64_t row = row_of(transitions), inputs = layer->inputs, outputs = layer->outputs;
-    const REAL *h_below = l > 0 ? tower->layers[l - 1].h : model->x;
+    const REAL *h_below = l > 0 ? tower->layers[l - 1].h : tower->x;
     if (inputs <= NARROW) { /* (dL/dW)^T = h_below (dL/dz)^T */
         const int64_t units = padded(outputs);
         REAL *found = model->transposed + padded(transitions) * units;
@@ -116,7 +125,7 @@ static void weight_gradient(Model *model, const Tower *tower, int64_t l, const R
         return;
     }
     const int64_t units = padded(inputs);
-    const REAL *rows = model->x_rows;
+    const REAL *rows = tower->x_rows;
     if (l > 0) {
         INTERNAL(transpose)(inputs, transitions, h_below, row, model->transposed, units);
         rows = model->transposed;
@@ -127,17 +136,19 @@ static void weight_gradient(Model *model, const Tower *tower, int64_t l, const R
 /* From dL/dz of the last layer in `slope`: dL/dW = dL/dz h_below^T, dL/db = sum of dL/dz, dL/dh_below = W^T dL/dz. */
 void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions) {
     const int64_t row = row_of(transitions);
+    const int remembers = tower->recurrent && !tower->borrows;
     REAL *slope = model->slope, *below = model->slope_below;
     for (int64_t l = tower->depth - 1; l >= 0; l--) {
         const Layer *layer = &tower->layers[l];
-        if (l < tower->depth - 1) INTERNAL(activate_backward)(tower, layer->z, layer->h, slope, layer->outputs * row);
+        if (activated(tower, l)) INTERNAL(activate_backward)(tower, layer->z, layer->h, slope, layer->outputs * row);
         for (int64_t i = 0; i < layer->outputs; i++) layer->bias_gradient[i] = sum(slope + i * row, row);
         weight_gradient(model, tower, l, slope, transitions);
-        if (l > 0) {
+        if (l > 0 || remembers) {
             INTERNAL(product)(layer->inputs, row, layer->outputs, layer->weight, 1, layer->inputs, slope, row, below, row, 0);
             REAL *swapped = slope;
             slope = below;
             below = swapped;
         }
     }
+    if (remembers) INTERNAL(recurrent_backward)(model, tower, slope, transitions);
 }

@@ -8,17 +8,26 @@
 /* Size of the scratch memory that so many transitions take, in numbers. */
 EXPORT int64_t EXPORTED(scratch)(Model *model, int64_t transitions) { return INTERNAL(lay_out)(model, transitions); }
 
-/* Run one tower or both. */
+/* Run one tower or both, from the observations in x. */
+static void forward(Model *model, const int64_t *index, int64_t n, int actor) {
+    Tower *towers[] = {&model->actor, &model->critic};
+    for (int t = 0; t < 2; t++)
+        if (towers[t]->recurrent && !towers[t]->borrows && (t == 1 || actor || model->critic.borrows))
+            INTERNAL(recurrent)(model, towers[t], index, n);
+    for (int t = !actor; t < 2; t++) INTERNAL(forward)(towers[t], n);
+}
+
+/* The same from observations side by side. */
 static void run(Model *model, const REAL *observations, int64_t n, int actor) {
     INTERNAL(lay_out)(model, n);
-    const int wants_hidden = actor && model->distribution == GSDE; /* of each transition, which rows do not leave */
+    /* Rows leave no hidden layer of each transition, and have no memory of it. */
+    const int wants_hidden = (actor && model->distribution == GSDE) || model->actor.recurrent;
     if (n <= FEW && !wants_hidden) {
         if (actor) INTERNAL(forward_rows)(model, &model->actor, observations, n);
         INTERNAL(forward_rows)(model, &model->critic, observations, n);
     } else {
         INTERNAL(gather)(model, &(Rollout){.observations = observations}, 0, n);
-        if (actor) INTERNAL(forward)(model, &model->actor, n);
-        INTERNAL(forward)(model, &model->critic, n);
+        forward(model, 0, n, actor);
     }
 }
 
@@ -86,8 +95,7 @@ static void evaluate_minibatch(Model *model, const Rollout *rollout, const int64
     for (int64_t i = 0; i < row; i++) model->valid[i] = i < n;
     take_actions(model, rollout->actions, index, n);
     INTERNAL(gather)(model, rollout, index, n);
-    INTERNAL(forward)(model, &model->actor, n);
-    INTERNAL(forward)(model, &model->critic, n);
+    forward(model, index, n, 1);
     if (rollout->masks) INTERNAL(forbid)(model, rollout->masks, index, n);
     INTERNAL(evaluate)(model, n, model->entropy);
 }
