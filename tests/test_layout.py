@@ -64,6 +64,7 @@ KNOWS = {
     "policies": (*TRAINING, "sb3_contrib"),
     "rollouts": TRAINING,
     "rollouts/masked_sequences": (*TRAINING, "sb3_contrib"),
+    "rollouts/sequences": (*TRAINING, "sb3_contrib"),
     "serialization": (*TRAINING, "yaml"),
     "vec_env": TRAINING,
     "algorithms": TRAINING,

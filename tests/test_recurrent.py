@@ -176,10 +176,8 @@ WHOLE = ["time-limits", "action-discrete-4envs", "shared-lstm-two-layers", "crit
 def test_whole_sequences_agree_to_rounding(name: str) -> None:
     """One call of the LSTM for a minibatch gives the gradients of one call for each step."""
     results = []
-    for engine in ("autograd", "auto"):
-        model, _ = make_model(RecurrentEduPPO, CASES[name], engine=engine)
-        assert model.engine_reason.startswith("autograd")
-        assert ("in one call" in model.engine_reason) == (engine == "auto")
+    for whole in (False, True):
+        model, _ = make_model(RecurrentEduPPO, CASES[name], engine_kwargs={"whole_sequences": whole})
         results.append(model.learn(N_STEPS * model.n_envs).policy.state_dict())
     one, other = results
     assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-5
@@ -187,10 +185,10 @@ def test_whole_sequences_agree_to_rounding(name: str) -> None:
 
 def test_starts_reach_the_lstm_in_the_reference_only() -> None:
     """The reference resets states step by step, as sb3-contrib; with whole sequences no start is left for the policy."""
-    for engine in ("autograd", "auto"):
-        model, _ = make_model(RecurrentEduPPO, CASES["time-limits"], engine=engine)
+    for whole in (False, True):
+        model, _ = make_model(RecurrentEduPPO, CASES["time-limits"], engine_kwargs={"whole_sequences": whole})
         with mock.patch.object(model.policy, "evaluate_actions", wraps=model.policy.evaluate_actions) as evaluate:
             model.learn(N_STEPS * model.n_envs)
         starts = [bool(call.kwargs["episode_starts"].any()) for call in evaluate.call_args_list]
         assert starts
-        assert any(starts) == (engine == "autograd")
+        assert any(starts) != whole

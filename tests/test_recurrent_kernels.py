@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sb3_ppo_edu.engines import PolicyInputs, as_array
 from sb3_ppo_edu.engines.fused import engine as fused_engine
 from sb3_ppo_edu.engines.fused.recurrent import RecurrentFusedEngine, order_of_steps
-from tests.recorded_kernels import record_gradients
+from tests.recorded_kernels import record_act, record_gradients
 from tests.sequences import (
     CELLS,
     HEADS,
@@ -166,6 +166,8 @@ def test_a_step_is_the_policys(cell: str, memory: str, head: str, n: int) -> Non
     engine = RecurrentFusedEngine(policy)
     th.manual_seed(4)
     outputs = engine.act(inputs)
+    noise = np.concatenate([part.numpy().ravel() for part in engine._memory[n].noise])
+    record_act(engine, inputs.observations, noise, outputs)
     for ours, theirs in zip(outputs, expected, strict=True):
         th.testing.assert_close(ours.to(theirs.dtype), theirs, rtol=1e-10, atol=1e-10)
     for ours, theirs in zip(engine.hidden_states, states, strict=True):

@@ -17,7 +17,7 @@ from pathlib import Path
 from sb3_ppo_edu.engines.fused import build
 
 PROJECT = Path(__file__).resolve().parents[2]
-TESTS = ["tests/test_kernels.py", "tests/test_features.py", "tests/test_gsde.py"]
+TESTS = ["tests/test_kernels.py", "tests/test_features.py", "tests/test_gsde.py", "tests/test_recurrent_kernels.py"]
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 

@@ -79,12 +79,12 @@ def make_engine(
         return NumpyEngine(policy), "numpy: it was asked for."
     if obstacle is None:
         try:
-            made = (MaskedEngine if "action_masks" in further_inputs(policy) else FusedEngine)(policy)
+            made = fused_engine(policy)
             own = "" if is_ppos(objective) else f", the objective {type(objective).__name__} in Python"
             return made, f"fused: policy, distribution and optimizer are supported, kernels for {made.instruction_set}{own}."
         except LibraryMissing as missing:
             obstacle = f"there is no library of kernels: {missing}"
-            if engine == "auto":
+            if engine == "auto" and not has_memory(policy):
                 return NumpyEngine(policy), f"numpy: {obstacle}."
     if engine == "auto" and has_memory(policy) and options.setdefault("whole_sequences", True):
         remark = f" Sequences go through each LSTM in one call (engine='autograd' has sb3-contrib's bits).{remark}"
@@ -96,6 +96,16 @@ def make_engine(
 def has_memory(policy: ActorCriticPolicy) -> bool:
     """Tell whether a policy hands hidden states on from step to step."""
     return "lstm_states" in further_inputs(policy)
+
+
+def fused_engine(policy: ActorCriticPolicy) -> FusedEngine:
+    """Build the engine of compiled kernels that a policy has."""
+    if not has_memory(policy):
+        return (MaskedEngine if "action_masks" in further_inputs(policy) else FusedEngine)(policy)
+    # sb3-contrib is imported where it is needed.
+    from sb3_ppo_edu.engines.fused.recurrent import RecurrentFusedEngine
+
+    return RecurrentFusedEngine(policy)
 
 
 def autograd_engine(policy: ActorCriticPolicy, options: Mapping[str, Any]) -> AutogradEngine:
@@ -133,4 +143,10 @@ def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str,
     for name, parameter in policy.named_parameters():
         if parameter.dtype != th.float32:
             return f"policy.{name} is {str(parameter.dtype).removeprefix('torch.')}, and only float32 is supported"
-    return why_not_derived(policy) if engine == "numpy" else why_not_fused(policy)
+    if engine == "numpy":
+        return why_not_derived(policy)
+    if not has_memory(policy):
+        return why_not_fused(policy)
+    from sb3_ppo_edu.engines.recurrence import why_not_recurrent
+
+    return why_not_fused(policy, why_not_recurrent)

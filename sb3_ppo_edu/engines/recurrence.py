@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy, RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_ppo_edu.engines.fingerprint import POLICY_METHODS, is_foreign, why_not_plain
 from sb3_ppo_edu.engines.support import is_plain_linear, why_not_parameters, why_not_towers
-from sb3_ppo_edu.policies.recurrent import MlpGruPolicy, MultiInputGruPolicy
+from sb3_ppo_edu.policies.recurrent import GRU_POLICIES, LSTM_POLICIES
 
 CELLS: dict[type[ActorCriticPolicy], type[nn.RNNBase]] = {
-    RecurrentActorCriticPolicy: nn.LSTM,
-    RecurrentMultiInputActorCriticPolicy: nn.LSTM,
-    MlpGruPolicy: nn.GRU,
-    MultiInputGruPolicy: nn.GRU,
+    policies[name]: cell
+    for policies, cell in ((LSTM_POLICIES, nn.LSTM), (GRU_POLICIES, nn.GRU))
+    for name in ("MlpLstmPolicy", "MultiInputLstmPolicy")
 }
 """Policy class and the class of its recurrent layers."""
 
@@ -47,14 +45,13 @@ def why_not_recurrent(policy: ActorCriticPolicy) -> str | None:
     for name, module in (("lstm_actor", actor), ("lstm_critic", critic)):
         if module is not None and (obstacle := why_not_layers(policy, module)):
             return f"policy.{name} {obstacle}"
-    if first is not None and (not is_plain_linear(first) or first.in_features != policy.features_dim):
+    if critic is None and not (is_plain_linear(first) and first.in_features == policy.features_dim):
         return "policy.critic is not a linear layer that takes the features"
-    critic_inputs = first.out_features if first is not None else critic.hidden_size
-    below = dict.fromkeys(module for module in (actor, critic, first) if module is not None)
+    critic_inputs = first.out_features if critic is None else critic.hidden_size
+    own: Any = policy  # a shared LSTM is there once; one that actor and critic both learn is not served
+    below = [module for module in (actor, own.lstm_critic, first) if module is not None]
     return (
-        why_not_towers(policy, actor.hidden_size, critic_inputs)
-        or why_not_parameters(policy, list(below))
-        or why_not_plain(policy)
+        why_not_towers(policy, actor.hidden_size, critic_inputs) or why_not_parameters(policy, below) or why_not_plain(policy)
     )
 
 

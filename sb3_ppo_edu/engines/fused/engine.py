@@ -89,14 +89,15 @@ def load_kernels(library: Library, double: bool) -> Any:
     return SimpleNamespace(**found)
 
 
-def why_not_fused(policy: ActorCriticPolicy) -> str | None:
+def why_not_fused(policy: ActorCriticPolicy, why_not_passes: Callable[[Any], str | None] = why_not_derived) -> str | None:
     """
     Find the first thing that the kernels do not have.
 
     :param policy: actor-critic policy with its optimizer
+    :param why_not_passes: finds what forward and backward pass do not have
     :return: what it is, as the end of a sentence, or None if they have it all
     """
-    if obstacle := why_not_derived(policy) or why_not_flat(policy):
+    if obstacle := why_not_passes(policy) or why_not_flat(policy):
         return obstacle
     for name, parameter in policy.named_parameters():
         if not parameter.is_contiguous():
@@ -126,6 +127,7 @@ class FusedEngine:
     rounding, random numbers are drawn from the same streams in the same order.
 
     :param policy: actor-critic policy with its optimizer
+    :param description: the policy as the kernels see it; None to make it
     """
 
     name, n_columns = "fused", 6
@@ -134,7 +136,7 @@ class FusedEngine:
         self.policy = policy
         self.parameters = list(policy.parameters())
         self.description = description or Description(policy)
-        self._dtype = self.description.dtype
+        self._dtype, self._real = self.description.dtype, np.float64 if self.description.dtype is th.float64 else np.float32
         library = load_library()
         self.instruction_set = library.level
         self._kernels = load_kernels(library, self._dtype is th.float64)
@@ -197,8 +199,7 @@ class FusedEngine:
     def _reserve(self, rows: int) -> None:
         """Have scratch memory for so many transitions."""
         self.description.reserve(rows, self._kernels.scratch)
-        dtype = np.float64 if self._dtype is th.float64 else np.float32
-        self._ratios: Array = np.empty(rows, dtype)
+        self._ratios: Array = np.empty(rows, self._real)
         self._ratios_address = array_address(self._ratios)
 
     # -- acting ----------------------------------------------------------------------------------------------------------
@@ -371,8 +372,7 @@ class FusedEngine:
     @property
     def _form(self) -> dict[str, Any]:
         """Sizes and type of columns."""
-        dtype = np.float64 if self._dtype is th.float64 else np.float32
-        return {"features_dim": self._n_features, "action_size": self.description.action_size, "dtype": dtype}
+        return {"features_dim": self._n_features, "action_size": self.description.action_size, "dtype": self._real}
 
     def minibatch_of(self, observations: th.Tensor, *columns: th.Tensor) -> FusedMinibatch:
         """

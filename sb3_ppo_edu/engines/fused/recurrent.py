@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 from numpy.typing import NDArray
-from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
@@ -110,7 +109,7 @@ class RecurrentFusedEngine(FusedEngine):
         if self._critic is not None and self._critic is not self._actor:
             following_critics = self._point(self._critic, given[1], leave=True)
         outputs = super().act(inputs)
-        self.hidden_states = RNNStates(following, following_critics)
+        self.hidden_states = type(given)(following, following_critics)
         return outputs
 
     def value(self, inputs: PolicyInputs) -> th.Tensor:
@@ -120,6 +119,9 @@ class RecurrentFusedEngine(FusedEngine):
         if self._critic is not None:
             self._point(self._critic, given, leave=False)
         return super().value(inputs)
+
+    def acting_in(self, rollout_buffer: RolloutBuffer) -> None:
+        """See :meth:`FusedEngine.acting_in`: states have to be stored too, by the ordinary loop."""
 
     def _begin_step(self, inputs: PolicyInputs, n: int) -> None:
         """Tell the kernels that there is one time step of n environments, and which of them begin an episode."""
@@ -193,6 +195,25 @@ class RecurrentFusedEngine(FusedEngine):
         ]
         starts = np.ascontiguousarray(samples.episode_starts.numpy().ravel()[rows], self._form["dtype"])
         return SequenceMinibatch(columns, order, struct_of(columns), StoredStates(*found, starts))
+
+    def in_parts(self, minibatch: SequenceMinibatch, size: int) -> list[SequenceMinibatch]:
+        """
+        Split a minibatch where sequences end, so that its gradient is the parts' together.
+
+        :param minibatch: the minibatch
+        :param size: transitions of a part, or else those of one sequence
+        :return: its parts
+        """
+        counts = minibatch.counts
+        sequence = np.arange(minibatch.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        lengths, parts, begin = np.bincount(sequence), [], 0
+        while begin < len(lengths):
+            end = begin + max(int(np.searchsorted(np.cumsum(lengths[begin:]), size, side="right")), 1)
+            taken, steps = (begin <= sequence) & (sequence < end), np.clip(counts - begin, 0, end - begin)
+            order = SequenceOrder(minibatch.rows[taken], steps[steps > 0])
+            parts.append(SequenceMinibatch(minibatch.columns, order, minibatch.struct, minibatch.states))
+            begin = end
+        return parts
 
     def gradients(self, minibatch: FusedMinibatch, settings: UpdateSettings) -> MinibatchStatistics:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
