@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from sb3_ppo_edu import RecurrentEduPPO
 from sb3_ppo_edu.engines import AccumulatingEngine, UnsupportedPolicyError, as_array, fingerprint, make_engine
 from sb3_ppo_edu.engines.fused.recurrent import RecurrentFusedEngine
 from sb3_ppo_edu.engines.recurrence import why_not_recurrent
+from tests.masked_environments import MaskedWalk
 from tests.sequences import filled_buffer, make_recurrent_policy, make_sequences
 from tests.test_fused import gradients_of
 from tests.test_kernels import update_settings_with
+from tests.test_maskable_recurrent import small
 from tests.test_recurrent import CASES, N_STEPS, ROLLOUTS, make_model
 from tests.test_recurrent_kernels import some_inputs
 
@@ -41,6 +44,20 @@ def test_training_is_the_references(name: str) -> None:
         states = [state for part in model._last_lstm_states for state in part]
         numbers = th.cat([th.rand(3), th.from_numpy(np.random.rand(3)).float()])
         results.append([numbers, *model.policy.parameters(), *states])
+    for one, other in zip(*results, strict=True):
+        th.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("action", ["discrete", "multidiscrete", "multibinary"])
+def test_training_with_masks_is_the_references(action: str, cell: str) -> None:
+    """Of one choice, or of several; binary choices are left to the reference."""
+    results = []
+    for engine in ("autograd", "auto"):
+        model = small(partial(MaskedWalk, action=action), engine=engine, recurrent_cell=cell).learn(3 * 2 * N_STEPS)
+        expected = "autograd: " if engine == "autograd" or action == "multibinary" else "fused: "
+        assert model.engine_reason.startswith(expected)
+        results.append([*model.policy.parameters(), th.rand(3)])
     for one, other in zip(*results, strict=True):
         th.testing.assert_close(one, other, rtol=0, atol=1e-6)
 

@@ -100,12 +100,13 @@ def has_memory(policy: ActorCriticPolicy) -> bool:
 
 def fused_engine(policy: ActorCriticPolicy) -> FusedEngine:
     """Build the engine of compiled kernels that a policy has."""
+    masked = "action_masks" in further_inputs(policy)
     if not has_memory(policy):
-        return (MaskedEngine if "action_masks" in further_inputs(policy) else FusedEngine)(policy)
+        return (MaskedEngine if masked else FusedEngine)(policy)
     # sb3-contrib is imported where it is needed.
-    from sb3_ppo_edu.engines.fused.recurrent import RecurrentFusedEngine
+    from sb3_ppo_edu.engines.fused.recurrent import MaskedRecurrentEngine, RecurrentFusedEngine
 
-    return RecurrentFusedEngine(policy)
+    return (MaskedRecurrentEngine if masked else RecurrentFusedEngine)(policy)
 
 
 def autograd_engine(policy: ActorCriticPolicy, options: Mapping[str, Any]) -> AutogradEngine:

@@ -8,12 +8,18 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_ppo_edu.engines.fingerprint import POLICY_METHODS, is_foreign, why_not_plain
-from sb3_ppo_edu.engines.support import is_plain_linear, why_not_parameters, why_not_towers
+from sb3_ppo_edu.engines.support import classes_of, is_plain_linear, why_not_parameters, why_not_towers
+from sb3_ppo_edu.policies.further_inputs import further_inputs
+from sb3_ppo_edu.policies.masked_recurrent import MASKED_POLICIES
 from sb3_ppo_edu.policies.recurrent import GRU_POLICIES, LSTM_POLICIES
 
 CELLS: dict[type[ActorCriticPolicy], type[nn.RNNBase]] = {
     policies[name]: cell
-    for policies, cell in ((LSTM_POLICIES, nn.LSTM), (GRU_POLICIES, nn.GRU))
+    for cell, kinds in (
+        (nn.LSTM, (LSTM_POLICIES, MASKED_POLICIES["lstm"])),
+        (nn.GRU, (GRU_POLICIES, MASKED_POLICIES["gru"])),
+    )
+    for policies in kinds
     for name in ("MlpLstmPolicy", "MultiInputLstmPolicy")
 }
 """Policy class and the class of its recurrent layers."""
@@ -41,6 +47,8 @@ def why_not_recurrent(policy: ActorCriticPolicy) -> str | None:
     replaced = [f"{kind.__name__}.{name}" for name in POLICY_METHODS if getattr(kind, name) is not OWN_METHODS[kind, name]]
     if replaced or FOREIGN:
         return f"{(replaced + FOREIGN)[0]} has been replaced"
+    if "action_masks" in further_inputs(policy) and not classes_of(policy.action_dist):
+        return "there are masks of actions that are no classes"
     actor, critic, first = modules_below(policy)
     for name, module in (("lstm_actor", actor), ("lstm_critic", critic)):
         if module is not None and (obstacle := why_not_layers(policy, module)):

@@ -18,6 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_ppo_edu.engines.base import MinibatchStatistics, PolicyInputs
 from sb3_ppo_edu.engines.fused.description import LSTM, Description, RecurrentStruct, RolloutStruct, address, array_address
 from sb3_ppo_edu.engines.fused.engine import FusedEngine
+from sb3_ppo_edu.engines.fused.masked import MaskedEngine
 from sb3_ppo_edu.engines.fused.minibatches import Columns, FusedMinibatch, as_columns, columns_of, struct_of
 from sb3_ppo_edu.engines.fused.observations import StoredParts
 from sb3_ppo_edu.engines.recurrence import modules_below
@@ -186,14 +187,15 @@ class RecurrentFusedEngine(FusedEngine):
         by_length = np.argsort(-lengths, kind="stable")
         step, rank = np.nonzero(is_transition[by_length].T)
         rows = by_length[rank] * is_transition.shape[1] + step
-        features = self._features(samples.observations).numpy()[rows]
-        columns = as_columns(features, *(column.numpy()[rows] for column in samples[1:6]), **self._form)
+        features, form = self._features(samples.observations).numpy()[rows], self._form
+        given = (*samples[1:6], samples.action_masks) if form.get("n_masks") else samples[1:6]
+        columns = as_columns(features, *(column.numpy()[rows] for column in given), **form)
         order = SequenceOrder(np.arange(len(rows)), np.bincount(step))
         found = [
             tuple(np.ascontiguousarray(state.numpy()[:, by_length].swapaxes(0, 1)) for state in states)
             for states in samples.lstm_states
         ]
-        starts = np.ascontiguousarray(samples.episode_starts.numpy().ravel()[rows], self._form["dtype"])
+        starts = np.ascontiguousarray(samples.episode_starts.numpy().ravel()[rows], form["dtype"])
         return SequenceMinibatch(columns, order, struct_of(columns), StoredStates(*found, starts))
 
     def in_parts(self, minibatch: SequenceMinibatch, size: int) -> list[SequenceMinibatch]:
@@ -228,3 +230,11 @@ class RecurrentFusedEngine(FusedEngine):
                 struct.hidden, struct.cell = map(array_address, of_tower)
                 struct.next_hidden = struct.next_cell = None
         return super().gradients(minibatch, settings)
+
+
+class MaskedRecurrentEngine(RecurrentFusedEngine, MaskedEngine):
+    """
+    The same with action masks: see :class:`~sb3_ppo_edu.engines.fused.masked.MaskedEngine`.
+
+    :param policy: recurrent actor-critic policy with masks and its optimizer
+    """
