@@ -31,6 +31,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_ppo_edu.algorithms.checks import check_integer, refuse
+from sb3_ppo_edu.envs import registration
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, WORKER_TIMEOUT, choose
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
 from sb3_ppo_edu.serialization.names import check_environment_id, check_named, import_named
@@ -258,7 +259,7 @@ def _make_vec_env(
         return wrapped
 
     def make(**kwargs: Any) -> gym.Env:
-        env = gym.make(settings.id, **kwargs)
+        env = registration.make(settings.id, **kwargs)
         return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
 
     env_kwargs = dict(settings.kwargs) if render_mode is None else {**settings.kwargs, "render_mode": render_mode}

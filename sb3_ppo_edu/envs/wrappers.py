@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from sb3_ppo_edu.vec_env.action_masks import INFO, METHOD
 
@@ -136,3 +138,29 @@ class LanderSymmetry(gym.Wrapper):
         """Mirror an observation from the left of the pad, and remember whether it was one."""
         self.mirrored = bool(observation[0] < 0)
         return (observation * self.SIGNS)[list(self.ORDER)] if self.mirrored else observation
+
+
+class HiddenNumbers(gym.ObservationWrapper):
+    """
+    Show 0 in the place of some numbers of an observation, such as velocities: what is left says less than the whole state.
+
+    :param env: with observations in a flat ``Box``
+    :param numbers: their positions in the observation
+    :raises ValueError: if the observation has no such positions
+    """
+
+    def __init__(self, env: gym.Env, numbers: Sequence[int]) -> None:
+        super().__init__(env)
+        shape = env.observation_space.shape
+        if shape is None or len(shape) != 1 or not all(0 <= number < shape[0] for number in numbers):
+            raise ValueError(
+                f"HiddenNumbers(numbers={list(numbers)}): found observations of {env.observation_space}, "
+                "expected a flat Box that has these positions"
+            )
+        self._numbers = list(numbers)
+
+    def observation(self, observation: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Hide the numbers in a copy."""
+        seen = observation.copy()
+        seen[self._numbers] = 0.0
+        return seen

@@ -19,6 +19,7 @@ from typing import Any
 from sb3_ppo_edu.algorithms.arguments import OLD_NAMES, with_old_names
 from sb3_ppo_edu.algorithms.checks import did_you_mean
 from sb3_ppo_edu.envs.factory import named_with_kwargs
+from sb3_ppo_edu.envs.registration import register_for
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.names import check_named, import_named
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
@@ -189,6 +190,7 @@ def check_environment(env_id: str) -> str:
             importlib.import_module(module)
         except (ImportError, TypeError) as error:
             raise ValueError(f"environment {env_id!r}: the module {module!r} cannot be imported ({error})") from error
+    register_for(registered_id)
     if registered_id not in gymnasium.registry:
         near = did_you_mean(registered_id, gymnasium.registry)
         atari = "; Atari games need the package ale-py, and are written ale_py:ALE/Pong-v5" * registered_id.startswith("ALE/")

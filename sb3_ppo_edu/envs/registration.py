@@ -1,0 +1,63 @@
+"""The package's own environments, registered in Gymnasium when one is asked for, not when the package is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
+
+from sb3_ppo_edu.envs.tic_tac_toe import TicTacToe
+from sb3_ppo_edu.envs.wrappers import HiddenNumbers
+
+VELOCITIES = {
+    "CartPole-v1": (1, 3),
+    "MountainCar-v0": (1,),
+    "MountainCarContinuous-v0": (1,),
+    "Pendulum-v1": (2,),
+    "LunarLander-v3": (2, 3, 5),
+    "LunarLanderContinuous-v3": (2, 3, 5),
+}
+"""Environment -> the numbers of its observation that are velocities. Without them it is called ``CartPoleNoVel-v1`` and so on,
+as in RL Baselines3 Zoo, which registers the same ids but replaces Gymnasium's time limit when it is imported."""
+
+
+def make(env_id: str, **kwargs: Any) -> gym.Env:
+    """
+    Build an environment, one of the package's own among them.
+
+    :param env_id: Gymnasium id
+    :param kwargs: arguments of ``gymnasium.make``
+    """
+    register_for(env_id)
+    return gym.make(env_id, **kwargs)
+
+
+def register_for(env_id: str) -> None:
+    """
+    Register the package's environments if an id is asked for that Gymnasium does not know.
+
+    :param env_id: Gymnasium id
+    """
+    if env_id in gym.registry:
+        return
+    if "TicTacToe-v0" not in gym.registry:
+        gym.register("TicTacToe-v0", _entry_point(TicTacToe), reward_threshold=0.9)
+    for env_id, numbers in VELOCITIES.items():
+        name, version = env_id.split("-")
+        if f"{name}NoVel-{version}" not in gym.registry and env_id in gym.registry:
+            whole = gym.spec(env_id)
+            hidden = WrapperSpec("HiddenNumbers", _entry_point(HiddenNumbers), {"numbers": numbers})
+            gym.register(
+                f"{name}NoVel-{version}",
+                whole.entry_point,
+                reward_threshold=whole.reward_threshold,
+                max_episode_steps=whole.max_episode_steps,
+                additional_wrappers=(hidden,),
+                kwargs=dict(whole.kwargs),
+            )
+
+
+def _entry_point(built: type) -> str:
+    """Name a class as Gymnasium's registry wants it."""
+    return f"{built.__module__}:{built.__qualname__}"
