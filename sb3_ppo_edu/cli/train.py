@@ -73,7 +73,7 @@ examples:
   sb3-edu train --env Pendulum-v1 --action-distribution tanh_gaussian --learning-rate lin_1e-3
   sb3-edu train --env CartPole-v1 --policy-kwargs "dict(net_arch=[32, 32], activation_fn=nn.ReLU)" --no-normalize
   sb3-edu train --env Acrobot-v1 --config my_settings.yml
-  sb3-edu train --algo recurrenteduppo --env rl_zoo3.import_envs:CartPoleNoVel-v1
+  sb3-edu train --algo recurrenteduppo --env CartPoleNoVel-v1
 
 exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad input, 130 interrupted,
 143 ended by SIGTERM or 129 by SIGHUP (the model is saved)
