@@ -183,6 +183,41 @@ def score_loop(decisions: Any, scores: Any, budget: int, action_repeat: int = 1)
     return reached
 
 
+def recurrent_states_by_environment(inputs: Any, episode_starts: Any, state: Any, w_in: Any, w_rec: Any) -> Any:
+    """One environment after the other, with an `if`."""
+    columns = []
+    for env in range(inputs.shape[1]):
+        h, column = state[env], []
+        for t in range(len(inputs)):
+            if episode_starts[t, env] == 1:
+                h = th.zeros(len(w_rec))
+            h = th.tanh(w_in @ inputs[t, env] + w_rec @ h)
+            column.append(h)
+        columns.append(th.stack(column))
+    return th.stack(columns, dim=1)
+
+
+def recurrent_states_in_pieces(inputs: Any, episode_starts: Any, state: Any, w_in: Any, w_rec: Any) -> Any:
+    """In float64, step by step, all environments at once, with the two products as one."""
+    weights, h, states = th.cat([w_in, w_rec], dim=1).double(), state.double(), []
+    for t in range(inputs.shape[0]):
+        h = th.where(episode_starts[t].reshape(-1, 1) > 0, th.zeros_like(h), h)
+        h = th.einsum("ei,ui->eu", th.hstack([inputs[t].double(), h]), weights).tanh()
+        states.append(h)
+    return th.stack(states)
+
+
+def sequence_lengths_loop(episode_starts: Any) -> list[int]:
+    """Count, and close a sequence where the next one starts."""
+    lengths, length = [], 0
+    for start in episode_starts:
+        if start and length > 0:
+            lengths.append(length)
+            length = 0
+        length += 1
+    return [*lengths, length]
+
+
 STYLES: list[tuple[str, Answer]] = [
     ("compute_gae", gae_forward_sum),
     ("compute_gae", gae_matrix),
@@ -262,4 +297,21 @@ STYLES: list[tuple[str, Answer]] = [
     ("score_within_budget", score_loop),
     ("score_within_budget", lambda d, s, b, k: s[np.searchsorted(d * k, b, side="right") - 1]),
     ("score_within_budget", lambda d, s, b, k: th.as_tensor(s)[th.as_tensor(d) <= b // k].tolist()[-1]),
+    ("recurrent_states", recurrent_states_by_environment),
+    ("recurrent_states", recurrent_states_in_pieces),
+    ("sequence_lengths", sequence_lengths_loop),
+    ("sequence_lengths", lambda s: np.unique(np.cumsum(s), return_counts=True)[1]),
+    ("sequence_lengths", lambda s: [len(part) for part in np.split(s, np.flatnonzero(s)) if len(part)]),
+    ("padded_mean", lambda x, n: th.cat([row[:k] for row, k in zip(x, n, strict=True)]).mean()),
+    ("padded_mean", lambda x, n: sum(x[i, t] for i in range(len(n)) for t in range(n[i])) / n.sum()),
+    ("padded_mean", lambda x, n: x[th.arange(x.shape[1]).expand_as(x) < n.view(-1, 1)].mean()),
+    ("masked_log_prob", lambda x, m, a: th.distributions.Categorical(logits=x.where(m, -th.inf)).log_prob(a)),
+    ("masked_log_prob", lambda x, m, a: x[range(len(a)), a] - th.log((x.exp() * m).sum(1))),
+    ("masked_log_prob", lambda x, m, a: th.log((x.softmax(1) * m / (x.softmax(1) * m).sum(1, keepdim=True))[
+        th.arange(len(a)), a])),
+    ("masked_log_prob", lambda x, m, a: th.stack([row[k].log_softmax(0)[int(k[:i].sum())] for row, k, i in zip(
+        x, m, a, strict=True)])),
+    ("masked_entropy", lambda x, m: th.distributions.Categorical(logits=x.masked_fill(~m, -1e9)).entropy()),
+    ("masked_entropy", lambda x, m: th.stack([th.special.entr(row[k].softmax(0)).sum() for row, k in zip(x, m, strict=True)])),
+    ("masked_entropy", lambda x, m: th.logsumexp(x - 1e9 * ~m, 1) - ((x - 1e9 * ~m).softmax(1) * x).sum(1)),
 ]  # fmt: skip

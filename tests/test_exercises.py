@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib.common.maskable.distributions import MaskableCategorical
+from sb3_contrib.common.recurrent.buffers import create_sequencers
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_ppo_edu.course.exercises import check
@@ -76,6 +78,26 @@ def library_weight_gradient(inputs: Any, upstream: Any) -> Any:
     return by_autograd(lambda w: th.nn.functional.linear(th.as_tensor(inputs), w), at, upstream)
 
 
+def library_masked(logits: th.Tensor, mask: th.Tensor) -> MaskableCategorical:
+    """The distribution of sb3-contrib's MaskablePPO."""
+    return MaskableCategorical(logits=logits, masks=mask)
+
+
+def library_lengths(episode_starts: Any) -> Any:
+    """Let sb3-contrib's RecurrentPPO cut a rollout of one environment whose numbers are all 1, and pad it with 0."""
+    _, pad, _ = create_sequencers(episode_starts, np.zeros_like(episode_starts), th.device("cpu"))
+    return pad(np.ones(len(episode_starts))).sum(1)
+
+
+def library_rnn(inputs: th.Tensor, starts: th.Tensor, state: th.Tensor, w_in: th.Tensor, w_rec: th.Tensor) -> th.Tensor:
+    """The recurrent layer of torch without biases, one step at a time so that the state can be emptied between two."""
+    states = []
+    for x, start in zip(inputs, starts, strict=True):
+        state = th.rnn_tanh_cell(x, state.masked_fill(start.bool()[:, None], 0.0), w_in, w_rec)
+        states.append(state)
+    return th.stack(states)
+
+
 LIBRARY: dict[str, Answer] = {
     "explained_variance": explained_variance,
     "interquartile_mean": lambda s: aggregates.interquartile_mean(s[:, None]),
@@ -98,6 +120,10 @@ LIBRARY: dict[str, Answer] = {
     "compute_entropy_bonus": lambda s: th.distributions.Normal(0.0, s.exp()).entropy().sum(-1).mean(),
     "gaussian_log_prob": lambda a, m, s: th.distributions.Normal(m, s.exp()).log_prob(a).sum(-1),
     "squashed_log_prob": library_squashed,
+    "recurrent_states": library_rnn,
+    "sequence_lengths": library_lengths,
+    "masked_log_prob": lambda x, m, a: library_masked(x, m).log_prob(a),
+    "masked_entropy": lambda x, m: library_masked(x, m).entropy(),
 }
 
 

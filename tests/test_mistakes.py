@@ -72,6 +72,43 @@ def one_state_at_a_time(logits: th.Tensor) -> th.Tensor:
     return -(p * th.log_softmax(logits, 0)).sum(1).mean()
 
 
+def remember(
+    inputs: Any, starts: Any, h: Any, w_in: Any, w_rec: Any, *, late: bool = False, never: bool = False,
+    all_of_them: bool = False, detach: bool = False, fresh: bool = False, forget_input: bool = False,
+) -> Any:  # fmt: skip
+    """A student's memory with one thing changed at a time."""
+    states = []
+    for t, x in enumerate(inputs):
+        if fresh and t == 0:
+            h = th.zeros_like(h)
+        keep = 1 - starts[t].unsqueeze(1)
+        if all_of_them and starts[t].any():
+            keep = keep * 0
+        if forget_input:
+            x = x * keep
+        h = th.tanh(x @ w_in.t() + (h if never or late else h * keep) @ w_rec.t())
+        states.append(h)
+        h = (h * keep if late else h).detach() if detach else h * keep if late else h
+    return th.stack(states)
+
+
+def lengths_as_after_dones(starts: Any) -> list[int]:
+    """A student who takes a start for an end."""
+    lengths, length = [], 0
+    for start in starts:
+        length += 1
+        if start:
+            lengths.append(length)
+            length = 0
+    return [*lengths, length]
+
+
+def entropy_of(logits: th.Tensor, mask: th.Tensor | None = None) -> th.Tensor:
+    """−Σ p·log p of logits, over a mask if there is one."""
+    products = logits.softmax(-1) * logits.log_softmax(-1)
+    return -(products if mask is None else th.where(mask, products, 0.0)).sum(-1)
+
+
 PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("compute_gae", ("mask-off-by-one",), lecture_gae),
     ("compute_gae", ("bootstrap-on-termination",), lambda *a: gae_loop(*a, mask_delta=False, mask_gae=False)),
@@ -209,6 +246,30 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
         - th.log(1 - th.tanh(u).square())).sum(-1)),
     ("squashed_log_prob", ("jacobian-epsilon",), lambda u, m, s: (th.distributions.Normal(m, s.exp()).log_prob(u)
         - th.log(1 - th.tanh(u).pow(2) + 1e-6)).sum(-1)),
+    ("recurrent_states", ("state-never-reset",), lambda *a: remember(*a, never=True)),
+    ("recurrent_states", ("reset-one-step-late",), lambda *a: remember(*a, late=True)),
+    ("recurrent_states", ("every-environment-reset",), lambda *a: remember(*a, all_of_them=True)),
+    ("recurrent_states", ("state-detached",), lambda *a: remember(*a, detach=True)),
+    ("recurrent_states", ("first-state-ignored",), lambda *a: remember(*a, fresh=True)),
+    ("recurrent_states", ("input-reset-too",), lambda *a: remember(*a, forget_input=True)),
+    ("recurrent_states", ("first-state-ignored", "state-never-reset"), lambda *a: remember(*a, fresh=True, never=True)),
+    ("sequence_lengths", ("cut-after-start",), lengths_as_after_dones),
+    ("sequence_lengths", ("empty-sequence-first",), lambda s: np.diff([0, *np.flatnonzero(s), len(s)])),
+    ("sequence_lengths", ("first-sequence-lost",), lambda s: np.diff(np.append(np.where(s)[0], len(s)))),
+    ("sequence_lengths", ("first-sequence-lost", "last-sequence-lost"), lambda s: np.diff(np.flatnonzero(s))),
+    ("padded_mean", ("padding-counted",), lambda x, n: x.mean()),
+    ("padded_mean", ("mean-of-means",), lambda x, n: sum(x[i, :k].mean() for i, k in enumerate(n)) / len(n)),
+    ("padded_mean", ("divided-by-all",), lambda x, n: (x * (th.arange(x.shape[1]) < n[:, None])).mean()),
+    ("padded_mean", ("one-step-of-padding",), lambda x, n: x[th.arange(x.shape[1]) <= n[:, None]].mean()),
+    ("masked_log_prob", ("not-renormalised",), lambda x, m, a: x.log_softmax(-1).gather(1, a[:, None])[:, 0]),
+    ("masked_log_prob", ("logits-zeroed",), lambda x, m, a: th.distributions.Categorical(logits=x * m).log_prob(a)),
+    ("masked_log_prob", ("mask-read-backwards",), lambda x, m, a: x.masked_fill(m, -1e8).log_softmax(-1)[range(len(a)), a]),
+    ("masked_log_prob", ("softmax-twice",), lambda x, m, a: (x.softmax(-1) * m).log_softmax(-1)[range(len(a)), a]),
+    ("masked_entropy", ("mask-left-out",), lambda x, m: entropy_of(x)),
+    ("masked_entropy", ("not-renormalised",), lambda x, m: entropy_of(x, m)),
+    ("masked_entropy", ("infinity-times-zero",), lambda x, m: entropy_of(x.masked_fill(~m, -th.inf))),
+    ("masked_entropy", ("where-hides-nan",), lambda x, m: entropy_of(x.masked_fill(~m, -th.inf), m)),
+    ("masked_entropy", ("entropy-sign",), lambda x, m: -entropy_of(x.masked_fill(~m, -1e8))),
 ]  # fmt: skip
 
 

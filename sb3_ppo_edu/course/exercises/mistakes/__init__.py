@@ -17,6 +17,8 @@ from sb3_ppo_edu.course.exercises.mistakes import (
     diagnostics,
     experiments,
     losses,
+    masks,
+    memory,
     objectives,
     scores,
 )
@@ -46,6 +48,8 @@ _TEXTS = {
     **scores.TEXTS,
     **diagnostics.TEXTS,
     **experiments.TEXTS,
+    **memory.TEXTS,
+    **masks.TEXTS,
 }
 
 MISTAKES = {name: Mistake(name, title, idea) for name, (title, idea) in _TEXTS.items()}
