@@ -92,6 +92,16 @@ def test_parameters_of_another_shape_are_autograds() -> None:
         model_of(Counter(), "auto").learn(32, callback=Doing(shrink))
 
 
+@pytest.mark.parametrize("engine", ["auto", "fused"])
+def test_parameters_without_memory_are_autograds(engine: str) -> None:
+    """A weight whose storage is taken away, as by who offloads parameters, is named; it is torch that says what that means."""
+    model = model_of(Counter(), engine).learn(16)
+    model.policy.action_net.weight.untyped_storage().resize_(0)
+    assert "policy.action_net.weight has no memory" in model.engine_reason
+    with pytest.raises(RuntimeError if engine == "auto" else ValueError, match="storage"):
+        model.learn(16)
+
+
 @pytest.mark.parametrize("name", ["values", "actions", "log_probs", "observations"])
 def test_a_buffer_whose_arrays_an_environment_replaces_is_refused(name: str) -> None:
     """In the middle of a rollout; what stood there is nobody's any more."""

@@ -302,6 +302,14 @@ def span_of(tensor: th.Tensor) -> int:
     return (1 + sum((size - 1) * stride for size, stride in strides)) * tensor.element_size()
 
 
+def has_memory(tensor: th.Tensor) -> bool:
+    """Tell whether a tensor's storage reaches as far as the tensor does: whoever offloads parameters shrinks it to nothing."""
+    if not tensor.numel():
+        return True
+    end = tensor.storage_offset() * tensor.element_size() + span_of(tensor)
+    return tensor.untyped_storage().nbytes() >= end
+
+
 def patched_methods(thing: Any) -> list[str]:
     """Names of methods of its class that an object carries itself, so that they are called instead."""
     kind = type(thing)

@@ -25,6 +25,7 @@ from sb3_ppo_edu.engines.fingerprint import (
     MASKED_DISTRIBUTIONS,
     MASKED_POLICIES,
     POLICY_METHODS,
+    has_memory,
     overlap,
     why_not_plain,
 )
@@ -227,6 +228,8 @@ def why_not_parameters(policy: ActorCriticPolicy, below: Sequence[nn.Module] = (
             return f"policy.{name} is a parameter beside those of the layers"
         if parameter.device.type != "cpu":
             return "the policy is not on the CPU"
+        if not has_memory(parameter):
+            return f"policy.{name} has no memory: its storage has been resized"
     if len({parameter.dtype for parameter in expected}) > 1 or expected[0].dtype not in (th.float32, th.float64):
         return "the parameters are not all float32"
     if not any(parameter.requires_grad for parameter in expected):
