@@ -147,6 +147,12 @@ def optimizer_over_what_is_not_frozen(model: Any) -> None:
     model.policy.optimizer = th.optim.Adam([one for one in model.policy.parameters() if one.requires_grad], lr=LR)
 
 
+@CHANGES.add(about="optimizer|parameters")
+def a_parameter_twice_in_the_group(model: Any) -> None:
+    """Torch steps twice with the value's bias, if somebody lists it again."""
+    model.policy.optimizer.param_groups[0]["params"].append(model.policy.value_net.bias)
+
+
 @CHANGES.add(served=True)
 def hyperparameters_of_the_group(model: Any) -> None:
     """Set options of the optimizer that is there."""

@@ -45,7 +45,7 @@ def why_not_flat(policy: ActorCriticPolicy) -> str | None:
     parameters = list(policy.parameters())
     if len(optimizer.param_groups) > 1:
         return "the optimizer has several parameter groups"
-    if {id(parameter) for parameter in optimizer.param_groups[0]["params"]} != {id(parameter) for parameter in parameters}:
+    if sorted(map(id, optimizer.param_groups[0]["params"])) != sorted(map(id, parameters)):
         return "the optimizer does not have exactly the policy's parameters"
     if any(optimizer.param_groups[0].get(option) for option in ("capturable", "differentiable")):
         return "the optimizer is capturable or differentiable"
