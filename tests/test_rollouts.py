@@ -9,14 +9,19 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import make_proba_distribution
 
+from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.rollouts import buffers
 from sb3_ppo_edu.rollouts.buffers import (
     add_transition,
     compute_returns_and_advantage,
+    possible_actions,
     recompute_returns_and_advantage,
     shuffled_minibatches,
 )
+from tests.environments import RandomWalk
 
 STEPS = 13
 OBSERVATIONS: dict[str, spaces.Space] = {
@@ -163,3 +168,47 @@ def test_advantages_of_other_values_are_those_of_a_rollout_that_had_them(n_envs:
     np.testing.assert_array_equal(ours.returns, theirs.swap_and_flatten(theirs.returns))
     np.testing.assert_array_equal(ours.values, old_values)
     assert np.abs(ours.returns - old_returns).max() > 0.1
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0, 2.0, 3.0, -1.0, 0.5, -0.5, 1e18, np.nan])
+@pytest.mark.parametrize("action", ["discrete", "multidiscrete", "multibinary"])
+def test_actions_are_possible_where_torch_says_so(action: str, number: float) -> None:
+    """What torch's validated distributions refuse is refused, and SB3 takes the integer part of a Discrete action."""
+    space: Any = ACTIONS[action]
+    size = RolloutBuffer(1, OBSERVATIONS["box"], space).action_dim
+    actions = np.zeros((2, size), np.float32)
+    actions[1, -1] = number
+    distribution: Any = make_proba_distribution(space)
+    distribution.proba_distribution(th.zeros(2, {"discrete": 3, "multidiscrete": 5, "multibinary": 4}[action]))
+    given = th.from_numpy(actions).long().flatten() if action == "discrete" else th.from_numpy(actions)
+    try:
+        distribution.log_prob(given)
+    except ValueError:
+        with pytest.raises(ValueError, match=rf"rollout_buffer.actions: found .+ at \(1, {size - 1}\)"):
+            possible_actions(space, actions)
+    else:
+        found = possible_actions(space, actions)
+        np.testing.assert_array_equal(found, given.numpy().reshape(found.shape))
+
+
+class Writing(BaseCallback):
+    """Writes an action that there is not into each rollout."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.model.rollout_buffer.actions[3] = -1
+
+
+@pytest.mark.parametrize("kind", [RolloutBuffer, OwnBuffer])
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
+@pytest.mark.parametrize("action", ["discrete", "multidiscrete", "multibinary"])
+def test_an_action_that_there_is_not_ends_training(action: str, engine: Any, kind: type[RolloutBuffer]) -> None:
+    """Somebody has put it into the rollout: as in SB3 no step is taken with it, whichever engine computes."""
+    env = RandomWalk(action=action)
+    model = EduPPO("MlpPolicy", env, n_steps=8, batch_size=8, engine=engine, rollout_buffer_class=kind, device="cpu")
+    before = [parameter.clone() for parameter in model.policy.parameters()]
+    with pytest.raises(ValueError, match=r"rollout_buffer\.actions: found -1|Expected value argument"):
+        model.learn(8, callback=Writing())
+    assert all(map(th.equal, before, model.policy.parameters()))

@@ -28,7 +28,7 @@ from sb3_ppo_edu.engines.validation import WithoutValidation, needs_no_validatio
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import PPOObjective, Transitions, UpdateSettings, evaluation, losses_of
 from sb3_ppo_edu.policies.further_inputs import further_inputs
-from sb3_ppo_edu.rollouts.buffers import is_plain, shuffled_minibatches
+from sb3_ppo_edu.rollouts.buffers import is_plain, possible_actions, shuffled_minibatches
 
 OPTIONS = ("bf16", "channels_last", "compile", "whole_sequences")
 """The engine's options, all of them flags."""
@@ -143,6 +143,8 @@ class AutogradEngine:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`."""
         # A buffer of the user's own may look at the policy, or change it, between two minibatches.
         self._own_buffer = is_plain(rollout_buffer)
+        if self._own_buffer and self._validation() is UNVALIDATED:
+            possible_actions(self.policy.action_space, rollout_buffer.actions)
         return map(TensorMinibatch, shuffled_minibatches(rollout_buffer, batch_size))
 
     def gradients(self, minibatch: TensorMinibatch, settings: UpdateSettings) -> MinibatchStatistics:

@@ -245,6 +245,35 @@ def draw_permutation(rollout_buffer: RolloutBuffer) -> NDArray[np.int64]:
     return permutation
 
 
+def possible_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
+    """
+    Refuse actions that there are not, as torch's distributions do where they are validated.
+
+    :param space: of the actions
+    :param actions: as a rollout buffer stores them, any shape that ends with the numbers of an action
+    :return: the actions; of Discrete ones that somebody has stored as fractions the integer part, which SB3 takes
+    :raises ValueError: if one is none of the space's
+    """
+    if isinstance(space, spaces.Discrete):
+        number_of: Any = space.n
+        if actions.dtype.kind == "f":
+            actions = np.trunc(actions)
+    elif isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        number_of = space.nvec.ravel() if isinstance(space, spaces.MultiDiscrete) else 2
+    else:
+        return actions
+    possible = (actions >= 0) & (actions < number_of)
+    if actions.dtype.kind == "f":
+        possible &= actions == np.trunc(actions)
+    if not possible.all():
+        wrong = np.argwhere(~possible)[0]
+        raise ValueError(
+            f"rollout_buffer.actions: found {actions[tuple(wrong)]} at {tuple(map(int, wrong))}, expected those of {space}: "
+            "somebody has written there"
+        )
+    return actions
+
+
 def shuffle_rollout(rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[ShuffledRollout]:
     """
     Shuffle the rollout for one epoch, with the permutation that ``RolloutBuffer.get`` draws.

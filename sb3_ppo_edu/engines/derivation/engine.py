@@ -26,7 +26,7 @@ from sb3_ppo_edu.engines.features import features_of
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings, derivatives_of
 from sb3_ppo_edu.policies.further_inputs import further_inputs
-from sb3_ppo_edu.rollouts.buffers import shuffled_minibatches
+from sb3_ppo_edu.rollouts.buffers import possible_actions, shuffled_minibatches
 
 quietly = np.errstate(over="ignore", divide="ignore", invalid="ignore")
 """Numbers that are not finite end in an error of ours, not in numpy's warnings."""
@@ -89,9 +89,10 @@ class NumpyEngine:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.gradients`."""
         samples = minibatch.samples
         x = self._features(samples.observations)
+        actions = possible_actions(self.policy.action_space, samples.actions.numpy())
         masks = minibatch.further(self._further).get("action_masks")
         outputs, values = forbid(self.actor.forward(x), masks), self.critic.forward(x)[:, 0]
-        log_prob, entropy = self.distribution.evaluate(outputs, samples.actions.numpy())
+        log_prob, entropy = self.distribution.evaluate(outputs, actions)
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
         )

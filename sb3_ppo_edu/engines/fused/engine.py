@@ -371,8 +371,9 @@ class FusedEngine:
 
     @property
     def _form(self) -> dict[str, Any]:
-        """Sizes and type of columns."""
-        return {"features_dim": self._n_features, "action_size": self.description.action_size, "dtype": self._real}
+        """Sizes, type and actions of columns."""
+        sizes = {"features_dim": self._n_features, "action_size": self.description.action_size}
+        return {**sizes, "dtype": self._real, "action_space": self.policy.action_space}
 
     def minibatch_of(self, observations: th.Tensor, *columns: th.Tensor) -> FusedMinibatch:
         """

@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from sb3_ppo_edu.engines.fused.description import RolloutStruct, array_address
 from sb3_ppo_edu.engines.fused.observations import Part, StoredParts
 from sb3_ppo_edu.functional.objectives import Array
-from sb3_ppo_edu.rollouts.buffers import draw_permutation
+from sb3_ppo_edu.rollouts.buffers import draw_permutation, possible_actions
 
 columns_of = attrgetter("observations", "actions", "values", "log_probs", "advantages", "returns")
 """The rollout buffer's arrays, in the order of :class:`Columns`."""
@@ -68,7 +68,15 @@ class FusedMinibatch:
         return self.columns.old_log_prob[self.rows]
 
 
-def as_columns(observations: Any, *columns: Any, features_dim: int, action_size: int, dtype: Any, n_masks: int = 0) -> Columns:
+def as_columns(
+    observations: Any,
+    *columns: Any,
+    features_dim: int,
+    action_size: int,
+    dtype: Any,
+    action_space: Any = None,
+    n_masks: int = 0,
+) -> Columns:
     """
     Put a rollout in the form that the kernels read.
 
@@ -77,10 +85,12 @@ def as_columns(observations: Any, *columns: Any, features_dim: int, action_size:
     :param features_dim: numbers of an observation
     :param action_size: numbers of an action
     :param dtype: of the parameters
+    :param action_space: of the actions
     :param n_masks: numbers of a mask, 0 where there are none
     :return: the columns, which share memory with what is in the right form already
-    :raises ValueError: if their sizes do not fit
+    :raises ValueError: if their sizes do not fit, or an action is none of the space's
     """
+    columns = (possible_actions(action_space, columns[0]), *columns[1:])
     in_parts = isinstance(observations, StoredParts)
     n, given = len(columns[0]), columns if in_parts else (observations, *columns)
     made = [np.ascontiguousarray(column, dtype).reshape(n, -1) for column in given]
