@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,3 +53,15 @@ def test_an_update_steps_with_the_state_that_there_is_then(change: str) -> None:
         engine.apply(DEFAULTS)
         found.append(state_of(policy))
     assert_same_bits(*found)
+
+
+@pytest.mark.parametrize("engine", ["autograd", "numpy", "fused"])
+def test_a_gradient_that_somebody_keeps_stays_as_it_is(engine: Any) -> None:
+    """Torch makes a new ``.grad`` in each update: who logs the old ones, or views of them, finds what they were."""
+    model = EduPPO("MlpPolicy", "Pendulum-v1", n_steps=16, batch_size=8, device="cpu", engine=engine).learn(16)
+    gradients: list[Any] = [parameter.grad for parameter in model.policy.parameters()]
+    views, values = [one.detach().flatten() for one in gradients], [one.clone() for one in gradients]
+    model.learn(32)
+    for kept, view, value, parameter in zip(gradients, views, values, model.policy.parameters(), strict=True):
+        assert kept.equal(value) and view.equal(value.flatten())
+        assert parameter.grad is not kept

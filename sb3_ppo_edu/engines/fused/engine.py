@@ -45,7 +45,7 @@ from sb3_ppo_edu.engines.fused.description import (
 )
 from sb3_ppo_edu.engines.fused.library import Library, load_library
 from sb3_ppo_edu.engines.fused.minibatches import Epochs, FusedMinibatch, as_columns, pick_rows, struct_of
-from sb3_ppo_edu.engines.fused.observations import StoredParts, kernel_parts
+from sb3_ppo_edu.engines.fused.observations import StoredParts, kernel_parts, parts_at
 from sb3_ppo_edu.engines.fused.optimizers import OptimizerTable
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional import losses
@@ -182,19 +182,23 @@ class FusedEngine:
         self._optimizer_current = False
 
     def detach(self) -> None:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already."""
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already, its gradients for good."""
         self._epochs.forget()
+        for parameter, grad in zip(self.parameters, self._grads, strict=False):
+            if parameter.grad is grad:  # which the next update writes; whoever keeps torch's has them as they are
+                parameter.grad = grad.clone()
 
     def _own_gradients(self) -> None:
-        """Let every parameter have a ``.grad`` of its own for the kernels to write."""
+        """Let every parameter have a ``.grad`` for the kernels to write, the same one in all updates."""
         if self._grads and all(map(is_, map(grad_of, self.parameters), self._grads)):
             return
-        for parameter in self.parameters:
-            parameter.grad = th.zeros_like(parameter)
-        self.description.point_to_gradients()
-        self._grads = list(map(grad_of, self.parameters))
-        self._grad_places = list(map(data_ptr_of, self._grads))
-        self._optimizer_current = False
+        grads = self._grads or list(map(th.zeros_like, self.parameters))
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
+        if not self._grads:
+            self.description.point_to_gradients()
+            self._grads, self._grad_places = grads, list(map(data_ptr_of, grads))
+            self._optimizer_current = False
 
     def _reserve(self, rows: int) -> None:
         """Have scratch memory for so many transitions."""
@@ -477,13 +481,6 @@ class FusedEngine:
             self._reserve(rows)
         self._own_gradients()
         self._kernels.products(self._model, rows, kind)
-
-
-def parts_at(observations: Any, step: int) -> Any:
-    """One step's observations of a rollout buffer, as tensors."""
-    if isinstance(observations, dict):
-        return {key: th.from_numpy(part[step]) for key, part in observations.items()}
-    return th.from_numpy(observations[step])
 
 
 def as_slopes(derivatives: Derivatives, like: Array) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -103,3 +104,10 @@ class StoredParts:
         self.parts = parts
         self.struct = PartsStruct(len(parts), ctypes.addressof(self.table))
         self.address = ctypes.addressof(self.struct)
+
+
+def parts_at(observations: Any, step: int) -> Any:
+    """One step's observations of a rollout buffer, as tensors."""
+    if isinstance(observations, dict):
+        return {key: th.from_numpy(part[step]) for key, part in observations.items()}
+    return th.from_numpy(observations[step])
