@@ -105,7 +105,7 @@ class ActingModel(OnPolicyAlgorithm):
     def _last_obs_as_tensor(self) -> PyTorchObs:
         """The latest observations on the model's device; on the CPU they share the environments' memory."""
         assert self._last_obs is not None, "No previous observation was provided"
-        if self.device.type == "cpu" and isinstance(self._last_obs, np.ndarray):
+        if th.device(self.device).type == "cpu" and isinstance(self._last_obs, np.ndarray):
             return th.from_numpy(self._last_obs)
         tensors: PyTorchObs = obs_as_tensor(self._last_obs, self.device)
         return tensors
