@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -267,3 +268,23 @@ def test_an_environment_may_give_parameters_other_memory(lean_rollouts: list[int
     model.learn(64)
     assert len(lean_rollouts) == 2
     assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
+
+
+class SameArray(DummyVecEnv):
+    """Gives its own array at every step, which the next one changes."""
+
+    def _obs_from_buf(self) -> Any:
+        return self.buf_obs[None]
+
+
+def test_an_array_that_a_step_changes_is_stored_as_in_sb3(lean_rollouts: list[int]) -> None:
+    """SB3 stores observations after the step: where the environments give the same array each time, they are the next ones."""
+    found = []
+    for callback in (None, Reader()):
+        given: Any = SameArray([lambda: Task(SPACES["box"])] * 2)
+        model = make(given)
+        found.append(model.learn(64, callback=callback).rollout_buffer.observations.copy())
+    assert len(lean_rollouts) == 1
+    np.testing.assert_array_equal(*found)
+    sb3 = PPO("MlpPolicy", SameArray([lambda: Task(SPACES["box"])] * 2), n_steps=32, seed=5, device="cpu").learn(64)
+    np.testing.assert_allclose(found[0], sb3.rollout_buffer.observations, rtol=1e-5, atol=1e-5)

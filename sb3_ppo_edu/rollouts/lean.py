@@ -53,7 +53,7 @@ def collect_lean(
     for step in range(rollout_buffer.buffer_size):
         if model.use_sde and model.sde_sample_freq > 0 and step % model.sde_sample_freq == 0:
             model.policy.reset_noise(env.num_envs)
-        store_observations(rollout_buffer, step, model._last_obs)
+        store_observations(rollout_buffer, step, last_obs := model._last_obs)
         new_obs, rewards, dones, infos = env.step(act(step))
 
         model.num_timesteps += env.num_envs
@@ -62,6 +62,8 @@ def collect_lean(
 
         model._update_info_buffer(infos, dones)
         bootstrap(rewards, dones, infos)
+        if new_obs is last_obs or model._last_obs is not last_obs:  # the ordinary loop stores what is there by now
+            store_observations(rollout_buffer, step, model._last_obs)
         rollout_buffer.rewards[step] = rewards
         rollout_buffer.episode_starts[step] = model._last_episode_starts
         rollout_buffer.pos = step + 1
