@@ -274,7 +274,8 @@ class SameArray(DummyVecEnv):
     """Gives its own array at every step, which the next one changes."""
 
     def _obs_from_buf(self) -> Any:
-        return self.buf_obs[None]
+        found: Any = self.buf_obs
+        return found[None]
 
 
 def test_an_array_that_a_step_changes_is_stored_as_in_sb3(lean_rollouts: list[int]) -> None:

@@ -96,7 +96,8 @@ def test_parameters_of_another_shape_are_autograds() -> None:
 def test_parameters_without_memory_are_autograds(engine: str) -> None:
     """A weight whose storage is taken away, as by who offloads parameters, is named; it is torch that says what that means."""
     model = model_of(Counter(), engine).learn(16)
-    model.policy.action_net.weight.untyped_storage().resize_(0)
+    head: Any = model.policy.action_net
+    head.weight.untyped_storage().resize_(0)
     assert "policy.action_net.weight has no memory" in model.engine_reason
     with pytest.raises(RuntimeError if engine == "auto" else ValueError, match="storage"):
         model.learn(16)

@@ -198,7 +198,8 @@ class Writing(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        self.model.rollout_buffer.actions[3] = -1
+        model: Any = self.model
+        model.rollout_buffer.actions[3] = -1
 
 
 @pytest.mark.parametrize("kind", [RolloutBuffer, OwnBuffer])
