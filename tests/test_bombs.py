@@ -29,7 +29,9 @@ BOMBS = {
     "depth": ("[" * 50_000, "too deep"),
     "depth by lines": ("- " * 20_000, "too deep"),
     "size": ("- 1\n" * 40_000, f"more than {LARGEST_YAML:,} bytes"),
-    "digits": ("a: " + "9" * 10_000, "digits"),
+    "digits": ("a: " + "9" * 10_000, "a number of 10,000 characters"),
+    "hexadecimal digits": ("a: 0x" + "f" * 10_000, "a number of 10,002 characters"),
+    "minutes of minutes": ("a: 1" + ":59" * 5_000, "a number of 15,001 characters"),
     "no text": ("\udcff", "not readable as YAML"),
 }
 

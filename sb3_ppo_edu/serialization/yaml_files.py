@@ -14,6 +14,9 @@ LARGEST_YAML = 2**16
 MOST_NODES = 10_000
 """Values in a file, each counted as often as aliases repeat it."""
 
+LONGEST_NUMBER = 100
+"""Characters of a number; a seed of 128 bits has 39, and what is far longer is costly to compute with and to print."""
+
 DEEPEST = 100
 """Lists and mappings in brackets, one in the other; PyYAML's time grows with the square of it."""
 
@@ -53,6 +56,8 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
     """Count the values below a node; one that aliases repeat is counted each time, and walked once."""
     if id(node) not in counted:
         counted[id(node)] = 0
+        if node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"a number of {len(node.value):,} characters, expected at most {LONGEST_NUMBER}")
         below = [] if isinstance(node, yaml.ScalarNode) else node.value
         parts = [part for one in below for part in (one if isinstance(one, tuple) else (one,))]
         if any(counted.get(id(part)) == 0 for part in parts):
