@@ -6,6 +6,7 @@ import copyreg
 import io
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,18 @@ def test_user_class_is_refused_by_name(tmp_path: Path) -> None:
     EduPPO(OwnPolicy, make_walk(), policy_kwargs=NETWORK, **SMALL).save(tmp_path / "model")
     with pytest.raises(UntrustedFileError, match=r"'policy_class'.*tests\.test_untrusted_models\.OwnPolicy"):
         EduPPO.load(tmp_path / "model", device="cpu", trusted=False)
+
+
+def test_a_pickle_among_the_weights_is_refused_in_a_sentence(saved: bytes, tmp_path: Path) -> None:
+    """Torch refuses it in twenty lines that advise to read the file without the check."""
+    tensors = io.BytesIO()
+    th.save({"weight": os.system}, tensors)
+    with zipfile.ZipFile(io.BytesIO(saved)) as archive, zipfile.ZipFile(tmp_path / "model.zip", "w") as changed:
+        for name in archive.namelist():
+            changed.writestr(name, tensors.getvalue() if name == "policy.pth" else archive.read(name))
+    with pytest.raises(DamagedFileError, match=r"model\.zip: found more than tensors among its weights") as refused:
+        EduPPO.load(tmp_path / "model.zip", device="cpu", trusted=False)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

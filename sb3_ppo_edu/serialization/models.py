@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 import json
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,10 +194,14 @@ def describing_failure(path: Any) -> Iterator[None]:
     :param path: the file
     :raises DamagedFileError: with the reason
     """
+    where = f"model {path}" if isinstance(path, (str, Path)) else "model"
     try:
         yield
+    except pickle.UnpicklingError as error:  # torch's message is twenty lines, and advises to read it without this check
+        raise DamagedFileError(
+            f"{where}: found more than tensors among its weights, expected only these: {ANOTHER_COPY}"
+        ) from error
     except Exception as error:
-        where = f"model {path}" if isinstance(path, (str, Path)) else "model"
         raise DamagedFileError(
             f"{where}: no model can be built from it ({reason(error)}); expected one as EduPPO or Stable-Baselines3's PPO "
             f"saves it, and an environment with the same spaces: {ANOTHER_COPY}"
