@@ -103,6 +103,9 @@ def test_settings_that_cannot_be_read_are_left_out(runs: Path, tmp_path: Path) -
     assert not trap.exists()
     assert record.settings == {}
     assert "left out" in record.notes[0]
+    with (tmp_path / "evaluation.json").open("wb") as evaluation:
+        evaluation.truncate(2**40)
+    assert "left out" in read_record(tmp_path).notes[0]
     (tmp_path / "settings.yml").unlink()
     (tmp_path / "model.zip").write_bytes(pickle.dumps("no zip"))
     assert read_record(tmp_path).settings == {}

@@ -96,6 +96,19 @@ def test_edits_that_can_not_be_taken_are_named(
     assert digest(run) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("monitor/0.monitor.csv", "#{}\nx,y\n"), ("monitor/0.monitor.csv", "#{}\nr,l,t\n1e999,1,1\n")]
+)
+def test_damaged_logs_cost_the_curve_alone(run: Path, name: str, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run is trained and evaluated to its end, whatever its earlier logs hold."""
+    (run / "learning_curve.png").unlink()
+    (run / name).write_text(content)
+    assert main(["resume", str(run), *RESUME, "--steps", "704"]) == 0
+    assert trained_steps(run / "model.zip") >= 704
+    assert "No learning_curve.png: the run's logs can't be read" in " ".join(capsys.readouterr().out.split())
+    assert not (run / "learning_curve.png").exists()
+
+
 def test_a_resume_that_fails_leaves_the_trained_model(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong before the first step, model.zip stays; the policy that was loaded is the trained one already."""
     before = (run / "model.zip").read_bytes()

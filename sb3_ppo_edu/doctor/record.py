@@ -14,6 +14,7 @@ import csv
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -417,8 +418,10 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
         if (folder / SETTINGS_FILE).is_file():
             settings = flat_settings(read_yaml(folder / SETTINGS_FILE))
         else:
-            settings = next((found for path in sorted(folder.glob("*.zip")) if (found := model_settings(path))), {})
-        if (folder / EVALUATION_FILE).is_file():
+            settings = next(
+                (found for path in sorted(folder.glob("*.zip")) if path.is_file() and (found := model_settings(path))), {}
+            )
+        if (folder / EVALUATION_FILE).is_file() and (folder / EVALUATION_FILE).stat().st_size <= LARGEST_FILE:
             evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
             settings["random_return"] = float(evaluation["random"]["mean"])
             settings["random_std"] = float(evaluation["random"]["std"])
@@ -457,7 +460,7 @@ def model_settings(path: Path) -> dict[str, Any]:
             if archive.getinfo("data").file_size > LARGEST_FILE:
                 return {}
             data = json.loads(archive.read("data"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError):
         return {}
     if not isinstance(data, dict):
         return {}
