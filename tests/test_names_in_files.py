@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
-from sb3_ppo_edu.serialization.names import check_named
+from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 from sb3_ppo_edu.training.run import close_run, save_model, start_run
 from sb3_ppo_edu.training.settings import RunSettings, check_names
@@ -81,6 +81,28 @@ def test_algorithms_are_refused_too(block: dict[str, Any], tmp_path: Path) -> No
     file.write_text(yaml.safe_dump({"CartPole-v1": block}))
     with pytest.raises(UntrustedFileError, match=next(iter(block.values()))):
         load_hyperparameters("CartPole-v1", file, trusted=False)
+
+
+def test_what_is_not_there_is_refused_with_its_file() -> None:
+    """A name below a known module that has no such class is a mistake in a file, too."""
+    with pytest.raises(
+        ValueError, match=r"^settings\.yml: wrapper 'gymnasium\.wrappers\.os\.system': expected the dotted name"
+    ):
+        check_named("gymnasium.wrappers.os.system", (gym.Wrapper,), "settings.yml", "wrapper")
+
+
+@pytest.mark.parametrize("kwargs", [{"compile": True}, "dict(compile=True)"])
+def test_a_compiler_is_refused(kwargs: Any, tmp_path: Path) -> None:
+    """torch.compile runs a compiler and keeps what it made outside of the run; options of the engine itself pass."""
+    file = tmp_path / "settings.yml"
+    file.write_text(yaml.safe_dump({"CartPole-v1": {"n_timesteps": 64, "engine_kwargs": kwargs}}))
+    with pytest.raises(UntrustedFileError, match=r"settings\.yml, block 'CartPole-v1': found engine_kwargs=.*--trust"):
+        load_hyperparameters("CartPole-v1", file, trusted=False)
+    assert load_hyperparameters("CartPole-v1", file)["engine_kwargs"] == {"compile": True}
+    with pytest.raises(UntrustedFileError):
+        check_names(settings_for(algorithm={"engine_kwargs": {"compile": True}}), "settings.yml")
+    for harmless in (None, {}, {"compile": False}, {"bf16": True}):
+        check_engine_kwargs(harmless, "settings.yml")
 
 
 @pytest.mark.parametrize("name", ["sb3_ppo_edu.vec_env._x.Y", "sb3_ppo_edu.__main__.main", "gymnasium.Wrapper.os.system", ""])

@@ -151,3 +151,63 @@ def test_state_imports_nothing(trained: Run, tmp_path: Path) -> None:
     change_checkpoint(folder, lambda state: state.update(objective={"path": "antigravity.Objective", "attributes": {}}))
     with pytest.raises(ValueError, match=r"the objective 'antigravity\.Objective'"):
         resume_run(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+@pytest.mark.parametrize("place", ["checkpoints/checkpoint-000000009999.zip", "monitor/9.monitor.csv"])
+def test_a_pipe_in_a_run_is_refused(place: str, trained: Run, tmp_path: Path) -> None:
+    """Whoever reads from a pipe that nobody writes into waits without end."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    os.mkfifo(folder / place)
+    with pytest.raises(UntrustedFileError, match=f"{place}: found a pipe"):
+        resume_run(folder)
+
+
+def test_state_replaces_no_object_and_no_method(trained: Run, tmp_path: Path) -> None:
+    """Numbers take the place of numbers, not of the environment in a wrapper, the model in a callback, or what either does."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+
+    def spoil(state: dict[str, Any]) -> None:
+        for one in state["callbacks"]:
+            one["attributes"].update(model=7, eval_env=7, parent=7, locals=7, training_env=7, _on_step=7, on_step=7)
+        for _, attributes, _ in state["env"]["layers"]:
+            attributes.update(venv=7, envs=7, step_wait=7, reset=7)
+        for one in state["env"]["envs"]:
+            for _, attributes in one["wrappers"]:
+                attributes.update(env=7, step=7, reset=7, results_writer=7, close=7)
+
+    change_checkpoint(folder, spoil)
+    run = resume_run(folder, steps=192)
+    learn(run)
+    close_run(run)
+    assert run.model.num_timesteps >= 192
+
+
+def test_state_opens_no_crowd_of_files(trained: Run) -> None:
+    """A logger has an output or two of each kind, of which TensorBoard's starts a thread."""
+    state = unpack(files.read(files.all_in(trained.folder / "checkpoints")[0])["state.bin"])
+    state["logger"]["outputs"] = state["logger"]["outputs"][:1] * 100
+    with pytest.raises(CheckpointError, match="file: found 100 outputs"):
+        confined(state, EduPPO, "file")
+
+
+def test_state_calls_no_compiler(trained: Run, tmp_path: Path) -> None:
+    """A compiler writes its files where it likes; the settings have no such option, and the state may not bring it."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    newest = change_checkpoint(folder, lambda state: state["model"].update(engine="autograd", engine_kwargs={"compile": True}))
+    with pytest.raises(UntrustedFileError, match=f"{newest.name}: found engine_kwargs=.*which runs a compiler.*--trust"):
+        resume_run(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]\0", b"[" * 100_000 + b"\0", b'{"dict":{"a":{"tensor":["load",[1],0]}}}\0'])
+def test_a_damaged_state_is_named(content: bytes, trained: Run, tmp_path: Path) -> None:
+    """The refusal says which file it is."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    newest = files.all_in(folder / "checkpoints")[0]
+    files.save(folder / "checkpoints", int(newest.stem[-12:]), {**files.read(newest), "state.bin": content}, 1)
+    with pytest.raises(ValueError, match=f"{newest.name}: found no "):
+        resume_run(folder)

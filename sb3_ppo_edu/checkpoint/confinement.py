@@ -12,6 +12,9 @@ from sb3_ppo_edu.serialization.constructors import is_method
 from sb3_ppo_edu.serialization.models import NOT_SAVED, check_objective
 from sb3_ppo_edu.serialization.names import HOW_TO_TRUST
 
+MOST_OUTPUTS = 10
+"""Of a logger; SB3 knows five kinds, of which TensorBoard's starts a thread."""
+
 
 def confined(state: dict[str, Any], algorithm: type, where: str) -> dict[str, Any]:
     """
@@ -29,7 +32,10 @@ def confined(state: dict[str, Any], algorithm: type, where: str) -> dict[str, An
     """
     try:
         check_objective(state.get("objective"), where)
-        for output in state["logger"]["outputs"]:
+        outputs = state["logger"]["outputs"]
+        if len(outputs) > MOST_OUTPUTS:
+            raise CheckpointError(f"{where}: found {len(outputs)} outputs of a logger, expected at most {MOST_OUTPUTS}")
+        for output in outputs:
             check_log_files(output, where)
         skip = MODEL_SKIP | NOT_SAVED
         model = {name: one for name, one in state["model"].items() if name not in skip and not is_method(algorithm, name)}

@@ -20,7 +20,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from sb3_ppo_edu.checkpoint.plain import NotPlainError, check_plain, plain_attributes
+from sb3_ppo_edu.checkpoint.plain import NotPlainError, check_plain, plain_attributes, restore_plain
 
 REPLAYED, OFFERED, RESET = "replayed", "set by itself", "started a new episode"
 """How an environment was restored."""
@@ -237,7 +237,7 @@ def restore_single(env: gym.Env, state: dict[str, Any], replay: bool = True) -> 
         how = REPLAYED if same else f"{RESET}: its replay went another way"
     bare.np_random.bit_generator.state = state["random"]
     for layer, (_, attributes) in zip(layers, state["wrappers"], strict=True):
-        vars(layer).update(attributes)
+        restore_plain(layer, attributes, OWN)
     return how
 
 
@@ -354,10 +354,9 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any], replay: bool = True) -> 
         )
     found = restore_each(layers[-1], state["envs"], replay)
     for layer, (_, attributes, parts) in zip(layers, state["layers"], strict=True):
-        own = getattr(type(layer), "not_resumed", ())
-        vars(layer).update({name: value for name, value in attributes.items() if name not in own})
+        restore_plain(layer, attributes, (*VEC_SKIP, *getattr(type(layer), "not_resumed", ())))
         for name, part in parts_of(layer).items():
-            vars(part).update(parts[name])
+            restore_plain(part, parts[name])
     return found
 
 

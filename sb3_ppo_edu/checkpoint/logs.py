@@ -39,6 +39,21 @@ def capture_logger(logger: Logger) -> dict[str, Any]:
     }
 
 
+def restore_waiting(logger: Logger, state: dict[str, Any]) -> None:
+    """
+    Put back what waits to be written; SB3 writes nothing at all where one of its three dictionaries lacks a name.
+
+    :param state: as :func:`capture_logger` gave it, which leaves out the values of pictures and films only
+    """
+    waiting = [name for name in state["values"] if isinstance(state["excluded"].get(name), tuple)]
+    for own, saved in (
+        (logger.name_to_value, "values"),
+        (logger.name_to_excluded, "excluded"),
+        (logger.name_to_count, "counts"),
+    ):
+        own.update({name: state[saved][name] for name in waiting if name in state[saved]})
+
+
 def is_plain(value: Any) -> bool:
     """Tell whether a logged value can be kept; pictures and films can't."""
     try:

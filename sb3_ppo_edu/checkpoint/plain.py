@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
 import torch as th
+
+from sb3_ppo_edu.serialization.constructors import is_method
 
 TAKEN_AS_IT_IS = frozenset((type(None), bool, int, float, str))
 """Types that JSON has, and that come back from it as they were: Python writes floats so that they read the same."""
@@ -131,7 +133,7 @@ def unpack(data: bytes) -> Any:
         raise ValueError("found no plain data written by this package (the byte between text and arrays is missing)")
     try:
         return _decode(json.loads(text), memoryview(contents))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, MemoryError, RuntimeError) as error:
         raise ValueError(f"found no plain data written by this package ({type(error).__name__}: {error})") from error
 
 
@@ -206,3 +208,19 @@ def plain_attributes(instance: Any, skip: Container[str] = ()) -> tuple[dict[str
         else:
             plain[name] = value
     return plain, others
+
+
+def restore_plain(instance: Any, attributes: Mapping[str, Any], skip: Container[str] = ()) -> None:
+    """
+    Put attributes back that :func:`plain_attributes` has taken.
+
+    What it never takes stays as it is, whatever a stranger's file says: methods, and what holds an object, such as an
+    environment in its wrapper.
+
+    :param instance: the object, or one that was built as it was
+    :param attributes: by name
+    :param skip: names to leave out
+    """
+    _, objects = plain_attributes(instance, skip)
+    kept = (name for name in attributes if name not in skip and name not in objects and not is_method(type(instance), name))
+    vars(instance).update({name: attributes[name] for name in kept})

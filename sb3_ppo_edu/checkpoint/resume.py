@@ -21,6 +21,7 @@ from sb3_ppo_edu.checkpoint.plain import unpack
 from sb3_ppo_edu.checkpoint.resumption import Resumption
 from sb3_ppo_edu.checkpoint.session import CheckpointSession
 from sb3_ppo_edu.checkpoint.snapshot import arithmetic_of, restore_attributes
+from sb3_ppo_edu.serialization.names import check_engine_kwargs
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
@@ -81,10 +82,7 @@ def resume(
         warnings.warn(f"{reason}; going on from {found.path.name}", stacklevel=3)
     if set(found.members) != {STATE, MODEL}:
         raise CheckpointError(f"{found.path}: found {sorted(found.members)}, expected {STATE} and {MODEL}")
-    try:
-        state = unpack(found.members[STATE])
-    except ValueError as error:
-        raise CheckpointError(f"{found.path}: {error}") from error
+    state = read_state(found)
     if not trusted:
         state = confined(state, cls, str(found.path))
     vec_env = env if isinstance(env, VecEnv) else build(env, state["env"])
@@ -97,6 +95,8 @@ def resume(
     if total_timesteps is not None:
         set_goal(state["model"], total_timesteps)
     restore_attributes(model, state)
+    if not trusted:
+        check_engine_kwargs(model.engine_kwargs, str(found.path))
     # learn restores them again, but whoever asks before, or saves where learn fails, has the trained policy already.
     model.set_parameters(state["parameters"], exact_match=True)
     before = state["logger"]["folder"]
@@ -119,6 +119,22 @@ def resume(
         )
     model.session = CheckpointSession(resumption=Resumption(state, environments))
     return model
+
+
+def read_state(found: files.Found) -> dict[str, Any]:
+    """
+    Read a training's state from its checkpoint.
+
+    :param found: the checkpoint
+    :raises CheckpointError: if it has none
+    """
+    try:
+        state = unpack(found.members[STATE])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{found.path}: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{found.path}: found no state of a training ({type(state).__name__}): {files.EARLIER}")
+    return state
 
 
 def check_environments(env: Any) -> None:

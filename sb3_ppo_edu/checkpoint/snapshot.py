@@ -23,8 +23,8 @@ from sb3_ppo_edu.algorithms.callbacks import OUTSIDE, callbacks_of
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, restore_objective
 from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError
-from sb3_ppo_edu.checkpoint.logs import capture_logger
-from sb3_ppo_edu.checkpoint.plain import plain_attributes
+from sb3_ppo_edu.checkpoint.logs import capture_logger, restore_waiting
+from sb3_ppo_edu.checkpoint.plain import plain_attributes, restore_plain
 
 if TYPE_CHECKING:
     from sb3_ppo_edu.algorithms.ppo import EduPPO
@@ -129,10 +129,7 @@ def restore(model: EduPPO, callback: BaseCallback, state: dict[str, Any], enviro
             setattr(model.policy.action_dist, name, value)
     restore_rollout(model.rollout_buffer, state["rollout"])
     restore_callbacks(callback, state["callbacks"])
-    logger = state["logger"]
-    model.logger.name_to_value.update(logger["values"])
-    model.logger.name_to_count.update(logger["counts"])
-    model.logger.name_to_excluded.update(logger["excluded"])
+    restore_waiting(model.logger, state["logger"])
     restart_episodes(model, environments)
     # Last: whatever was done above may have drawn random numbers.
     restore_random(state["random"])
@@ -228,9 +225,14 @@ def restore_random(state: dict[str, Any]) -> None:
 
 def capture_callback(callback: BaseCallback) -> dict[str, Any]:
     """Take a callback's state: its attributes that are plain data, and its own environments (``EvalCallback``)."""
-    plain, _ = plain_attributes(callback, OUTSIDE.union(getattr(callback, "not_resumed", ())))
+    plain, _ = plain_attributes(callback, not_its_own(callback))
     envs = {name: capture_vec_env(value) for name, value in vars(callback).items() if is_own_env(name, value)}
     return {"class": type(callback).__name__, "attributes": plain, "envs": envs}
+
+
+def not_its_own(callback: BaseCallback) -> frozenset[str]:
+    """Name the attributes of a callback that belong to the training, or to the callback of the resumed one."""
+    return OUTSIDE.union(getattr(callback, "not_resumed", ()))
 
 
 def is_own_env(name: str, value: Any) -> bool:
@@ -250,6 +252,6 @@ def restore_callbacks(callback: BaseCallback, states: list[dict[str, Any]]) -> N
     if names != expected:
         raise CheckpointError(f"callbacks: found {names}, expected those of the interrupted run in the same order: {expected}")
     for one, state in zip(own, states, strict=True):
-        vars(one).update(state["attributes"])
+        restore_plain(one, state["attributes"], not_its_own(one))
         for name, env in state["envs"].items():
             restore_vec_env(vars(one)[name], env, replay=False)

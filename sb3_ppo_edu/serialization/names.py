@@ -65,12 +65,16 @@ def check_named(name: str, kinds: tuple[type, ...], where: str, what: str, argum
     :param where: the file, for the message
     :param what: such as ``"wrapper"``, for the message
     :param arguments: that it is to be built with
+    :raises ValueError: if there is no such class
     :raises UntrustedFileError: if it is anything else
     """
     module = name.rpartition(".")[0]
     # Importing a private module or __main__ may do anything.
     known = "._" not in name and any(module == one or module.startswith(f"{one}.") for one in HARMLESS_MODULES)
-    found = import_named(name) if known else None
+    try:
+        found = import_named(name) if known else None
+    except ValueError as error:
+        raise ValueError(f"{where}: {what} {error}") from error
     if not (isinstance(found, type) and issubclass(found, kinds)):
         raise UntrustedFileError(
             f"{where}: found {what} {name[:200]!r}, which may run any program; expected one of "
@@ -97,4 +101,19 @@ def check_environment_id(env_id: Any, where: str) -> None:
         raise UntrustedFileError(
             f"{where}: found the environment {str(env_id)[:200]!r}, which imports a module; expected a registered id: "
             f"{HOW_TO_TRUST}"
+        )
+
+
+def check_engine_kwargs(kwargs: Any, where: str) -> None:
+    """
+    Check that an engine's options, as a file has them, do not call a compiler, which writes where it likes.
+
+    :param kwargs: as the file has them
+    :param where: the file, for the message
+    :raises UntrustedFileError: for ``compile``
+    """
+    if "compile" in (kwargs or ()) and (not isinstance(kwargs, Mapping) or kwargs["compile"]):
+        raise UntrustedFileError(
+            f"{where}: found engine_kwargs={str(kwargs)[:200]}, which runs a compiler and writes outside of "
+            f"the run's folder; expected none that compile: {HOW_TO_TRUST}"
         )

@@ -65,15 +65,17 @@ def make_folder(folder: Path) -> None:
 
 def refuse_links(folder: Path) -> None:
     """
-    Check, before libraries open files in a folder by themselves, that nothing in it leads out of it.
+    Check, before libraries open files in a folder by themselves, that nothing in it leads out of it, or is read without end.
 
     :param folder: which may be a link itself: it is the user who has named it
-    :raises UntrustedFileError: naming the first symbolic link in it
+    :raises UntrustedFileError: naming the first symbolic link, pipe, socket or device in it
     """
     for place, folders, files in os.walk(folder):
-        for name in sorted(folders + files):
-            if Path(place, name).is_symlink():
-                raise _link(Path(place, name), f", or {HOW_TO_TRUST}")
+        for path in (Path(place, name) for name in sorted(folders + files)):
+            if path.is_symlink():
+                raise _link(path, f", or {HOW_TO_TRUST}")
+            if not path.is_file() and not path.is_dir():
+                raise UntrustedFileError(f"{path}: found a pipe, socket or device, expected a file or folder: take it away")
 
 
 def _link(path: Path, otherwise: str = "") -> UntrustedFileError:

@@ -21,7 +21,7 @@ from sb3_ppo_edu.algorithms.checks import did_you_mean
 from sb3_ppo_edu.envs.factory import named_with_kwargs
 from sb3_ppo_edu.envs.registration import register_for
 from sb3_ppo_edu.functional.objectives import Objective
-from sb3_ppo_edu.serialization.names import check_named, import_named
+from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named, import_named
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
 from sb3_ppo_edu.training.algorithms import DEFAULT, arguments_of
 
@@ -240,6 +240,7 @@ def check_names_of(settings: Mapping[str, Any], where: str) -> None:
             continue
         for name, kwargs in named_with_kwargs(value):
             check_named(name, kinds, where, key, kwargs)
+    check_engine_kwargs(prepare_engine_kwargs(settings, where).get("engine_kwargs"), where)
 
 
 def kinds_that_are_named() -> dict[str, tuple[type, ...]]:

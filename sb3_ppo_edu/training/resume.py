@@ -9,8 +9,8 @@ from pathlib import Path
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.checkpoint.files import STATE, CheckpointError, latest_good
-from sb3_ppo_edu.checkpoint.plain import unpack
+from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
+from sb3_ppo_edu.checkpoint.resume import read_state
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.serialization.writing import open_through_no_link, refuse_links
 from sb3_ppo_edu.training.algorithms import ALGORITHMS
@@ -72,7 +72,7 @@ def resume_run(
     lock = RunLock(folder, take_over)
     env: VecEnv | None = None
     try:
-        state = unpack(latest_good(place).members[STATE])
+        state = read_state(latest_good(place))
         check_not_edited(record, state.get("settings"), shown / SETTINGS_FILE)
         now = {**record, "steps": settings.steps}
         description = {name: now.get(name) for name in described(settings)}

@@ -32,7 +32,7 @@ from sb3_ppo_edu.checkpoint import Resumable
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
-from sb3_ppo_edu.serialization.names import check_named, import_named
+from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named, import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
 from sb3_ppo_edu.training.algorithms import DEFAULT, algorithm_named, arguments_of
@@ -395,6 +395,7 @@ def check_names(settings: RunSettings, where: str) -> None:
     check_harmless(settings.environment, where)
     for name, kwargs in named_with_kwargs(settings.callback):
         check_named(name, (BaseCallback,), where, "callback", kwargs)
+    check_engine_kwargs(settings.algorithm.get("engine_kwargs"), where)
 
 
 def settings_from_record(record: dict[str, Any], device: str) -> RunSettings:

@@ -1,0 +1,28 @@
+"""What a logger has not written yet when a checkpoint is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.logger import Image, configure
+
+from sb3_ppo_edu.checkpoint.logs import capture_logger, restore_waiting
+
+
+def test_what_waits_goes_on_without_pictures(tmp_path: Path) -> None:
+    """A picture can't be kept; the numbers beside it are written, whatever else a damaged file says."""
+    logger = configure(str(tmp_path / "before"), ["csv"])
+    logger.record("a", 1.0)
+    logger.record("picture", Image(np.zeros((1, 1, 3)), "HWC"), exclude="csv")
+    logger.record_mean("b", 2.0)
+    state = capture_logger(logger)
+    state["values"].update(nobody=1.0, odd=1.0)
+    state["excluded"].update(nothing=(), odd=7)
+    resumed = configure(str(tmp_path / "after"), ["csv"])
+    restore_waiting(resumed, state)
+    resumed.record_mean("b", 4.0)
+    resumed.dump(5)
+    for one in (logger, resumed):
+        one.close()
+    assert (tmp_path / "after" / "progress.csv").read_text().split() == ["a,b", "1.0,3.0"]
