@@ -97,7 +97,11 @@ def test_edits_that_can_not_be_taken_are_named(
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("monitor/0.monitor.csv", "#{}\nx,y\n"), ("monitor/0.monitor.csv", "#{}\nr,l,t\n1e999,1,1\n")]
+    ("name", "content"),
+    [
+        ("monitor/0.monitor.csv", "#{}\nx,y\n"),
+        ("monitor/0.monitor.csv", "#{}\nr,l,t\n1e999,1,1\n"),
+    ],
 )
 def test_damaged_logs_cost_the_curve_alone(run: Path, name: str, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A run is trained and evaluated to its end, whatever its earlier logs hold."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-import zipfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,9 +62,6 @@ FAILURES = (
     CheckpointError,
 )
 """What ends a training with a sentence, and exit code 1."""
-
-UNREADABLE = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, MemoryError, csv.Error, zipfile.BadZipFile)
-"""What reading damaged logs raises."""
 
 TRAIN_EXAMPLES = """\
 Settings come from three places, each going over the one before it: the algorithm's defaults, the environment's block in the
@@ -347,7 +342,9 @@ def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
     try:
         curve = plots.read_learning_curve(run.folder, f"{arguments.env}, seed {arguments.seed}", repeats)
         figure = plots.draw_learning_curve(curve)
-    except UNREADABLE as error:  # what a resumed run's files held before may be damaged, and the training is done
+    except (
+        Exception
+    ) as error:  # numpy's and csv's: what a resumed run's files held before may be damaged, and training is done
         console.print(f"No {LEARNING_CURVE_FILE}: the run's logs can't be read ({error!r}).", markup=False, soft_wrap=True)
     else:
         plots.save_figure(figure, run.folder / LEARNING_CURVE_FILE)
