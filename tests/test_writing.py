@@ -171,7 +171,17 @@ def test_state_replaces_no_object_and_no_method(trained: Run, tmp_path: Path) ->
 
     def spoil(state: dict[str, Any]) -> None:
         for one in state["callbacks"]:
-            one["attributes"].update(model=7, eval_env=7, parent=7, locals=7, training_env=7, _on_step=7, on_step=7)
+            one["attributes"].update(
+                callback=7,
+                callback_on_new_best=7,
+                model=7,
+                eval_env=7,
+                parent=7,
+                locals=7,
+                training_env=7,
+                _on_step=7,
+                on_step=7,
+            )
         for _, attributes, _ in state["env"]["layers"]:
             attributes.update(venv=7, envs=7, step_wait=7, reset=7)
         for one in state["env"]["envs"]:

@@ -49,6 +49,9 @@ MODEL_SKIP = frozenset(
 OF_THE_FIRST_EDITION = frozenset(("engine_reason", "_engine_choice", "_truncated_episodes", "compile", "bf16"))
 """Attributes in checkpoints of version 0.1 that are no attributes any more."""
 
+INSIDE = ("callback", "callback_on_new_best")
+"""Attributes of SB3's callbacks for others inside of them, which may be None."""
+
 NOISE = ("exploration_mat", "exploration_matrices")
 """What gSDE draws once for many steps."""
 
@@ -231,8 +234,8 @@ def capture_callback(callback: BaseCallback) -> dict[str, Any]:
 
 
 def not_its_own(callback: BaseCallback) -> frozenset[str]:
-    """Name the attributes of a callback that belong to the training, or to the callback of the resumed one."""
-    return OUTSIDE.union(getattr(callback, "not_resumed", ()))
+    """Name the attributes of a callback that belong to the training, or are what the resumed one's callback says."""
+    return OUTSIDE.union(INSIDE, getattr(callback, "not_resumed", ()))
 
 
 def is_own_env(name: str, value: Any) -> bool:
