@@ -18,7 +18,7 @@ NAME    =
 ARGS    =
 
 .DEFAULT_GOAL := help
-.PHONY: help install train notebooks test test-envpool slow sb3-tests sanitize check format kernels wheel wheels lock import-time clean
+.PHONY: help install train notebooks test test-envpool slow sb3-tests sanitize mutants check format kernels wheel wheels lock import-time clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,9 @@ sb3-tests: $(STAMP) ## run SB3's and sb3-contrib's own tests of PPO with ours in
 
 sanitize: $(STAMP) ## run the kernels under gcc's address and undefined-behaviour sanitizers
 	@$(BIN)/python benchmarks/sanitize/sanitize.py $(ARGS)
+
+mutants: $(STAMP) ## would the tests notice? 200 small changes of the package, each judged by the tests (an hour; can be stopped)
+	@$(BIN)/python benchmarks/house/mutants.py $(ARGS)
 
 check: $(STAMP) ## format, lint and types; changes nothing
 	@$(BIN)/ruff format --check .
