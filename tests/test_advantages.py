@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate, monte_carlo_returns, n_step_returns
@@ -300,3 +302,13 @@ def test_whole_number_rewards_are_refused() -> None:
     for call in calls:
         with pytest.raises(ValueError, match=r"rewards of type int64: expected .*float.*astype"):
             call()
+
+
+@pytest.mark.parametrize("estimate", [generalized_advantage_estimate, monte_carlo_returns, n_step_returns])
+def test_discounts_are_sb3s_unless_they_are_given(estimate: Callable[..., Any]) -> None:
+    """γ and λ have the defaults of SB3's PPO wherever they have any."""
+    theirs = inspect.signature(PPO).parameters
+    ours = {name: one for name, one in inspect.signature(estimate).parameters.items() if name in ("gamma", "gae_lambda")}
+    assert "gamma" in ours
+    for name, parameter in ours.items():
+        assert parameter.default == theirs[name].default, name

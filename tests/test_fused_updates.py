@@ -16,10 +16,17 @@ from tests.test_kernels import assert_same_bits, state_of
 
 
 def test_an_epoch_takes_arrays_that_have_been_replaced_and_keeps_none() -> None:
-    """Advantages set anew are those of the next epoch; once the update has ended nothing keeps the rollout alive."""
+    """
+    The rollout is put in form once, and again where something of it is new: advantages set anew are those of the next epoch.
+
+    Once the update has ended nothing keeps the rollout alive.
+    """
     model = EduPPO("MlpPolicy", "Pendulum-v1", n_steps=16, batch_size=16, device="cpu", engine="fused").learn(16)
     buffer, engine = model.rollout_buffer, FusedEngine(model.policy)
-    first = np.sort(next(engine.minibatches(buffer, 16)).advantages)
+    epochs = [next(engine.minibatches(buffer, 16)) for _ in range(2)]
+    assert epochs[0].columns is epochs[1].columns
+    first = np.sort(epochs[0].advantages)
+    del epochs
     buffer.advantages = buffer.advantages + 1
     np.testing.assert_array_equal(np.sort(next(engine.minibatches(buffer, 16)).advantages), first + 1)
     engine.detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -75,6 +76,24 @@ def test_freed_memory_is_found_again() -> None:
     finally:
         memory.return_freed_memory()
     assert kept - resident_bytes() > 0.9 * 2**26
+
+
+@pytest.mark.skipif(memory.glibc() is None or memory.is_set_by_user(), reason="the allocator is not glibc's, as it comes")
+def test_every_option_is_one_that_the_allocator_takes() -> None:
+    """The C library refuses an option that it does not know, and a threshold above its largest."""
+    for option, value in (*memory.KEPT.items(), *memory.USUAL.items()):
+        assert memory.glibc().mallopt(option, value) == 1
+
+
+HEADER = Path("/usr/include/malloc.h")
+
+
+@pytest.mark.skipif(not HEADER.exists(), reason="the C library's headers are not installed")
+def test_options_are_those_of_the_c_librarys_header() -> None:
+    """``mallopt`` takes numbers, which only the header explains."""
+    defined = dict(re.findall(r"# *define (M_\w+) +(-\d+)", HEADER.read_text(encoding="utf-8")))
+    for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"):
+        assert getattr(memory, name) == int(defined[f"M_{name}"])
 
 
 @pytest.mark.parametrize(("name", "value"), [("MALLOC_TRIM_THRESHOLD_", "1"), ("GLIBC_TUNABLES", "glibc.malloc.check=3")])

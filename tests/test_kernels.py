@@ -21,6 +21,7 @@ from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.fused import engine as fused_engine
 from sb3_ppo_edu.engines.fused.engine import why_not_fused
 from sb3_ppo_edu.engines.fused.library import load_library
+from sb3_ppo_edu.engines.fused.minibatches import pick_rows
 from sb3_ppo_edu.functional.objectives import Objective
 from tests.recorded_kernels import record_act, record_apply, record_gradients, record_value, tensors_of
 from tests.test_fused import (
@@ -434,6 +435,12 @@ def test_observations_and_minibatches_of_another_size_are_refused() -> None:
     samples = make_minibatch(policy, 6, 0)
     with pytest.raises(ValueError, match=r"rollout: found columns of \[5, 1, 1, 1, 1, 1\] numbers"):
         engine.minibatch_of(samples.observations, samples.actions[:, :1], *samples[2:6])
+    six = engine.minibatch_of(*samples[:6])
+    for order, found in (([0, 6], "0 to 6"), ([-1, 5], "-1 to 5")):
+        with pytest.raises(ValueError, match=f"rows: found indices from {found}, expected 0 to 5"):
+            next(pick_rows(six.columns, six.struct, np.array(order), 2))
+    [last] = pick_rows(six.columns, six.struct, np.array([5]), 2)
+    np.testing.assert_array_equal(last.old_log_prob, samples.old_log_prob[5:])
 
 
 def test_observations_of_another_type_or_layout_are_converted() -> None:

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.engines import EngineName, UpdateSettings
-from sb3_ppo_edu.functional.objectives import Derivatives, Evaluation, Losses, Objective, PPOObjective, Transitions, evaluation
+from sb3_ppo_edu.functional.objectives import (
+    Derivatives,
+    Evaluation,
+    Losses,
+    Objective,
+    PPOObjective,
+    Transitions,
+    derivatives_of,
+    evaluation,
+)
 from tests.rollouts import N_STEPS, collect, largest_difference, make_model, parameters_of, transitions
 from tests.rollouts import update_settings as make_settings
 
@@ -378,6 +387,40 @@ def test_weights_leave_out_the_padding() -> None:
         for ours, theirs in zip(derivatives, of_short, strict=True):
             assert ours is not None and theirs is not None
             np.testing.assert_allclose(ours, [*theirs, 0.0, 0.0, 0.0], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("weights", [[1.0, -0.5, 2.0], [0.0, 0.0, 0.0]], ids=["negative", "all 0"])
+def test_weights_that_no_mean_can_have_are_refused(weights: list[float]) -> None:
+    """A mean with a negative weight is none, and one of nothing is 0/0."""
+    log_prob, values, entropy, data = rollout(4, 3)
+    data = data._replace(weights=th.tensor(weights).double())
+    with pytest.raises(ValueError, match=r"PPOObjective.weights gave .*, expected numbers ≥ 0, not all 0"):
+        PPOObjective().gradients(log_prob, values, entropy, data, make_settings())
+
+
+class Given(PPOObjective):
+    """An objective whose derivatives are what a test says."""
+
+    def __init__(self, derivatives: Derivatives) -> None:
+        self.derivatives = derivatives
+
+    def gradients(self, *arguments: Any) -> tuple[Losses, Derivatives]:
+        """PPO's losses with other derivatives."""
+        return Losses(0.0, 0.0, 0.0, 0.0, 1.0), self.derivatives
+
+
+@pytest.mark.parametrize("name", Derivatives._fields)
+@pytest.mark.parametrize("wrong", [None, np.zeros((3, 1)), np.zeros(())], ids=["none", "a column", "a number"])
+def test_derivatives_that_would_be_broadcast_are_refused(name: str, wrong: Any) -> None:
+    """One number for each transition, by name; only of the entropy there may be none."""
+    log_prob, values, entropy, data = rollout(4, 3)
+    derivatives = Derivatives(np.ones(3), np.ones(3), np.ones(3))._replace(**{name: wrong})
+    given = (Given(derivatives), log_prob, values, entropy, data, make_settings())
+    if wrong is None and name == "entropy":
+        assert derivatives_of(*given)[1].entropy is None
+        return
+    with pytest.raises(ValueError, match=rf"Given.gradients gave {name} of shape .*, expected shape \(3,\)"):
+        derivatives_of(*given)
 
 
 def test_a_subclass_that_replaces_a_loss_gets_autograds_derivatives() -> None:

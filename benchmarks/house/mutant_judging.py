@@ -78,7 +78,7 @@ def tests_by_distance(root: Path, graph: dict[str, set[str]], module: str) -> li
     :param root: of a checkout
     :param graph: what :func:`imports` says of it
     :param module: dotted name
-    :return: number of imports between, 0 for a test of the same name, and test file; of the tests of other rooms only those
+    :return: number of imports between, 0 for a test of its name or its folder's, and test file; of the tests of other rooms only those
         that import the module themselves; those that don't import it at all are left out
     """
     distance, importers = {module: 0}, [module]
@@ -88,7 +88,7 @@ def tests_by_distance(root: Path, graph: dict[str, set[str]], module: str) -> li
     found = []
     for path in sorted((root / "tests").rglob("test_*.py")):
         name, steps = path.stem.removeprefix("test_"), distance.get(module_name(path, root))
-        if name == module.rpartition(".")[2]:
+        if name in module.split(".")[2:]:
             found.append((0, path.relative_to(root).as_posix()))
         elif steps is not None and (steps == 1 or not FAR.match(name)):
             found.append((steps, path.relative_to(root).as_posix()))
@@ -139,11 +139,12 @@ class Court:
     :param tree: a checkout; it is copied and not changed
     :param folder: an empty one
     :param surveys: where what the tests reach is kept, for other courts and later runs
-    :param budget: seconds of tests that a mutant meets at most, by the time that they take without a mutant
+    :param budget: seconds of tests that a mutant meets at most, in processor time that they take without a mutant
+    :param reach: imports between a mutant and the tests that it meets at most
     """
 
-    def __init__(self, tree: Path, folder: Path, surveys: Path, budget: float) -> None:
-        self.folder, self.budget = folder, budget
+    def __init__(self, tree: Path, folder: Path, surveys: Path, budget: float, reach: int) -> None:
+        self.folder, self.budget, self.reach = folder, budget, reach
         self.root, self.unchanged = copied(tree, folder / "m"), copied(tree, folder / "u")
         self.surveys = surveys
         self.graph = imports(self.root)
@@ -239,8 +240,8 @@ class Court:
         """
         source = f"{FUSED}/engine.py" if is_kernel(mutant.file) else f"{PACKAGE}/{mutant.file}"
         module = module_name(Path(source), Path())
-        near = tests_by_distance(self.unchanged, self.graph, module)
-        closest = max(min((steps for steps, _ in near), default=0), 1)
+        near = [one for one in tests_by_distance(self.unchanged, self.graph, module) if one[0] <= self.reach]
+        closest = min((steps for steps, _ in near), default=0)
         met, left = set[str](), self.budget
         for reaching in (True, False):
             for steps, file in near:

@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -185,16 +185,15 @@ def page(rows: Sequence[Row], equivalent: dict[tuple[str, str, str], str], seed:
 
 
 def judged(
-    tree: Path, mutants: Sequence[Mutant], jobs: int, budget: float, build: Path, done: dict[int, Row], rows: Path
+    tree: Path, court: Callable[[Path], Court], mutants: Sequence[Mutant], jobs: int, done: dict[int, Row], rows: Path
 ) -> None:
     """
     Let processes judge mutants, and write the rows as they come.
 
     :param tree: the checkout
+    :param court: makes a court in a folder
     :param mutants: those to judge
     :param jobs: processes
-    :param budget: see :class:`Court`
-    :param build: folder for what later runs can use
     :param done: rows by number; new ones are added
     :param rows: file that all rows are written to, whenever there is a new one
     """
@@ -209,8 +208,7 @@ def judged(
                 receiving, sending = context.Pipe(duplex=False)
                 place = Path(folder, str(job))
                 place.mkdir()
-                court = partial(Court, tree, place, build, budget)
-                processes.append(context.Process(target=work, args=(court, mutants, turn, sending)))
+                processes.append(context.Process(target=work, args=(partial(court, place), mutants, turn, sending)))
                 processes[-1].start()
                 sending.close()
                 connections.append(receiving)
@@ -258,7 +256,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED, help="of the draw (default: %(default)s)")
     parser.add_argument("--number", type=int, default=NUMBER, help="mutants (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: %(default)s)")
-    parser.add_argument("--budget", type=float, default=90.0, help="seconds of tests for a mutant (default: %(default)s)")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for a mutant (default: %(default)s)")
+    parser.add_argument("--reach", type=int, default=9, help="imports from a mutant to its tests (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="judge those that survived once more")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout (default: this one)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for rows and page (default: %(default)s)")
@@ -275,7 +274,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     try:
         if todo:
-            judged(tree, todo, given.jobs, given.budget, build, done, rows)
+            court = partial(Court, tree, surveys=build, budget=given.budget, reach=given.reach)
+            judged(tree, court, todo, given.jobs, done, rows)
     except KeyboardInterrupt:
         print(f"stopped; {len(done)} are judged, and the next call goes on", file=sys.stderr)
         return 130
