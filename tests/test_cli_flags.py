@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from typing import Any
 
 import pytest
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.cli.flags import documented_parameters, flag_of, positive_int, yaml_value
+from sb3_ppo_edu.cli.flags import documented_parameters, flag_of, positive_int, thread_count, yaml_value
 from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
 from tests.command_line import help_of
 
@@ -70,3 +71,11 @@ def test_values_are_read_as_yaml(text: str, value: Any) -> None:
 def test_whole_numbers(text: str, value: int) -> None:
     """Whole numbers, also as people write large ones."""
     assert positive_int(text) == value
+
+
+def test_threads_are_no_more_than_a_machine_has() -> None:
+    """Where torch is asked for thousands of millions, the process ends without a word of ours."""
+    assert thread_count("16") == 16
+    for text in ("1000000000", "0", "x"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"found '{text}'"):
+            thread_count(text)

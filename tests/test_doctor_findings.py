@@ -23,6 +23,7 @@ def test_distance_of_odd_numbers() -> None:
     """Zero lies below every limit; NaN is beyond none."""
     assert beyond(0.0, 1.0, 0.1) == 1.0
     assert beyond(0.0, 1.0, 10.0) == -1.0
+    assert beyond(5e-324, 100.0, 10.0) == 1.0
     assert beyond(math.nan, 1.0, 10.0) < 0
 
 

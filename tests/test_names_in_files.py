@@ -147,3 +147,22 @@ def test_commands_import_no_module_before_a_colon(
         assert code == 2
         assert "imports a module" in said
         assert not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [("\x1b[2J", r"policy='\x1b[2J': expected one of"), ("x" * 50_000, "policy='xxx")],
+    ids=["escape", "long"],
+)
+def test_values_that_are_refused_are_said_with_their_file(
+    policy: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sentence, whatever the value: as text, not longer than a screen, and with the file that it may be from."""
+    file = tmp_path / "own.yml"
+    file.write_text(yaml.safe_dump({"CartPole-v1": {"n_timesteps": 64, "policy": policy}}))
+    assert main(["train", "--env", "CartPole-v1", "--config", str(file), "--folder", str(tmp_path), "--name", "x"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert f"(with the settings in {file})" in error
+    assert len(error) < 5000
+    assert not (tmp_path / "x").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import CheckpointError, files
 from sb3_ppo_edu.checkpoint.confinement import confined
+from sb3_ppo_edu.checkpoint.files import UnfitStateError
 from sb3_ppo_edu.checkpoint.logs import cut
 from sb3_ppo_edu.checkpoint.plain import pack, unpack
+from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.course.grading import write_results
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
 from sb3_ppo_edu.serialization.writing import open_through_no_link, refuse_links, write_atomically
@@ -221,3 +224,42 @@ def test_a_damaged_state_is_named(content: bytes, trained: Run, tmp_path: Path) 
     files.save(folder / "checkpoints", int(newest.stem[-12:]), {**files.read(newest), "state.bin": content}, 1)
     with pytest.raises(ValueError, match=f"{newest.name}: found no "):
         resume_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("parameters", "/etc/hostname"), ("parameters", 1e308), ("callbacks", {}), ("iteration", "x"), ("env", None)],
+)
+def test_a_state_of_another_form_is_refused(part: str, value: Any, trained: Run) -> None:
+    """SB3 would take parameters that are no dictionary for a file's name, and read that."""
+    state = unpack(files.read(files.all_in(trained.folder / "checkpoints")[0])["state.bin"])
+    with pytest.raises(CheckpointError, match=f"file: found no state of a training: {part} is {type(value).__name__}"):
+        confined({**state, part: value}, EduPPO, "file")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("rollout", {"steps": 10**9}),
+        ("random", {"python": "x"}),
+        ("model", {"gamma": None}),
+        ("model", {"n_steps": 10**30}),
+        ("parameters", {"policy": {}}),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(part: str, change: dict[str, Any], trained: Run, tmp_path: Path) -> None:
+    """Whatever does not go back into the training is said in a sentence with the file's name."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    newest = change_checkpoint(folder, lambda state: state[part].update(change))
+    with pytest.raises((ValueError, UnfitStateError), match=f"{newest.name}: "), ExitStack() as opened:
+        run = resume_run(folder, steps=192)
+        opened.callback(close_run, run)
+        learn(run)
+
+
+def test_a_state_that_does_not_fit_is_bad_input(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line's training has other callbacks than this run's, which is found before the first step."""
+    newest = files.all_in(shutil.copytree(trained.folder, tmp_path / "run") / "checkpoints")[0]
+    assert main(["resume", str(tmp_path / "run"), "--steps", "192"]) == 2
+    assert f"{newest.name}: callbacks: found " in capsys.readouterr().err

@@ -12,6 +12,13 @@ from sb3_ppo_edu.serialization.constructors import is_method
 from sb3_ppo_edu.serialization.models import NOT_SAVED, check_objective
 from sb3_ppo_edu.serialization.names import HOW_TO_TRUST
 
+FORM: dict[str, type] = {
+    **dict.fromkeys(("model", "parameters", "noise", "rollout", "env", "logger", "random"), dict),
+    **dict.fromkeys(("iteration", "rollout_steps", "elapsed"), int),
+    "callbacks": list,
+}
+"""What every state has, and of which type. SB3 takes parameters that are no dictionary for the name of a file."""
+
 MOST_OUTPUTS = 10
 """Of a logger; SB3 knows five kinds, of which TensorBoard's starts a thread."""
 
@@ -30,6 +37,9 @@ def confined(state: dict[str, Any], algorithm: type, where: str) -> dict[str, An
     :raises CheckpointError: if it has not the form of a state, or names a log file that is none in the run's folder
     :raises UntrustedFileError: if it names an objective that is not ours
     """
+    odd = [name for name, kind in FORM.items() if not isinstance(state.get(name), kind)]
+    if odd:
+        raise CheckpointError(f"{where}: found no state of a training: {odd[0]} is {type(state.get(odd[0])).__name__}")
     try:
         check_objective(state.get("objective"), where)
         outputs = state["logger"]["outputs"]

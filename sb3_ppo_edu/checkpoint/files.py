@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,31 @@ EARLIER = "use an earlier one"
 
 class CheckpointError(RuntimeError):
     """A checkpoint can't be written, read or used; the message says which, why, and what to do."""
+
+
+class UnfitStateError(CheckpointError):
+    """A checkpoint is whole, and the state in it is none that a training can go on from."""
+
+
+@contextlib.contextmanager
+def going_on_from(path: Path) -> Iterator[None]:
+    """
+    Name the checkpoint whose state does not fit together: what it holds is put back piece by piece.
+
+    :param path: of the checkpoint
+    :raises UnfitStateError: in place of what the pieces raise
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if str(path) in str(error):
+            raise
+        said = (
+            error
+            if isinstance(error, ValueError | CheckpointError)
+            else f"no training can go on from it ({error!r}): {EARLIER}"
+        )
+        raise UnfitStateError(f"{path}: {said}") from error
 
 
 class Found(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gymnasium as gym
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor
 
+from sb3_ppo_edu.algorithms.attributes import check_attributes
 from sb3_ppo_edu.checkpoint import files
 from sb3_ppo_edu.checkpoint.confinement import confined
 from sb3_ppo_edu.checkpoint.environments import Resumable, restore_vec_env
@@ -85,20 +86,20 @@ def resume(
     state = read_state(found)
     if not trusted:
         state = confined(state, cls, str(found.path))
-    vec_env = env if isinstance(env, VecEnv) else build(env, state["env"])
-    try:
+    with files.going_on_from(found.path):
+        vec_env = env if isinstance(env, VecEnv) else build(env, state["env"])
         model = cls.load(io.BytesIO(found.members[MODEL]), env=vec_env, device=device, force_reset=False, trusted=trusted)
         assert model.env is not None
         environments = restore_vec_env(model.env, state["env"])
-    except ValueError as error:
-        raise CheckpointError(f"{found.path}: {error}") from error
-    if total_timesteps is not None:
-        set_goal(state["model"], total_timesteps)
-    restore_attributes(model, state)
+        if total_timesteps is not None:
+            set_goal(state["model"], total_timesteps)
+        restore_attributes(model, state)
+        if not trusted:
+            check_attributes(model)
+        # learn restores them again, but whoever asks before, or saves where learn fails, has the trained policy already.
+        model.set_parameters(state["parameters"], exact_match=True)
     if not trusted:
         check_engine_kwargs(model.engine_kwargs, str(found.path))
-    # learn restores them again, but whoever asks before, or saves where learn fails, has the trained policy already.
-    model.set_parameters(state["parameters"], exact_match=True)
     before = state["logger"]["folder"]
     if not trusted and log_folder is None and before is not None:
         warnings.warn(f"{found.path}: it says where its logs are; without log_folder= they do not go on", stacklevel=3)
@@ -117,7 +118,7 @@ def resume(
         model.resumed_engine = (
             f"the checkpoint is of {before}, and {now} goes on: from here on its bits are others, by rounding"
         )
-    model.session = CheckpointSession(resumption=Resumption(state, environments))
+    model.session = CheckpointSession(resumption=Resumption(state, environments, found.path))
     return model
 
 

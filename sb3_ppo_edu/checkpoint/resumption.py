@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_ppo_edu.checkpoint.files import going_on_from
 from sb3_ppo_edu.checkpoint.snapshot import restore
 
 if TYPE_CHECKING:
@@ -18,10 +20,11 @@ class Resumption:
 
     :param state: of the training
     :param environments: how each environment was restored
+    :param path: of the checkpoint, for messages
     """
 
-    def __init__(self, state: dict[str, Any], environments: list[str]) -> None:
-        self.state, self.environments = state, environments
+    def __init__(self, state: dict[str, Any], environments: list[str], path: Path) -> None:
+        self.state, self.environments, self.path = state, environments, path
 
     def steps_left(self, model: EduPPO, total_timesteps: int, reset_num_timesteps: bool) -> int:
         """
@@ -45,6 +48,7 @@ class Resumption:
         """
         Restore what ``learn`` has set up anew.
 
-        :raises CheckpointError: if the callbacks are others
+        :raises CheckpointError: if the callbacks are others, or the state does not fit together
         """
-        restore(model, callback, self.state, self.environments)
+        with going_on_from(self.path):
+            restore(model, callback, self.state, self.environments)

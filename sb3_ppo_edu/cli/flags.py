@@ -12,6 +12,7 @@ import yaml
 from sb3_ppo_edu.training.algorithms import ALGORITHMS
 from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EPISODE_STEPS
 from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
+from sb3_ppo_edu.training.settings import MOST_THREADS
 
 
 def add_algorithm_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,3 +107,14 @@ def positive_int(text: str) -> int:
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number") from None
     return int(value)
+
+
+def thread_count(text: str) -> int:
+    """
+    Read a number of threads.
+
+    :raises argparse.ArgumentTypeError: if it is anything else, or more than any machine has
+    """
+    if (count := positive_int(text)) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected at most {MOST_THREADS}")
+    return count

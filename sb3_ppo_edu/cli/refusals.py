@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import gymnasium as gym
 
@@ -13,18 +14,24 @@ INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a program that Ctrl-C ended, as shells have it."""
 
 
+LONGEST_MESSAGE = 4000
+"""Characters of a refusal, some of which quote a file's values."""
+
+
 class RefusedError(Exception):
     """The user asked for something that cannot be done; the message says what, where, and what to do instead."""
 
 
 @contextmanager
-def refusing_bad_input() -> Iterator[None]:
+def refusing_bad_input(file: Path | None = None) -> Iterator[None]:
     """
     Turn what libraries raise on bad values into a refusal. Only for the time before training: later it would hide defects.
 
-    :raises RefusedError: with the message of the error
+    :param file: that the values may be from
+    :raises RefusedError: with the message of the error, which names the file
     """
     try:
         yield
     except (ValueError, AssertionError, OSError, gym.error.Error) as error:
-        raise RefusedError(str(error)) from error
+        said = str(error) if len(str(error)) <= LONGEST_MESSAGE else f"{str(error)[:LONGEST_MESSAGE]} …"
+        raise RefusedError(said if file is None or str(file) in said else f"{said} (with the settings in {file})") from error

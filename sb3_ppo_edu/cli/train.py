@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from sb3_ppo_edu.checkpoint.callback import SIGNALS
-from sb3_ppo_edu.checkpoint.files import CheckpointError, latest_good
+from sb3_ppo_edu.checkpoint.files import CheckpointError, UnfitStateError, latest_good
 from sb3_ppo_edu.cli.callbacks import Progress, StopOnRequest, stopping_on_signals, undisturbed
 from sb3_ppo_edu.cli.display import draw_into_memory
-from sb3_ppo_edu.cli.flags import add_algorithm_arguments, flag_of, positive_int, yaml_value
+from sb3_ppo_edu.cli.flags import add_algorithm_arguments, flag_of, positive_int, thread_count, yaml_value
 from sb3_ppo_edu.cli.printing import (
     LEARNING_CURVE_FILE,
     REPLAY_FILE,
@@ -29,7 +29,7 @@ from sb3_ppo_edu.cli.printing import (
     trust_of,
     typed,
 )
-from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.cli.streams import DISK, describe_disk
 from sb3_ppo_edu.cli.torchrun import process_group, start_or_resume_rank
 from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
@@ -101,7 +101,7 @@ def add_train(commands: Any) -> None:
     run.add_argument("--name", help="the run's folder in there; must be new (default: ENV-SEED-TIME)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     run.add_argument(
-        "--threads", type=positive_int, default=1, metavar="N", help="torch threads (default: 1, fastest for small networks)"
+        "--threads", type=thread_count, default=1, metavar="N", help="torch threads (default: 1, fastest for small networks)"
     )
     run.add_argument(
         "--checkpoint-freq",
@@ -171,12 +171,12 @@ def train(arguments: argparse.Namespace) -> int:
     """Train, save, evaluate, draw, and say where everything is; return the exit code."""
     th.set_num_threads(arguments.threads)
     command = ["sb3-edu", *arguments.argv]
-    with refusing_bad_input():
+    with refusing_bad_input(arguments.config):
         settings = read_settings(arguments)
         folder = run_folder(arguments)
     with process_group() as group:
         arguments.group = group
-        with refusing_bad_input():
+        with refusing_bad_input(arguments.config):
             if group is None:
                 run = start_run(settings, folder, command)
             else:
@@ -277,7 +277,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
         # A signal to all processes, as clusters send it, ends those that this one waits for.
         if not stop.requested:
             print(f"sb3-edu train: error: {printable(str(error))}", file=sys.stderr)
-            exit_code = FAILED
+            exit_code = BAD_INPUT if isinstance(error, UnfitStateError) else FAILED
     except OSError as error:
         if error.errno not in DISK:
             raise

@@ -213,7 +213,7 @@ def beyond(value: float, limit: float, extreme: float) -> float:
     """
     if math.isnan(value):
         return -1.0
-    if value <= 0:
+    if value / limit <= 0:  # as the smallest numbers are, too
         return 1.0 if extreme < limit else -1.0
     return max(min(math.log(value / limit) / math.log(extreme / limit), 1.0), -1.0)
 

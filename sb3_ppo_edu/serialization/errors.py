@@ -5,6 +5,9 @@ from __future__ import annotations
 ANOTHER_COPY = "take another copy of the file"
 """What to do about a damaged file."""
 
+LONGEST_REASON = 500
+"""Characters of what a library says about a file."""
+
 
 class DamagedFileError(ValueError):
     """A file is not what it should be: cut off, changed, of another kind or version. The message says what and where."""
@@ -16,12 +19,13 @@ class UntrustedFileError(ValueError):
 
 def reason(error: BaseException) -> str:
     """
-    Say what an exception says.
+    Say what an exception says, on one line: a library may name every tensor of a file.
 
     :param error: the exception
     :return: its message, or its name where it has none
     """
-    return str(error) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]} …"
 
 
 def how_to_trust(attribute: str | None = None) -> str:

@@ -355,7 +355,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise refuse("algorithm", record["algorithm"], "a mapping from the algorithm's arguments to their values")
         if not isinstance(record.get("command", ""), str):
             raise refuse("command", record["command"], "the line that made the run")
-        check_integer("torch", dict(record["threads"])["torch"], 1)
+        if check_integer("torch", dict(record["threads"])["torch"], 1) > MOST_THREADS:
+            raise refuse("torch", record["threads"]["torch"], f"at most {MOST_THREADS} threads")
         settings_from_record(record, "cpu")
     except KeyError as error:
         raise ValueError(f"{what}, found no {error.args[0]}") from error
@@ -363,6 +364,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{what}: {error}") from error
     return record
 
+
+MOST_THREADS = 1024
+"""Of torch; where it is asked for thousands of millions, it ends the process for want of memory."""
 
 REQUIRED = ("environment", "algorithm", "steps", "seed", "n_envs", "threads")
 """What each version of ``settings.yml`` has and a command needs."""
