@@ -101,7 +101,7 @@ LIBRARY_PRIVATES = {
     "checkpoint/environments.py": "Box2D environments take their world down in _destroy, for which there is no public name",
     "cli/__init__.py": "argparse lists the flags of a parser only in _actions",
     "doctor/callback.py": "SB3 counts updates in _n_updates, and the steps before this learn in _num_timesteps_at_start",
-    "engines/fingerprint.py": "torch tells only in private attributes whether hooks are registered",
+    "engines/fingerprint.py": "torch tells only in private attributes whether hooks are registered, and who has a memory",
     "engines/flat.py": "copies and norms of many tensors in one call",
     "engines/validation.py": "torch tells only in _validate_args whether its distributions validate what they are given",
     "rollouts/lean.py": "SB3 keeps in _last_obs and _last_episode_starts where a rollout goes on, and counts episodes in "

@@ -310,6 +310,17 @@ def has_memory(tensor: th.Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= end
 
 
+def holders_of(tensor: th.Tensor) -> tuple[int, int]:
+    """
+    Count who has a tensor or its memory: more than before means that somebody keeps it, or a view or array of it.
+
+    :param tensor: the tensor
+    :return: references to it, and tensors that share its memory, of which some are always there
+    """
+    torchs: Any = th._C
+    return sys.getrefcount(tensor), torchs._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+
 def patched_methods(thing: Any) -> list[str]:
     """Names of methods of its class that an object carries itself, so that they are called instead."""
     kind = type(thing)

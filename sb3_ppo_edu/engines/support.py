@@ -159,7 +159,7 @@ def why_not_towers(policy: ActorCriticPolicy, actor_inputs: int, critic_inputs: 
         if found is None:
             return f"the {name}'s network is not made of linear layers with one supported activation"
         if not is_plain_linear(head):
-            return f"the {name}'s last layer is a {type(head).__name__}"
+            return f"the {name}'s last layer is a {type(head).__name__}, not a Linear with weight and bias of its own"
         layers: list[nn.Linear] = [*found.linears, head]
         if any(below.out_features != above.in_features for below, above in pairwise(layers)):
             return f"the {name}'s layers do not fit together"

@@ -32,6 +32,7 @@ from sb3_ppo_edu.engines.base import (
     statistics_of,
 )
 from sb3_ppo_edu.engines.features import features_of
+from sb3_ppo_edu.engines.fingerprint import holders_of
 from sb3_ppo_edu.engines.flat import why_not_flat
 from sb3_ppo_edu.engines.fused.description import (
     BERNOULLI,
@@ -150,6 +151,7 @@ class FusedEngine:
         self._optimizer_current = False
         self._grads: list[th.Tensor] = []
         self._grad_places: list[int] = []
+        self._grad_holders: list[tuple[int, int]] = []
         self._places: list[int] = []
         self._memory: dict[int, StepMemory] = {}
         self._epochs = Epochs()
@@ -176,29 +178,26 @@ class FusedEngine:
             self.description.point_to_parameters()
             # Whoever gives a parameter other memory in the middle of a rollout leaves this behind, and not nothing.
             self._places, self._alive = places, [parameter.detach() for parameter in self.parameters]
-        # A gradient can be given other memory without becoming another tensor.
-        if list(map(data_ptr_of, self._grads)) != self._grad_places:
+        # A gradient can be given other memory without becoming another tensor. One that somebody keeps is written no more.
+        places, holders = list(map(data_ptr_of, self._grads)), list(map(holders_of, self._grads))
+        if (places, holders) != (self._grad_places, self._grad_holders):
             self._grads = []
         self._optimizer_current = False
 
     def detach(self) -> None:
-        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already, its gradients for good."""
+        """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already."""
         self._epochs.forget()
-        for parameter, grad in zip(self.parameters, self._grads, strict=False):
-            if parameter.grad is grad:  # which the next update writes; whoever keeps torch's has them as they are
-                parameter.grad = grad.clone()
 
     def _own_gradients(self) -> None:
-        """Let every parameter have a ``.grad`` for the kernels to write, the same one in all updates."""
+        """Let every parameter have a ``.grad`` of its own for the kernels to write."""
         if self._grads and all(map(is_, map(grad_of, self.parameters), self._grads)):
             return
-        grads = self._grads or list(map(th.zeros_like, self.parameters))
-        for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = grad
-        if not self._grads:
-            self.description.point_to_gradients()
-            self._grads, self._grad_places = grads, list(map(data_ptr_of, grads))
-            self._optimizer_current = False
+        for parameter in self.parameters:
+            parameter.grad = th.zeros_like(parameter)
+        self.description.point_to_gradients()
+        self._grads = list(map(grad_of, self.parameters))
+        self._grad_places, self._grad_holders = list(map(data_ptr_of, self._grads)), list(map(holders_of, self._grads))
+        self._optimizer_current = False
 
     def _reserve(self, rows: int) -> None:
         """Have scratch memory for so many transitions."""
