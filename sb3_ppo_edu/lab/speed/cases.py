@@ -39,6 +39,7 @@ class Case:
         nobody's have one
     :param native: EduPPO's environments are those that Gymnasium has in a vectorised form, but for ``DummyVecEnv``
     :param parts: observations come as a dictionary of two parts
+    :param masks: with action masks, in which all is legal: MaskableEduPPO against sb3-contrib's MaskablePPO
     :param standard: one of the four trainings that all implementations take part in
     """
 
@@ -52,6 +53,7 @@ class Case:
     as_users_run_it: bool = False
     native: bool = False
     parts: bool = False
+    masks: bool = False
     standard: bool = False
 
     @property
@@ -160,6 +162,18 @@ CASES = {
     ),
     "cartpole-dict": Case(
         "CartPole-v1, the zoo's settings, observations in a dictionary", "CartPole-v1", 8, 40, _CARTPOLE, parts=True
+    ),
+    "cartpole-masks": Case(
+        "CartPole-v1 with masks, sb3-contrib's defaults and its MaskablePPO", "CartPole-v1", 1, 3, aims=Aims(10), masks=True
+    ),
+    "cartpole-masks-8": Case(
+        "8 CartPole-v1 with masks, against sb3-contrib's MaskablePPO",
+        "CartPole-v1",
+        8,
+        8,
+        {"n_steps": 128, "batch_size": 128},
+        Aims(6),
+        masks=True,
     ),
     "pendulum-gsde": Case(
         "Pendulum-v1, the zoo's settings", "Pendulum-v1", 4, 2, {**_PENDULUM, "use_sde": True, "sde_sample_freq": 4}

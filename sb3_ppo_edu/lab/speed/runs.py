@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -20,6 +21,7 @@ from stable_baselines3.common.vec_env import VecNormalize as SB3sVecNormalize
 
 import sb3_ppo_edu.algorithms.ppo
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
+from sb3_ppo_edu.algorithms.maskable import MaskableEduPPO
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.engines import FusedEngine
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE, gymnasium_native
@@ -58,6 +60,27 @@ class InParts(gym.ObservationWrapper):
         return {"first": observation[: self._half], "second": observation[self._half :]}
 
 
+class AllLegal(gym.Wrapper):
+    """
+    Masks that forbid nothing.
+
+    :param env: an environment with discrete actions
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        assert isinstance(env.action_space, spaces.Discrete)
+        self._masks = np.ones(env.action_space.n, bool)
+
+    def action_masks(self) -> np.ndarray:
+        """
+        Tell which actions are legal.
+
+        :return: one True for each
+        """
+        return self._masks
+
+
 def make_env(case: Case, algorithm: Algorithm, seed: int) -> VecEnv:
     """
     Build the training environments.
@@ -78,7 +101,7 @@ def make_env(case: Case, algorithm: Algorithm, seed: int) -> VecEnv:
             case.n_envs,
             seed=seed,
             env_kwargs=None if keeps_render_mode else {"render_mode": None},
-            wrapper_class=InParts if case.parts else None,
+            wrapper_class=InParts if case.parts else AllLegal if case.masks else None,
             vec_env_cls=kind if algorithm.backend is None else ONE_BY_ONE[algorithm.backend],  # type: ignore[arg-type]
         )
     normalized = SB3sVecNormalize if algorithm.engine is None else VecNormalize
@@ -101,8 +124,14 @@ def make_model(case: Case, algorithm: Algorithm, seed: int) -> Any:
             arguments[name] = parse_schedule(name, arguments[name])
     if algorithm.engine is not None:
         # A name from a table, whose type does not say that it is an engine's.
-        return EduPPO(case.policy, env, engine=algorithm.engine, **arguments)  # type: ignore[arg-type]
-    made = PPO if algorithm is ALGORITHMS["sb3"] else make_sbx
+        return (MaskableEduPPO if case.masks else EduPPO)(
+            case.policy,
+            env,
+            engine=algorithm.engine,  # type: ignore[arg-type]
+            **arguments,
+        )
+    theirs: Any = MaskablePPO if case.masks else PPO
+    made = theirs if algorithm is ALGORITHMS["sb3"] else make_sbx
     return made(case.policy, env, **arguments)
 
 
@@ -166,11 +195,11 @@ def places_of_parts(model: Any) -> dict[str, Place]:
     """
     Find the functions in which the parts of a training happen.
 
-    :param model: EduPPO, or SB3's or SBX's PPO
+    :param model: EduPPO or MaskableEduPPO, or SB3's, sb3-contrib's or SBX's PPO
     :return: for each part where it happens
     """
     calls = Stopwatch.around.__get__
-    acting: Place = (model.policy, "forward" if isinstance(model, PPO) else "predict_all", calls)
+    acting: Place = (model.policy, "forward" if isinstance(model, PPO | MaskablePPO) else "predict_all", calls)
     advantages: Place = (model.rollout_buffer, "compute_returns_and_advantage", calls)
     if isinstance(model, EduPPO):
         engine = model.attach_engine()
