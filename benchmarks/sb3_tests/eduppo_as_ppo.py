@@ -47,15 +47,15 @@ class InPlace:
         return inner.learn(*args, **{"tb_log_name": type(self).__name__, **kwargs})
 
 
-class PPO(InPlace, EduPPO):  # type: ignore[misc]
+class PPO(InPlace, EduPPO):
     """``EduPPO`` under SB3's name."""
 
 
-class MaskablePPO(InPlace, MaskableEduPPO):  # type: ignore[misc]
+class MaskablePPO(InPlace, MaskableEduPPO):
     """``MaskableEduPPO`` under sb3-contrib's name."""
 
 
-class RecurrentPPO(InPlace, RecurrentEduPPO):  # type: ignore[misc]
+class RecurrentPPO(InPlace, RecurrentEduPPO):
     """``RecurrentEduPPO`` under sb3-contrib's name."""
 
 

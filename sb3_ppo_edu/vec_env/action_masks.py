@@ -102,15 +102,13 @@ def as_masks(given: Sequence[Any], choices: Sequence[int], step: int) -> NDArray
             found = f"info[{INFO!r}]: found none" if mask is None else f"its action mask: found {row.size} entries"
             raise EnvironmentFaultError(index, step, f"{found}, expected {size}, one for each class of {expected_of(choices)}")
         masks[index] = row.reshape(-1)
-    if len(choices) == 1:
-        legal = masks.any(axis=1)
-        if legal.all():
-            return masks
-        legal = legal[:, None]
+    legal: NDArray[np.bool_]
+    if len(choices) == 1:  # in half of the time
+        legal = np.logical_or.reduce(masks, axis=1, keepdims=True)
     else:
         legal = np.logical_or.reduceat(masks, np.cumsum([0, *choices[:-1]]), axis=1)
-        if legal.all():
-            return masks
+    if legal.all():
+        return masks
     index, choice = np.argwhere(~legal)[0].tolist()
     which = "" if len(choices) == 1 else f" of choice {choice}"
     raise EnvironmentFaultError(
