@@ -35,7 +35,7 @@ def make_model(algorithm: Any = MaskableEduPPO, policy: str = "MlpPolicy", kind:
     return algorithm(policy, made, policy_kwargs=network, **SMALL)
 
 
-FILES = {
+FILES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "ours": (MaskableEduPPO, "MlpPolicy", {}),
     "ours-dict": (MaskableEduPPO, "MultiInputPolicy", {"observation": "dict", "action": "multibinary"}),
     "ours-told": (MaskableEduPPO, "MlpPolicy", {"kind": ToldMasks, "action": "multidiscrete"}),

@@ -249,7 +249,8 @@ def test_lean_loop_has_the_ordinary_ones_bits(kind: Any, action: str, monkeypatc
     monkeypatch.setattr("sb3_ppo_edu.algorithms.ppo.lean_steps", lambda *_: None)
     ordinary = train("fused", kind, action)
     ordinary.learn(64, reset_num_timesteps=False)
-    np.testing.assert_array_equal(lean.rollout_buffer.action_masks, ordinary.rollout_buffer.action_masks)
+    buffers: list[Any] = [lean.rollout_buffer, ordinary.rollout_buffer]
+    np.testing.assert_array_equal(buffers[0].action_masks, buffers[1].action_masks)
     for ours, theirs in zip(lean.policy.parameters(), ordinary.policy.parameters(), strict=True):
         assert th.equal(ours, theirs)
 

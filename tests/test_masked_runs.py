@@ -70,7 +70,7 @@ def test_random_actions_are_legal(space: Any, mask: list[int], legal: set[Any]) 
     observation, masks = np.zeros((100, 1)), np.tile(mask, (100, 1))
     drawn = [RandomPolicy(space, 100, 3).predict(observation, action_masks=masks)[0] for _ in range(2)]
     assert {tuple(one.tolist()) if one.ndim else int(one) for one in drawn[0]} == legal
-    np.testing.assert_array_equal(*drawn)
+    np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
 def test_masks_from_infos_by_a_method() -> None:
