@@ -18,21 +18,34 @@
 #define PANEL_VECTORS 1
 #endif
 
+/* Some rows of a panel. Where whole columns of B lie side by side they are transposed in registers. */
+static void panel_rows(int64_t rows, int64_t width, int64_t valid, const REAL *b, int64_t b_row, int64_t b_column, REAL *to) {
+    if (b_row == 1 && rows % LANES == 0 && valid == width) {
+        INTERNAL(transpose)(width, rows, b, b_column, to, width);
+        return;
+    }
+    for (int64_t k = 0; k < rows; k++, b += b_row, to += width) {
+        for (int64_t i = 0; i < width; i += LANES) {
+            if (b_column == 1 && i < valid)
+                store(to + i, load_some(b + i, valid - i));
+            else
+                for (int64_t l = i; l < i + LANES; l++) to[l] = l < valid ? b[l * b_column] : 0;
+        }
+    }
+}
+
 /* Lay B out: B[k][j] is at b[k * b_row + j * b_column], columns up to a whole vector are filled with zeros. With several
  * blocks, each of which goes on where the one before ends, so are the rows of each, since A has blocks of whole vectors then.
  */
 void INTERNAL(panels)(int64_t blocks, int64_t inner, int64_t columns, const REAL *b, int64_t b_row, int64_t b_column,
                       REAL *panels) {
-    const int64_t all = padded(columns), whole = PANEL_VECTORS * LANES, rows = blocks > 1 ? padded(inner) : inner;
+    const int64_t all = padded(columns), whole = PANEL_VECTORS * LANES, more = blocks > 1 ? padded(inner) - inner : 0;
     for (int64_t j = 0; j < all; j += whole) {
         const int64_t width = all - j < whole ? all - j : whole, valid = columns - j < width ? columns - j : width;
-        for (int64_t block = 0; block < blocks; block++)
-            for (int64_t k = 0; k < rows; k++, panels += width) {
-                const REAL *from = b + (block * inner + k) * b_row + j * b_column;
-                const int64_t count = k < inner ? valid : 0;
-                for (int64_t i = 0; i < count; i++) panels[i] = from[i * b_column];
-                for (int64_t i = count; i < width; i++) panels[i] = 0;
-            }
+        for (int64_t block = 0; block < blocks; block++, panels += (inner + more) * width) {
+            panel_rows(inner, width, valid, b + block * inner * b_row + j * b_column, b_row, b_column, panels);
+            memset(panels + inner * width, 0, (size_t)(more * width) * sizeof(REAL));
+        }
     }
 }
 

@@ -183,15 +183,15 @@ ALWAYS_INLINE void transpose_block(vec v[]) {
 #endif
 }
 
-/* Rows of `to` are the columns of `from`. Both are aligned, their rows padded, and `to` has room for whole blocks. */
+/* Rows of `to` are the columns of `from`. The rows of both are padded, `to` is aligned and has room for whole blocks. */
 void INTERNAL(transpose)(int64_t rows, int64_t columns, const REAL *from, int64_t from_row, REAL *to, int64_t to_row) {
     vec v[64 / sizeof(REAL)];
     for (int64_t i = 0; i < rows; i += LANES)
         for (int64_t j = 0; j < columns; j += LANES) {
             if (i + LANES <= rows) {
-                UNROLL for (int r = 0; r < LANES; r++) v[r] = load(from + (i + r) * from_row + j);
+                UNROLL for (int r = 0; r < LANES; r++) v[r] = load_unaligned(from + (i + r) * from_row + j);
             } else
-                UNROLL for (int r = 0; r < LANES; r++) v[r] = i + r < rows ? load(from + (i + r) * from_row + j) : (vec){0};
+                UNROLL for (int r = 0; r < LANES; r++) v[r] = i + r < rows ? load_unaligned(from + (i + r) * from_row + j) : (vec){0};
             transpose_block(v);
             UNROLL for (int r = 0; r < LANES; r++) store(to + (j + r) * to_row + i, v[r]);
         }
