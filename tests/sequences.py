@@ -16,7 +16,7 @@ from sb3_ppo_edu.engines import UpdateSettings
 from sb3_ppo_edu.policies.recurrent import MlpGruPolicy
 
 CELLS: dict[str, type[RecurrentActorCriticPolicy]] = {"lstm": RecurrentActorCriticPolicy, "gru": MlpGruPolicy}
-MEMORIES = {
+MEMORIES: dict[str, dict[str, Any]] = {
     "separate": {},
     "shared": {"shared_lstm": True, "enable_critic_lstm": False},
     "actor only": {"enable_critic_lstm": False},
@@ -69,7 +69,9 @@ def make_recurrent_policy(
 
 def make_dict_policy() -> Any:
     """An LSTM policy for observations in two parts."""
-    parts = {name: spaces.Box(-10, 10, (size,), np.float32) for name, size in (("b", 2), ("a", 3))}
+    parts: dict[str, spaces.Space[Any]] = {
+        name: spaces.Box(-10, 10, (size,), np.float32) for name, size in (("b", 2), ("a", 3))
+    }
     return RecurrentMultiInputActorCriticPolicy(spaces.Dict(parts), HEADS["gaussian"], lambda _: 1e-3, lstm_hidden_size=6)
 
 

@@ -141,7 +141,7 @@ def trained(policy: Any, samples: Any) -> list[np.ndarray]:
     return left + state_of(policy)
 
 
-def some_inputs(policy: Any, n: int, seed: int = 0) -> PolicyInputs:
+def some_inputs(policy: Any, n: int, seed: int = 0) -> Any:
     """Observations of n environments, their states, and which of them begin an episode."""
     generator = np.random.default_rng(seed)
     dtype = policy.value_net.weight.dtype
@@ -209,7 +209,8 @@ def test_a_sequence_does_not_depend_on_its_neighbours() -> None:
     samples = make_sequences(policy, [30, 13, 25, 7, 7, 30, 2])
     engine, update = RecurrentFusedEngine(policy), update_settings_with(normalize_advantage=False)
     together = as_array(engine.gradients(engine.minibatch_of(samples), update).ratios)
-    alone_samples = type(samples)(
+    kind: Any = type(samples)
+    alone_samples = kind(
         *(column[:30] for column in samples[:6]),
         type(samples.lstm_states)(*(tuple(state[:, :1] for state in states) for states in samples.lstm_states)),
         samples.episode_starts[:30],
@@ -226,7 +227,8 @@ def test_minibatches_are_those_of_the_buffer(observations: str) -> None:
     """Cut by the engine, or by the buffer's own ``get``: the same draw, sequences and states, and so gradients to the bit."""
     policy = make_dict_policy() if observations == "dict" else make_recurrent_policy("lstm", "separate", "gaussian", 3, 6, 2)
     buffer = filled_buffer(policy, n_steps=12, n_envs=3)
-    engine, update, left = RecurrentFusedEngine(policy), update_settings_with(), []
+    engine, update = RecurrentFusedEngine(policy), update_settings_with()
+    left: list[list[np.ndarray]] = []
     for own in (False, True):
         np.random.seed(3)
         if own:  # an attribute of the instance: whatever it does, it has to be called

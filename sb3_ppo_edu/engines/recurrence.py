@@ -89,7 +89,7 @@ def why_not_layers(policy: ActorCriticPolicy, module: Any) -> str | None:
     if module.input_size != policy.features_dim:
         return "does not take the features"
     rows = (4 if expected is nn.LSTM else 3) * module.hidden_size
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(module.num_layers):
         inputs = module.hidden_size if layer else module.input_size
         shapes |= {

@@ -35,8 +35,8 @@ class StoredStates(NamedTuple):
     :param episode_starts: whether a transition begins an episode, shape ``(transitions,)``
     """
 
-    actor: tuple[Array, Array]
-    critic: tuple[Array, Array]
+    actor: tuple[Array, ...]
+    critic: tuple[Array, ...]
     episode_starts: Array
 
 
@@ -151,7 +151,7 @@ class RecurrentFusedEngine(FusedEngine):
 
     # -- updating --------------------------------------------------------------------------------------------------------
 
-    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[SequenceMinibatch]:  # type: ignore[override]
+    def minibatches(self, rollout_buffer: RolloutBuffer, batch_size: int) -> Iterator[SequenceMinibatch]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.minibatches`; the buffer is one of sb3-contrib's."""
         if not has_plain_sequences(rollout_buffer) or not (self._are_features or self._parts):
             for samples in rollout_buffer.get(batch_size):
@@ -191,12 +191,12 @@ class RecurrentFusedEngine(FusedEngine):
         given = (*samples[1:6], samples.action_masks) if form.get("n_masks") else samples[1:6]
         columns = as_columns(features, *(column.numpy()[rows] for column in given), **form)
         order = SequenceOrder(np.arange(len(rows)), np.bincount(step))
-        found = [
+        actor, critic = (
             tuple(np.ascontiguousarray(state.numpy()[:, by_length].swapaxes(0, 1)) for state in states)
             for states in samples.lstm_states
-        ]
+        )
         starts = np.ascontiguousarray(samples.episode_starts.numpy().ravel()[rows], form["dtype"])
-        return SequenceMinibatch(columns, order, struct_of(columns), StoredStates(*found, starts))
+        return SequenceMinibatch(columns, order, struct_of(columns), StoredStates(actor, critic, starts))
 
     def in_parts(self, minibatch: SequenceMinibatch, size: int) -> list[SequenceMinibatch]:
         """
