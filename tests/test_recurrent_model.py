@@ -19,6 +19,8 @@ from torch import nn
 
 from sb3_ppo_edu import EduPPO, RecurrentEduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
+from sb3_ppo_edu.doctor.callback import TrainingDoctor
+from sb3_ppo_edu.engines import gradient_shares
 from sb3_ppo_edu.policies.recurrent import MlpGruPolicy
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.models import check_model
@@ -295,3 +297,14 @@ def test_evaluation_hands_states_on() -> None:
         env.seed(4)
         found.append(evaluate_policy(model, env, 6, return_episode_rewards=True, warn=False))
     assert found[0] == found[1]
+
+
+def test_doctor_watches() -> None:
+    """The doctor finds the advantages of a rollout right; of separate LSTMs each belongs to one part of the gradient."""
+    doctor = TrainingDoctor(folder=None, page=None, every=1, verbose=0)
+    model = small().learn(2 * 2 * N_STEPS, callback=doctor)
+    assert doctor.diagnosis is not None
+    assert np.nanmax(doctor.record().columns["doctor/gae_error"]) < 1e-5
+    shares = gradient_shares(model.policy)
+    assert shares["policy"] > 0
+    assert sum(share**2 for share in shares.values()) == pytest.approx(1.0)
