@@ -51,6 +51,20 @@ def test_illegal_actions_are_never_tried(walk: type[MaskedWalk], action: str) ->
     assert {"lstm_actor", "lstm_critic", "action_net"} <= changed
 
 
+@pytest.mark.parametrize("observation", ["box", "dict"])
+def test_update_sees_the_masks_that_were_acted_with(observation: str) -> None:
+    """Before the first step of an update log-probabilities are what they were when the actions were taken."""
+    model = small(partial(MaskedWalk, observation, "multidiscrete"))
+    _, callback = model._setup_learn(10**6)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, N_STEPS)
+    for samples in model.rollout_buffer.get(10):
+        further = {name: getattr(samples, name) for name in model.policy.further_inputs}
+        log_prob = model.policy.evaluate_actions(samples.observations, samples.actions, **further)[1]
+        rows = samples.mask > 0
+        th.testing.assert_close(log_prob[rows], samples.old_log_prob[rows], atol=1e-5, rtol=1e-5)
+        assert not samples.action_masks[rows].bool().all()
+
+
 class NothingForbidden(RandomWalk):
     """A random walk in which every action is legal."""
 
