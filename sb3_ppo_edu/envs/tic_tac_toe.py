@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -25,7 +25,7 @@ class TicTacToe(gym.Env[NDArray[np.float32], Any]):
     :param render_mode: "ansi" for the board as text, or ``None``
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Gymnasium declares it so)
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -64,9 +64,9 @@ class TicTacToe(gym.Env[NDArray[np.float32], Any]):
 
         :return: shape ``(9,)``, True where the agent may move
         """
-        return np.array(self._board) == FREE
+        return np.array([owner == FREE for owner in self._board])
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Draw the board: X for the agent, O for the other player."""
         if self.render_mode != "ansi":
             return None

@@ -161,6 +161,6 @@ class HiddenNumbers(gym.ObservationWrapper):
 
     def observation(self, observation: NDArray[np.floating]) -> NDArray[np.floating]:
         """Hide the numbers in a copy."""
-        seen = observation.copy()
+        seen: NDArray[np.floating] = observation.copy()
         seen[self._numbers] = 0.0
         return seen
