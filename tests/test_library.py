@@ -315,6 +315,15 @@ def test_systems_compilers_build_for_this_machine_only(monkeypatch: pytest.Monke
     assert build.compilers(other) == []
 
 
+@pytest.mark.parametrize("name", build.TARGETS)
+def test_zig_comes_first_for_every_platform(name: str) -> None:
+    """Where the package ``ziglang`` is installed, its compiler is the first choice, and for other machines the only one."""
+    pytest.importorskip("ziglang", reason="zig's compiler is not installed")
+    found = build.compilers(build.TARGETS[name])
+    assert found[0].name == "zig" and Path(found[0].command[0]).is_file()
+    assert len(found) == 1 or build.TARGETS[name] == TARGET
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that would have run; each leaves the file that it is told to write."""

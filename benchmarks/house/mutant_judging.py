@@ -13,9 +13,12 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,8 +81,8 @@ def tests_by_distance(root: Path, graph: dict[str, set[str]], module: str) -> li
     :param root: of a checkout
     :param graph: what :func:`imports` says of it
     :param module: dotted name
-    :return: number of imports between, 0 for a test of its name or its folder's, and test file; of the tests of other rooms only those
-        that import the module themselves; those that don't import it at all are left out
+    :return: number of imports between, 0 for a test of its name or its folder's, and test file; of the tests of other rooms
+        only those that import the module themselves; those that don't import it at all are left out
     """
     distance, importers = {module: 0}, [module]
     while importers:
@@ -117,9 +120,7 @@ class Verdict:
 
 def copied(tree: Path, folder: Path) -> Path:
     """Copy a checkout without what need not be copied."""
-    unneeded = shutil.ignore_patterns(
-        ".git", ".venv", "__pycache__", "*.png", "*.html", ".*_cache", "runs", "build", "*.egg-info"
-    )
+    unneeded = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.html", ".*_cache", "runs", "build", "*.egg-info")
     return Path(shutil.copytree(tree, folder, ignore=unneeded, symlinks=True))
 
 
@@ -159,7 +160,8 @@ class Court:
     @cached_property
     def kernels(self) -> Kernels:
         """What builds the kernels of the copy that mutants are made in."""
-        return Kernels(self.root, self.folder)
+        sources = self.unchanged / FUSED / "csrc"
+        return Kernels(self.root, self.folder, self.surveys / f"objects-{hash_of(sources, sources.iterdir())}")
 
     def _survey(self, file: str) -> Session:
         """Run a test file without a mutant, once whoever asks."""
@@ -167,11 +169,25 @@ class Court:
         with kept.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
-                found = session(self.unchanged, self.folder, file, 1200, trace=True)
+                found = session(self.unchanged, self.folder, file, 600, trace=True)
                 kept.write_text(json.dumps(asdict(found)), encoding="utf-8")
                 if found.failed:
                     print(f"{file}: fail without a mutant and are left out: {' '.join(found.failed)}", flush=True)
         return Session(**json.loads(kept.read_text(encoding="utf-8")))
+
+    @cached_property
+    def cases(self) -> Path:
+        """Calls of the kernels, written down by their tests, which the sanitizers repeat."""
+        kept = self.surveys / f"cases-{hash_of(self.unchanged, self.shared)}"
+        with kept.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                if sanitize(self.unchanged):
+                    raise RuntimeError("make sanitize: it finds faults without a mutant")
+                written = self.unchanged / "build" / "cases"
+                written.mkdir(parents=True, exist_ok=True)  # without gcc there are none
+                shutil.move(written, kept)
+        return kept
 
     def reaching(self, mutant: Mutant, file: str) -> list[str]:
         """List the tests of a file that reach a mutant's statement and pass without it, quick ones first."""
@@ -223,11 +239,13 @@ class Court:
         with self.made(mutant) as obstacle:
             if obstacle:
                 return verdict(obstacle)
-            for wanted, seconds in self.sessions(mutant):
+            for wanted, slowest in self.sessions(mutant):
                 met += wanted
-                found = session(self.root, self.folder, wanted, int(30 + 10 * seconds), trace=False)
+                found = session(self.root, self.folder, wanted, int(20 + 3 * slowest), trace=False)
                 if found.failed:
                     return verdict("killed", found.failed[0])
+            if is_kernel(mutant.file) and sanitize(self.root, self.cases):
+                return verdict("killed", "make sanitize")
         return verdict("survived")
 
     def sessions(self, mutant: Mutant) -> Iterator[tuple[list[str], float]]:
@@ -235,8 +253,8 @@ class Court:
         Choose the tests that a mutant meets, as many as its budget allows.
 
         :param mutant: the mutant
-        :return: tests of one file, and how many seconds they take without it: first, file by file, those that reach it, then
-            all others of the nearest files, since what a test keeps for others, they reach without coming by
+        :return: tests of one file, and how many seconds the slowest takes without it: first, file by file, those that reach
+            it, then all others of the nearest files, since what a test keeps for others, they reach without coming by
         """
         source = f"{FUSED}/engine.py" if is_kernel(mutant.file) else f"{PACKAGE}/{mutant.file}"
         module = module_name(Path(source), Path())
@@ -257,7 +275,14 @@ class Court:
                 if wanted:
                     met |= set(wanted)
                     left -= seconds
-                    yield wanted, seconds
+                    yield wanted, max(survey.seconds[test] for test in wanted)
+
+
+def sanitize(root: Path, cases: Path | None = None) -> int:
+    """Run the kernels of a scratch copy under the sanitizers, on cases or on those that it writes; 0 if all is well."""
+    command = [sys.executable, "benchmarks/sanitize/sanitize.py", *(["--cases", str(cases)] if cases else [])]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False).returncode
 
 
 def write(path: Path, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -20,10 +21,11 @@ class Kernels:
     Has the library's object files, so that only what has changed is compiled again.
 
     :param root: of a scratch copy, as it is without a mutant
-    :param folder: for the object files
+    :param folder: for what a mutant needs
+    :param kept: for the object files of these sources, which others and later runs use too
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, kept: Path) -> None:
         specification = importlib.util.spec_from_file_location("mutant_build", root / FUSED / "build.py")
         assert specification is not None and specification.loader is not None
         self.build: ModuleType = importlib.util.module_from_spec(specification)
@@ -35,7 +37,13 @@ class Kernels:
         self.library = root / FUSED / self.target.library_name
         self.changed, self.original = folder / "changed", folder / self.target.library_name
         self.every: list[Path] = self.build.kernel_sources(self.sources)
-        self.objects = self._compile(folder / "objects", self.every)
+        with kept.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                shutil.rmtree(beside := kept.with_suffix(".new"), ignore_errors=True)
+                self._compile(beside, self.every)
+                beside.rename(kept)
+        self.objects = sorted(kept.glob("*.o"))
         self._link(self.objects)
         shutil.copy(self.library, self.original)
 

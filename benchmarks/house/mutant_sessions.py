@@ -34,16 +34,21 @@ def preload(root: Path) -> None:
         importlib.import_module(name)
 
 
+HOUR = 3600.0
+"""Seconds that a session may take."""
+
+
 class Watch:
     """
     A plugin of pytest that chooses tests and writes down what they do.
 
     :param wanted: the tests to run, in this order; None for all
+    :param cpu: seconds of processor time that a test may take
     :param tracer: notes the lines that each test reaches, if somebody wants to know
     """
 
-    def __init__(self, wanted: Sequence[str] | None, tracer: Any = None) -> None:
-        self.wanted, self.tracer, self.test, self.begin = wanted, tracer, "", 0.0
+    def __init__(self, wanted: Sequence[str] | None, cpu: int, tracer: Any = None) -> None:
+        self.wanted, self.cpu, self.tracer, self.test, self.begin = wanted, cpu, tracer, "", 0.0
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
 
@@ -56,6 +61,8 @@ class Watch:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """What is reached from here on is reached by this test."""
         self.begin = processor_time()
+        limit = int(time.process_time()) + self.cpu
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         self._reached_by(nodeid)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
@@ -108,7 +115,7 @@ class Session:
     lines: dict[str, dict[str, list[str]]]
 
 
-def inside(root: Path, arguments: Sequence[str], wanted: Sequence[str] | None, trace: bool) -> Session:
+def inside(root: Path, arguments: Sequence[str], wanted: Sequence[str] | None, cpu: int, trace: bool) -> Session:
     """Run pytest in this process, which is a fork with nothing else to do."""
     import coverage
     import pytest
@@ -117,7 +124,7 @@ def inside(root: Path, arguments: Sequence[str], wanted: Sequence[str] | None, t
     if trace:
         tracer = coverage.Coverage(data_file=None, config_file=False, include=[f"{root}/{PACKAGE}/{room}/*" for room in ROOMS])
         tracer.start()
-    watch = Watch(wanted, tracer)
+    watch = Watch(wanted, cpu, tracer)
     code = pytest.main([*arguments], plugins=[watch])
     lines: dict[str, dict[str, list[str]]] = {}
     if tracer:
@@ -138,7 +145,7 @@ def session(root: Path, folder: Path, wanted: Sequence[str] | str, cpu: int, tra
     :param root: of a scratch copy
     :param folder: for what the session leaves
     :param wanted: a test file, all of whose tests run; or tests of one file, which run in this order
-    :param cpu: seconds of processor time, of each process; and a tenth of the seconds that the whole may take
+    :param cpu: seconds of processor time that a test, or importing what it needs, may take
     :param trace: whether to note the lines that each test reaches; if not, the first failing test is the last
     :return: what became of it
     """
@@ -159,18 +166,18 @@ def session(root: Path, folder: Path, wanted: Sequence[str] | str, cpu: int, tra
             nothing = os.open(os.devnull, os.O_RDONLY)
             for to, source in ((0, nothing), (1, output), (2, output)):
                 os.dup2(source, to)
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.RLIM_INFINITY))
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             os.chdir(root)
             os.environ["PYTHONPATH"] = str(root)
             sys.path.insert(0, str(root))
-            found = inside(root, arguments, chosen, trace)
+            found = inside(root, arguments, chosen, cpu, trace)
             result.write_text(json.dumps(asdict(found)), encoding="utf-8")
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(0)
-    end, status = time.monotonic() + 10 * cpu, None
+    end, status = time.monotonic() + HOUR, None
     try:
         while status is None and time.monotonic() < end:
             time.sleep(0.05)
@@ -183,7 +190,9 @@ def session(root: Path, folder: Path, wanted: Sequence[str] | str, cpu: int, tra
             os.waitpid(child, 0)
     if result.exists():
         return Session(**json.loads(result.read_text(encoding="utf-8")))
-    number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
-    late = status is None or number in (signal.SIGXCPU, signal.SIGKILL)
-    why = "the time was up" if late else signal.Signals(number).name if number else "the process ended"
+    ended_by = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
+    if status is None or ended_by in (signal.SIGXCPU, signal.SIGKILL):
+        why = "the time was up"
+    else:
+        why = signal.Signals(ended_by).name if ended_by else "the process ended"
     return Session([f"{why} in {file}"], {}, {})
