@@ -33,6 +33,11 @@ BOMBS = {
     "hexadecimal digits": ("a: 0x" + "f" * 10_000, "a number of 10,002 characters"),
     "minutes of minutes": ("a: 1" + ":59" * 5_000, "a number of 15,001 characters"),
     "no text": ("\udcff", "not readable as YAML"),
+    "values": (f"[{'1,' * 20_000}]", "more than 10,000 values"),
+    "a key twice": ("a: {b: 1, c: 2, 'b': 3}", "the key 'b' twice"),
+    "half a character": ('a: "\\ud800"', "surrogates not allowed"),
+    "no constant": ("a: !!bool maybe", "not readable as YAML: 'maybe'"),
+    "no number": ("a: !!int ''", "not readable as YAML"),
 }
 
 

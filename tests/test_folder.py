@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from sb3_ppo_edu.serialization.writing import write_atomically
-from sb3_ppo_edu.training.folder import default_name
+from sb3_ppo_edu.training.folder import default_name, new_folder
 
 
 def test_name_of_a_run() -> None:
@@ -35,3 +36,18 @@ def test_file_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     # A second name for the old file still has it: the new one took its place and was not written over it.
     assert (tmp_path / "also_old.txt").read_text() == "old"
+
+
+def test_a_second_interrupt_while_a_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a run that was interrupted while it started is free, even if its removal is interrupted."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupt)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "run"):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    with new_folder(tmp_path / "run"):
+        pass

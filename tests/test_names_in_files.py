@@ -32,8 +32,11 @@ FOREIGN: list[dict[str, Any]] = [
     {"env_wrapper": {MONITOR: {"filename": "elsewhere"}}},
     {"env_wrapper": {"gymnasium.wrappers.RecordVideo": {"video_folder": "elsewhere"}}},
     {"vec_env_wrapper": {"stable_baselines3.common.vec_env.VecMonitor": {"filename": "elsewhere"}}},
+    {"vec_env_wrapper": "stable_baselines3.common.vec_env.VecVideoRecorder"},
+    {"env_wrapper": {"gymnasium.wrappers.FrameStackObservation": {"stack_size": 10**9}}},
+    {"env_wrapper": {"gymnasium.wrappers.ResizeObservation": {"shape": [84, 1e30]}}},
 ]
-"""Settings in the zoo's form, each of which would run a program, import a module or write where it says."""
+"""Settings in the zoo's form, each of which would run a program, import a module, write where it says, or take any memory."""
 HARMLESS: list[dict[str, Any]] = [
     {"callback": "sb3_ppo_edu.doctor.callback.TrainingDoctor"},
     {"callback": [{"stable_baselines3.common.callbacks.StopTrainingOnMaxEpisodes": {"max_episodes": 3}}]},

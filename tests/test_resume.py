@@ -116,6 +116,40 @@ def test_a_run_without_checkpoints_is_refused(undisturbed: Path, tmp_path: Path,
     assert "cannot be resumed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("rm -rf /", "found the command 'rm -rf /', expected sb3-edu train"),
+        ("sb3-edu train 'a", "which no shell reads"),
+        ("sb3-edu train --env CartPole-v1 --seed x", "argument --seed: invalid int value: 'x'"),
+        ("sb3-edu train --env CartPole-v1 --sneed 1", "unknown argument '--sneed'; did you mean '--seed'?"),
+        ("sb3-edu train --help", "it trains nothing"),
+        ("sb3-edu train --env CartPole-v1 --threads 1e9", "threads=1000000000: expected an integer ≥ 1 and ≤ 1024"),
+        ("sb3-edu train --env CartPole-v1 --steps 64 --n-steps 0", "n_steps=0"),
+    ],
+)
+def test_commands_that_can_not_be_run_again(
+    command: str, found: str, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record's file is named, and what is wrong with its command, in one sentence."""
+    record = yaml.safe_load((undisturbed / "settings.yml").read_text())
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "settings.yml").write_text(yaml.safe_dump({**record, "command": command}))
+    assert main(["reproduce", str(tmp_path / "r")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"sb3-edu reproduce: error: {tmp_path}/r/settings.yml: ") and printed.out == ""
+    assert found in printed.err and len(printed.err.splitlines()) == 1
+    assert not (tmp_path / "r-again").exists()
+
+
+def test_a_run_is_reproduced_from_within(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new run is beside the old one where that is the working directory, too."""
+    shutil.copytree(undisturbed, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["reproduce", "."]) == 0
+    assert (tmp_path / "here-again" / "model.zip").is_file()
+
+
 def test_flags_are_left_out() -> None:
     """With their values, in both ways of writing them."""
     assert without_flags(["train", "--name", "a", "--env", "b", "--folder=c"], "--name", "--folder") == ["train", "--env", "b"]

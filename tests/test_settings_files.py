@@ -91,7 +91,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "n_envs": ("two", "n_envs='two': expected an integer"),
     "steps": (None, "steps=None: expected an integer"),
     "environment": (["CartPole-v1"], "list"),
-    "threads": ({"torch": 10**9}, "torch=1000000000: expected at most 1024 threads"),
+    "threads": ({"torch": 2**31}, "threads=2147483648: expected an integer ≥ 1 and ≤ 1024"),
     "algorithm": (7, "algorithm=7: expected a mapping"),
     "callback": (5, "5: expected a dotted name"),
     "seed": (2.5, "seed=2.5: expected an integer"),

@@ -51,7 +51,7 @@ def unwrapped(value: object) -> object:
     return value
 
 
-def check_integer(name: str, value: object, minimum: int, why: str = "") -> int:
+def check_integer(name: str, value: object, minimum: int, why: str = "", maximum: float = math.inf) -> int:
     """
     Check a whole number.
 
@@ -59,12 +59,14 @@ def check_integer(name: str, value: object, minimum: int, why: str = "") -> int:
     :param value: the value given: Python's, or a scalar or 0-dimensional array or tensor of integers
     :param minimum: smallest legal value
     :param why: reason of the minimum, in parentheses behind the expectation
+    :param maximum: largest legal value
     :return: the number as Python's ``int``
-    :raises ArgumentError: if it is no integer, or below the minimum
+    :raises ArgumentError: if it is no integer, or out of range
     """
     number = unwrapped(value)
-    if isinstance(number, bool) or not isinstance(number, int) or number < minimum:
-        raise refuse(name, value, f"an integer ≥ {minimum}" + (f" ({why})" if why else ""))
+    if isinstance(number, bool) or not isinstance(number, int) or not minimum <= number <= maximum:
+        upper = f" and ≤ {maximum}" if maximum < math.inf else ""
+        raise refuse(name, value, f"an integer ≥ {minimum}{upper}" + (f" ({why})" if why else ""))
     return int(number)
 
 

@@ -41,11 +41,7 @@ def _run_command(argv: Sequence[str] | None) -> int:
     """Run a command, and print in a sentence what ends it."""
     # What pygame prints when it is imported.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    argv = sys.argv[1:] if argv is None else list(argv)
-    arguments, unknown = build_parser().parse_known_args(argv)
-    if unknown:
-        arguments.parser.error(describe_unknown(arguments.parser, unknown))
-    arguments.argv = argv
+    arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         return int(arguments.command(arguments))
     except RefusedError as error:
@@ -59,6 +55,21 @@ def _run_command(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print(f"\n{arguments.parser.prog}: interrupted; what was written before is complete", file=sys.stderr)
         return INTERRUPTED
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """
+    Parse a command line.
+
+    :param argv: its words
+    :return: the arguments, with the words as ``argv`` and the function to call as ``command``
+    :raises SystemExit: for ``--help``, ``--version`` and flags that do not parse
+    """
+    arguments, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(describe_unknown(arguments.parser, unknown))
+    arguments.argv = list(argv)
+    return arguments
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,7 +99,7 @@ def build_parser() -> Parser:
     add_evaluate(commands)
     add_enjoy(commands)
     add_resume(commands)
-    add_reproduce(commands, main)
+    add_reproduce(commands, parse)
     add_bench(commands)
     add_tune(commands)
     add_doctor(commands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
 from sb3_ppo_edu.cli.printing import REPLAY_FILE
 from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
 from sb3_ppo_edu.training.evaluation import evaluate
+from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.saved_run import SavedRun, open_run
+from sb3_ppo_edu.training.settings import as_settings_say
 
 
 def add_enjoy(commands: Any) -> None:
@@ -38,10 +41,12 @@ def enjoy(arguments: argparse.Namespace) -> int:
     console = TextConsole(highlight=False)
     with refusing_bad_input():
         saved = open_run(arguments.run, trusted=arguments.trust, max_episode_steps=arguments.max_episode_steps)
-        if arguments.gif is None:
-            watch(saved, arguments, console)
-        else:
-            film(saved, arguments, console)
+        # As in evaluate.
+        with nullcontext() if arguments.trust else as_settings_say(arguments.run / SETTINGS_FILE):
+            if arguments.gif is None:
+                watch(saved, arguments, console)
+            else:
+                film(saved, arguments, console)
     return DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
 from sb3_ppo_edu.cli.printing import print_evaluation
 from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
+from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
+from sb3_ppo_edu.training.settings import as_settings_say
 
 
 def add_evaluate(commands: Any) -> None:
@@ -32,7 +35,9 @@ def evaluate_saved(arguments: argparse.Namespace) -> int:
     console = TextConsole(highlight=False)
     with refusing_bad_input():
         saved = open_run(arguments.run, trusted=arguments.trust, max_episode_steps=arguments.max_episode_steps)
-        trained = evaluate_run(saved, arguments.episodes, arguments.seed, deterministic=not arguments.stochastic)
-        random = evaluate_random(saved, arguments.episodes, arguments.seed)
+        # Without trust only what is well known is built, and what fails there is what it was built with.
+        with nullcontext() if arguments.trust else as_settings_say(arguments.run / SETTINGS_FILE):
+            trained = evaluate_run(saved, arguments.episodes, arguments.seed, deterministic=not arguments.stochastic)
+            random = evaluate_random(saved, arguments.episodes, arguments.seed)
     print_evaluation(console, trained, random, arguments.max_episode_steps)
     return DONE

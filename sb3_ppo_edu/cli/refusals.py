@@ -9,13 +9,11 @@ from pathlib import Path
 
 import gymnasium as gym
 
+from sb3_ppo_edu.serialization.text import sentence
+
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a program that Ctrl-C ended, as shells have it."""
-
-
-LONGEST_MESSAGE = 4000
-"""Characters of a refusal, some of which quote a file's values."""
 
 
 class RefusedError(Exception):
@@ -33,5 +31,5 @@ def refusing_bad_input(file: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (ValueError, AssertionError, OSError, gym.error.Error) as error:
-        said = str(error) if len(str(error)) <= LONGEST_MESSAGE else f"{str(error)[:LONGEST_MESSAGE]} …"
+        said = sentence(str(error))
         raise RefusedError(said if file is None or str(file) in said else f"{said} (with the settings in {file})") from error

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,19 +29,19 @@ exit codes: 0 the same bits, 1 something differs, 2 bad input, 130 interrupted
 """
 
 
-def add_reproduce(commands: Any, main: Callable[[Sequence[str]], int]) -> None:
+def add_reproduce(commands: Any, parse: Callable[[Sequence[str]], argparse.Namespace]) -> None:
     """
     Add ``sb3-edu reproduce``.
 
     :param commands: to add to
-    :param main: runs a command line of this program, and returns its exit code
+    :param parse: parses a command line of this program
     """
     reproduce = commands.add_parser(
         "reproduce",
         help="do a run again, and compare bit by bit",
         description=REPRODUCE_DESCRIPTION,
     )
-    reproduce.set_defaults(command=lambda arguments: reproduce_run(arguments, main), parser=reproduce)
+    reproduce.set_defaults(command=lambda arguments: reproduce_run(arguments, parse), parser=reproduce)
     reproduce.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
     reproduce.add_argument(
         "--trust", action="store_true", help="let the run's command name what it likes, which may run any program"
@@ -46,31 +49,52 @@ def add_reproduce(commands: Any, main: Callable[[Sequence[str]], int]) -> None:
     reproduce.add_argument("--name", help="folder of the new run, beside the old one (default: RUN-again)")
 
 
-def reproduce_run(arguments: argparse.Namespace, main: Callable[[Sequence[str]], int]) -> int:
+def reproduce_run(arguments: argparse.Namespace, parse: Callable[[Sequence[str]], argparse.Namespace]) -> int:
     """
     Do a run again and compare; return the exit code.
 
     :param arguments: of the command line
-    :param main: see :func:`add_reproduce`
+    :param parse: see :func:`add_reproduce`
     """
     console = TextConsole(highlight=False)
     folder: Path = arguments.run
+    path = folder / SETTINGS_FILE
     with refusing_bad_input():
-        record = read_settings(folder / SETTINGS_FILE)
-        command = shlex.split(record.get("command", ""))
+        record = read_settings(path)
         if record.get("processes", 1) > 1:
-            raise ValueError(f"run {folder}: {record['processes']} processes made it, and one alone can't do it again")
-    if command[:2] != ["sb3-edu", "train"]:
-        raise RefusedError(f"run {folder}: found the command {shlex.join(command)!r}, expected sb3-edu train …")
-    name = arguments.name or f"{folder.name}-again"
+            raise ValueError(f"{path}: {record['processes']} processes made the run, and one alone can't do it again")
+        found = record.get("command", "")
+        try:
+            command = shlex.split(found)
+        except ValueError as error:
+            raise ValueError(f"{path}: found the command {found!r}, which no shell reads ({error})") from error
+        if command[:2] != ["sb3-edu", "train"]:
+            raise ValueError(f"{path}: found the command {found!r}, expected sb3-edu train …")
+    place = folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))
+    name = arguments.name or f"{place.name}-again"
     words = [word for word in without_flags(command[1:], "--name", "--folder") if word not in ("--trust", "--from-record")]
     trust = ["--trust"] if arguments.trust else []
-    code = main([*words, *trust, "--from-record", "--folder", str(folder.parent), "--name", name, "--no-replay"])
+    words += [*trust, "--from-record", "--folder", str(place.parent), f"--name={name}", "--no-replay"]
+    try:
+        again = parse_recorded(words, parse)
+        code = int(again.command(again))
+    except RefusedError as error:
+        raise RefusedError(f"{path}: its command can't be run again: {error}") from error
     if code != DONE:
         return code
-    found = compare_runs(folder, folder.parent / name)
-    print_comparison(console, found, folder, folder.parent / name)
-    return DONE if all(one.equal is not False for one in found[4:]) else FAILED
+    compared = compare_runs(folder, place.parent / name)
+    print_comparison(console, compared, folder, place.parent / name)
+    return DONE if all(one.equal is not False for one in compared[4:]) else FAILED
+
+
+def parse_recorded(words: list[str], parse: Callable[[Sequence[str]], argparse.Namespace]) -> argparse.Namespace:
+    """Parse the command of a record, which may be a stranger's; what is wrong with it is refused in one sentence."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as complaints:
+        try:
+            return parse(words)
+        except SystemExit as ended:
+            said = complaints.getvalue().partition("error: ")[2].splitlines()
+            raise RefusedError(said[0] if said else "it trains nothing") from ended
 
 
 def without_flags(words: list[str], *flags: str) -> list[str]:

@@ -85,4 +85,4 @@ def _resume_in_group(arguments: argparse.Namespace) -> int:
             console.print(f"environment {index} {way}; from here on the run is another one", soft_wrap=True, markup=False)
     if run.model.resumed_engine:
         console.print(run.model.resumed_engine, soft_wrap=True, markup=False)
-    return train_and_finish(run, arguments)
+    return train_and_finish(run, arguments, None if arguments.trust else arguments.run / SETTINGS_FILE)

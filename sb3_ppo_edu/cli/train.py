@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,20 @@ from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.backends import AUTO, BACKENDS, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.serialization.names import check_environment_id
-from sb3_ppo_edu.serialization.text import printable
+from sb3_ppo_edu.serialization.errors import reason
+from sb3_ppo_edu.serialization.names import HARMLESS_MODULES, check_environment_id
+from sb3_ppo_edu.serialization.text import printable, sentence
 from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
 from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparameters, parse_expression
 from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
-from sb3_ppo_edu.training.settings import EVALUATIONS_PER_RUN, RunSettings, settings_from_hyperparameters
+from sb3_ppo_edu.training.settings import (
+    EVALUATIONS_PER_RUN,
+    RunSettings,
+    as_settings_say,
+    settings_from_hyperparameters,
+)
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 from sb3_ppo_edu.vec_env.guard import ON_FAULT, NonFiniteStepError
 from sb3_ppo_edu.vec_env.workers import WorkerError
@@ -169,8 +176,8 @@ def add_train(commands: Any) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train, save, evaluate, draw, and say where everything is; return the exit code."""
-    th.set_num_threads(arguments.threads)
     command = ["sb3-edu", *arguments.argv]
+    th.set_num_threads(arguments.threads)
     with refusing_bad_input(arguments.config):
         settings = read_settings(arguments)
         folder = run_folder(arguments)
@@ -178,11 +185,11 @@ def train(arguments: argparse.Namespace) -> int:
         arguments.group = group
         with refusing_bad_input(arguments.config):
             if group is None:
-                run = start_run(settings, folder, command)
+                run = start_run(settings, folder, command, source=arguments.config)
             else:
                 run = start_or_resume_rank(settings, folder, command, group, arguments.device)
         print_start(console_for(group), run)
-        return train_and_finish(run, arguments)
+        return train_and_finish(run, arguments, None if arguments.trust else arguments.config)
 
 
 def read_settings(arguments: argparse.Namespace) -> RunSettings:
@@ -207,18 +214,19 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
         # By its name, as a YAML would ask for it: so it is in the run's record, and there again when the run is resumed.
         others = hyperparameters.get("callback")
         hyperparameters["callback"] = [*(others if isinstance(others, list) else [others] if others else []), DOCTOR]
-    return settings_from_hyperparameters(
-        arguments.env,
-        hyperparameters,
-        steps=arguments.steps,
-        seed=arguments.seed,
-        eval_freq=arguments.eval_freq,
-        device=arguments.device,
-        verbose=arguments.verbose,
-        checkpoint_freq=arguments.checkpoint_freq,
-        on_fault=arguments.on_fault,
-        algo=arguments.algo,
-    )
+    with as_settings_say(arguments.config):
+        return settings_from_hyperparameters(
+            arguments.env,
+            hyperparameters,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            eval_freq=arguments.eval_freq,
+            device=arguments.device,
+            verbose=arguments.verbose,
+            checkpoint_freq=arguments.checkpoint_freq,
+            on_fault=arguments.on_fault,
+            algo=arguments.algo,
+        )
 
 
 def run_folder(arguments: argparse.Namespace) -> Path:
@@ -234,16 +242,17 @@ def run_folder(arguments: argparse.Namespace) -> Path:
     return Path(arguments.folder, arguments.name)
 
 
-def train_and_finish(run: Run, arguments: argparse.Namespace) -> int:
+def train_and_finish(run: Run, arguments: argparse.Namespace, source: Path | None) -> int:
     """
     Train what is left of a run, evaluate it and print what there is; return the exit code.
 
     :param run: closed at the end
     :param arguments: of the command line, with the processes that train together, or ``None``, in ``group``
+    :param source: see :func:`train_until_stopped`
     """
     console = console_for(arguments.group)
     try:
-        exit_code = train_until_stopped(run, console, arguments.group)
+        exit_code = train_until_stopped(run, console, arguments.group, source)
     finally:
         close_run(run)
     if exit_code == DONE and not console.quiet:
@@ -251,17 +260,18 @@ def train_and_finish(run: Run, arguments: argparse.Namespace) -> int:
     return exit_code
 
 
-def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None = None) -> int:
+def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None = None, source: Path | None = None) -> int:
     """
     Train to the end or until Ctrl-C or SIGTERM, and save the model in each case; return the exit code.
 
     :param run: left open
     :param console: a quiet one, as of all ranks but 0, shows no progress and saves no model
     :param group: the processes to train together with, or ``None``
+    :param source: the file that the settings are from, if it is a stranger's
     """
     stop = StopOnRequest(run.lock.note_training)
     progress = [] if console.quiet else [Progress(run.settings.steps)]
-    exit_code = DONE
+    exit_code, failure = DONE, ""
     kept: list[bool] = []
     try:
         with stopping_on_signals(stop):
@@ -276,16 +286,20 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     except FAILURES as error:
         # A signal to all processes, as clusters send it, ends those that this one waits for.
         if not stop.requested:
-            print(f"sb3-edu train: error: {printable(str(error))}", file=sys.stderr)
-            exit_code = BAD_INPUT if isinstance(error, UnfitStateError) else FAILED
+            failure, exit_code = str(error), BAD_INPUT if isinstance(error, UnfitStateError) else FAILED
     except OSError as error:
         if error.errno not in DISK:
             raise
-        print(f"sb3-edu train: error: run {run.shown}: {describe_disk(error)}", file=sys.stderr)
-        exit_code = FAILED
+        failure, exit_code = f"run {run.shown}: {describe_disk(error)}", FAILED
+    except Exception as error:
+        if source is None or not only_known_code(error):
+            raise
+        failure, exit_code = f"{source}: what it says fails: {sentence(reason(error))}", BAD_INPUT
     finally:
         for bar in progress:
             bar.close()
+        if failure:
+            print(f"sb3-edu train: error: {printable(failure)}", file=sys.stderr)
         # Where learn has failed before its first step, the model is not what it will be: what is there stays.
         if not console.quiet and (stop.began or sys.exc_info()[0] is None):
             undisturbed(lambda: kept.append(keep_model(run)))
@@ -306,6 +320,16 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
             evaluate = f"{typed('sb3-edu')} evaluate {quoted(run.shown)}{trust_of(run)}"
             console.print(f"To see what it can do: {evaluate}", soft_wrap=True)
     return exit_code
+
+
+KNOWN_CODE = {*(name.partition(".")[0] for name in HARMLESS_MODULES), "numpy", "torch", *sys.stdlib_module_names}
+"""Packages that do with a value what they are told."""
+
+
+def only_known_code(error: BaseException) -> bool:
+    """Tell whether an exception came through known code only, so that a value from a file is its cause."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return all(str(frame.f_globals.get("__name__")).partition(".")[0] in KNOWN_CODE for frame in frames)
 
 
 def keep_model(run: Run) -> bool:

@@ -40,6 +40,9 @@ from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 from sb3_ppo_edu.vec_env.workers import check_timeout
 
+MOST_FRAMES = 1000
+"""Observations that can be stacked."""
+
 
 @dataclass(frozen=True)
 class EnvironmentSettings:
@@ -81,7 +84,7 @@ class EnvironmentSettings:
         for wrappers in (self.wrapper, self.vec_wrapper):
             named_with_kwargs(wrappers)
         if self.frame_stack is not None:
-            check_integer("frame_stack", self.frame_stack, 1)
+            check_integer("frame_stack", self.frame_stack, 1, maximum=MOST_FRAMES)
         if self.backend not in (*BACKENDS, AUTO):
             raise ValueError(f"vec_env={self.backend!r}: expected one of {', '.join((*BACKENDS, AUTO))}")
         if self.backend in AS_A_WHOLE:

@@ -8,6 +8,7 @@ trusts; :func:`check_named` stands before it wherever a file may be a stranger's
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,10 @@ WRITE_OR_IMPORT = frozenset(
 )
 """Arguments of those classes that say where to write or what to import: no stranger's file may give them."""
 
+SIZES = frozenset(("delay", "height", "n_stack", "screen_size", "shape", "stack_size", "width"))
+MOST = 1000
+"""Arguments of those classes that say how much memory they take, and the most that a stranger's file may give them."""
+
 HOW_TO_TRUST = "if you trust whoever made it, add --trust (in Python trusted=True)"
 """The last part of a refusal."""
 
@@ -52,7 +57,7 @@ def import_named(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{name!r}: expected the dotted name of something that can be imported ({error})") from error
 
 
@@ -81,12 +86,34 @@ def check_named(name: str, kinds: tuple[type, ...], where: str, what: str, argum
             f"{', '.join(dict.fromkeys(one.partition('.')[0] for one in HARMLESS_MODULES))} that is known to be harmless: "
             f"{HOW_TO_TRUST}"
         )
+    needed = sorted(WRITE_OR_IMPORT.intersection(needed_arguments(found)))
+    if needed:
+        raise UntrustedFileError(
+            f"{where}: found {what} {name}, which has to be told {needed[0]}, where to write or what to import; "
+            f"expected none: {HOW_TO_TRUST}"
+        )
     told = sorted(str(key) for key, value in (arguments or {}).items() if key in WRITE_OR_IMPORT and value is not None)
     if told:
         raise UntrustedFileError(
             f"{where}: found {what} {name} with {told[0]}={str((arguments or {})[told[0]])[:200]!r}, which says where to "
             f"write or what to import; expected it without: {HOW_TO_TRUST}"
         )
+    for key in SIZES.intersection(arguments or ()):
+        value = (arguments or {})[key]
+        if any(isinstance(one, int | float) and not one <= MOST for one in (value if isinstance(value, list) else [value])):
+            raise UntrustedFileError(
+                f"{where}: found {what} {name} with {key}={value!r}, expected at most {MOST}: {HOW_TO_TRUST}"
+            )
+
+
+def needed_arguments(cls: type) -> list[str]:
+    """
+    Name the arguments without which a class is not built.
+
+    :param cls: the class
+    :return: names of those that have no default
+    """
+    return [one.name for one in inspect.signature(cls).parameters.values() if one.default is inspect.Parameter.empty]
 
 
 def check_environment_id(env_id: Any, where: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sb3_ppo_edu.serialization.text import sentence
 
 LARGEST_YAML = 2**16
 """Bytes of a file. Settings have some thousand; PyYAML reads so many in about a second."""
@@ -19,6 +22,34 @@ LONGEST_NUMBER = 100
 
 DEEPEST = 100
 """Lists and mappings in brackets, one in the other; PyYAML's time grows with the square of it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader, which stops at too many values, half a character, and a key that stands twice in a mapping."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose what comes next, and count it."""
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise ValueError(f"more than {MOST_NODES:,} values")
+        return super().compose_node(parent, index)
+
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        """Compose a value, and look whether it is text that can be written again: escapes can say halves of characters."""
+        node = super().compose_scalar_node(anchor)
+        node.value.encode()
+        return node
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Compose a mapping, and look at its keys."""
+        node = super().compose_mapping_node(anchor)
+        keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for (_, key), times in keys.items() if times > 1]
+        if twice:
+            raise ValueError(f"the key {twice[0]!r} twice in a mapping, expected it once")
+        return node
 
 
 def read_yaml(path: Path) -> Any:
@@ -38,7 +69,7 @@ def read_yaml(path: Path) -> Any:
         text = content.decode("utf-8")
         if max(accumulate((one in "[{") - (one in "]}") for one in text), default=0) > DEEPEST:
             raise RecursionError
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -48,8 +79,8 @@ def read_yaml(path: Path) -> Any:
         return loader.construct_document(node)
     except RecursionError:
         raise ValueError(f"{path}: not readable as YAML: lists in lists, too deep; expected settings") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {sentence(str(error))}") from error
 
 
 def _count(node: yaml.Node, counted: dict[int, int]) -> int:

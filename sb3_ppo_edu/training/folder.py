@@ -57,16 +57,24 @@ def new_folder(folder: Path) -> Iterator[RunLock]:
     try:
         yield lock
     except BaseException as error:
-        shutil.rmtree(folder)
+        # Its name is free at once, whatever interrupts what follows.
+        folder.rename(_hidden(folder))
+        shutil.rmtree(_hidden(folder))
         lock.release()
         if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
             raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
 
 
+def _hidden(folder: Path) -> Path:
+    """Name a folder beside it that nobody takes for a run."""
+    return folder.with_name(f".starting-{folder.name}-{os.getpid()}")
+
+
 def _locked_folder(folder: Path) -> RunLock:
     """Make a folder that nobody ever sees without its lock, so that whoever is killed leaves none that looks like a user's."""
-    hidden = folder.with_name(f".starting-{folder.name}-{os.getpid()}")
+    hidden = _hidden(folder)
+    shutil.rmtree(hidden, ignore_errors=True)  # of an earlier process with our number
     try:
         hidden.mkdir(parents=True)
         lock = RunLock(hidden, starting=True)

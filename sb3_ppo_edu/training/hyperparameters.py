@@ -238,7 +238,11 @@ def check_names_of(settings: Mapping[str, Any], where: str) -> None:
         # Names without a dot are SB3's own.
         if key in ("policy", "rollout_buffer_class") and not (isinstance(value, str) and "." in value):
             continue
-        for name, kwargs in named_with_kwargs(value):
+        try:
+            named = named_with_kwargs(value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {key}: {error}") from error
+        for name, kwargs in named:
             check_named(name, kinds, where, key, kwargs)
     check_engine_kwargs(prepare_engine_kwargs(settings, where).get("engine_kwargs"), where)
 
@@ -276,8 +280,8 @@ def parse_expression(text: str, where: str) -> Any:
     """
     try:
         return _evaluate(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(f"{where}: cannot read {text!r}: {error}") from error
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # too deep for Python's parser
+        raise ValueError(f"{where}: cannot read {text!r}: {error or type(error).__name__}") from error
 
 
 def _evaluate(node: ast.expr) -> Any:
@@ -387,7 +391,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 def _positive_integer(value: Any, where: str) -> int:
     """Return a count; YAML reads ``!!float 1e6`` as a float, which is welcome if it is whole."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 1 or value % 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf or value % 1:
         raise ValueError(f"{where}: expected a whole number of at least 1, found {value!r}")
     return int(value)
 

@@ -61,6 +61,7 @@ from sb3_ppo_edu.training.settings import (
     EVALUATIONS_PER_RUN,
     RunSettings,
     all_arguments,
+    as_settings_say,
     described,
     git_revision,
     read_settings,
@@ -131,7 +132,14 @@ class Run:
     shown: Path
 
 
-def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), *, is_rank_zero: bool = True) -> Run:
+def start_run(
+    settings: RunSettings,
+    folder: Path,
+    command: Sequence[str] = (),
+    *,
+    is_rank_zero: bool = True,
+    source: Path | None = None,
+) -> Run:
     """
     Create the folder, environments and model of a run, and record its settings.
 
@@ -139,20 +147,23 @@ def start_run(settings: RunSettings, folder: Path, command: Sequence[str] = (), 
 
     :param folder: where; must not exist, unless a training that was killed while starting has left it
     :param is_rank_zero: False for a process that trains together with others and leaves log and evaluations to rank 0
+    :param source: the file that settings are from, for errors
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
     # Settled first, so that the record names it: whoever resumes the run needs the same.
-    environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
+    with as_settings_say(source):
+        environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
     settings = replace(settings, environment=environment)
     shown, folder = folder, folder.absolute()
     with new_folder(folder) as lock:
         env: VecEnv | None = None
         try:
-            env = make_training_env(
-                settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, on_fault=settings.on_fault
-            )
-            model = _build_model(settings, env)
-            callbacks = make_callbacks(settings, folder, described(settings), is_rank_zero=is_rank_zero)
+            with as_settings_say(source):
+                env = make_training_env(
+                    settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, on_fault=settings.on_fault
+                )
+                model = _build_model(settings, env)
+                callbacks = make_callbacks(settings, folder, described(settings), is_rank_zero=is_rank_zero)
             outputs = ["csv", "tensorboard"] + (["stdout"] if settings.verbose else [])
             model.set_logger(configure(str(folder), outputs if is_rank_zero else []))
             write_settings(folder / SETTINGS_FILE, settings, command)
@@ -193,8 +204,9 @@ def _build_model(settings: RunSettings, env: VecEnv) -> EduPPO:
             verbose=settings.verbose,
             **settings.algorithm,
         )
-    except (TypeError, AssertionError) as error:
-        # SB3 asserts its conditions on values, and an unknown name in policy_kwargs surfaces as a TypeError.
+    except (TypeError, AssertionError, ArithmeticError, RuntimeError, MemoryError) as error:
+        # SB3 asserts its conditions on values, an unknown name in policy_kwargs surfaces as a TypeError, and networks that are
+        # too large for the memory as torch's RuntimeError.
         raise ValueError(f"{ALGORITHMS[settings.algo].__name__} refuses these settings: {error}") from error
 
 

@@ -7,6 +7,7 @@ What to train, on what, for how long: the settings of a run, and ``settings.yml`
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -23,7 +24,6 @@ import numpy as np
 import stable_baselines3
 import torch as th
 import yaml
-from gymnasium.error import Error
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
@@ -32,6 +32,7 @@ from sb3_ppo_edu.checkpoint import Resumable
 from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
+from sb3_ppo_edu.serialization.errors import DamagedFileError, UntrustedFileError, reason
 from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named, import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
@@ -44,6 +45,9 @@ EVALUATIONS_PER_RUN = 10
 
 MINIMA = {"steps": 1, "n_envs": 1, "processes": 1, "seed": 0, "verbose": 0, "eval_freq": 1, "checkpoint_freq": 1}
 """The least that each whole number among the settings may be."""
+
+MAXIMA = {"steps": 2**63 - 1, "n_envs": 2**16, "processes": 2**16}
+"""The most that some of them may be: nobody trains with more environments or processes, which take any memory."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -93,7 +97,7 @@ class RunSettings:
         for name, minimum in MINIMA.items():
             value = getattr(self, name)
             if value is not None or name not in ("eval_freq", "checkpoint_freq"):
-                check_integer(name, value, minimum)
+                check_integer(name, value, minimum, maximum=MAXIMA.get(name, math.inf))
         if not isinstance(self.algorithm, Mapping):
             raise refuse("algorithm", self.algorithm, "a mapping from the algorithm's arguments to their values")
         named_with_kwargs(self.callback)
@@ -355,8 +359,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise refuse("algorithm", record["algorithm"], "a mapping from the algorithm's arguments to their values")
         if not isinstance(record.get("command", ""), str):
             raise refuse("command", record["command"], "the line that made the run")
-        if check_integer("torch", dict(record["threads"])["torch"], 1) > MOST_THREADS:
-            raise refuse("torch", record["threads"]["torch"], f"at most {MOST_THREADS} threads")
+        check_integer("threads", dict(record["threads"])["torch"], 1, maximum=MOST_THREADS)
         settings_from_record(record, "cpu")
     except KeyError as error:
         raise ValueError(f"{what}, found no {error.args[0]}") from error
@@ -366,26 +369,29 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 MOST_THREADS = 1024
-"""Of torch; where it is asked for thousands of millions, it ends the process for want of memory."""
+"""Threads of torch; an operating system that can't start as many ends the process."""
+
 
 REQUIRED = ("environment", "algorithm", "steps", "seed", "n_envs", "threads")
 """What each version of ``settings.yml`` has and a command needs."""
 
 
 @contextmanager
-def as_settings_say(path: Path) -> Iterator[None]:
+def as_settings_say(path: Path | None) -> Iterator[None]:
     """
-    Name the file from which something is built that can't be.
+    Name the file from which something is built that can't be, or fails.
 
-    :param path: of the settings
-    :raises ValueError: in place of what libraries raise on arguments of a wrong kind
+    :param path: of the settings; ``None`` if they are from no file
+    :raises ValueError: in place of what libraries raise on arguments of a wrong kind, or that ask for too much memory
     """
     try:
         yield
-    except (ImportError, AssertionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Error) as error:
-        if str(path.parent) in str(error):
+    except OSError:
+        raise
+    except Exception as error:
+        if path is None or str(path) in str(error) or isinstance(error, DamagedFileError | UntrustedFileError):
             raise
-        raise ValueError(f"{path}: what it says can't be built: {error or type(error).__name__}") from error
+        raise ValueError(f"{path}: what it says fails: {reason(error)}") from error
 
 
 def check_names(settings: RunSettings, where: str) -> None:
