@@ -93,8 +93,8 @@ def run(words: list[str], folder: Path) -> tuple[int, float, float, float, str]:
         finally:
             os._exit(code if isinstance(code, int) else 1)
     while True:
-        ended, status, used = os.wait4(child, os.WNOHANG)
-        if ended:
+        number, status, used = os.wait4(child, os.WNOHANG)
+        if number:
             break
         if time.monotonic() - begin > PATIENCE:
             os.kill(child, signal.SIGKILL)

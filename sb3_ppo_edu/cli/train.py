@@ -30,7 +30,7 @@ from sb3_ppo_edu.cli.printing import (
     trust_of,
     typed,
 )
-from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, RefusedError, refusing_bad_input
 from sb3_ppo_edu.cli.streams import DISK, describe_disk
 from sb3_ppo_edu.cli.torchrun import process_group, start_or_resume_rank
 from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
@@ -188,7 +188,12 @@ def train(arguments: argparse.Namespace) -> int:
                 run = start_run(settings, folder, command, source=arguments.config)
             else:
                 run = start_or_resume_rank(settings, folder, command, group, arguments.device)
-        print_start(console_for(group), run)
+        try:
+            with refusing_bad_input(), as_settings_say(arguments.config):
+                print_start(console_for(group), run)  # the engine is chosen here
+        except RefusedError:
+            close_run(run)
+            raise
         return train_and_finish(run, arguments, None if arguments.trust else arguments.config)
 
 

@@ -227,6 +227,8 @@ def make_evaluation_env(
     # evaluate_policy gives the last environments one episode more when the episodes do not divide evenly. Numbered from the
     # back, the seeds played are exactly first_seed, …, first_seed + episodes - 1, whatever n_envs is.
     offsets = itertools.count(n_envs - 1, -1)
+    if settings.kwargs.get("render_mode") == "human":  # a window is for whoever asks for it here
+        settings = replace(settings, kwargs={**settings.kwargs, "render_mode": None})
     env = _make_vec_env(
         settings,
         n_envs,

@@ -36,13 +36,13 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(f"more than {MOST_NODES:,} values")
         return super().compose_node(parent, index)
 
-    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         """Compose a value, and look whether it is text that can be written again: escapes can say halves of characters."""
         node = super().compose_scalar_node(anchor)
         node.value.encode()
         return node
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Compose a mapping, and look at its keys."""
         node = super().compose_mapping_node(anchor)
         keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
