@@ -262,7 +262,7 @@ def disturb(case: str, number: int, drawn: random.Random, folder: Path, start_ta
         code = None
         if training.steps() <= 0 and (training.steps() < 0 or drawn.random() < 0.5):
             # As a batch job does: train ... || resume ...
-            stops[-1].resumed_from = "train || resume"
+            stops[-1].resumed_from = "train, else resume"
             code = wait(training.start(training.train(), place))
             if code not in (0, 2):
                 raise RuntimeError(f"train after a start that was stopped: exit code {code}; see {training.log.read_text()}")
