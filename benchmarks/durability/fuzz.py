@@ -161,7 +161,7 @@ def measure(count: int, seed: int, folder: Path, report: Callable[[Row, bytes], 
             more, above = own - cpu, most - memory
             if (outcome == "refused" or command == "evaluate") and (more > MOST_SECONDS or above > MOST_MEGABYTES):
                 outcome = f"wrong: {more:.1f} s and {above:.0f} MB more than an honest evaluation"
-            said = said.replace(f"{place}/", "").strip()[:300]
+            said = said.replace(f"{place}/", "").strip()[:300] if outcome != "right" else ""
             rows.append(
                 Row(command, index, len(content), outcome, code, round(more, 2), round(seconds, 2), round(above, 1), said)
             )
