@@ -166,6 +166,6 @@ def test_values_that_are_refused_are_said_with_their_file(
     assert main(["train", "--env", "CartPole-v1", "--config", str(file), "--folder", str(tmp_path), "--name", "x"]) == 2
     error = capsys.readouterr().err
     assert said in error
-    assert f"(with the settings in {file})" in error
+    assert str(file) in error
     assert len(error) < 5000
     assert not (tmp_path / "x").exists()

@@ -97,7 +97,7 @@ CALLBACKS = "stable_baselines3.common.callbacks"
     [
         ({"n_envs": 10**6}, "n_envs=1000000: expected an integer ≥ 1 and ≤ 65536"),
         ({"frame_stack": 10**6}, "frame_stack=1000000: expected an integer ≥ 1 and ≤ 1000"),
-        ({"n_timesteps": 10**400}, "steps=1000"),
+        ({"n_timesteps": 10**400}, "a number of 401 characters"),
         ({"policy_kwargs": "dict(net_arch=[10000000000000])"}, "EduPPO refuses these settings"),
         ({"engine_kwargs": {"x": 1}}, "engine_kwargs={'x': 1}: found 'x'"),
         ({"policy_kwargs": "-" * 5000 + "1"}, "policy_kwargs: cannot read"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import gymnasium as gym
 
@@ -21,15 +20,13 @@ class RefusedError(Exception):
 
 
 @contextmanager
-def refusing_bad_input(file: Path | None = None) -> Iterator[None]:
+def refusing_bad_input() -> Iterator[None]:
     """
     Turn what libraries raise on bad values into a refusal. Only for the time before training: later it would hide defects.
 
-    :param file: that the values may be from
-    :raises RefusedError: with the message of the error, which names the file
+    :raises RefusedError: with the message of the error
     """
     try:
         yield
     except (ValueError, AssertionError, OSError, gym.error.Error) as error:
-        said = sentence(str(error))
-        raise RefusedError(said if file is None or str(file) in said else f"{said} (with the settings in {file})") from error
+        raise RefusedError(sentence(str(error))) from error

@@ -178,12 +178,12 @@ def train(arguments: argparse.Namespace) -> int:
     """Train, save, evaluate, draw, and say where everything is; return the exit code."""
     command = ["sb3-edu", *arguments.argv]
     th.set_num_threads(arguments.threads)
-    with refusing_bad_input(arguments.config):
+    with refusing_bad_input():
         settings = read_settings(arguments)
         folder = run_folder(arguments)
     with process_group() as group:
         arguments.group = group
-        with refusing_bad_input(arguments.config):
+        with refusing_bad_input():
             if group is None:
                 run = start_run(settings, folder, command, source=arguments.config)
             else:
