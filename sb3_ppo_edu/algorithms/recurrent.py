@@ -39,14 +39,14 @@ class RecurrentEduPPO(EduPPO):
 
     Actor and critic have hidden states :math:`h_t = f(o_t, h_{t-1})`, zero where an episode begins, and act and judge on
     :math:`h_t` instead of :math:`o_t`. An update goes through sequences of consecutive steps, each from the state that the
-    rollout stored where it begins (https://arxiv.org/abs/1803.10122 has a picture, https://openreview.net/forum?id=r1lyTjAqYX
-    what stored states cost). With the arguments of sb3-contrib's ``RecurrentPPO`` and ``engine="autograd"``, training ends
-    with the same bits as there, and files go both ways.
+    rollout stored where it begins (LSTM: https://doi.org/10.1162/neco.1997.9.8.1735; what stored states cost:
+    https://openreview.net/forum?id=r1lyTjAqYX). With the arguments of sb3-contrib's ``RecurrentPPO`` and
+    ``engine="autograd"``, training ends with the same bits as there, and files go both ways.
 
-    Acting on: ``action, state = model.predict(observation, state, episode_start)``, with None for the first state.
+    A model acts by ``action, state = model.predict(observation, state, episode_start)``, with None for the first state.
 
-    What is not named here is as in :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO`; ``recompute_advantages`` and
-    ``action_distribution`` there are none.
+    What is not named here is as in :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO`, of which ``recompute_advantages`` and
+    ``action_distribution`` are left out.
 
     :param policy: "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy" or a ``RecurrentActorCriticPolicy`` class
     :param n_steps: steps per environment and rollout, the most that a sequence is long
@@ -55,8 +55,8 @@ class RecurrentEduPPO(EduPPO):
     :param policy_kwargs: further arguments of the policy, among them ``lstm_hidden_size`` (units, 256), ``n_lstm_layers`` (1),
         ``shared_lstm`` (False: the critic doesn't take the actor's), ``enable_critic_lstm`` (True: it has its own),
         ``lstm_kwargs``
-    :param engine: "auto" takes the reference engine with one call of the LSTM for a minibatch where no other serves the
-        policy; "autograd" has sb3-contrib's bits
+    :param engine: "auto" takes the kernels, and where they do not serve the policy the reference engine with one call of the
+        LSTM for a minibatch; "autograd" has sb3-contrib's bits
     :param engine_kwargs: options of the autograd engine: ``whole_sequences=True`` for that one call, ``channels_last=True``
     :param recurrent_cell: "lstm", or "gru" with one state and three quarters of the weights
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected; for a policy without a memory
