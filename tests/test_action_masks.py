@@ -117,6 +117,20 @@ def test_masks_of_resets_are_stored() -> None:
     assert not (masks[~starts] == [0, 1, 1]).all()
 
 
+@pytest.mark.parametrize("restart", ["learn", "resume"])
+def test_masks_of_episodes_that_are_over_are_forgotten(restart: str) -> None:
+    """Where all environments were reset, by another ``learn`` or as a resumed training may, the masks are those of resets."""
+    model = MaskableEduPPO("MlpPolicy", DummyVecEnv([lambda: ToldMasks(end_probability=0.0)] * 3), **SMALL, **NETWORK)
+    model.learn(48)
+    env: Any = model.env
+    assert not (model.masks_of(env) == [0, 1, 1]).all()
+    if restart == "learn":
+        model._setup_learn(48)
+    else:
+        model.begin_episodes(env.reset())
+    np.testing.assert_array_equal(model.masks_of(env), [[0, 1, 1]] * 3)
+
+
 class Faulty(MaskedWalk):
     """Gives a wrong mask in the third step of the second environment."""
 
