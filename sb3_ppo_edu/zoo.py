@@ -29,6 +29,7 @@ from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
 from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
+from sb3_ppo_edu.vec_env.action_masks import METHOD
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
 if TYPE_CHECKING:
@@ -254,6 +255,8 @@ def _vec_env_class(backend: str) -> Any:
 def _experiment_manager() -> type[ExperimentManager]:
     """Return the zoo's experiment manager, with what ours need of it; other algorithms it serves as ever."""
     from rl_zoo3.exp_manager import ExperimentManager
+    from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+    from stable_baselines3.common.callbacks import EvalCallback
 
     class EduExperimentManager(ExperimentManager):
         """The zoo's experiment manager, which checks names and leaves schedules to our algorithms."""
@@ -294,6 +297,15 @@ def _experiment_manager() -> type[ExperimentManager]:
                 hyperparams = prepare_engine_kwargs(hyperparams, self.config)
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
             return {**ready, **schedules}, env_wrapper, callbacks, vec_env_wrapper
+
+        def create_callbacks(self) -> None:
+            """Have environments that tell masks evaluated with them, where the policy takes masks."""
+            super().create_callbacks()
+            takes_masks = self.algo in ALGORITHMS and "action_masks" in ALGORITHMS[self.algo].further_inputs
+            for callback in self.callbacks if takes_masks else []:
+                if type(callback) is EvalCallback and callback.eval_env.has_attr(METHOD):
+                    # sb3-contrib's has one attribute more, and other calls for the same results.
+                    callback.__class__, callback.use_masking = MaskableEvalCallback, True  # type: ignore[assignment,attr-defined]
 
         def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
             """Normalise as the zoo does, and to the same bits, in half of the time."""
