@@ -142,6 +142,9 @@ def test_states_of_another_shape_are_refused() -> None:
     engine, inputs = RecurrentFusedEngine(policy), some_inputs(make_recurrent_policy(units=6, layers=1), 3)
     with pytest.raises(ValueError, match=r"hidden_states: found torch.float32, shape \(1, 3, 6\).*expected .*\(2, 3, 6\)"):
         engine.act(inputs)
+    wrong = engine.minibatch_of(make_sequences(make_recurrent_policy(units=7, layers=2), [3, 2]))
+    with pytest.raises(ValueError, match=r"of the rollout: found shape \(2, 2, 7\), expected 2 or more times \(2, 6\)"):
+        engine.gradients(wrong, update_settings_with())
     few = some_inputs(policy, 3)
     with pytest.raises(ValueError, match=r"episode_starts: found .*shape \(2,\).*expected .*\(3,\)"):
         engine.act(few._replace(episode_starts=few.episode_starts[:2]))

@@ -226,10 +226,28 @@ class RecurrentFusedEngine(FusedEngine):
         # A shared LSTM is the actor's.
         for struct, of_tower in ((self._critic, states.critic), (self._actor, states.actor)):
             if struct is not None:
+                check_states(of_tower, minibatch, (struct.depth, struct.units))
                 struct.state_row, struct.state_layer = struct.depth * struct.units, struct.units
                 struct.hidden, struct.cell = map(array_address, of_tower)
                 struct.next_hidden = struct.next_cell = None
         return super().gradients(minibatch, settings)
+
+
+def check_states(states: tuple[Array, ...], minibatch: SequenceMinibatch, shape: tuple[int, int]) -> None:
+    """
+    Check that there is a state of the right size where each sequence begins.
+
+    :param states: hidden and cell states
+    :param minibatch: the sequences
+    :param shape: layers and units
+    :raises ValueError: if the kernels would read beyond them
+    """
+    needed = int(minibatch.rows[: minibatch.counts[0]].max()) + 1
+    for state in states:
+        if state.shape[1:] != shape or len(state) < needed:
+            raise ValueError(
+                f"hidden states of the rollout: found shape {state.shape}, expected {needed} or more times {shape}"
+            )
 
 
 class MaskedRecurrentEngine(RecurrentFusedEngine, MaskedEngine):
