@@ -148,6 +148,10 @@ STATES: dict[str, tuple[str, Callable[[th.Tensor], Any]]] = {
     "other type": ("note", lambda parameter: th.zeros_like(parameter, dtype=th.float64)),
     "like the parameter": ("note", lambda parameter: th.ones_like(parameter)),
     "moments in float64": ("exp_avg_sq", lambda parameter: th.ones_like(parameter, dtype=th.float64)),
+    "moments in columns": (
+        "exp_avg_sq",
+        lambda parameter: th.ones_like(parameter.mT.contiguous()).mT if parameter.ndim > 1 else th.ones_like(parameter),
+    ),
     "step with a dimension": ("step", lambda parameter: th.ones(1)),
     "step of whole numbers": ("step", lambda parameter: th.tensor(7)),
 }

@@ -3,7 +3,8 @@ Lets the tests judge mutants, in scratch copies of a checkout.
 
 Every test file runs once as the checkout is, which says how long each of its tests takes, which of them fail anyway, and
 which lines each of them reaches. A mutant then meets the tests that reach its statement, nearest test files first, quick
-tests first, until one fails.
+tests first, until one fails. If none does, the nearest files run as a whole, in processes of their own: what a test keeps for
+others they reach without coming by, and a fork has memory that a new process has not.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 
 from mutant_drawing import Mutant, is_kernel
 from mutant_kernels import FUSED, Kernels
-from mutant_sessions import PACKAGE, Session, session
+from mutant_sessions import PACKAGE, Session, fresh_session, session
 
 FAR = re.compile(
     "adapters|backends|bombs|building|checkpoint|cli|course|damaged|distributed|doctor|envs|evaluation|exercises|faults"
@@ -231,7 +232,7 @@ class Court:
         :param mutant: the mutant
         :return: what became of it
         """
-        begin, met = time.monotonic(), list[str]()
+        begin, met = time.monotonic(), set[str]()
 
         def verdict(outcome: str, by: str = "") -> Verdict:
             return Verdict(outcome, by, len(met), round(time.monotonic() - begin, 1))
@@ -240,42 +241,53 @@ class Court:
             if obstacle:
                 return verdict(obstacle)
             for wanted, slowest in self.sessions(mutant):
-                met += wanted
+                met |= set(wanted)
                 found = session(self.root, self.folder, wanted, int(20 + 3 * slowest), trace=False)
                 if found.failed:
                     return verdict("killed", found.failed[0])
+            for file in self.nearest(mutant):
+                survey = self.survey(file)
+                met |= set(survey.seconds) - set(survey.failed)
+                cpu = int(60 + 3 * sum(survey.seconds.values()))
+                if by := fresh_session(self.root, self.folder, file, cpu, survey.failed):
+                    return verdict("killed", by)
             if is_kernel(mutant.file) and sanitize(self.root, self.cases):
                 return verdict("killed", "make sanitize")
         return verdict("survived")
 
+    def near(self, mutant: Mutant) -> list[tuple[int, str]]:
+        """List the test files that a mutant may meet, with their distances."""
+        source = f"{FUSED}/engine.py" if is_kernel(mutant.file) else f"{PACKAGE}/{mutant.file}"
+        found = tests_by_distance(self.unchanged, self.graph, module_name(Path(source), Path()))
+        return [one for one in found if one[0] <= self.reach]
+
+    def nearest(self, mutant: Mutant) -> list[str]:
+        """List the nearest test files, as many as the budget allows, and one at least: they run as a whole."""
+        near, left, found = self.near(mutant), self.budget, list[str]()
+        for steps, file in near:
+            left -= sum(self.survey(file).seconds.values())
+            if steps == near[0][0] and (left > 0 or not found):
+                found.append(file)
+        return found
+
     def sessions(self, mutant: Mutant) -> Iterator[tuple[list[str], float]]:
         """
-        Choose the tests that a mutant meets, as many as its budget allows.
+        Choose the tests that reach a mutant, as many as its budget allows.
 
         :param mutant: the mutant
-        :return: tests of one file, and how many seconds the slowest takes without it: first, file by file, those that reach
-            it, then all others of the nearest files, since what a test keeps for others, they reach without coming by
+        :return: tests of one file, and how many seconds the slowest takes without it
         """
-        source = f"{FUSED}/engine.py" if is_kernel(mutant.file) else f"{PACKAGE}/{mutant.file}"
-        module = module_name(Path(source), Path())
-        near = [one for one in tests_by_distance(self.unchanged, self.graph, module) if one[0] <= self.reach]
-        closest = min((steps for steps, _ in near), default=0)
-        met, left = set[str](), self.budget
-        for reaching in (True, False):
-            for steps, file in near:
-                if left <= 0 or not (reaching or steps <= closest):
-                    continue
-                survey = self.survey(file)
-                tests = self.reaching(mutant, file) if reaching else sorted(survey.seconds, key=survey.seconds.__getitem__)
-                wanted, seconds = [], 0.0
-                for test in tests:
-                    if test not in met and test not in survey.failed and seconds + survey.seconds[test] <= left:
-                        wanted.append(test)
-                        seconds += survey.seconds[test]
-                if wanted:
-                    met |= set(wanted)
-                    left -= seconds
-                    yield wanted, max(survey.seconds[test] for test in wanted)
+        left = self.budget
+        for _, file in self.near(mutant):
+            survey, wanted, slowest = self.survey(file), list[str](), 0.0
+            for test in self.reaching(mutant, file):
+                if survey.seconds[test] <= left:
+                    wanted.append(test)
+                    left, slowest = left - survey.seconds[test], survey.seconds[test]
+            if wanted:
+                yield wanted, slowest
+            if left <= 0:
+                return
 
 
 def sanitize(root: Path, cases: Path | None = None) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import resource
 import runpy
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -138,6 +140,41 @@ def inside(root: Path, arguments: Sequence[str], wanted: Sequence[str] | None, c
     return Session(watch.failed, watch.seconds, lines)
 
 
+def options(folder: Path) -> list[str]:
+    """Give pytest's options: a test that waits for ever is stopped by it, one that computes for ever by the limit."""
+    return ["-q", "--tb=short", "-m", "not slow", "-p", "no:cacheprovider", "--timeout", "600", f"--basetemp={folder / 't'}"]
+
+
+def fresh_session(root: Path, folder: Path, file: str, cpu: int, without: Sequence[str]) -> str:
+    """
+    Run a test file up to its first failing test in a process that no fork has prepared, as everybody does.
+
+    :param root: of a scratch copy
+    :param folder: for what the session leaves
+    :param file: the test file
+    :param cpu: seconds of processor time that it may take
+    :param without: tests that fail anyway
+    :return: the test that failed, or what else happened; empty if all pass
+    """
+    command = [sys.executable, "-m", "pytest", *options(folder), "-x", "-rfE", file]
+    command += [option for test in without for option in ("--deselect", test)]
+    limit = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_CPU, ({cpu}, {cpu + 5})); "
+    command[1:3] = ["-c", limit + "sys.argv[0] = 'pytest'; runpy.run_module('pytest', run_name='__main__')"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=HOUR)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    failed: list[str] = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, flags=re.MULTILINE)
+    if process.returncode in (0, 5):
+        return ""
+    return failed[0] if failed else f"{file} ends with {process.returncode}"
+
+
 def session(root: Path, folder: Path, wanted: Sequence[str] | str, cpu: int, trace: bool) -> Session:
     """
     Run tests in a fork of this process.
@@ -150,9 +187,7 @@ def session(root: Path, folder: Path, wanted: Sequence[str] | str, cpu: int, tra
     :return: what became of it
     """
     file, chosen = (wanted, None) if isinstance(wanted, str) else (wanted[0].partition("::")[0], wanted)
-    # A test that waits for ever is stopped by pytest, one that computes for ever by the limit, however busy the machine is.
-    arguments = ["-q", "--tb=short", "-m", "not slow", "-p", "no:cacheprovider", "--timeout", "600"]
-    arguments += [f"--basetemp={folder / 't'}", *(() if trace else ("-x",)), file]
+    arguments = [*options(folder), *(() if trace else ("-x",)), file]
     result = folder / "session.json"
     result.unlink(missing_ok=True)
     sys.stdout.flush()

@@ -258,7 +258,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: %(default)s)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for a mutant (default: %(default)s)")
     parser.add_argument("--reach", type=int, default=9, help="imports from a mutant to its tests (default: %(default)s)")
-    parser.add_argument("--again", action="store_true", help="judge those that survived once more")
+    parser.add_argument("--again", action="store_true", help="judge those that survived and are not equivalent once more")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout (default: this one)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for rows and page (default: %(default)s)")
     given = parser.parse_args()
@@ -269,7 +269,8 @@ def main() -> int:
     sources = (path for room in ROOMS for path in (tree / PACKAGE / room).rglob("*.*"))
     rows = build / f"rows-{given.seed}-{hash_of(tree, sources)}.csv"
     done = {row.number: row for row in read_rows(rows)}
-    again = {number for number, row in done.items() if given.again and row.outcome == "survived"}
+    equivalent = reasons()
+    again = {number for number, row in done.items() if given.again and sort_of(row, equivalent) == "survived"}
     todo = [mutant for mutant in mutants if mutant.number not in done or mutant.number in again]
     signal.signal(signal.SIGTERM, stop)
     try:
@@ -281,7 +282,6 @@ def main() -> int:
         return 130
     finished = [done[mutant.number] for mutant in mutants]
     write_rows(given.out / "mutants_rooms.csv", finished)
-    equivalent = reasons()
     (given.out / "mutants_rooms.md").write_text(page(finished, equivalent, given.seed, given.jobs), encoding="utf-8")
     sorts = [sort_of(row, equivalent) for row in finished]
     print(f"{rate(sorts)} of the mutants that are not equivalent were killed: {given.out / 'mutants_rooms.md'}")
