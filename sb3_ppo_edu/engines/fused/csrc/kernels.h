@@ -54,7 +54,7 @@ typedef struct {
     RecurrentLayer *layers;
     int64_t state_row, state_layer;
     const REAL *hidden, *cell;
-    REAL *next_hidden, *next_cell; /* (depth x sequences x units), the states at the sequences' ends; NULL if nobody asks */
+    REAL *next_hidden, *next_cell; /* (depth x transitions x units), after a single time step; NULL if nobody asks */
 
     int64_t in_panels;                /* the weights are laid out in panels first, or read where they are */
     REAL *panels, *bias;              /* scratch: the weights of a gate or all of them; the biases in blocks */

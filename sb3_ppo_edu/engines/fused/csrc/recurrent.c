@@ -94,14 +94,14 @@ static void take_states(const Model *model, const Recurrent *recurrent, int64_t 
     }
 }
 
-/* Leave the states after the last transition of each sequence that ends with a time step. */
-static void leave_states(const Model *model, const Recurrent *recurrent, int64_t l, int64_t t, int64_t first) {
+/* Leave the states after a time step that is the only one. */
+static void leave_states(const Recurrent *recurrent, int64_t l, int64_t n) {
     const RecurrentLayer *layer = &recurrent->layers[l];
-    const int64_t units = recurrent->units, row = padded(units), sequences = model->counts[0];
-    for (int64_t s = t + 1 < model->steps ? model->counts[t + 1] : 0; s < model->counts[t]; s++) {
-        const int64_t to = (l * sequences + s) * units, from = (first + s) * row;
-        memcpy(recurrent->next_hidden + to, layer->h + from, (size_t)units * sizeof(REAL));
-        if (recurrent->kind == LSTM) memcpy(recurrent->next_cell + to, layer->c + from, (size_t)units * sizeof(REAL));
+    const int64_t units = recurrent->units, row = padded(units);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t to = (l * n + i) * units;
+        memcpy(recurrent->next_hidden + to, layer->h + i * row, (size_t)units * sizeof(REAL));
+        if (recurrent->kind == LSTM) memcpy(recurrent->next_cell + to, layer->c + i * row, (size_t)units * sizeof(REAL));
     }
 }
 
@@ -119,7 +119,6 @@ static void go_through_time(const Model *model, const Recurrent *recurrent, int6
                 layer->h_old + first * row, row, layer->gates + (first * 4 + block) * row, model->counts[t], t % 2);
         }
         for (int64_t s = 0; s < model->counts[t]; s++) INTERNAL(cell)(recurrent, layer, first + s);
-        if (recurrent->next_hidden) leave_states(model, recurrent, l, t, first);
     }
 }
 
@@ -133,6 +132,7 @@ void INTERNAL(recurrent)(Model *model, Tower *tower, const int64_t *index, int64
         begin_with_biases(recurrent, &recurrent->layers[l], n);
         add_inputs(recurrent, &recurrent->layers[l], below, n);
         go_through_time(model, recurrent, l, index);
+        if (recurrent->next_hidden) leave_states(recurrent, l, n);
         below = recurrent->layers[l].h;
     }
     INTERNAL(turn)(below, recurrent->units, n, tower->x);
