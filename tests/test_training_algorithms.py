@@ -1,4 +1,4 @@
-"""Runs of any of the algorithms: by name in settings, command line and zoo, each with its own arguments and files."""
+"""Runs of any of the algorithms: by name in settings and on the command line, each with its own arguments and files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sb3_ppo_edu import EduPPO, MaskableEduPPO, RecurrentEduPPO, zoo
+from sb3_ppo_edu import EduPPO, MaskableEduPPO, RecurrentEduPPO
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.envs.factory import EnvironmentSettings
 from sb3_ppo_edu.training.algorithms import ALGORITHMS, algorithm_named
@@ -92,18 +92,6 @@ def test_settings_of_older_runs_are_of_eduppo(tmp_path: Path) -> None:
     path = tmp_path / "run" / SETTINGS_FILE
     path.write_text(yaml.safe_dump({name: one for name, one in yaml.safe_load(path.read_text()).items() if name != "algo"}))
     assert type(open_run(tmp_path / "run").load_model()) is EduPPO
-
-
-def test_zoo_knows_all() -> None:
-    """Each is registered, with a search; for training each has its own settings."""
-    zoo.register()
-    from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-    from rl_zoo3.utils import ALGOS
-
-    for name, cls in ALGORITHMS.items():
-        assert ALGOS[name] is cls
-        assert name in HYPERPARAMS_SAMPLER
-        assert name in HYPERPARAMS_CONVERTER
 
 
 def test_ends_of_episodes_are_counted_once() -> None:

@@ -471,3 +471,15 @@ def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     """A typing error is answered with what was probably meant, and with all there is."""
     assert zoo.main(["trian", "--env", "X"]) == 2
     assert "unknown verb 'trian' (did you mean 'train'?); expected one of train, enjoy, " in capsys.readouterr().err
+
+
+def test_all_algorithms_are_registered() -> None:
+    """Each is known by its key, and has a search."""
+    zoo.register()
+    from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+    from rl_zoo3.utils import ALGOS
+
+    for name, cls in ALGORITHMS.items():
+        assert ALGOS[name] is cls
+        assert name in HYPERPARAMS_SAMPLER
+        assert name in HYPERPARAMS_CONVERTER
