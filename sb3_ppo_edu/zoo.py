@@ -305,7 +305,7 @@ def _experiment_manager() -> type[ExperimentManager]:
             for callback in self.callbacks if takes_masks else []:
                 if type(callback) is EvalCallback and callback.eval_env.has_attr(METHOD):
                     # sb3-contrib's has one attribute more, and other calls for the same results.
-                    callback.__class__, callback.use_masking = MaskableEvalCallback, True  # type: ignore[assignment,attr-defined]
+                    callback.__class__, callback.use_masking = MaskableEvalCallback, True  # type: ignore[attr-defined]
 
         def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
             """Normalise as the zoo does, and to the same bits, in half of the time."""
