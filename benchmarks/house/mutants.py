@@ -228,9 +228,9 @@ def judged(
                     report(mutant, verdict, f"{count}/{len(mutants)}, about {left:.0f} min left")
         finally:
             for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
+                while process.is_alive():  # an exception in what Python does around a fork is lost
+                    process.terminate()
+                    process.join(2)
     if any(process.exitcode not in (0, -signal.SIGTERM) for process in processes) and count < len(mutants):
         raise SystemExit(f"{len(mutants) - count} mutants were not judged: a process ended early (see above)")
 
