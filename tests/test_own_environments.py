@@ -82,13 +82,18 @@ def test_masks_are_the_free_squares_and_other_moves_lose() -> None:
 
 
 def test_board_can_be_read() -> None:
-    """Nine signs in three rows: X for the agent, O for the other player."""
+    """Nine signs in three rows, X for the agent and O for the other player; in the picture a colour for each."""
     env = TicTacToe(render_mode="ansi")
     board, _ = env.reset(seed=1)
     board, *_ = env.step(int(np.flatnonzero(board == 0)[0]))
     signs = {0: ".", 1: "X", -1: "O"}
     assert str(env.render()).split() == [signs[int(owner)] for owner in board]
     assert len(str(env.render()).splitlines()) == 3
+    env.render_mode = "rgb_array"
+    middles = np.asarray(env.render())[32::64, 32::64].reshape(9, 3)
+    blue, orange = middles[board == 1], middles[board == -1]
+    assert np.all(blue[:, 2] > blue[:, 0]) and np.all(orange[:, 0] > orange[:, 2])
+    assert np.ptp(middles[board == 0]) == 0
 
 
 def test_only_who_knows_the_masks_plays_legally() -> None:

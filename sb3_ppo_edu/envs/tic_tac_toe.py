@@ -10,6 +10,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 MINE, THEIRS, FREE = 1.0, -1.0, 0.0
+COLOURS = {MINE: (0, 114, 178), THEIRS: (213, 94, 0), FREE: (225, 225, 225)}
+SQUARE = 64
+"""Pixels along a side of a square."""
 LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
 
 
@@ -22,10 +25,10 @@ class TicTacToe(gym.Env[NDArray[np.float32], Any]):
     to a square that is taken loses the game, and ``info["illegal_move"]`` is then True; :meth:`action_masks` says which are
     free.
 
-    :param render_mode: "ansi" for the board as text, or ``None``
+    :param render_mode: "ansi" for the board as text, "rgb_array" for a picture of it, or ``None``
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Gymnasium declares it so)
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}  # noqa: RUF012 (Gymnasium declares it so)
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -66,12 +69,17 @@ class TicTacToe(gym.Env[NDArray[np.float32], Any]):
         """
         return np.array([owner == FREE for owner in self._board])
 
-    def render(self) -> str | None:
-        """Draw the board: X for the agent, O for the other player."""
-        if self.render_mode != "ansi":
-            return None
-        signs = ["X" if owner == MINE else "O" if owner == THEIRS else "." for owner in self._board]
-        return "\n".join(" ".join(signs[row : row + 3]) for row in (0, 3, 6))
+    def render(self) -> str | NDArray[np.uint8] | None:
+        """Draw the board: X and blue for the agent, O and orange for the other player."""
+        if self.render_mode == "ansi":
+            signs = ["X" if owner == MINE else "O" if owner == THEIRS else "." for owner in self._board]
+            return "\n".join(" ".join(signs[row : row + 3]) for row in (0, 3, 6))
+        if self.render_mode == "rgb_array":
+            squares = np.array([COLOURS[owner] for owner in self._board], dtype=np.uint8).reshape(3, 3, 3)
+            picture: NDArray[np.uint8] = squares.repeat(SQUARE, axis=0).repeat(SQUARE, axis=1)
+            picture[::SQUARE] = picture[:, ::SQUARE] = 255
+            return picture
+        return None
 
     def _reply(self) -> None:
         """Let the other player take a free square, each with the same probability."""
