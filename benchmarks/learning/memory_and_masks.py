@@ -195,7 +195,7 @@ def report(rows: list[Row]) -> str:
                 cells = (env_id, name, f"{found[0].steps:,}", of_seeds, f"{task.goal:g}: {reached}", illegal)
                 lines.append(f"| {' | '.join(map(str, cells))} |")
         interval, verdict = "", "not all are trained yet"
-        if min(len(found) for found in means) >= 2:
+        if min(len(found) for found in means) == len(SEEDS):
             test = equivalence(means[0], means[1], margin=task.goal / 10)
             verdict = "equivalent" if test.equivalent else "not shown"
             interval = f"{test.difference:.3g} [{test.low:.3g}, {test.high:.3g}]"
