@@ -213,3 +213,18 @@ def test_an_action_that_there_is_not_ends_training(action: str, engine: Any, kin
     with pytest.raises(ValueError, match=r"rollout_buffer\.actions: found -1|Expected value argument"):
         model.learn(8, callback=Writing())
     assert all(map(th.equal, before, model.policy.parameters()))
+
+
+class OwnReturns(RolloutBuffer):
+    """A buffer with targets of its own."""
+
+    def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
+        self.returns[:] = 7.0
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+def test_a_buffers_own_targets_stay_its_own(dtype: th.dtype) -> None:
+    """A buffer that computes advantages and targets itself does so, whatever the values' type."""
+    buffer = OwnReturns(2, OBSERVATIONS["box"], ACTIONS["box"], "cpu")
+    compute_returns_and_advantage(buffer, th.ones((1, 1), dtype=dtype), np.zeros(1, np.bool_))
+    assert (buffer.returns == 7.0).all() and (buffer.advantages == 0.0).all()
