@@ -138,7 +138,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "weights empty": (lambda good: replacing(good, "policy.pth", tensors({})), "Missing key"),
     "weights no dictionary": (lambda good: replacing(good, "policy.pth", tensors([1, 2])), "no model can be built"),
-    "weights with code": (lambda good: replacing(good, "policy.pth", tensors(Call(os.getcwd))), "no model can be built"),
+    "weights with code": (lambda good: replacing(good, "policy.pth", tensors(Call(os.getcwd))), "more than tensors"),
     "weights of another shape": (
         lambda good: replacing(good, "policy.pth", tensors({"log_std": th.zeros(7)})),
         "no model can be built",

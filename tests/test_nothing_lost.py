@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -177,7 +178,10 @@ def test_paths_of_the_users_callbacks_move_with_the_run(tmp_path: Path, monkeypa
 def started(folder: Path, *more: str, steps: int = 100_000) -> tuple[subprocess.Popen[bytes], Path]:
     """Start a long training in a process of its own, and wait for its first steps."""
     words = [*SMALL, "--steps", str(steps), "--folder", str(folder), "--name", "b", *more]
-    process = subprocess.Popen([sys.executable, "-m", "sb3_ppo_edu", "train", *words], stderr=subprocess.PIPE)
+    # A terminal's processes hear SIGHUP, those that nohup has started do not.
+    listening = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    command = [sys.executable, "-m", "sb3_ppo_edu", "train", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=listening)
     deadline = time.monotonic() + 60
     while not list((folder / "b" / "checkpoints").glob("checkpoint-*[1-9]*.zip")):
         assert process.poll() is None and time.monotonic() < deadline

@@ -110,5 +110,6 @@ def test_the_readmes_speeds_are_the_published_ones() -> None:
     readme = (PUBLISHED.parent.parent / "README.md").read_text(encoding="utf-8")
     for key in STANDARD_CASES:
         case = CASES[key]
-        medians = [np.median(numbers.speedups(trainings, key, algorithm)) for algorithm in ("autograd", "fused")]
-        assert f"| {case.title} | {medians[0]:.1f} | {medians[1]:.1f} |" in readme, key
+        columns = ("autograd", "fused-dummy", "fused")
+        medians = [f"{np.median(numbers.speedups(trainings, key, algorithm)):.1f}" for algorithm in columns]
+        assert f"| {case.title} | {' | '.join(medians)} |" in readme, key
