@@ -191,3 +191,11 @@ def test_attribute_that_replaces_a_part_is_refused(name: str, saved: bytes) -> N
     """An attribute under the name of a method, or of what is never saved, is refused."""
     with pytest.raises(UntrustedFileError, match=name):
         EduPPO.load(io.BytesIO(with_attribute(saved, name, 1)), device="cpu", trusted=False)
+
+
+@pytest.mark.parametrize("attributes", [None, [], {"policy_loss": 1}, {"__class__": 1}])
+def test_objective_that_replaces_its_parts_is_refused(attributes: object, saved: bytes) -> None:
+    """An objective of ours with attributes that are no mapping, or that have a method's name, is refused."""
+    objective = {"path": "sb3_ppo_edu.functional.objectives.PPOObjective", "attributes": attributes}
+    with pytest.raises(UntrustedFileError, match="an objective with attributes that replace a part of it"):
+        EduPPO.load(io.BytesIO(with_attribute(saved, "saved_objective", objective)), device="cpu", trusted=False)
