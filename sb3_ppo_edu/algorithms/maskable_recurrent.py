@@ -86,7 +86,7 @@ class MaskableRecurrentEduPPO(RecurrentEduPPO, MaskableEduPPO):
         given = {name: value for name, value in locals().items() if name not in (*own, "own")}
         MaskableEduPPO.__init__(self, policy_class, **given)  # RecurrentEduPPO's own would ask for gSDE
 
-    def learn(  # type: ignore[override]
+    def learn(  # type: ignore[override]  # use_masking stands where MaskableEduPPO has it
         self: SelfMaskableRecurrentEduPPO,
         total_timesteps: int,
         callback: MaybeCallback = None,
