@@ -12,7 +12,6 @@ from sb3_ppo_edu.engines import (
     Engine,
     EngineFactory,
     EngineName,
-    FusedEngine,
     UnsupportedPolicyError,
     fingerprint,
     make_engine,
@@ -89,7 +88,7 @@ class EngineChoice:
 
     def _serves_state(self, engine: Engine[Any], policy: ActorCriticPolicy) -> bool:
         """Tell whether an engine can go on with the optimizer's state, of which the fused one wants one for all parameters."""
-        if engine.name != FusedEngine.name:
+        if engine.name != "fused":
             return True
         # The optimizer's parameters are the policy's, or there would be no such engine; to list the policy's takes longer.
         found = state_fingerprint(policy.optimizer, policy.optimizer.param_groups[0]["params"])

@@ -16,8 +16,7 @@ from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step
 from sb3_ppo_edu.algorithms.checks import NOT_STEPPED, not_finite
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.session import Session
-from sb3_ppo_edu.engines import Engine, FusedEngine, NonFiniteUpdateError
-from sb3_ppo_edu.engines.fused.masked import MaskedEngine
+from sb3_ppo_edu.engines import Engine, NonFiniteUpdateError
 from sb3_ppo_edu.rollouts.lean import serves_lean_loop
 
 PER_STEP = ("act", "within_bounds")
@@ -51,6 +50,9 @@ def lean_steps(
         without the engine, and the model's ``end_step``; None where the ordinary loop is needed: another engine or buffer, a
         callback that reads each step or may change the policy, a session that steps in, or a subclass with methods of its own
     """
+    from sb3_ppo_edu.engines.fused.engine import FusedEngine  # here, since most who import EduPPO's class do not train
+    from sb3_ppo_edu.engines.fused.masked import MaskedEngine
+
     if (
         not isinstance(engine, FusedEngine)
         or type(engine) not in (FusedEngine, MaskedEngine)

@@ -45,16 +45,8 @@ from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_o
 from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.algorithms.session import Session
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
-from sb3_ppo_edu.engines import (
-    AutogradEngine,
-    Engine,
-    EngineFactory,
-    EngineName,
-    FusedEngine,
-    NonFiniteUpdateError,
-    project_log_std,
-)
-from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
+from sb3_ppo_edu.engines import Engine, EngineFactory, EngineName, NonFiniteUpdateError, project_log_std
+from sb3_ppo_edu.engines.factory import named_engine
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.policies.bounded import (
@@ -85,8 +77,6 @@ OF_SB3 = (
     *("use_sde", "sde_sample_freq", "stats_window_size", "seed"),
 )
 """Arguments that SB3's own class takes and keeps."""
-
-OUR_ENGINES: dict[Any, EngineName] = {AutogradEngine: "autograd", NumpyEngine: "numpy", FusedEngine: "fused"}
 
 
 class PPOModel(ActingModel):
@@ -332,9 +322,8 @@ class PPOModel(ActingModel):
         around = self.session.around_engine
         if not isinstance(self.objective, Objective):  # set anew, in one of the constructor's other forms
             self.objective = resolve_objective(self.objective)
-        # Our own classes are known by name: then the policy is looked at before they serve it.
-        engine = self.engine if isinstance(self.engine, str) else OUR_ENGINES.get(self.engine, self.engine)
-        return EngineRequest(engine, self.engine_kwargs or {}, self.micro_batch_size, self.objective, around)
+        engine, options = named_engine(self.engine), self.engine_kwargs or {}
+        return EngineRequest(engine, options, self.micro_batch_size, self.objective, around)
 
     def attach_engine(self, *, in_update: bool = False) -> Engine[Any]:
         """

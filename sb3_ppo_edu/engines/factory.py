@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch as th
 from gymnasium import spaces
@@ -12,14 +12,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_ppo_edu.engines.autograd import OPTIONS, AutogradEngine
 from sb3_ppo_edu.engines.base import Engine
-from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
-from sb3_ppo_edu.engines.fused.engine import FusedEngine, why_not_fused
-from sb3_ppo_edu.engines.fused.library import LibraryMissing
-from sb3_ppo_edu.engines.fused.masked import MaskedEngine
-from sb3_ppo_edu.engines.sequences import SequenceEngine
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, is_ppos
 from sb3_ppo_edu.policies.further_inputs import further_inputs
+
+# The engines are imported where they are needed: a third of what importing EduPPO would cost beside SB3.
+if TYPE_CHECKING:
+    from sb3_ppo_edu.engines.fused.engine import FusedEngine
 
 EngineName = Literal["auto", "autograd", "numpy", "fused"]
 EngineFactory = Callable[..., Engine[Any]]
@@ -29,9 +28,21 @@ BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_2")
 
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "autograd", "numpy", "fused")
 
+OUR_ENGINES: dict[str, EngineName] = {
+    "sb3_ppo_edu.engines.autograd.AutogradEngine": "autograd",
+    "sb3_ppo_edu.engines.derivation.engine.NumpyEngine": "numpy",
+    "sb3_ppo_edu.engines.fused.engine.FusedEngine": "fused",
+}
+"""Where our own engines are, which are not imported before they are needed."""
+
 
 class UnsupportedPolicyError(ValueError):
     """An engine was asked for by name that can't serve the policy as it is; the message says why."""
+
+
+def named_engine(engine: EngineName | EngineFactory) -> EngineName | EngineFactory:
+    """Give the name for a class of ours: by a name, the policy is looked at before the engine serves it."""
+    return OUR_ENGINES.get(f"{engine.__module__}.{engine.__qualname__}", engine) if isinstance(engine, type) else engine
 
 
 def make_engine(
@@ -76,8 +87,10 @@ def make_engine(
     objective = PPOObjective() if objective is None else objective
     obstacle = why_not(engine, policy, options, objective)
     if obstacle is None and engine == "numpy":
-        return NumpyEngine(policy), "numpy: it was asked for."
+        return numpy_engine(policy), "numpy: it was asked for."
     if obstacle is None:
+        from sb3_ppo_edu.engines.fused.library import LibraryMissing
+
         try:
             made = fused_engine(policy)
             own = "" if is_ppos(objective) else f", the objective {type(objective).__name__} in Python"
@@ -85,7 +98,7 @@ def make_engine(
         except LibraryMissing as missing:
             obstacle = f"there is no library of kernels: {missing}"
             if engine == "auto" and not has_memory(policy):
-                return NumpyEngine(policy), f"numpy: {obstacle}."
+                return numpy_engine(policy), f"numpy: {obstacle}."
     if engine == "auto" and has_memory(policy) and options.setdefault("whole_sequences", True):
         remark = f" Sequences go through each LSTM in one call (engine='autograd' has sb3-contrib's bits).{remark}"
     if engine == "auto":
@@ -102,15 +115,26 @@ def fused_engine(policy: ActorCriticPolicy) -> FusedEngine:
     """Build the engine of compiled kernels that a policy has."""
     masked = "action_masks" in further_inputs(policy)
     if not has_memory(policy):
+        from sb3_ppo_edu.engines.fused.engine import FusedEngine
+        from sb3_ppo_edu.engines.fused.masked import MaskedEngine
+
         return (MaskedEngine if masked else FusedEngine)(policy)
-    # sb3-contrib is imported where it is needed.
     from sb3_ppo_edu.engines.fused.recurrent import MaskedRecurrentEngine, RecurrentFusedEngine
 
     return (MaskedRecurrentEngine if masked else RecurrentFusedEngine)(policy)
 
 
+def numpy_engine(policy: ActorCriticPolicy) -> Engine[Any]:
+    """Build the engine of the derivation."""
+    from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
+
+    return NumpyEngine(policy)
+
+
 def autograd_engine(policy: ActorCriticPolicy, options: Mapping[str, Any]) -> AutogradEngine:
     """Build the reference engine that a policy has, and refuse options of the other one."""
+    from sb3_ppo_edu.engines.sequences import SequenceEngine
+
     kind = SequenceEngine if has_memory(policy) else AutogradEngine
     known = inspect.signature(kind).parameters
     for name, value in options.items():
@@ -146,6 +170,8 @@ def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str,
             return f"policy.{name} is {str(parameter.dtype).removeprefix('torch.')}, and only float32 is supported"
     if engine == "numpy":
         return why_not_derived(policy)
+    from sb3_ppo_edu.engines.fused.engine import why_not_fused
+
     if not has_memory(policy):
         return why_not_fused(policy)
     from sb3_ppo_edu.engines.recurrence import why_not_recurrent
