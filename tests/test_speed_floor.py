@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 
 from sb3_ppo_edu.lab.speed import floor
@@ -42,6 +43,23 @@ def test_products_of_unequal_towers() -> None:
         (product.towers, product.inner, product.columns) for product in floor.network_products(model.policy, 1, backward=False)
     ]
     assert shapes == [(1, 4, 8), (1, 8, 2), (1, 4, 16), (1, 16, 16), (1, 16, 1)]
+
+
+def test_products_of_a_memory() -> None:
+    """
+    An LSTM of 3 units has 12 gates, each of the 4 observations and of the 3 units; networks stand on the units.
+
+    Observations need no gradient, units do.
+    """
+    kwargs = {"lstm_hidden_size": 3, "net_arch": [8]}
+    model = RecurrentPPO("MlpLstmPolicy", "CartPole-v1", policy_kwargs=kwargs, device="cpu")
+    of_one_tower = [floor.Product(1, 5, 4, 12, "right"), floor.Product(1, 5, 3, 12, "right")]
+    dense = [floor.Product(2, 5, 3, 8, "right"), floor.Product(1, 5, 8, 2, "right"), floor.Product(1, 5, 8, 1, "right")]
+    forward = [*of_one_tower, *of_one_tower, *dense]
+    assert floor.network_products(model.policy, 5, backward=False) == forward
+    weights = [floor.Product(one.towers, one.columns, 5, one.inner, "left") for one in forward]
+    below = [floor.Product(one.towers, 5, one.columns, one.inner, "neither") for one in forward if one.inner != 4]
+    assert sorted(floor.network_products(model.policy, 5, backward=True)) == sorted([*forward, *weights, *below])
 
 
 @pytest.mark.parametrize("transposed", ["left", "right", "neither"])

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu import EduPPO, RecurrentEduPPO
 from sb3_ppo_edu.algorithms import ppo
 from sb3_ppo_edu.lab.speed import runs, watches
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, CASES
@@ -56,6 +57,31 @@ def test_models_have_the_settings_of_their_case() -> None:
         assert isinstance(model.env, VecNormalize)
         assert model.env.gamma == 0.999
     assert model.engine == "fused"
+
+
+@pytest.mark.parametrize(("units", "minibatches"), [(128, 6 * 80), (256, 4 * 80)])
+def test_memory_is_compared_with_sb3_contribs(units: int, minibatches: int) -> None:
+    """8 environments, n_steps 128, batch 128 and sb3-contrib's other defaults, for RecurrentPPO and RecurrentEduPPO alike."""
+    case = CASES[f"cartpole-memory-{units}"]
+    for name, kind in (("sb3", RecurrentPPO), ("fused", RecurrentEduPPO)):
+        model = runs.make_model(case, ALGORITHMS[name], 0)
+        assert type(model) is kind
+        assert (model.n_envs, model.n_steps, model.batch_size, model.n_epochs) == (8, 128, 128, 10)
+        assert (model.policy.lstm_actor.hidden_size, model.policy.lstm_critic.hidden_size) == (units, units)
+        assert case.steps // model.batch_size * model.n_epochs == minibatches
+    assert model.engine == "fused"
+
+
+@pytest.mark.parametrize("algorithm", ["sb3", "fused"])
+def test_parts_of_a_training_with_memory(algorithm: str) -> None:
+    """Acting, environment, updates and advantages are found in sb3-contrib's RecurrentPPO and in ours."""
+    case = replace(TINY, memory=True, arguments={**TINY.arguments, "policy_kwargs": {"lstm_hidden_size": 8}})
+    rows = runs.measure_split(case, ALGORITHMS[algorithm], 0)
+    spent = {row["part"]: row["seconds"] for row in rows if row.get("algorithm") != "floor"}
+    assert all(spent[part] > 0 for part in ("environment", "acting", "advantages", "update"))
+    assert {row["part"] for row in rows if row.get("algorithm") == "floor"} == (
+        {"environment", "bare environment", "acting", "update"} if algorithm == "fused" else set()
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["sb3", "autograd", "fused", "fused-dummy"])

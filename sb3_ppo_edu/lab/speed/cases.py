@@ -40,6 +40,7 @@ class Case:
     :param native: EduPPO's environments are those that Gymnasium has in a vectorised form, but for ``DummyVecEnv``
     :param parts: observations come as a dictionary of two parts
     :param masks: with action masks, in which all is legal: MaskableEduPPO against sb3-contrib's MaskablePPO
+    :param memory: the policy has LSTMs: RecurrentEduPPO against sb3-contrib's RecurrentPPO
     :param standard: one of the four trainings that all implementations take part in
     """
 
@@ -54,6 +55,7 @@ class Case:
     native: bool = False
     parts: bool = False
     masks: bool = False
+    memory: bool = False
     standard: bool = False
 
     @property
@@ -69,7 +71,7 @@ class Case:
     @property
     def policy(self) -> str:
         """Name of the policy."""
-        return "MultiInputPolicy" if self.parts else "MlpPolicy"
+        return f"{'MultiInput' if self.parts else 'Mlp'}{'Lstm' if self.memory else ''}Policy"
 
 
 _CARTPOLE = {
@@ -174,6 +176,24 @@ CASES = {
         {"n_steps": 128, "batch_size": 128},
         Aims(6),
         masks=True,
+    ),
+    "cartpole-memory-128": Case(
+        "8 CartPole-v1, LSTMs of 128 units, against sb3-contrib's RecurrentPPO",
+        "CartPole-v1",
+        8,
+        6,
+        {"n_steps": 128, "batch_size": 128, "policy_kwargs": {"lstm_hidden_size": 128}},
+        Aims(10),
+        memory=True,
+    ),
+    "cartpole-memory-256": Case(
+        "8 CartPole-v1, LSTMs of 256 units, against sb3-contrib's RecurrentPPO",
+        "CartPole-v1",
+        8,
+        4,
+        {"n_steps": 128, "batch_size": 128, "policy_kwargs": {"lstm_hidden_size": 256}},
+        Aims(8),
+        memory=True,
     ),
     "pendulum-gsde": Case(
         "Pendulum-v1, the zoo's settings", "Pendulum-v1", 4, 2, {**_PENDULUM, "use_sde": True, "sde_sample_freq": 4}

@@ -43,11 +43,19 @@ class Product(NamedTuple):
 
 def layer_shapes(policy: ActorCriticPolicy) -> list[tuple[tuple[int, int], int, bool]]:
     """
-    List the linear layers of an MLP policy.
+    List the linear layers of an MLP policy; those of an LSTM or GRU take its inputs, and its state.
 
     :param policy: actor-critic policy
     :return: for each (inputs, outputs), how many there are side by side, and whether it is a first layer
     """
+    cells = [module for module in policy.children() if isinstance(module, nn.RNNBase)]
+    weights = [(name, weight) for cell in cells for name, weight in cell.named_parameters() if name.startswith("weight")]
+    recurrent = [((weight.shape[1], weight.shape[0]), 1, name == "weight_ih_l0") for name, weight in weights]
+    return [*recurrent, *((shape, towers, first and not cells) for shape, towers, first in dense_shapes(policy))]
+
+
+def dense_shapes(policy: ActorCriticPolicy) -> list[tuple[tuple[int, int], int, bool]]:
+    """List the layers of the networks behind the features as :func:`layer_shapes` does."""
     network = policy.mlp_extractor
     actor, critic = (
         [(layer.in_features, layer.out_features) for layer in (*tower, output) if isinstance(layer, nn.Linear)]

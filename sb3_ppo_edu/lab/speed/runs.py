@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from sb3_contrib import MaskablePPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -23,6 +23,7 @@ import sb3_ppo_edu.algorithms.ppo
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
 from sb3_ppo_edu.algorithms.maskable import MaskableEduPPO
 from sb3_ppo_edu.algorithms.ppo import EduPPO
+from sb3_ppo_edu.algorithms.recurrent import RecurrentEduPPO
 from sb3_ppo_edu.engines import FusedEngine
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE, gymnasium_native
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, PEERS, STANDARD_CASES, Algorithm, Case
@@ -123,14 +124,9 @@ def make_model(case: Case, algorithm: Algorithm, seed: int) -> Any:
         if name in arguments:
             arguments[name] = parse_schedule(name, arguments[name])
     if algorithm.engine is not None:
-        # A name from a table, whose type does not say that it is an engine's.
-        return (MaskableEduPPO if case.masks else EduPPO)(
-            case.policy,
-            env,
-            engine=algorithm.engine,  # type: ignore[arg-type]
-            **arguments,
-        )
-    theirs: Any = MaskablePPO if case.masks else PPO
+        ours: Any = MaskableEduPPO if case.masks else RecurrentEduPPO if case.memory else EduPPO
+        return ours(case.policy, env, engine=algorithm.engine, **arguments)
+    theirs: Any = MaskablePPO if case.masks else RecurrentPPO if case.memory else PPO
     made = theirs if algorithm is ALGORITHMS["sb3"] else make_sbx
     return made(case.policy, env, **arguments)
 
@@ -195,11 +191,11 @@ def places_of_parts(model: Any) -> dict[str, Place]:
     """
     Find the functions in which the parts of a training happen.
 
-    :param model: EduPPO or MaskableEduPPO, or SB3's, sb3-contrib's or SBX's PPO
+    :param model: one of our algorithms, or one of SB3's, sb3-contrib's or SBX's
     :return: for each part where it happens
     """
     calls = Stopwatch.around.__get__
-    acting: Place = (model.policy, "forward" if isinstance(model, PPO | MaskablePPO) else "predict_all", calls)
+    acting: Place = (model.policy, "forward" if isinstance(model, PPO | MaskablePPO | RecurrentPPO) else "predict_all", calls)
     advantages: Place = (model.rollout_buffer, "compute_returns_and_advantage", calls)
     if isinstance(model, EduPPO):
         engine = model.attach_engine()
