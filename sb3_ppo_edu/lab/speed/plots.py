@@ -102,13 +102,15 @@ def grouped_height(groups: Sequence[tuple[str, Sequence[str]]]) -> float:
 
 def draw_glance(rows: Sequence[EndToEndRow], parts: Sequence[SplitRow]) -> Figure:
     """
-    Draw what the four standard trainings take with each implementation, and what they take at least.
+    Draw what the four standard trainings, or all where none of them is, take with each implementation, and at least.
 
     :param rows: of the trainings
     :param parts: of their parts, for the floor
     :return: the figure
     """
-    cases = [case for case in STANDARD_CASES if case in cases_in(rows)] or cases_in(rows)[:1]
+    cases = [case for case in STANDARD_CASES if case in cases_in(rows)] or cases_in(rows)
+    contrib = all(CASES[case].masks or CASES[case].memory for case in cases)
+    titles = {**GLANCE, REFERENCE: "sb3-contrib"} if contrib else GLANCE
     names = [name for name in GLANCE if name == FLOOR or name in algorithms_in(rows)]
     figure = Figure(figsize=(10, 0.5 + (0.75 + 0.3 * len(names)) * -(-len(cases) // 2)), dpi=150, layout="constrained")
     columns = min(len(cases), 2)
@@ -119,12 +121,12 @@ def draw_glance(rows: Sequence[EndToEndRow], parts: Sequence[SplitRow]) -> Figur
         known = {name: value for name, value in seconds.items() if value is not None}
         reference, longest = known.get(REFERENCE), max(known.values())
         for name, value in known.items():
-            axes.barh(GLANCE[name], value, height=0.8, color=GLANCE_COLOURS.get(name, LIGHT_GREY))
+            axes.barh(titles[name], value, height=0.8, color=GLANCE_COLOURS.get(name, LIGHT_GREY))
             times = f" ({reference / value:.1f} ×)" if reference and name == "fused" else ""
             weight = "bold" if name == "fused" else "normal"
-            axes.text(value + 0.015 * longest, GLANCE[name], f"{value:.2f} s{times}", va="center", fontsize=9, weight=weight)
+            axes.text(value + 0.015 * longest, titles[name], f"{value:.2f} s{times}", va="center", fontsize=9, weight=weight)
         for name in names:  # a place for each, also where it was not measured
-            axes.barh(GLANCE[name], 0.0)
+            axes.barh(titles[name], 0.0)
         axes.set_title(CASES[case].title.replace(", ", "\n"), fontsize=10, loc="left", weight="bold")
         axes.set_xlim(0, 1.18 * longest)
         axes.xaxis.set_visible(False)

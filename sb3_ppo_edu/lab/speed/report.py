@@ -142,7 +142,7 @@ def trainings(tables: Tables) -> Section:
         "interval.",
         *notes(own(rows)),
     ]
-    picture = Picture("glance.png", draw_glance(rows, tables.split), "Seconds of four trainings, shorter is better")
+    picture = Picture("glance.png", draw_glance(rows, tables.split), "Seconds of trainings, shorter is better")
     return Section("Trainings", text, speedup_table(rows, own(rows), "wall_seconds"), picture)
 
 
@@ -317,7 +317,9 @@ def split(rows: Sequence[SplitRow]) -> Section:
         '"rest" is what remains: the rollout buffer, values to bootstrap from, callbacks, logs.'
     )
     table = Table(["training", "algorithm", *PARTS, "all"], lines, names=2)
-    return Section("Where the time goes", [text], table, Picture("split.png", draw_split(rows), "Where the time goes"))
+    beside = any(row.algorithm == REFERENCE for row in rows)
+    picture = Picture("split.png", draw_split(rows), "Where the time goes") if beside else None
+    return Section("Where the time goes", [text], table, picture)
 
 
 def floor(rows: Sequence[SplitRow]) -> Section:
