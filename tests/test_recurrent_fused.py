@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_ppo_edu import RecurrentEduPPO
-from sb3_ppo_edu.engines import AccumulatingEngine, UnsupportedPolicyError, as_array, fingerprint, make_engine
+from sb3_ppo_edu.engines import AccumulatingEngine, EngineName, UnsupportedPolicyError, as_array, fingerprint, make_engine
 from sb3_ppo_edu.engines.fused.recurrent import RecurrentFusedEngine
 from sb3_ppo_edu.engines.recurrence import why_not_recurrent
+from sb3_ppo_edu.envs.registration import register_for
 from tests.masked_environments import MaskedWalk
 from tests.sequences import filled_buffer, make_recurrent_policy, make_sequences
 from tests.test_fused import gradients_of
@@ -159,3 +163,30 @@ def test_hidden_states_may_be_views() -> None:
     one = inputs._replace(observations=inputs.observations[1:2], hidden_states=view, episode_starts=inputs.episode_starts[1:2])
     th.testing.assert_close(engine.value(one), values[1:2])
     assert as_array(values).shape == (3, 1)
+
+
+@pytest.mark.slow
+def test_a_long_training_stays_the_references() -> None:
+    """Wherever 50,000 steps have led, the next rollout has the reference's actions, and its updates end within 1e-4."""
+
+    def fresh(engine: EngineName) -> tuple[VecNormalize, RecurrentEduPPO]:
+        env = VecNormalize(make_vec_env("CartPoleNoVel-v1", n_envs=8, seed=1))
+        networks = {"lstm_hidden_size": 64, "net_arch": {"pi": [], "vf": [64]}, "ortho_init": False}
+        given: dict[str, Any] = {"n_steps": 128, "batch_size": 256, "learning_rate": 7e-4, "max_grad_norm": 1.0, "seed": 1}
+        return env, RecurrentEduPPO("MlpLstmPolicy", env, engine=engine, policy_kwargs=networks, **given)
+
+    register_for("CartPoleNoVel-v1")
+    env, model = fresh("auto")
+    for _ in range(6):
+        model.learn(8 * 1024, reset_num_timesteps=False)
+        results = []
+        for engine in ("autograd", "auto"):
+            its_env, other = fresh(engine)
+            its_env.obs_rms, its_env.ret_rms = deepcopy(env.obs_rms), deepcopy(env.ret_rms)
+            other.policy.load_state_dict(model.policy.state_dict())
+            other.policy.optimizer.load_state_dict(deepcopy(model.policy.optimizer.state_dict()))
+            other.learn(1024)
+            results.append((other.rollout_buffer.actions.copy(), list(other.policy.parameters())))
+        np.testing.assert_array_equal(results[0][0], results[1][0])
+        for one, other_one in zip(results[0][1], results[1][1], strict=True):
+            th.testing.assert_close(one, other_one, rtol=0, atol=1e-4)
