@@ -1,7 +1,8 @@
 """Measure the kernels without AVX-512 where they are nearest to SB3's PPO: the largest networks and minibatches.
 
-``python benchmarks/kernels/avx2.py`` prints a line for each size: milliseconds of an update of one minibatch, SB3's ``train()``
-and ours in turn, seven of each, and their ratios. Torch is limited to AVX2 too, unless ``--torch-free`` is given. Two minutes.
+``python benchmarks/kernels/avx2.py`` prints a line for each size: milliseconds of an update of one minibatch, SB3's
+``train()`` and ours in turn, seven of each, and their ratios. Torch is limited to AVX2 too, unless ``--torch-free`` is given.
+Two minutes.
 """
 
 from __future__ import annotations
