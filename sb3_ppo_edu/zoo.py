@@ -23,13 +23,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
-from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT
+from sb3_ppo_edu.envs.factory import with_wrappers
+from sb3_ppo_edu.envs.wrappers import MasksFromInfo
+from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT, takes_masks
+from sb3_ppo_edu.training.evaluation import EvaluatesWithMasks, MaskedEvalCallback, with_masks
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
-from sb3_ppo_edu.vec_env.action_masks import METHOD
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
 if TYPE_CHECKING:
@@ -190,9 +193,11 @@ def _run(verb: Verb, argv: list[str]) -> None:
             stack.enter_context(_ffmpeg())
         try:
             if verb.function is None:
+                stack.enter_context(_with_masks(importlib.import_module("rl_zoo3.utils")))
                 runpy.run_module(f"rl_zoo3.{verb.module}", run_name="__main__")
                 return
             module = importlib.import_module(f"rl_zoo3.{verb.module}")
+            stack.enter_context(_with_masks(module))
         except ImportError as error:
             raise ZooError(f"rl_zoo3 {version('rl_zoo3')} and the packages installed here do not fit: {error}") from error
         if verb.module == "train":
@@ -221,6 +226,34 @@ def _calling_this_module(call: Callable[..., int]) -> Callable[..., int]:
         return call(command, *args, **kwargs)
 
     return call_here
+
+
+@contextlib.contextmanager
+def _with_masks(module: Any) -> Iterator[None]:
+    """Have a module of the zoo evaluate and play agents with the masks that environments tell, where they take some."""
+    from rl_zoo3 import exp_manager
+    from rl_zoo3.callbacks import TrialEvalCallback
+
+    class MaskedTrialEvalCallback(EvaluatesWithMasks, TrialEvalCallback):
+        """The zoo's evaluation of a trial."""
+
+    made: list[VecEnv] = []
+
+    def create_test_env(*args: Any, **kwargs: Any) -> VecEnv:
+        made.append(create(*args, **kwargs))
+        return made[-1]
+
+    def playing(algorithm: Any) -> Any:
+        """Give what loads an agent for the environment that was made last."""
+        return SimpleNamespace(load=lambda *args, **kwargs: with_masks(algorithm.load(*args, **kwargs), made[-1]))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(exp_manager, "EvalCallback", MaskedEvalCallback))
+        stack.enter_context(_replaced(exp_manager, "TrialEvalCallback", MaskedTrialEvalCallback))
+        if create := getattr(module, "create_test_env", None):
+            stack.enter_context(_replaced(module, "create_test_env", create_test_env))
+            stack.enter_context(_replaced(module, "ALGOS", {key: playing(one) for key, one in module.ALGOS.items()}))
+        yield
 
 
 @contextlib.contextmanager
@@ -255,8 +288,6 @@ def _vec_env_class(backend: str) -> Any:
 def _experiment_manager() -> type[ExperimentManager]:
     """Return the zoo's experiment manager, with what ours need of it; other algorithms it serves as ever."""
     from rl_zoo3.exp_manager import ExperimentManager
-    from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
-    from stable_baselines3.common.callbacks import EvalCallback
 
     class EduExperimentManager(ExperimentManager):
         """The zoo's experiment manager, which checks names and leaves schedules to our algorithms."""
@@ -277,6 +308,8 @@ def _experiment_manager() -> type[ExperimentManager]:
             if self.algo in ALGORITHMS:
                 with _refusing():
                     check_keys(hyperparams, f"{self.config}, settings of {self.env_name.gym_id}", self.algo)
+                for settings in (hyperparams, saved) if takes_masks(self.algo) else ():
+                    settings["env_wrapper"] = with_wrappers(settings.get("env_wrapper"), [MasksFromInfo])
             return hyperparams, saved
 
         def _preprocess_hyperparams(
@@ -297,15 +330,6 @@ def _experiment_manager() -> type[ExperimentManager]:
                 hyperparams = prepare_engine_kwargs(hyperparams, self.config)
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
             return {**ready, **schedules}, env_wrapper, callbacks, vec_env_wrapper
-
-        def create_callbacks(self) -> None:
-            """Have environments that tell masks evaluated with them, where the policy takes masks."""
-            super().create_callbacks()
-            takes_masks = self.algo in ALGORITHMS and "action_masks" in ALGORITHMS[self.algo].further_inputs
-            for callback in self.callbacks if takes_masks else []:
-                if type(callback) is EvalCallback and callback.eval_env.has_attr(METHOD):
-                    # sb3-contrib's has one attribute more, and other calls for the same results.
-                    callback.__class__, callback.use_masking = MaskableEvalCallback, True  # type: ignore[attr-defined]
 
         def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
             """Normalise as the zoo does, and to the same bits, in half of the time."""

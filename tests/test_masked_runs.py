@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_ppo_edu import MaskableEduPPO
+from sb3_ppo_edu import MaskableEduPPO, MaskableRecurrentEduPPO
+from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
-from sb3_ppo_edu.training.evaluation import RandomPolicy, evaluate
+from sb3_ppo_edu.training.evaluation import MaskedEvalCallback, RandomPolicy, evaluate, with_masks
 from sb3_ppo_edu.training.run import close_run, learn, save_model, start_run
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
 from tests.command_line import process_restored, train
@@ -53,8 +56,79 @@ def test_a_run_with_the_method(tmp_path: Path) -> None:
     save_model(run)
     close_run(run)
     saved = open_run(tmp_path / "run")
-    assert isinstance(run.callbacks[0], MaskableEvalCallback)
+    assert isinstance(run.callbacks[0], MaskedEvalCallback)
     assert len(evaluate_run(saved, 3).returns) == len(evaluate_random(saved, 3).returns) == 3
+
+
+class Recalled(gym.Env[Any, Any]):
+    """The legal action changes from step to step, and the reward is the number of the action, one of three that are legal."""
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(9)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin."""
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Go on for ten steps, with the same observation at each but the first."""
+        assert self.action_masks()[action]
+        self.steps += 1
+        return np.zeros(2, np.float32), float(action), self.steps == 10, False, {}
+
+    def action_masks(self) -> np.ndarray:
+        """Three of nine."""
+        return np.arange(9) // 3 == self.steps % 3
+
+
+@pytest.mark.parametrize("algorithm", [MaskableEduPPO, MaskableRecurrentEduPPO])
+def test_evaluations_have_masks_and_memory(algorithm: Any) -> None:
+    """
+    What a callback says of a policy is what its episodes earn when played step by step, with masks and the states behind.
+
+    The policy has only its memory to tell the steps of an episode apart. Without one sb3-contrib's callback says the same.
+    """
+    memory = algorithm is MaskableRecurrentEduPPO
+    policy, sizes = ("MlpLstmPolicy", {"lstm_hidden_size": 8}) if memory else ("MlpPolicy", {})
+    network = {"net_arch": [8], "ortho_init": False, **sizes}
+    model = algorithm(policy, Recalled(), n_steps=16, batch_size=16, policy_kwargs=network, seed=4, device="cpu")
+    model.set_logger(configure(None, []))
+    expected = []
+    for seed in (5, 6):
+        env = Recalled()
+        observation, _ = env.reset(seed=seed)
+        state, earned, start, done = None, 0.0, np.ones(1, bool), False
+        while not done:
+            actions, state = model.predict(observation[None], state, start, True, action_masks=env.action_masks()[None])
+            observation, reward, done, *_ = env.step(int(actions[0]))
+            earned, start = earned + reward, np.zeros(1, bool)
+        expected.append(earned)
+    found: list[float] = []
+    for kind in (MaskedEvalCallback,) if memory else (MaskedEvalCallback, MaskableEvalCallback):
+        evaluation_env = DummyVecEnv([Recalled] * 2)
+        evaluation_env.seed(5)
+        callback = kind(evaluation_env, n_eval_episodes=2, eval_freq=1, verbose=0, warn=False)
+        assert not may_change_policy(callback) and not reads_every_step(callback)
+        callback.init_callback(model)
+        callback.on_step()
+        found.append(callback.last_mean_reward)
+    assert set(found) == {np.mean(expected)}
+    assert copy.deepcopy(with_masks(model, evaluation_env)).num_timesteps == model.num_timesteps
+
+
+@pytest.mark.parametrize("backend", ["gymnasium-native", "envpool"])
+def test_backends_without_single_environments_are_refused(backend: str, tmp_path: Path) -> None:
+    """What steps all environments as one has no masks of single ones to evaluate with: nothing is trained or left behind."""
+    assert train(tmp_path, "--algo", "maskableeduppo", "--vec-env", backend, env="CartPole-v1") == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_environments_without_masks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is written: which environment, what was not found, and what to do."""
+    assert train(tmp_path, "--algo", "maskableeduppo", env="CartPole-v1") == 2
+    assert "error: env=CartPole-v1: found neither a method action_masks() nor an action_mask in its" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

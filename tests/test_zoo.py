@@ -240,16 +240,6 @@ def test_other_algorithms_are_the_zoos_business(tmp_path: Path) -> None:
     assert b"rl_zoo3.utils" in saved
 
 
-def test_evaluations_keep_to_masks(tmp_path: Path) -> None:
-    """The zoo's evaluations of an environment with masks take legal actions only, or it would end the training."""
-    gym.register("StrictWalk-v0", "tests.masked_environments:MaskedWalk")
-    file = tmp_path / "small.yml"
-    file.write_text("StrictWalk-v0: {n_timesteps: 64, policy: MlpPolicy, n_steps: 32, batch_size: 32, n_epochs: 1}")
-    arguments = ["--algo", "maskableeduppo", "--eval-freq", "32", "--eval-episodes", "5"]
-    assert train(str(file), tmp_path, *arguments, env="StrictWalk-v0") == 0
-    assert len(np.load(next(tmp_path.rglob("evaluations.npz")))["results"]) == 2
-
-
 def test_training_environments_have_no_render_mode(settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a render mode some environments do work that no one sees (LunarLander its exhaust particles)."""
     import rl_zoo3.exp_manager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -345,6 +345,19 @@ def import_wrappers(names: Any) -> Callable[[Any], Any]:
         return env
 
     return wrap
+
+
+def with_wrappers(names: Any, kinds: Sequence[type]) -> list[Any]:
+    """
+    Add wrappers of ours to those of some settings, unless they are there.
+
+    :param names: as in :func:`import_wrappers`
+    :param kinds: what to add around them, innermost first
+    :return: all of them, in the zoo's form
+    """
+    given = names if isinstance(names, list) else [] if names is None else [names]
+    ours = [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
+    return [*given, *(name for name in ours if name not in given)]
 
 
 def named_with_kwargs(names: Any) -> list[tuple[str, dict[str, Any]]]:

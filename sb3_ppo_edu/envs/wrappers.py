@@ -83,8 +83,9 @@ class MasksFromInfo(gym.Wrapper):
             return self.env.get_wrapper_attr(METHOD)()
         if self._mask is None:
             raise ValueError(
-                f"{self.env}: found neither a method {METHOD}() nor an {INFO} in its last info, expected one of them: add the "
-                "method, or wrap the environment in sb3_contrib.common.wrappers.ActionMasker"
+                f"env={self.spec.id if self.spec else self.unwrapped}: found neither a method {METHOD}() nor an {INFO} in its "
+                "last info, expected one of them: add the method, or wrap the environment in "
+                "sb3_contrib.common.wrappers.ActionMasker"
             )
         return self._mask
 

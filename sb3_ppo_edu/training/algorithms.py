@@ -40,3 +40,12 @@ def arguments_of(name: str) -> Mapping[str, inspect.Parameter]:
     :return: by name, in order
     """
     return inspect.signature(algorithm_named(name)).parameters
+
+
+def takes_masks(name: str) -> bool:
+    """
+    Tell whether an algorithm's policies act with action masks.
+
+    :param name: of the algorithm
+    """
+    return "action_masks" in algorithm_named(name).further_inputs

@@ -11,10 +11,12 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
@@ -86,7 +88,7 @@ class RandomPolicy:
 
 class WithMasks:
     """
-    Acts with the masks that environments tell.
+    A model that acts with the masks that environments tell, and is in all else what it was.
 
     :param policy: whose ``predict`` takes ``action_masks``
     :param env: whose environments have a method ``action_masks``
@@ -94,6 +96,12 @@ class WithMasks:
 
     def __init__(self, policy: Any, env: VecEnv) -> None:
         self._policy, self._env = policy, env
+
+    def __getattr__(self, name: str) -> Any:
+        """Hand on what is not defined here; what copying asks a class for is not the model's."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._policy, name)
 
     def predict(
         self,
@@ -128,6 +136,30 @@ def with_masks(policy: PolicyPredictor, env: VecEnv) -> PolicyPredictor:
     """
     takes_masks = "action_masks" in inspect.signature(policy.predict).parameters
     return WithMasks(policy, env) if takes_masks and env.has_attr(METHOD) else policy
+
+
+class EvaluatesWithMasks(BaseCallback):
+    """Makes a callback that evaluates do so with masks, where the model takes some and its ``eval_env`` tells them."""
+
+    reads_every_step = changes_policy = False
+    eval_env: VecEnv
+
+    def init_callback(self, model: BaseAlgorithm) -> None:
+        """
+        Have the model evaluated on legal actions.
+
+        :param model: which is trained
+        """
+        super().init_callback(model)
+        self.model = cast(BaseAlgorithm, with_masks(model, self.eval_env))
+
+
+class MaskedEvalCallback(EvaluatesWithMasks, EvalCallback):
+    """
+    SB3's ``EvalCallback`` for policies with masks, with and without a memory.
+
+    sb3-contrib's ``MaskableEvalCallback`` does the same for those without; a memory it empties before every step.
+    """
 
 
 @dataclass(frozen=True)

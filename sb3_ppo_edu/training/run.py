@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
@@ -25,15 +24,22 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from sb3_ppo_edu.distributed.data_parallel import DataParallel
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
-from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env, named_with_kwargs, with_backend
+from sb3_ppo_edu.envs.factory import (
+    EnvironmentSettings,
+    make_evaluation_env,
+    make_training_env,
+    named_with_kwargs,
+    with_backend,
+)
 from sb3_ppo_edu.serialization.archive import SMALL_ARCHIVE
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
-from sb3_ppo_edu.training.algorithms import ALGORITHMS
+from sb3_ppo_edu.training.algorithms import ALGORITHMS, takes_masks
 from sb3_ppo_edu.training.evaluation import (
     EVALUATION_SEED,
     MAX_EVALUATION_ENVS,
     Evaluation,
+    MaskedEvalCallback,
     RandomPolicy,
     environments_for,
     evaluate,
@@ -70,7 +76,7 @@ from sb3_ppo_edu.training.settings import (
     versions,
     write_settings,
 )
-from sb3_ppo_edu.vec_env.action_masks import METHOD
+from sb3_ppo_edu.vec_env.action_masks import METHOD, ask_masks
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -152,6 +158,8 @@ def start_run(
     """
     # Settled first, so that the record names it: whoever resumes the run needs the same.
     with as_settings_say(source):
+        if takes_masks(settings.algo):
+            check_masks(settings.environment)
         environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
     settings = replace(settings, environment=environment)
     shown, folder = folder, folder.absolute()
@@ -172,6 +180,22 @@ def start_run(
                 env.close()
             raise
     return Run(folder, settings, model, callbacks, lock, shown)
+
+
+def check_masks(environment: EnvironmentSettings) -> None:
+    """
+    Look whether an environment tells masks, before anything is written.
+
+    :param environment: how to build it
+    :raises ValueError: if it tells none
+    """
+    env = make_evaluation_env(environment)
+    try:
+        env.reset()
+        if env.has_attr(METHOD):
+            ask_masks(env)
+    finally:
+        env.close()
 
 
 def make_callbacks(
@@ -216,8 +240,7 @@ def _evaluation_callback(settings: RunSettings, folder: Path, episodes: int = 10
     n_envs = environments_for(episodes)
     # Other episodes than those of the final evaluation, which should be news to everyone.
     env = make_evaluation_env(settings.environment, n_envs, 2 * EVALUATION_SEED, on_fault=settings.on_fault)
-    takes_masks = "action_masks" in ALGORITHMS[settings.algo].further_inputs
-    kind = MaskableEvalCallback if takes_masks and env.has_attr(METHOD) else EvalCallback
+    kind = MaskedEvalCallback if takes_masks(settings.algo) else EvalCallback
     return kind(
         env,
         n_eval_episodes=episodes,

@@ -29,14 +29,14 @@ from stable_baselines3.common.utils import get_device
 
 from sb3_ppo_edu.algorithms.checks import check_integer, refuse
 from sb3_ppo_edu.checkpoint import Resumable
-from sb3_ppo_edu.envs.backends import AS_A_WHOLE, WORKER_TIMEOUT
-from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs
+from sb3_ppo_edu.envs.backends import AS_A_WHOLE, ONE_BY_ONE, WORKER_TIMEOUT
+from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, named_with_kwargs, with_wrappers
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
 from sb3_ppo_edu.serialization.errors import DamagedFileError, UntrustedFileError, reason
 from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named, import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
-from sb3_ppo_edu.training.algorithms import DEFAULT, algorithm_named, arguments_of
+from sb3_ppo_edu.training.algorithms import DEFAULT, algorithm_named, arguments_of, takes_masks
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 from sb3_ppo_edu.version import __version__
 
@@ -91,7 +91,11 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
-        algorithm_named(self.algo)
+        if takes_masks(self.algo) and self.environment.backend in AS_A_WHOLE:
+            raise ValueError(
+                f"vec_env={self.environment.backend!r}: it steps all environments as one, and {self.algo} is evaluated with "
+                f"the masks of single ones; expected one of {', '.join(ONE_BY_ONE)}"
+            )
         if self.on_fault not in (*ON_FAULT, "off"):
             raise ValueError(f"on_fault={self.on_fault!r}: expected one of {', '.join(ON_FAULT)}, off")
         for name, minimum in MINIMA.items():
@@ -144,13 +148,12 @@ def settings_from_hyperparameters(
     if isinstance(rest.get("rollout_buffer_class"), str):
         rest["rollout_buffer_class"] = import_named(rest["rollout_buffer_class"])
     wrapper, backend = rest.pop("env_wrapper", None), rest.pop("vec_env", None) or EnvironmentSettings.backend
-    ours: list[type] = [MasksFromInfo] if "action_masks" in algorithm_named(algo).further_inputs else []
+    ours: list[type] = [MasksFromInfo] if takes_masks(algo) else []
     # What steps all environments as one can't be restored to the step: resumed, it begins new episodes, and says so.
     if checkpoint_freq is not None:
         ours.append(Resumable)
     if ours and backend not in AS_A_WHOLE:
-        wrappers = wrapper if isinstance(wrapper, list) else [] if wrapper is None else [wrapper]
-        wrapper = [*wrappers, *(f"{one.__module__}.{one.__qualname__}" for one in ours)]
+        wrapper = with_wrappers(wrapper, ours)
     environment = EnvironmentSettings(
         id=env_id,
         kwargs=dict(rest.pop("env_kwargs", None) or {}),
