@@ -6,10 +6,12 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -19,23 +21,36 @@ from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.distributed import DataParallel, ProcessGroup, join, leave
 from sb3_ppo_edu.distributed.affinity import available_cpus, thread_names
 from sb3_ppo_edu.distributed.normalization import running_moments
+from sb3_ppo_edu.envs.registration import make
+from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT, takes_masks
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SEED, ENVS, STEPS, UPDATES = 3, 4, 16, 20
 """Of the whole: environments, steps of a rollout, updates."""
 
 
-def build(env_id: str, n_envs: int, first: int, normalize: bool = False, **arguments: Any) -> EduPPO:
+def build(env_id: str, n_envs: int, first: int, normalize: bool = False, algo: str = DEFAULT, **arguments: Any) -> EduPPO:
     """Build a model on environments of the seeds from ``SEED + first`` on; action noise has the same stream everywhere."""
-    env: Any = make_vec_env(env_id, n_envs, vec_env_cls=InProcessVecEnv)
-    model = EduPPO(
-        "MlpPolicy",
+    env: Any = make_vec_env(partial(make, env_id), n_envs, vec_env_cls=InProcessVecEnv)
+    algorithm = ALGORITHMS[algo]
+    model = algorithm(
+        next(iter(algorithm.policy_aliases)),
         VecNormalize(env) if normalize else env,
         **{"n_steps": STEPS, "n_epochs": 2, "batch_size": STEPS * n_envs, "seed": SEED, "device": "cpu", **arguments},
     )
     assert model.env is not None
     model.env.seed(SEED + first)
     return model
+
+
+def same_environment(algo: str = DEFAULT, **_: Any) -> str:
+    """Choose an environment for :func:`same_rollouts`: with masks where the algorithm takes some."""
+    return "TicTacToe-v0" if takes_masks(algo) else "Pendulum-v1"
+
+
+def unbroken(patch: Any) -> None:
+    """Have rollouts of sequences begin with the first environment, instead of in the middle of one, which cuts it in two."""
+    patch.setattr(np.random, "randint", lambda *_: 0)
 
 
 class OwnNoise(BaseCallback):
@@ -45,12 +60,17 @@ class OwnNoise(BaseCallback):
         super().__init__()
         self.before, self.after = before, after
 
+    def _draw(self, n_envs: int) -> None:
+        """A Gaussian draws a normal number for each environment, a Categorical one exponential number for each class."""
+        classes = getattr(self.model.action_space, "n", None)
+        th.randn(n_envs) if classes is None else th.empty(n_envs * int(classes)).exponential_()
+
     def _on_rollout_start(self) -> None:
-        th.randn(self.before)
+        self._draw(self.before)
 
     def _on_step(self) -> bool:
         last = self.n_calls % STEPS == 0
-        th.randn(self.after + (0 if last else self.before))
+        self._draw(self.after + (0 if last else self.before))
         return True
 
 
@@ -77,9 +97,11 @@ def parameters(model: Any) -> np.ndarray:
 def same_rollouts(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
     """Train with the environments divided into shards and the noise of one process that has them all."""
     own = ENVS // group.size
-    model = build("Pendulum-v1", own, group.rank * own, **given)
+    model = build(same_environment(**given), own, group.rank * own, **given)
     noise, prints = OwnNoise(group.rank * own, ENVS - (group.rank + 1) * own), Fingerprints()
-    model.learn(ENVS * STEPS * UPDATES, callback=DataParallel(group, [noise, prints]))
+    with pytest.MonkeyPatch.context() as patch:
+        unbroken(patch)
+        model.learn(ENVS * STEPS * UPDATES, callback=DataParallel(group, [noise, prints]))
     return {"parameters": parameters(model).tolist(), "prints": prints.found, "steps": model.num_timesteps}
 
 
