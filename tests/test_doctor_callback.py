@@ -20,12 +20,15 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.doctor.diagnose import Diagnosis
 from sb3_ppo_edu.doctor.record import read_record
+from sb3_ppo_edu.training.algorithms import ALGORITHMS
+from tests.masked_environments import MaskedWalk
 
 SIZE = 64
 
@@ -36,6 +39,33 @@ def make(algorithm: type[Any], folder: Path | None = None, **arguments: Any) -> 
     model = algorithm("MlpPolicy", arguments.pop("env", "CartPole-v1"), **(base | arguments))
     model.set_logger(Logger(None, []) if folder is None else configure(str(folder), ["csv"]))
     return model
+
+
+@pytest.mark.parametrize(
+    ("algo", "policy", "named"),
+    [
+        ("maskableeduppo", "MlpPolicy", "MlpPolicy"),
+        ("recurrenteduppo", "MlpLstmPolicy", "RecurrentActorCriticPolicy"),
+        ("maskablerecurrenteduppo", "MlpLstmPolicy", "MaskedMlpLstmPolicy"),
+    ],
+)
+def test_trainings_with_masks_and_memory_are_watched(algo: str, policy: str, named: str, tmp_path: Path) -> None:
+    """
+    Their advantages are found right in each rollout's order, their rows have what EduPPO's have, and a report is left.
+
+    An LSTM is not taken for a small network, which would be too slow at its speed.
+    """
+    doctor = TrainingDoctor(tmp_path, page=None, every=1, verbose=0)
+    env = DummyVecEnv([lambda: Monitor(MaskedWalk(strict=False))] * 2)
+    model = ALGORITHMS[algo](policy, env, n_steps=16, batch_size=16, n_epochs=2, seed=0, device="cpu")
+    model.learn(3 * 32, callback=doctor)
+    columns = doctor.record().columns
+    assert np.nanmax(columns["doctor/gae_error"]) < 1e-5
+    assert len(columns["train/entropy_loss"]) == 3
+    assert np.nanmax(columns["train/grad_norm_policy"]) > 0
+    assert np.nanmax(columns["train/episodes_ended"]) > 0
+    assert doctor.settings["policy"] == named
+    assert json.loads((tmp_path / "doctor.json").read_text())
 
 
 class Breaking(BaseCallback):

@@ -22,7 +22,7 @@ from rich.console import Console
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_ppo_edu.algorithms.diagnostics import rollout_statistics, share_at_bounds
 from sb3_ppo_edu.algorithms.ppo import EduPPO
@@ -32,6 +32,7 @@ from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, add_row
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
+from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.vec_env.guard import NonFiniteStepError
@@ -393,9 +394,8 @@ def settings_of(model: EduPPO | PPO) -> dict[str, Any]:
     settings = {name: getattr(model, name, None) for name in MODEL_SETTINGS}
     settings = {name: value for name, value in settings.items() if value is None or isinstance(value, (bool, int, float))}
     policy = model.policy
-    plain = isinstance(policy, ActorCriticPolicy) and not isinstance(
-        policy, (ActorCriticCnnPolicy, MultiInputActorCriticPolicy)
-    )
+    # What is said of a small network holds neither for images nor for an LSTM.
+    plain = isinstance(policy.features_extractor, FlattenExtractor) and "lstm_states" not in further_inputs(policy)
     return {
         **settings,
         "n_envs": model.n_envs,
