@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,20 +10,25 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from sb3_ppo_edu import MaskableEduPPO
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step
+from sb3_ppo_edu.envs.backends import reachable
+from sb3_ppo_edu.training.evaluation import with_masks
 from sb3_ppo_edu.vec_env.action_masks import as_masks, choices_of
+from sb3_ppo_edu.vec_env.adapters import EnvProcesses
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
+from sb3_ppo_edu.vec_env.reachable import BoundedAsyncVectorEnv
 from sb3_ppo_edu.vec_env.shared_memory import SharedMemoryVecEnv
 from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
 from tests.masked_environments import MaskedWalk, ToldMasks
@@ -75,7 +81,15 @@ VEC_ENVS: dict[str, Callable[[list[Any]], Any]] = {
     "wrapped": lambda made: FiniteGuard(VecNormalize(VecFrameStack(VecMonitor(DummyVecEnv(made)), 2))),
     "gymnasium": lambda made: SyncVectorEnv(made, autoreset_mode=AutoresetMode.SAME_STEP),
     "gymnasium-next-step": SyncVectorEnv,
+    "gymnasium-async": lambda made: gymnasium_processes(made),
 }
+
+
+def gymnasium_processes(made: list[Any]) -> VecEnv:
+    """Build what ``--vec-env gymnasium-async`` does, with processes that start at once."""
+    mode = AutoresetMode.SAME_STEP
+    env = BoundedAsyncVectorEnv(reachable(made, os.getpid()), 60.0, autoreset_mode=mode, context="fork")
+    return EnvProcesses(env, None, reachable=True)
 
 
 def columns_of(model: MaskableEduPPO) -> tuple[Any, Any]:
@@ -104,6 +118,80 @@ def test_masks_come_from_every_vector_environment(name: str, kind: Any) -> None:
     finally:
         assert model.env is not None
         model.env.close()
+
+
+def test_processes_that_cannot_be_asked() -> None:
+    """Gymnasium's ``AsyncVectorEnv`` as it is passes on the masks of infos; its environments' method is refused at once."""
+    made = [lambda: gym.wrappers.TimeLimit(ToldMasks(), 7)] * 2
+    model = MaskableEduPPO("MlpPolicy", AsyncVectorEnv(made, context="fork"), **SMALL, **NETWORK)
+    try:
+        assert model.learn(64).num_timesteps == 64
+    finally:
+        model.env.close()  # type: ignore[union-attr]
+    model = MaskableEduPPO("MlpPolicy", AsyncVectorEnv([MaskedWalk] * 2, context="fork"), **SMALL, **NETWORK)
+    try:
+        with pytest.raises(
+            ValueError, match=r"env: found no action_mask in .*AsyncVectorEnv.*expected environments wrapped in"
+        ):
+            model.learn(64)
+    finally:
+        model.env.close()  # type: ignore[union-attr]
+    assert model.num_timesteps == 0
+
+
+class Batched(VectorEnv[Any, Any, Any]):
+    """
+    Environments that are stepped as one: each has one legal action, and others in every second step.
+
+    :param told: whether masks are in infos, in place of the method
+    :param left_out: rows that the method leaves out
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 (Gymnasium declares it so)
+    single_observation_space, single_action_space = spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(4)
+    num_envs = 3
+
+    def __init__(self, told: bool, left_out: int = 0) -> None:
+        self.told, self.steps = told, np.zeros(3, int)
+        if not told:
+            self.action_masks = lambda: self.masks()[left_out:]
+
+    def masks(self) -> np.ndarray:
+        """Which actions are legal."""
+        masks: np.ndarray = np.arange(4) == ((self.steps + np.arange(3)) % 4)[:, None]
+        masks[self.steps % 2 == 1, 3] = True
+        return masks
+
+    def found(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """Observations and infos."""
+        infos = {"action_mask": self.masks(), "_action_mask": np.ones(3, bool)} if self.told else {}
+        return np.zeros((3, 2), np.float32), infos
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin episodes."""
+        self.steps[(options or {}).get("reset_mask", np.ones(3, bool))] = 0
+        return self.found()
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take legal actions; episodes have 5, 6 and 7 steps."""
+        assert self.masks()[np.arange(3), actions].all()
+        self.steps += 1
+        observations, infos = self.found()
+        return observations, np.ones(3), self.steps >= np.arange(5, 8), np.zeros(3, bool), infos
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["method", "info"])
+def test_masks_of_environments_that_are_stepped_as_one(told: bool) -> None:
+    """Their method and their infos have a row for each environment, in training and in evaluation; fewer rows are refused."""
+    model = MaskableEduPPO("MlpPolicy", Batched(told), **SMALL, **NETWORK)
+    model.learn(2 * 48)
+    masks, actions = columns_of(model)
+    assert np.take_along_axis(masks.reshape(-1, 4), actions.reshape(-1, 1), axis=1).all()
+    if not told:
+        rewards, _ = evaluate_policy(with_masks(model, model.env), model.env, 6, return_episode_rewards=True)  # type: ignore[arg-type]
+        assert sorted(rewards) == [5, 5, 6, 6, 7, 7]  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"Batched.action_masks\(\): found 2 rows, expected 3"):
+            MaskableEduPPO("MlpPolicy", Batched(told, left_out=1), **SMALL, **NETWORK).learn(48)
 
 
 def test_masks_of_resets_are_stored() -> None:

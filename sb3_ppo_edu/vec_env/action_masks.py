@@ -52,10 +52,16 @@ def mask_source(env: VecEnv) -> MaskSource | None:
     :param env: vector environment
     :return: "method" if they have sb3-contrib's method ``action_masks``, else "info" if the infos of their last resets have
         an ``action_mask``; None if neither
+    :raises ValueError: if neither, and environments in other processes can't be asked for the method
     """
-    if env.has_attr(METHOD):
-        return "method"
-    return "info" if all(INFO in info for info in bottom_of(env).reset_infos) else None
+    told = all(INFO in info for info in bottom_of(env).reset_infos)
+    try:
+        if env.has_attr(METHOD):
+            return "method"
+    except NotImplementedError as error:
+        if not told:
+            raise ValueError(f"env: found no {INFO} in the infos of reset; {error}") from error
+    return "info" if told else None
 
 
 def ask_masks(env: VecEnv) -> list[Any]:

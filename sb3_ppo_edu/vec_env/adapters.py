@@ -28,6 +28,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from sb3_ppo_edu.vec_env.action_masks import METHOD
 from sb3_ppo_edu.vec_env.autoreset import ResetRows, put_rows, reset_rows_of, rows, wrappers_of
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 from sb3_ppo_edu.vec_env.infos import drop_unfinished, infos_of, split_same_step
@@ -196,7 +197,7 @@ class VectorAdapter(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """
-        Call a method of single environments, where there are any.
+        Call a method of single environments, where there are any; masks may come from all at once, a row for each.
 
         :param method_name: its name
         :param method_args: its arguments
@@ -204,6 +205,11 @@ class VectorAdapter(VecEnv):
         :param method_kwargs: its named arguments
         :return: what it gives for each
         """
+        if method_name == METHOD and hasattr(self.vector_env, METHOD):
+            masks = self.vector_env.action_masks()
+            if len(masks) != self.num_envs:
+                raise ValueError(f"{self._name()}.{METHOD}(): found {len(masks)} rows, expected {self.num_envs}, one for each")
+            return [masks[index] for index in self._selected(indices)]
         raise NotImplementedError(self._no_single("env_method", method_name))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
