@@ -15,8 +15,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_ppo_edu import EduPPO, MaskableEduPPO
+from sb3_ppo_edu import EduPPO, MaskableEduPPO, MaskableRecurrentEduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
+from sb3_ppo_edu.envs.wrappers import MasksFromInfo
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
 from sb3_ppo_edu.serialization.names import check_named
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
@@ -26,18 +27,23 @@ from tests.rollouts import TinyExtractor
 
 SMALL: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "device": "cpu", "seed": 1}
 STEPS = 160
+ALGORITHMS = (MaskableEduPPO, MaskableRecurrentEduPPO)
 
 
 def make_model(algorithm: Any = MaskableEduPPO, policy: str = "MlpPolicy", kind: Any = MaskedWalk, **env: Any) -> Any:
     """A small model."""
     made = make_vec_env(lambda: kind(**env), 2, seed=2)
-    network = {"features_extractor_class": TinyExtractor} if policy == "CnnPolicy" else {"net_arch": [8]}
+    network: dict[str, Any] = {"features_extractor_class": TinyExtractor} if policy == "CnnPolicy" else {"net_arch": [8]}
+    if issubclass(algorithm, MaskableRecurrentEduPPO):
+        policy, network["lstm_hidden_size"] = policy.replace("Policy", "LstmPolicy"), 6
     return algorithm(policy, made, policy_kwargs=network, **SMALL)
 
 
 FILES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "ours": (MaskableEduPPO, "MlpPolicy", {}),
     "ours-dict": (MaskableEduPPO, "MultiInputPolicy", {"observation": "dict", "action": "multibinary"}),
+    "ours-memory": (MaskableRecurrentEduPPO, "MlpPolicy", {"kind": ToldMasks}),
+    "ours-memory-dict": (MaskableRecurrentEduPPO, "MultiInputPolicy", {"observation": "dict", "action": "multidiscrete"}),
     "ours-told": (MaskableEduPPO, "MlpPolicy", {"kind": ToldMasks, "action": "multidiscrete"}),
     "theirs": (MaskablePPO, "MlpPolicy", {"action": "multidiscrete"}),
     "theirs-dict": (MaskablePPO, "MultiInputPolicy", {"observation": "dict"}),
@@ -50,12 +56,13 @@ def test_a_strangers_file_is_read(name: str, tmp_path: Path) -> None:
     algorithm, policy, env = FILES[name]
     model = make_model(algorithm, policy, **env).learn(32)
     model.save(tmp_path / "model")
-    one, other = (MaskableEduPPO.load(tmp_path / "model", device="cpu", trusted=trusted) for trusted in (True, False))
+    kind = algorithm if issubclass(algorithm, MaskableEduPPO) else MaskableEduPPO
+    one, other = (kind.load(tmp_path / "model", device="cpu", trusted=trusted) for trusted in (True, False))
     assert_same_values(other.policy.state_dict(), model.policy.state_dict(), "policy")
     assert_same_values(other.policy.optimizer.state_dict(), model.policy.optimizer.state_dict(), "optimizer")
     assert set(vars(one)) == set(vars(other))
     assert other.policy_class is type(model.policy)
-    assert other.rollout_buffer_class is type(model.rollout_buffer)
+    assert type(other.rollout_buffer) is type(model.rollout_buffer)
 
 
 def test_images_of_a_strangers_file(tmp_path: Path) -> None:
@@ -90,10 +97,11 @@ def test_files_of_the_other_algorithm_are_refused(tmp_path: Path) -> None:
         EduPPO.load(tmp_path / "masks", device="cpu")
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
-def test_copies_go_on_alike(clone: Any) -> None:
+def test_copies_go_on_alike(clone: Any, algorithm: Any) -> None:
     """A copy without the environments' memory goes on to the same bits, and with an engine of its own."""
-    model = make_model().learn(32)
+    model = make_model(algorithm).learn(32)
     before = copy.deepcopy(model.policy.state_dict())
     model.policy.action_dist.distribution = None  # torch copies no tensor of a graph; SB3's own policies fail there too
     other = clone(model)
@@ -116,26 +124,31 @@ class Interrupt(BaseCallback):
         return True
 
 
-def train(folder: Path, kind: Any, moments: tuple[int, ...] = ()) -> list[Any]:
+def train(folder: Path, algorithm: Any, kind: Any, moments: tuple[int, ...] = ()) -> list[Any]:
     """Train to the end, interrupted at some moments and resumed each time."""
 
     def make_envs() -> Any:
         return make_vec_env(kind, 2, seed=3, vec_env_cls=InProcessVecEnv, wrapper_class=Resumable)
 
-    model = MaskableEduPPO("MlpPolicy", make_envs(), policy_kwargs={"net_arch": [8]}, **SMALL)
+    model = make_model(algorithm)
+    model.set_env(make_envs())
+    model.set_random_seed(1)
     for moment in (*moments, 0):
         Interrupt.at = moment
         try:
             model.learn(STEPS, callback=[ExactCheckpoint(14, folder, handle_signals=False), Interrupt()])
         except KeyboardInterrupt:
             np.random.seed(), th.seed()  # what was in memory is gone
-            model = MaskableEduPPO.resume(folder, make_envs(), device="cpu")
+            model = algorithm.resume(folder, make_envs(), device="cpu")
             assert set(model.resumed_envs) == {"replayed"}
+            if algorithm is MaskableRecurrentEduPPO:
+                assert any(state.any() for states in model._last_lstm_states for state in states)
     return [model.policy.state_dict(), model.policy.optimizer.state_dict()["state"], th.rand(1), float(np.random.random())]
 
 
-@pytest.mark.parametrize("kind", [MaskedWalk, ToldMasks])
-def test_interrupted_trainings_end_as_undisturbed_ones(kind: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("kind", [MaskedWalk, ToldMasks, lambda: MasksFromInfo(ToldMasks())], ids=["method", "info", "both"])
+def test_interrupted_trainings_end_as_undisturbed_ones(kind: Any, algorithm: Any, tmp_path: Path) -> None:
     """Masks by the method and masks in infos: a training interrupted in the middle of rollouts ends with the same bits."""
-    undisturbed = train(tmp_path / "a", kind)
-    assert_same_values(train(tmp_path / "b", kind, (46, 110)), undisturbed, "training")
+    undisturbed = train(tmp_path / "a", algorithm, kind)
+    assert_same_values(train(tmp_path / "b", algorithm, kind, (46, 110)), undisturbed, "training")

@@ -74,12 +74,13 @@ def test_recurrent_run_is_found_again(tmp_path: Path) -> None:
     assert len(evaluate_run(saved, 2).returns) == 2
 
 
-def test_command_line_trains_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("algo", "env"), [("recurrenteduppo", "CartPole-v1"), ("maskablerecurrenteduppo", "TicTacToe-v0")])
+def test_command_line_trains_and_resumes(algo: str, env: str, tmp_path: Path) -> None:
     """``sb3-edu train --algo`` makes a run that ``sb3-edu resume`` goes on with."""
     flags = ["--n-steps", "16", "--batch-size", "32", "--n-epochs", "1", "--policy-kwargs", "dict(lstm_hidden_size=4)"]
     where = ["--folder", str(tmp_path), "--name", "r", "--steps", "64", "--checkpoint-freq", "32"]
     less = ["--n-envs", "2", "--no-normalize", "--eval-episodes", "2", "--no-replay"]
-    assert main(["train", "--algo", "recurrenteduppo", "--env", "CartPole-v1", *where, *flags, *less]) == 0
+    assert main(["train", "--algo", algo, "--env", env, *where, *flags, *less]) == 0
     assert main(["resume", str(tmp_path / "r"), "--steps", "96", "--trust"]) == 0
     assert open_run(tmp_path / "r").load_model().num_timesteps == 96
 
