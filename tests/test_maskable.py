@@ -185,28 +185,45 @@ def test_signature_is_sb3_contribs() -> None:
     assert MaskableEduPPO.policy_aliases == MaskablePPO.policy_aliases
 
 
+OF_A_STEP = (
+    *("obs_tensor", "actions", "values", "log_probs", "new_obs", "rewards", "dones", "n_steps"),
+    *("action_masks", "lstm_states", "episode_starts"),
+)
+
+
+def plain(value: Any) -> Any:
+    """Copy a value of a step, tensors within tuples too, with its type."""
+    if isinstance(value, tuple):
+        return tuple(map(plain, value))
+    kept = value.numpy() if isinstance(value, th.Tensor) else value
+    return type(value).__name__, kept.copy() if isinstance(kept, np.ndarray) else kept
+
+
 class Peeker(BaseCallback):
     """Looks at the local variables that callbacks are given, and ends training after some steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        self.steps, self.names = steps, set[str]()
+        self.steps, self.names, self.found = steps, set[str](), list[dict[str, Any]]()
 
     def _on_step(self) -> bool:
         self.names |= set(self.locals)
+        self.found.append({name: plain(self.locals.get(name)) for name in OF_A_STEP})
         return self.n_calls < self.steps
 
 
 def test_callbacks_see_sb3_contribs_locals() -> None:
     """What a callback finds under MaskablePPO is there under MaskableEduPPO, the masks among it."""
-    seen = []
+    seen, found = [], []
     for algorithm in (MaskablePPO, MaskableEduPPO):
         model, _ = make_model(algorithm, CASES["discrete"])
         peeker = Peeker(N_STEPS + 3)
         model.learn(10 * N_STEPS, callback=peeker)
         assert model.num_timesteps == N_STEPS + 3
         seen.append(peeker.names)
-    assert "action_masks" in seen[1]
+        found.append(peeker.found)
+    np.testing.assert_equal(found[1], found[0])
+    assert found[1][0]["action_masks"][0] == "ndarray"
     inside = {"idx", "done", "terminal_obs", "terminal_value", "iteration", "log_interval", "continue_training", "use_masking"}
     assert seen[0] - seen[1] <= inside
 

@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_ppo_edu import RecurrentEduPPO
 from tests.rollouts import Recorder
+from tests.test_maskable import Peeker as StepPeeker
 from tests.test_parity import (
     Case,
     Peeker,
@@ -152,6 +153,17 @@ def test_stopped_by_a_callback_and_learned_again() -> None:
     theirs, ours = results
     assert_same_models(ours, theirs)
     assert_same_states(ours, theirs)
+
+
+def test_callbacks_see_sb3_contribs_locals() -> None:
+    """What a callback finds in a step under RecurrentPPO is there under RecurrentEduPPO, with the states behind the step."""
+    theirs, ours = StepPeeker(N_STEPS + 7), StepPeeker(N_STEPS + 7)
+    for algorithm, peeker in ((RecurrentPPO, theirs), (RecurrentEduPPO, ours)):
+        make_model(algorithm, CASES["time-limits"])[0].learn(10**4, callback=peeker)
+    np.testing.assert_equal(ours.found, theirs.found)
+    assert len(ours.found[-1]["lstm_states"]) == 2
+    inside = {"idx", "done_", "terminal_obs", "terminal_lstm_state", "terminal_value", "iteration", "log_interval"}
+    assert theirs.names - ours.names <= {*inside, "continue_training"}
 
 
 def test_signature_is_sb3_contribs_and_extras_are_keyword_only() -> None:

@@ -66,6 +66,15 @@ class ActingModel(OnPolicyAlgorithm):
             raise not_finite(f"{error} after {self.num_timesteps} steps", NOT_STEPPED) from error
         return actions, values, log_probs
 
+    def step_locals(self, inputs: PolicyInputs) -> dict[str, Any]:
+        """
+        Give what callbacks find among a step's local variables beside SB3's.
+
+        :param inputs: what the policy has acted on
+        :return: by the names that sb3-contrib's algorithms have there
+        """
+        return {}
+
     def within_bounds(self, actions: np.ndarray) -> np.ndarray:
         """
         Turn sampled actions into what the environment takes.

@@ -265,6 +265,11 @@ class MaskableEduPPO(EduPPO):
         """
         return PolicyInputs(observations, None if (masks := self.masks_of(env)) is None else th.from_numpy(masks))
 
+    def step_locals(self, inputs: PolicyInputs) -> dict[str, Any]:
+        """See :meth:`sb3_ppo_edu.algorithms.acting.ActingModel.step_locals`."""
+        masks = inputs.action_masks
+        return {**super().step_locals(inputs), "action_masks": None if masks is None else masks.numpy()}
+
     def store_inputs(self, env: VecEnv, rollout_buffer: RolloutBuffer, step: int) -> None:
         """
         Write the masks of a step into the rollout buffer.

@@ -255,7 +255,7 @@ class EduPPO(PPOModel):
 
             self.num_timesteps += env.num_envs * session.n_processes
             if watched:
-                callback.update_locals({**locals(), **inputs.further()})
+                callback.update_locals({**locals(), **self.step_locals(inputs)})
             if not session.on_step(callback):
                 return False
             if policy_may_change:

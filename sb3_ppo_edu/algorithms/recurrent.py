@@ -171,6 +171,11 @@ class RecurrentEduPPO(EduPPO):
         self._next_states = cast(Any, engine).hidden_states
         return found
 
+    def step_locals(self, inputs: PolicyInputs) -> dict[str, Any]:
+        """See :meth:`sb3_ppo_edu.algorithms.acting.ActingModel.step_locals`; states are those behind the step."""
+        own = {"lstm_states": self._next_states, "episode_starts": inputs.episode_starts}
+        return {**super().step_locals(inputs), **own}
+
     def end_step(self, new_obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`sb3_ppo_edu.algorithms.acting.ActingModel.end_step`."""
         super().end_step(new_obs, dones, infos)
