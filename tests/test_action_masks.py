@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
-from sb3_ppo_edu import MaskableEduPPO
+from sb3_ppo_edu import MaskableEduPPO, MaskableRecurrentEduPPO
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step
 from sb3_ppo_edu.envs.backends import reachable
 from sb3_ppo_edu.training.evaluation import with_masks
@@ -286,6 +287,21 @@ def test_other_arguments_are_refused() -> None:
         MaskableEduPPO(ActorCriticPolicy, DummyVecEnv([MaskedWalk]), **SMALL)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="use_masking='yes': expected True or False"):
         MaskableEduPPO("MlpPolicy", DummyVecEnv([MaskedWalk]), **SMALL).learn(16, use_masking="yes")  # type: ignore[arg-type]
+
+
+def test_buffers_without_masks_are_refused() -> None:
+    """A rollout buffer that has no place for masks is refused when the model is built."""
+    with pytest.raises(ValueError, match=r"rollout_buffer_class='RolloutBuffer': expected a class derived from .*Maskable"):
+        MaskableEduPPO("MlpPolicy", DummyVecEnv([MaskedWalk]), **SMALL, rollout_buffer_class=RolloutBuffer)
+
+
+@pytest.mark.parametrize("algorithm", [MaskableEduPPO, MaskableRecurrentEduPPO])
+def test_predictions_with_masks_of_another_size_are_refused(algorithm: Any) -> None:
+    """As many entries as there are classes, for each observation."""
+    model = algorithm(next(iter(algorithm.policy_aliases)), DummyVecEnv([MaskedWalk]), **SMALL)
+    message = r"action_masks='shape \(2, 2\)': expected 3 entries for each observation, one for each class of 3 actions"
+    with pytest.raises(ValueError, match=message):
+        model.predict(np.zeros((2, 5), np.float32), action_masks=np.ones((2, 2), bool))
 
 
 def test_sb3_contribs_callback_evaluates_with_masks() -> None:

@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
-from sb3_ppo_edu import EduPPO, RecurrentEduPPO
+from sb3_ppo_edu import EduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.engines import gradient_shares
@@ -187,6 +187,13 @@ def test_interrupted_training_ends_as_an_undisturbed_one(
             kwargs(shared_lstm=True, enable_critic_lstm=False, share_features_extractor=False),
             r"policy_kwargs: found shared_lstm=True with share_features_extractor=False, expected",
         ),
+        (kwargs(lstm_hidden_size=0), r"policy_kwargs: lstm_hidden_size=0: expected an integer ≥ 1"),
+        (kwargs(lstm_hidden_size=2.5), r"policy_kwargs: lstm_hidden_size=2.5: expected an integer ≥ 1"),
+        (kwargs(n_lstm_layers=-1), r"policy_kwargs: n_lstm_layers=-1: expected an integer ≥ 1"),
+        (
+            kwargs(lstm_kwargs={"bidirectional": True}),
+            r"policy_kwargs: found lstm_kwargs with bidirectional=True, expected a plain LSTM.*: leave bidirectional out",
+        ),
         ({"recurrent_cell": "rnn"}, r"recurrent_cell='rnn': expected one of 'lstm', 'gru'"),
         ({"recompute_advantages": True}, r"recompute_advantages=True: no argument has this name"),
         ({"batch_size": 0}, r"batch_size=0: expected an integer ≥ 2"),
@@ -195,9 +202,18 @@ def test_interrupted_training_ends_as_an_undisturbed_one(
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
-    """What is wrong is named, with what was found and what is expected."""
-    with pytest.raises((ValueError, TypeError), match=message):
-        small(**arguments).learn(1)
+    """What is wrong is named, with what was found and what is expected; the same with masks."""
+    unmasked: dict[type[Any], dict[str, Any]] = {RecurrentEduPPO: {}, MaskableRecurrentEduPPO: {"use_masking": False}}
+    for cls, given in unmasked.items():
+        with pytest.raises((ValueError, TypeError), match=message):
+            small(cls, **arguments).learn(1, **given)
+
+
+def test_dictionaries_need_the_policy_for_them() -> None:
+    """A policy for arrays is refused before a step is taken."""
+    env = InProcessVecEnv([partial(RandomWalk, "dict", "discrete")])
+    with pytest.raises(ValueError, match="policy='RecurrentActorCriticPolicy': expected 'MultiInputLstmPolicy' for obs"):
+        RecurrentEduPPO("MlpLstmPolicy", env, **SMALL)
 
 
 def test_whole_sequences_are_for_policies_with_a_memory() -> None:

@@ -24,7 +24,15 @@ from sb3_ppo_edu.engines import EngineFactory, EngineName, PolicyInputs
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.policies.further_inputs import further_inputs
-from sb3_ppo_edu.vec_env.action_masks import MaskSource, as_masks, ask_masks, choices_of, mask_source, told_masks
+from sb3_ppo_edu.vec_env.action_masks import (
+    MaskSource,
+    as_masks,
+    ask_masks,
+    choices_of,
+    expected_of,
+    mask_source,
+    told_masks,
+)
 
 SelfMaskableEduPPO = TypeVar("SelfMaskableEduPPO", bound="MaskableEduPPO")
 
@@ -160,9 +168,15 @@ class MaskableEduPPO(EduPPO):
         policy_class: Any = self.policy_class
         self.policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
         self.policy = self.policy.to(self.device)
+        in_parts = isinstance(self.observation_space, spaces.Dict)
+        plain = MaskableDictRolloutBuffer if in_parts else MaskableRolloutBuffer
         if self.rollout_buffer_class is None:
-            in_parts = isinstance(self.observation_space, spaces.Dict)
-            self.rollout_buffer_class = MaskableDictRolloutBuffer if in_parts else MaskableRolloutBuffer
+            self.rollout_buffer_class = plain
+        if not issubclass(self.rollout_buffer_class, plain):
+            name = self.rollout_buffer_class.__name__
+            raise refuse(
+                "rollout_buffer_class", name, f"a class derived from sb3-contrib's {plain.__name__}, which stores masks"
+            )
         self.rollout_buffer = self.rollout_buffer_class(
             self.n_steps,
             self.observation_space,
@@ -192,7 +206,12 @@ class MaskableEduPPO(EduPPO):
         :param deterministic: the likeliest legal action instead of a random one
         :param action_masks: which actions are legal, shape ``(n_envs, n_choices)`` or ``(n_choices,)``; None for all
         :return: the actions, and ``state``
+        :raises ValueError: for masks of another size
         """
+        choices = choices_of(self.action_space)
+        if action_masks is not None and np.size(action_masks) % sum(choices):
+            expected = f"{sum(choices)} entries for each observation, one for each class of {expected_of(choices)}"
+            raise refuse("action_masks", f"shape {np.shape(action_masks)}", expected)
         policy = cast(MaskableActorCriticPolicy, self.policy)
         return policy.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
 

@@ -12,11 +12,12 @@ from sb3_contrib.common.recurrent.buffers import RecurrentDictRolloutBuffer, Rec
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import KL_STOP_FACTOR, AdvantageNormalization, ArgumentError, KlCheck
-from sb3_ppo_edu.algorithms.checks import check_choice, refuse
+from sb3_ppo_edu.algorithms.checks import check_choice, check_integer, refuse
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.engines import Engine, EngineFactory, EngineName, PolicyInputs
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
@@ -195,15 +196,20 @@ class RecurrentEduPPO(EduPPO):
         policy_class, cell = resolve_recurrent_policy(given, self.recurrent_cell, self.policies_of_cells)
         if policy_class is not self.policy_class or cell != self.recurrent_cell:
             raise refuse("recurrent_cell", self.recurrent_cell, f"that of the policy {self.policy_class.__name__}")
+        for name in ("lstm_hidden_size", "n_lstm_layers"):
+            check_integer(f"policy_kwargs: {name}", self.policy_kwargs.get(name, 1), 1)
         try:
             check_memory(self.policy_kwargs)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
         super()._build_policy_and_buffer()
+        in_parts = isinstance(self.observation_space, spaces.Dict)
+        if in_parts and isinstance(self.policy.features_extractor, FlattenExtractor):
+            raise refuse("policy", type(self.policy).__name__, "'MultiInputLstmPolicy' for observations in a Dict")
         lstm: Any = self.policy.lstm_actor
         state = th.zeros(lstm.num_layers, self.n_envs, lstm.hidden_size, device=self.device)
         self._states = ((state, state), (state, state))
-        self.rollout_buffer = self.buffer_classes[isinstance(self.observation_space, spaces.Dict)](
+        self.rollout_buffer = self.buffer_classes[in_parts](
             self.n_steps,
             self.observation_space,
             self.action_space,

@@ -136,11 +136,19 @@ def resolve_recurrent_policy(
 
 def check_memory(policy_kwargs: Mapping[str, Any]) -> None:
     """
-    Check that what actor and critic remember with is said once.
+    Check that what actor and critic remember with is said once, and can be handed on from step to step.
 
     :param policy_kwargs: arguments of a recurrent policy
-    :raises ValueError: if one LSTM is shared and the critic has one of its own; if it is shared by two features extractors
+    :raises ValueError: if one LSTM is shared and the critic has one of its own; if it is shared by two features extractors; if
+        its inputs or states are to have another form
     """
+    lstm_kwargs = policy_kwargs.get("lstm_kwargs") or {}
+    unfit = [name for name in ("batch_first", "bidirectional", "proj_size") if lstm_kwargs.get(name)]
+    if unfit:
+        raise ValueError(
+            f"policy_kwargs: found lstm_kwargs with {unfit[0]}={lstm_kwargs[unfit[0]]!r}, expected a plain LSTM, such as "
+            f"dict(dropout=0.1): the policy goes step by step, from states of lstm_hidden_size units: leave {unfit[0]} out"
+        )
     if not policy_kwargs.get("shared_lstm", False):
         return
     if policy_kwargs.get("enable_critic_lstm", True):
