@@ -17,7 +17,9 @@ from sb3_ppo_edu.training.run import close_run, learn, save_model, start_run
 from sb3_ppo_edu.training.saved_run import open_run
 from sb3_ppo_edu.training.settings import settings_from_hyperparameters
 from sb3_ppo_edu.vec_env.adapters import VectorAdapter
+from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.zoo import _vec_env_class
+from tests.masked_environments import MaskedWalk
 
 
 def made_up(rates: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -91,6 +93,12 @@ def test_rates_count_single_steps() -> None:
             time.sleep(1e-3)
 
     assert 400 < steps_per_second(Slow(), seconds=0.05) < 4000
+
+
+@pytest.mark.parametrize("action", ["discrete", "multidiscrete", "multibinary"])
+def test_rates_are_those_of_legal_actions(action: str) -> None:
+    """Environments that fail at an illegal action are measured too."""
+    assert steps_per_second(InProcessVecEnv([lambda: MaskedWalk(action=action)] * 3), seconds=0.02) > 0
 
 
 def test_every_backend_is_in_one_table() -> None:

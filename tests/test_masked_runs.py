@@ -114,6 +114,9 @@ def test_evaluations_have_masks_and_memory(algorithm: Any) -> None:
         callback.on_step()
         found.append(callback.last_mean_reward)
     assert set(found) == {np.mean(expected)}
+    if memory:
+        with pytest.warns(UserWarning, match="MaskableEvalCallback: sb3-contrib's empties the memory"):
+            model.learn(1, callback=[MaskableEvalCallback(evaluation_env, eval_freq=0, warn=False)])
     assert copy.deepcopy(with_masks(model, evaluation_env)).num_timesteps == model.num_timesteps
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from gymnasium.vector import VectorEnv
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_ppo_edu.algorithms.arguments import KL_STOP_FACTOR, AdvantageNormalization, KlCheck
+from sb3_ppo_edu.algorithms.callbacks import callbacks_of
 from sb3_ppo_edu.algorithms.checks import check_choice
 from sb3_ppo_edu.algorithms.maskable import MaskableEduPPO
 from sb3_ppo_edu.algorithms.recurrent import RecurrentEduPPO
@@ -30,6 +34,9 @@ class MaskableRecurrentEduPPO(RecurrentEduPPO, MaskableEduPPO):
     It is :class:`~sb3_ppo_edu.algorithms.recurrent.RecurrentEduPPO` whose policy is told masks as
     :class:`~sb3_ppo_edu.algorithms.maskable.MaskableEduPPO`'s is. sb3-contrib has no such algorithm. Arguments are those of
     ``RecurrentEduPPO`` without gSDE; ``learn(use_masking=...)`` and ``predict(..., action_masks=...)`` are there too.
+
+    Evaluate it with ``sb3_ppo_edu.training.evaluation.MaskedEvalCallback``: sb3-contrib's ``MaskableEvalCallback`` empties the
+    memory before every step.
 
     :param policy: "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy", or a class with
         :class:`~sb3_ppo_edu.policies.masked_recurrent.MaskedMixin`
@@ -100,3 +107,14 @@ class MaskableRecurrentEduPPO(RecurrentEduPPO, MaskableEduPPO):
         return MaskableEduPPO.learn(
             self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, use_masking, progress_bar
         )
+
+    def _setup_learn(self, *arguments: Any, **named: Any) -> tuple[int, BaseCallback]:
+        """Warn of a callback that evaluates another policy than the one that is trained."""
+        steps, callback = super()._setup_learn(*arguments, **named)
+        if any(isinstance(one, MaskableEvalCallback) and one.use_masking for one in callbacks_of(callback)):
+            warnings.warn(
+                "MaskableEvalCallback: sb3-contrib's empties the memory before every step of an evaluation, expected "
+                "sb3_ppo_edu.training.evaluation.MaskedEvalCallback, which hands it on",
+                stacklevel=2,
+            )
+        return steps, callback

@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_ppo_edu.vec_env.action_masks import METHOD, ask_masks, choices_of, legal_actions
 from sb3_ppo_edu.vec_env.adapters import EnvList, EnvPoolAdapter, EnvProcesses, adapt
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
@@ -169,18 +171,25 @@ class Choice(NamedTuple):
 
 def steps_per_second(env: VecEnv, seconds: float = MEASURED_SECONDS) -> float:
     """
-    Measure how fast environments are stepped with random actions.
+    Measure how fast environments are stepped with random actions, and asked for masks where they have some.
 
     :param seconds: how long to measure
     :return: steps of single environments a second, from the median of the vector's steps
     """
-    env.action_space.seed(0)
-    actions = np.array([env.action_space.sample() for _ in range(env.num_envs)])
+    space = env.action_space
+    masked = not isinstance(space, spaces.Box) and env.has_attr(METHOD)
+    space.seed(0)
+    actions = np.array([space.sample() for _ in range(env.num_envs)])
     env.reset()
     durations: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(durations) < 20:
         start = time.perf_counter()
+        if masked:
+            masks = ask_masks(env)
+            asked = time.perf_counter() - start
+            actions = legal_actions(masks, choices_of(space), space.np_random.choice).reshape(actions.shape)
+            start = time.perf_counter() - asked
         env.step(actions)
         durations.append(time.perf_counter() - start)
     # The first steps load and allocate.

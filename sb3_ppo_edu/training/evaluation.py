@@ -21,7 +21,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.vec_env.action_masks import METHOD, as_masks, ask_masks, choices_of
+from sb3_ppo_edu.vec_env.action_masks import METHOD, ask_masks, choices_of, legal_actions
 
 EVALUATION_SEED = 10_000
 """Seed of the first evaluation episode. The same for every run, so that runs are comparable, and far from the seeds of the
@@ -80,10 +80,8 @@ class RandomPolicy:
         """
         if action_masks is None:
             return np.stack([self._space.sample() for _ in range(self._n_envs)]), state
-        choices, draw = choices_of(self._space), self._space.np_random.choice
-        masks = as_masks(list(action_masks), choices, 0)
-        drawn = [[draw(np.flatnonzero(part)) for part in np.split(mask, np.cumsum(choices)[:-1])] for mask in masks]
-        return np.array(drawn).reshape(self._n_envs, *(self._space.shape or ())), state
+        drawn = legal_actions(list(action_masks), choices_of(self._space), self._space.np_random.choice)
+        return drawn.reshape(self._n_envs, *(self._space.shape or ())), state
 
 
 class WithMasks:

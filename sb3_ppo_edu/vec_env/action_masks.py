@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -123,6 +123,19 @@ def as_masks(given: Sequence[Any], choices: Sequence[int], step: int) -> NDArray
         f"its action mask: found all {choices[choice]} actions{which} forbidden, expected at least one that is legal: an "
         "episode in which nothing can be done any more has to end",
     )
+
+
+def legal_actions(given: Sequence[Any], choices: Sequence[int], draw: Callable[[Any], Any]) -> NDArray[Any]:
+    """
+    Draw actions among those that are legal.
+
+    :param given: masks, see :func:`as_masks`
+    :param choices: see :func:`choices_of`
+    :param draw: gives one entry of an array
+    :return: shape ``(n_envs, len(choices))``
+    """
+    ends = np.cumsum(choices)[:-1]
+    return np.array([[draw(np.flatnonzero(part)) for part in np.split(mask, ends)] for mask in as_masks(given, choices, 0)])
 
 
 def expected_of(choices: Sequence[int]) -> str:
