@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from sb3_contrib import MaskablePPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_ppo_edu import EduPPO, MaskableEduPPO, MaskableRecurrentEduPPO
+from sb3_ppo_edu import EduPPO, MaskableEduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
@@ -87,8 +87,25 @@ def test_names_of_masks_in_files() -> None:
         check_named(name, (BaseCallback,), where, "callback", {"best_model_save_path": "/etc"})
 
 
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentEduPPO])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_memory_goes_on_with_masks(algorithm: Any, trusted: bool, tmp_path: Path) -> None:
+    """A model without masks, sb3-contrib's or ours, has the same weights with them, and keeps to what is legal from there."""
+    env = make_vec_env(lambda: MaskedWalk(strict=False), 2, seed=2)
+    network = {"net_arch": [8], "lstm_hidden_size": 6}
+    model = algorithm("MlpLstmPolicy", env, policy_kwargs=network, **SMALL).learn(32)
+    model.save(tmp_path / "model")
+    strict = make_vec_env(MaskedWalk, 2, seed=2)
+    loaded = MaskableRecurrentEduPPO.load(tmp_path / "model", env=strict, device="cpu", trusted=trusted)
+    assert_same_values(loaded.policy.state_dict(), model.policy.state_dict(), "policy")
+    assert loaded.learn(64).num_timesteps == 64
+
+
 def test_files_of_the_other_algorithm_are_refused(tmp_path: Path) -> None:
     """Policies with and without masks are not taken for each other."""
+    make_model(MaskableRecurrentEduPPO).save(tmp_path / "both")
+    with pytest.raises(ValueError, match=r"policy=.*Masked.*found action_masks too: use MaskableRecurrentEduPPO"):
+        EduPPO.load(tmp_path / "both", device="cpu")
     PPO("MlpPolicy", "CartPole-v1", **SMALL).save(tmp_path / "plain")
     with pytest.raises(ValueError, match=r"policy=.*ActorCriticPolicy.*expected a class derived from sb3-contrib's"):
         MaskableEduPPO.load(tmp_path / "plain", device="cpu")

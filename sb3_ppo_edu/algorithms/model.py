@@ -56,7 +56,7 @@ from sb3_ppo_edu.policies.bounded import (
     check_bounded_action_space,
     resolve_policy,
 )
-from sb3_ppo_edu.policies.further_inputs import ALGORITHMS, further_inputs
+from sb3_ppo_edu.policies.further_inputs import algorithm_for, further_inputs
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.vec_env.faults import fault_behind
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
@@ -143,7 +143,7 @@ class PPOModel(ActingModel):
         arguments.action_distribution = cast(ActionDistribution, distribution)
         if isinstance(policy, type) and (needed := sorted({*further_inputs(policy)} - {*self.further_inputs})):
             given = " and ".join(("observations", *self.further_inputs))
-            expected = f"one that takes {given}, found {needed[0]} too: use {ALGORITHMS[needed[0]]}"
+            expected = f"one that takes {given}, found {needed[0]} too: use {algorithm_for(policy)}"
             raise refuse("policy", policy.__name__, expected)
         for name in CHECKS:
             if name not in OF_SB3:

@@ -27,6 +27,7 @@ from sb3_ppo_edu.policies.recurrent import (
     LSTM_POLICIES,
     PoliciesOfCells,
     RecurrentCell,
+    cell_of,
     check_memory,
     resolve_recurrent_policy,
 )
@@ -194,8 +195,10 @@ class RecurrentEduPPO(EduPPO):
         """Build the policy, states of zeros, and one of sb3-contrib's rollout buffers, which stores states too."""
         given: Any = self.policy_class
         policy_class, cell = resolve_recurrent_policy(given, self.recurrent_cell, self.policies_of_cells)
-        if policy_class is not self.policy_class or cell != self.recurrent_cell:
-            raise refuse("recurrent_cell", self.recurrent_cell, f"that of the policy {self.policy_class.__name__}")
+        if not cell == self.recurrent_cell == cell_of(given):
+            raise refuse("recurrent_cell", self.recurrent_cell, f"that of the policy {given.__name__}")
+        self.policy_class = policy_class  # of a file without masks the one that takes some
+        self.rollout_buffer_class = None  # a file names one that another takes the place of
         for name in ("lstm_hidden_size", "n_lstm_layers"):
             check_integer(f"policy_kwargs: {name}", self.policy_kwargs.get(name, 1), 1)
         try:

@@ -14,10 +14,6 @@ OF_SB3_CONTRIB = {
 """Module and class of a policy, and the names of further arguments of its ``evaluate_actions``."""
 
 
-ALGORITHMS = {"action_masks": "MaskableEduPPO", "lstm_states": "RecurrentEduPPO", "episode_starts": "RecurrentEduPPO"}
-"""Who gives a policy an input of this name."""
-
-
 def sb3_contribs(module: str, *names: str) -> tuple[Any, ...]:
     """
     Give some of sb3-contrib's classes without importing them.
@@ -28,6 +24,17 @@ def sb3_contribs(module: str, *names: str) -> tuple[Any, ...]:
     """
     found = sys.modules.get(f"sb3_contrib.common.{module}")
     return () if found is None else tuple(getattr(found, name) for name in names)
+
+
+def algorithm_for(policy: type[BasePolicy]) -> str:
+    """
+    Name who gives a policy all that it takes.
+
+    :param policy: actor-critic policy that takes more than observations
+    :return: name of the algorithm
+    """
+    inputs = further_inputs(policy)
+    return f"{'Maskable' * ('action_masks' in inputs)}{'Recurrent' * ('lstm_states' in inputs)}EduPPO"
 
 
 def further_inputs(policy: BasePolicy | type[BasePolicy]) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def resolve_recurrent_policy(
     if not isinstance(policy, type) or not issubclass(policy, RecurrentActorCriticPolicy):
         found = getattr(policy, "__name__", repr(policy))
         raise ValueError(f"policy={found}: found one without a memory, {expected}; EduPPO trains policies without one")
-    own = "gru" if issubclass(policy, GruMixin) else "lstm"
+    own = cell_of(policy)
     for stock in (LSTM_POLICIES, GRU_POLICIES):
         for alias, kind in stock.items():
             if policy is kind:
@@ -131,7 +131,17 @@ def resolve_recurrent_policy(
             f"recurrent_cell='gru' with the policy {policy.__name__}, whose cells are LSTMs. Derive it from the mixin: class "
             f"MyPolicy(GruMixin, {policy.__name__}), from sb3_ppo_edu.policies.recurrent"
         )
-    return policy, cast(RecurrentCell, own)
+    return policy, own
+
+
+def cell_of(policy: type[ActorCriticPolicy]) -> RecurrentCell:
+    """
+    Tell which cells a policy has.
+
+    :param policy: a policy class with a memory
+    :return: "lstm" or "gru"
+    """
+    return "gru" if issubclass(policy, GruMixin) else "lstm"
 
 
 def check_memory(policy_kwargs: Mapping[str, Any]) -> None:
