@@ -33,6 +33,7 @@ from sb3_ppo_edu.envs.wrappers import MasksFromInfo
 from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT, takes_masks
 from sb3_ppo_edu.training.evaluation import EvaluatesWithMasks, MaskedEvalCallback, with_masks
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
+from sb3_ppo_edu.vec_env.action_masks import check_masks
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
 if TYPE_CHECKING:
@@ -330,6 +331,13 @@ def _experiment_manager() -> type[ExperimentManager]:
                 hyperparams = prepare_engine_kwargs(hyperparams, self.config)
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
             return {**ready, **schedules}, env_wrapper, callbacks, vec_env_wrapper
+
+        def create_log_folder(self) -> None:
+            """Refuse environments without masks for an algorithm that takes some, before anything is written."""
+            if self.algo in ALGORITHMS and takes_masks(self.algo):
+                with _refusing():
+                    check_masks(self.create_envs(1, no_log=True))
+            super().create_log_folder()
 
         def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
             """Normalise as the zoo does, and to the same bits, in half of the time."""

@@ -57,6 +57,13 @@ def test_agents_are_trained_evaluated_and_enjoyed(
     assert "Mean reward: " in capsys.readouterr().out
 
 
+def test_environments_without_masks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 2, one line that says what is missing, and no folder."""
+    assert zoo.main(["train", "--algo", "maskableeduppo", "--env", "CartPole-v1", "-f", str(tmp_path)]) == 2
+    assert "env=CartPole-v1: found neither a method action_masks() nor an action_mask" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_search_evaluates_legal_actions(tmp_path: Path) -> None:
     """The zoo prunes a trial that an error ends, as the environment's at an illegal action: none is."""
     pytest.importorskip("pandas", reason="the zoo's report of a search needs pandas")

@@ -25,7 +25,6 @@ from sb3_ppo_edu.checkpoint import ExactCheckpoint
 from sb3_ppo_edu.distributed.data_parallel import DataParallel
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.envs.factory import (
-    EnvironmentSettings,
     make_evaluation_env,
     make_training_env,
     named_with_kwargs,
@@ -76,7 +75,7 @@ from sb3_ppo_edu.training.settings import (
     versions,
     write_settings,
 )
-from sb3_ppo_edu.vec_env.action_masks import METHOD, ask_masks
+from sb3_ppo_edu.vec_env.action_masks import check_masks
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -159,7 +158,7 @@ def start_run(
     # Settled first, so that the record names it: whoever resumes the run needs the same.
     with as_settings_say(source):
         if takes_masks(settings.algo):
-            check_masks(settings.environment)
+            check_masks(make_evaluation_env(settings.environment))
         environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
     settings = replace(settings, environment=environment)
     shown, folder = folder, folder.absolute()
@@ -180,22 +179,6 @@ def start_run(
                 env.close()
             raise
     return Run(folder, settings, model, callbacks, lock, shown)
-
-
-def check_masks(environment: EnvironmentSettings) -> None:
-    """
-    Look whether an environment tells masks, before anything is written.
-
-    :param environment: how to build it
-    :raises ValueError: if it tells none
-    """
-    env = make_evaluation_env(environment)
-    try:
-        env.reset()
-        if env.has_attr(METHOD):
-            ask_masks(env)
-    finally:
-        env.close()
 
 
 def make_callbacks(

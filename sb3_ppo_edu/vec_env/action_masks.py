@@ -74,6 +74,21 @@ def ask_masks(env: VecEnv) -> list[Any]:
     return list(env.env_method(METHOD))
 
 
+def check_masks(env: VecEnv) -> None:
+    """
+    Look whether environments tell masks when they are reset, and close them.
+
+    :param env: made for this, with :class:`~sb3_ppo_edu.envs.wrappers.MasksFromInfo` inside if infos count
+    :raises ValueError: if they don't
+    """
+    try:
+        env.reset()
+        if env.has_attr(METHOD):
+            ask_masks(env)
+    finally:
+        env.close()
+
+
 def told_masks(env: VecEnv, dones: NDArray[np.bool_] | None = None, infos: Sequence[dict[str, Any]] = ()) -> list[Any]:
     """
     Take the masks out of infos.
