@@ -239,6 +239,7 @@ def _with_masks(module: Any) -> Iterator[None]:
         """The zoo's evaluation of a trial."""
 
     made: list[VecEnv] = []
+    create: Any = getattr(module, "create_test_env", None)
 
     def create_test_env(*args: Any, **kwargs: Any) -> VecEnv:
         made.append(create(*args, **kwargs))
@@ -251,7 +252,7 @@ def _with_masks(module: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_replaced(exp_manager, "EvalCallback", MaskedEvalCallback))
         stack.enter_context(_replaced(exp_manager, "TrialEvalCallback", MaskedTrialEvalCallback))
-        if create := getattr(module, "create_test_env", None):
+        if hasattr(module, "create_test_env"):
             stack.enter_context(_replaced(module, "create_test_env", create_test_env))
             stack.enter_context(_replaced(module, "ALGOS", {key: playing(one) for key, one in module.ALGOS.items()}))
         yield

@@ -79,7 +79,8 @@ class Recalled(gym.Env[Any, Any]):
 
     def action_masks(self) -> np.ndarray:
         """Three of nine."""
-        return np.arange(9) // 3 == self.steps % 3
+        masks: np.ndarray = np.arange(9) // 3 == self.steps % 3
+        return masks
 
 
 @pytest.mark.parametrize("algorithm", [MaskableEduPPO, MaskableRecurrentEduPPO])
@@ -117,7 +118,8 @@ def test_evaluations_have_masks_and_memory(algorithm: Any) -> None:
     if memory:
         with pytest.warns(UserWarning, match="MaskableEvalCallback: sb3-contrib's empties the memory"):
             model.learn(1, callback=[MaskableEvalCallback(evaluation_env, eval_freq=0, warn=False)])
-    assert copy.deepcopy(with_masks(model, evaluation_env)).num_timesteps == model.num_timesteps
+    proxy: Any = with_masks(model, evaluation_env)
+    assert copy.deepcopy(proxy).num_timesteps == model.num_timesteps
 
 
 @pytest.mark.parametrize("backend", ["gymnasium-native", "envpool"])

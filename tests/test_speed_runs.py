@@ -64,7 +64,7 @@ def test_memory_is_compared_with_sb3_contribs(units: int, minibatches: int) -> N
     """8 environments, n_steps 128, batch 128 and sb3-contrib's other defaults, for RecurrentPPO and RecurrentEduPPO alike."""
     case = CASES[f"cartpole-memory-{units}"]
     for name, kind in (("sb3", RecurrentPPO), ("fused", RecurrentEduPPO)):
-        model = runs.make_model(case, ALGORITHMS[name], 0)
+        model: Any = runs.make_model(case, ALGORITHMS[name], 0)
         assert type(model) is kind
         assert (model.n_envs, model.n_steps, model.batch_size, model.n_epochs) == (8, 128, 128, 10)
         assert (model.policy.lstm_actor.hidden_size, model.policy.lstm_critic.hidden_size) == (units, units)

@@ -169,7 +169,7 @@ class MaskableEduPPO(EduPPO):
         self.policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
         self.policy = self.policy.to(self.device)
         in_parts = isinstance(self.observation_space, spaces.Dict)
-        plain = MaskableDictRolloutBuffer if in_parts else MaskableRolloutBuffer
+        plain: type[Any] = MaskableDictRolloutBuffer if in_parts else MaskableRolloutBuffer
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = plain
         if not issubclass(self.rollout_buffer_class, plain):
