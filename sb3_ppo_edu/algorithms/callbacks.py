@@ -91,7 +91,7 @@ def is_silent(callback: BaseCallback) -> bool:
     if type(callback) is ConvertCallback:
         # Without a callback SB3 puts an empty one in its place, whose local variables nobody can see.
         return callback.callback is None
-    silent = type(callback) in SILENT or _evaluates_with_masks(callback)
+    silent = type(callback) in SILENT or evaluates_with_masks(callback)
     return silent or not getattr(callback, "reads_every_step", True)
 
 
@@ -117,12 +117,16 @@ def is_harmless(callback: BaseCallback) -> bool:
     if type(callback) is ConvertCallback:
         # LogEveryNTimesteps has one around a method of its own.
         return callback.callback is None or type(getattr(callback.callback, "__self__", None)) is LogEveryNTimesteps
-    harmless = type(callback) in HARMLESS or _evaluates_with_masks(callback)
+    harmless = type(callback) in HARMLESS or evaluates_with_masks(callback)
     return harmless or not getattr(callback, "changes_policy", True)
 
 
-def _evaluates_with_masks(callback: BaseCallback) -> bool:
-    """Tell whether a callback is sb3-contrib's ``MaskableEvalCallback``, as harmless as SB3's; nothing is imported for it."""
+def evaluates_with_masks(callback: BaseCallback) -> bool:
+    """
+    Tell whether a callback is sb3-contrib's ``MaskableEvalCallback``, as harmless as SB3's; nothing is imported for it.
+
+    :param callback: without those inside of it
+    """
     module = sys.modules.get("sb3_contrib.common.maskable.callbacks")
     return module is not None and type(callback) is module.MaskableEvalCallback
 

@@ -7,13 +7,12 @@ from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from gymnasium.vector import VectorEnv
-from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_ppo_edu.algorithms.arguments import KL_STOP_FACTOR, AdvantageNormalization, KlCheck
-from sb3_ppo_edu.algorithms.callbacks import callbacks_of
+from sb3_ppo_edu.algorithms.callbacks import callbacks_of, evaluates_with_masks
 from sb3_ppo_edu.algorithms.checks import check_choice
 from sb3_ppo_edu.algorithms.maskable import MaskableEduPPO
 from sb3_ppo_edu.algorithms.recurrent import RecurrentEduPPO
@@ -111,7 +110,7 @@ class MaskableRecurrentEduPPO(RecurrentEduPPO, MaskableEduPPO):
     def _setup_learn(self, *arguments: Any, **named: Any) -> tuple[int, BaseCallback]:
         """Warn of a callback that evaluates another policy than the one that is trained."""
         steps, callback = super()._setup_learn(*arguments, **named)
-        if any(isinstance(one, MaskableEvalCallback) and one.use_masking for one in callbacks_of(callback)):
+        if any(map(evaluates_with_masks, callbacks_of(callback))):
             warnings.warn(
                 "MaskableEvalCallback: sb3-contrib's empties the memory before every step of an evaluation, expected "
                 "sb3_ppo_edu.training.evaluation.MaskedEvalCallback, which hands it on",
