@@ -65,10 +65,10 @@ def test_memory_is_compared_with_sb3_contribs(units: int, minibatches: int) -> N
     case = CASES[f"cartpole-memory-{units}"]
     for name, kind in (("sb3", RecurrentPPO), ("fused", RecurrentEduPPO)):
         model: Any = runs.make_model(case, ALGORITHMS[name], 0)
-        assert type(model) is kind
         assert (model.n_envs, model.n_steps, model.batch_size, model.n_epochs) == (8, 128, 128, 10)
         assert (model.policy.lstm_actor.hidden_size, model.policy.lstm_critic.hidden_size) == (units, units)
         assert case.steps // model.batch_size * model.n_epochs == minibatches
+        assert type(model) is kind
     assert model.engine == "fused"
 
 
