@@ -40,6 +40,7 @@ LEGAL: dict[str, st.SearchStrategy[Any]] = {
     "engine_kwargs": st.fixed_dictionaries({}, optional=dict.fromkeys(OLD_NAMES, st.booleans())),
     "dual_clip": st.none() | st.floats(1.5, 5.0),
     "kl_estimator": st.sampled_from(["k3", "k1"]),
+    "vf_lambda": st.none() | st.floats(0.0, 1.0),
 }
 """Arguments that are legal whatever the others are, and values of theirs."""
 
@@ -53,6 +54,8 @@ CHANGES: dict[str, st.SearchStrategy[Any]] = {
     "kl_check": st.sampled_from(["minibatch", "epoch", "step"]),
     "kl_stop_factor": st.sampled_from([1.5, 2.0]),
     "clip_range_vf": st.sampled_from([None, 0.2, "lin_0.1", 0.0]),
+    "vf_lambda": st.sampled_from([None, 0.9, 1.5]),
+    "vf_n_steps": st.sampled_from([None, 5, 0]),
     "vf_clip_mode": st.sampled_from(["sb3", "max", "maximum"]),
     "log_std_bounds": st.sampled_from([None, [-2, 0.5], (1.0, -1.0)]),
     "engine_kwargs": st.sampled_from([None, {"bf16": True}, {"bf16": 1}, 3]),
@@ -218,6 +221,8 @@ TINY = 5e-324
         (("sde_sample_freq",), (-1, 0), (-2,)),
         (("seed",), (0, None), (-1,)),
         (("gamma", "gae_lambda"), (0.0, 1.0), (-TINY, math.nextafter(1.0, 2.0))),
+        (("vf_lambda",), (0.0, 1.0, None), (-TINY, math.nextafter(1.0, 2.0))),
+        (("vf_n_steps",), (1, None), (0, 1.5)),
         (("learning_rate", "vf_coef"), (0.0, 1e300, "lin_0"), (-TINY, math.inf, math.nan, "lin_-1", None)),
         (("ent_coef",), (-1e300, 1e300, "lin_-1"), (-math.inf, math.nan, None)),
         (("clip_range",), (TINY, 1e300), (0.0, math.inf, "lin_0", None)),

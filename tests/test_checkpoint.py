@@ -112,7 +112,7 @@ def train(folder: Path, make: Any, arguments: dict[str, Any], moments: tuple[int
         (lambda **given: envs(**given), {"policy": "MlpPolicy", "engine": "autograd", "learning_rate": "lin_1e-3"}),
         (
             lambda **given: envs("LunarLanderContinuous-v3", normalize=True, **given),
-            {"policy": "MlpPolicy", "action_distribution": "tanh_gaussian", "recompute_advantages": True},
+            {"policy": "MlpPolicy", "action_distribution": "tanh_gaussian", "recompute_advantages": True, "vf_n_steps": 3},
         ),
         (lambda **given: envs("Pendulum-v1", normalize=True, **given), {"policy": "MlpPolicy", "action_distribution": "beta"}),
         (lambda **given: envs("Pendulum-v1", **given), {"policy": "MlpPolicy", "use_sde": True, "sde_sample_freq": 7}),

@@ -70,7 +70,13 @@ ROUNDING = 2e-5
 
 LEARNING: list[dict[str, Any]] = [
     {"engine": "fused"},
-    {"engine": "autograd", "advantage_normalization": "batch", "recompute_advantages": True, "ent_coef": 0.01},
+    {
+        "engine": "autograd",
+        "advantage_normalization": "batch",
+        "recompute_advantages": True,
+        "ent_coef": 0.01,
+        "vf_lambda": 0.6,
+    },
     {"engine": "fused", "micro_batch_size": 8, "clip_range_vf": 0.2},
     {"algo": "maskableeduppo", "engine": "fused"},
     {"algo": "recurrenteduppo", "engine": "autograd", "policy_kwargs": {"lstm_hidden_size": 8}},

@@ -13,9 +13,10 @@ import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.distributions import make_masked_proba_distribution
 from sb3_contrib.ppo_recurrent.policies import MlpLstmPolicy
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import make_proba_distribution
 
-from sb3_ppo_edu import MaskableRecurrentEduPPO, RecurrentEduPPO
+from sb3_ppo_edu import MaskableEduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO
 from sb3_ppo_edu.policies.masked_recurrent import masked
 from sb3_ppo_edu.vec_env.action_masks import choices_of
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
@@ -141,3 +142,30 @@ def test_wrong_arguments_are_refused() -> None:
         MaskableRecurrentEduPPO(OwnPolicy, gym.make("CartPole-v1"), device="cpu")
     with pytest.raises(ValueError, match=r"env: found neither a method action_masks"):
         MaskableRecurrentEduPPO("MlpLstmPolicy", gym.make("CartPole-v1"), device="cpu").learn(1)
+
+
+class TargetsBesideTheirSums(BaseCallback):
+    """Compares what the value function is to learn with one-step targets."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        model: Any = self.model
+        buffer, dones = model.rollout_buffer, self.locals["dones"]
+        next_values = np.concatenate([buffer.values[1:], self.locals["values"].numpy().reshape(1, -1)])
+        ends = np.concatenate([buffer.episode_starts[1:], dones[None]])
+        self.expected = buffer.rewards + model.gamma * (1 - ends) * next_values
+        np.testing.assert_allclose(buffer.returns, self.expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"vf_lambda": 0.0}, {"vf_n_steps": 1}])
+@pytest.mark.parametrize("algorithm", [MaskableEduPPO, RecurrentEduPPO, MaskableRecurrentEduPPO])
+def test_value_function_learns_the_targets_asked_for(algorithm: type[Any], changes: dict[str, Any]) -> None:
+    """λ = 0 and n = 1 are the same one-step target, in the buffers of sb3-contrib too."""
+    policy, env = "MlpPolicy" if algorithm is MaskableEduPPO else "MlpLstmPolicy", InProcessVecEnv([MaskedWalk] * 2)
+    if algorithm is RecurrentEduPPO:
+        env = InProcessVecEnv([RandomWalk] * 2)
+    callback = TargetsBesideTheirSums()
+    algorithm(policy, env, n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu", **changes).learn(32, callback)
+    assert np.abs(callback.expected).max() > 0

@@ -199,6 +199,24 @@ def test_other_buffers_have_no_advantages_to_recompute() -> None:
         make_model(recompute_advantages=True, rollout_buffer_class=Own)
 
 
+class OwnTargets(RolloutBuffer):
+    """A buffer that computes targets of its own."""
+
+    def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
+        super().compute_returns_and_advantage(last_values, dones)
+        self.returns *= 2
+
+
+@pytest.mark.parametrize("changes", [{"vf_lambda": 0.5}, {"vf_n_steps": 3}])
+def test_a_buffer_with_targets_of_its_own_is_given_no_others(changes: dict[str, Any]) -> None:
+    """Both can't be had; another buffer of one's own takes them, and so do both arguments not together."""
+    with pytest.raises(ValueError, match=r"vf_lambda=.* with rollout_buffer_class=OwnTargets, which computes targets"):
+        make_model(rollout_buffer_class=OwnTargets, **changes)
+    make_model(rollout_buffer_class=type("Own", (RolloutBuffer,), {}), **changes)
+    with pytest.raises(ValueError, match=r"vf_lambda=0\.5: expected None with vf_n_steps=3"):
+        make_model(vf_lambda=0.5, vf_n_steps=3)
+
+
 def test_unbounded_actions_are_refused() -> None:
     """The error names the bound that is infinite and what to do about it, and is no ``AssertionError`` of SB3's."""
     space = spaces.Box(np.array([-1.0, -np.inf], np.float32), np.array([1.0, 1.0], np.float32))
@@ -244,6 +262,7 @@ def test_save_and_load_keep_every_extra(tmp_path: Path) -> None:
         "advantage_normalization": "batch",
         "clip_advantage": 2.0,
         "recompute_advantages": True,
+        "vf_n_steps": 5,
         "action_distribution": "tanh_gaussian",
         "log_std_bounds": (-2.0, 0.5),
         "target_kl": 0.5,

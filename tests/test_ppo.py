@@ -40,6 +40,9 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "log_std_bounds": {"log_std_bounds": (-0.02, 0.02)},
     "recompute_advantages": {"recompute_advantages": True},
     "recompute_advantages-batch": {"recompute_advantages": True, "advantage_normalization": "batch"},
+    "vf_lambda": {"vf_lambda": 0.3},
+    "vf_lambda-recompute": {"vf_lambda": 0.3, "recompute_advantages": True},
+    "vf_n_steps-recompute": {"vf_n_steps": 3, "recompute_advantages": True},
     "all": {
         "dual_clip": 1.2,
         "clip_range_vf": 0.2,
@@ -49,6 +52,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
         "ent_coef": 0.02,
         "log_std_bounds": (-1.0, 0.1),
         "recompute_advantages": True,
+        "vf_n_steps": 4,
     },
 }
 
@@ -288,6 +292,7 @@ SWITCHED_ON: dict[str, Any] = {
     "advantage_normalization": "batch",
     "clip_advantage": 3.0,
     "recompute_advantages": True,
+    "vf_lambda": 0.9,
     "ent_coef": "lin_0.01",
     "vf_coef": "lin_0.5",
 }

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import make_proba_distribution
@@ -22,6 +24,7 @@ from sb3_ppo_edu.rollouts.buffers import (
     shuffled_minibatches,
 )
 from tests.environments import RandomWalk
+from tests.update_by_hand import n_step_sum
 
 STEPS = 13
 OBSERVATIONS: dict[str, spaces.Space] = {
@@ -213,6 +216,71 @@ def test_an_action_that_there_is_not_ends_training(action: str, engine: Any, kin
     with pytest.raises(ValueError, match=r"rollout_buffer\.actions: found -1|Expected value argument"):
         model.learn(8, callback=Writing())
     assert all(map(th.equal, before, model.policy.parameters()))
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.2, 1.0]),
+    st.sampled_from([0.0, 0.7, 1.0]),
+    st.integers(1, 11),
+    st.integers(0, 2**32 - 1),
+)
+def test_targets_of_the_value_function_are_their_sums(
+    n_steps: int, n_envs: int, ends: float, gamma: float, n: int, seed: int
+) -> None:
+    """
+    With λ = 1 the Monte Carlo return, with λ = 0 the one-step TD target, with n the sum of n rewards and a value.
+
+    Each is added up directly; the advantages stay GAE's. Estimated anew in an epoch's order they are the same.
+    """
+    generator = np.random.default_rng(seed)
+    last_values = th.as_tensor(generator.normal(size=(n_envs, 1)), dtype=th.float32)
+    dones, space = generator.random(n_envs) < ends, spaces.Box(-1, 1, (1,))
+    columns = generator.normal(size=(2, n_steps, n_envs)).astype(np.float32)
+    starts = (generator.random((n_steps, n_envs)) < ends).astype(np.float32)
+    advantages = []
+    for changes, length in (({"vf_lambda": 1.0}, n_steps), ({"vf_lambda": 0.0}, 1), ({"vf_n_steps": n}, n)):
+        buffer = RolloutBuffer(n_steps, space, space, "cpu", gae_lambda=0.9, gamma=gamma, n_envs=n_envs)
+        (buffer.rewards, buffer.values), buffer.episode_starts, buffer.full = columns.copy(), starts, True
+        compute_returns_and_advantage(buffer, last_values, dones, **changes)
+        beyond = last_values.numpy()[:, 0]
+        expected = [
+            n_step_sum(columns[0, t:, i], [*columns[1, t + 1 :, i], beyond[i]], [*starts[t + 1 :, i], dones[i]], length, gamma)
+            for i in range(n_envs)
+            for t in range(n_steps)
+        ]
+        np.testing.assert_allclose(buffer.returns.T.ravel(), expected, rtol=1e-5, atol=1e-5)
+        advantages.append(buffer.advantages)
+        for _ in shuffled_minibatches(buffer, n_steps):
+            pass
+        recompute_returns_and_advantage(buffer, buffer.values[:, 0], last_values, dones, **changes)
+        np.testing.assert_allclose(buffer.returns[:, 0], expected, rtol=1e-5, atol=1e-5)
+    for others in advantages:
+        np.testing.assert_array_equal(others, advantages[0])
+
+
+def test_targets_of_the_lectures_toy_example() -> None:
+    """
+    Rewards 1, values 0.5, γ = λ = 0.9 and V(s₃) = 0: Â = (2.04755, 1.355, 0.5) whatever the value function learns.
+
+    λ = 0: 1 + 0.45 = 1.45 twice, and 1. λ = 0.5, from behind: 1; 1.45 + 0.45·0.5 = 1.675; 1.45 + 0.45·1.175 = 1.97875.
+    n = 2: 1 + 0.9 + 0.81·0.5 = 2.305; 1 + 0.9 = 1.9, and 1.
+    """
+    expected: list[tuple[dict[str, Any], list[float]]] = [
+        ({"vf_lambda": 0.0}, [1.45, 1.45, 1.0]),
+        ({"vf_lambda": 0.5}, [1.97875, 1.675, 1.0]),
+        ({"vf_n_steps": 2}, [2.305, 1.9, 1.0]),
+        ({"vf_lambda": 0.9}, [2.54755, 1.855, 1.0]),
+        ({}, [2.54755, 1.855, 1.0]),
+    ]
+    for changes, targets in expected:
+        for dtype in (th.float32, th.float64):  # with the latter SB3's own method estimates the advantages
+            buffer = RolloutBuffer(3, OBSERVATIONS["box"], ACTIONS["box"], "cpu", gae_lambda=0.9, gamma=0.9)
+            buffer.rewards[:], buffer.values[:] = 1.0, 0.5
+            compute_returns_and_advantage(buffer, th.zeros((1, 1), dtype=dtype), np.zeros(1, np.bool_), **changes)
+            np.testing.assert_allclose(buffer.returns[:, 0], targets, rtol=1e-6)
+            np.testing.assert_allclose(buffer.advantages[:, 0], [2.04755, 1.355, 0.5], rtol=1e-6)
 
 
 class OwnReturns(RolloutBuffer):

@@ -31,6 +31,8 @@ def update_by_hand(
     clip_advantage: float = math.inf,
     log_std_bounds: tuple[float, float] = (-math.inf, math.inf),
     recompute_advantages: bool = False,
+    vf_lambda: float | None = None,
+    vf_n_steps: int | None = None,
 ) -> dict[str, th.Tensor]:
     """
     PPO's whole update on a copy of the policy, transition by transition in the paper's notation, with plain SGD.
@@ -42,8 +44,8 @@ def update_by_hand(
     log_std: Any = policy.log_std
     everything = data["advantages"].flatten()
     for epoch in range(N_EPOCHS):
-        if recompute_advantages and epoch > 0:
-            data |= estimates_by_hand(model, policy, data["observations"])
+        if recompute_advantages or epoch == 0:
+            data |= estimates_by_hand(model, policy, data["observations"], vf_lambda, vf_n_steps)
             everything = data["advantages"].flatten()
         permutation = np.random.permutation(len(everything))
         for start in range(0, len(everything), BATCH_SIZE):
@@ -80,20 +82,41 @@ def update_by_hand(
     return {name: parameter.detach() for name, parameter in policy.named_parameters()}
 
 
-def estimates_by_hand(model: EduPPO, policy: ActorCriticPolicy, observations: th.Tensor) -> dict[str, th.Tensor]:
+def estimates_by_hand(
+    model: EduPPO, policy: ActorCriticPolicy, observations: th.Tensor, vf_lambda: float | None, vf_n_steps: int | None
+) -> dict[str, th.Tensor]:
     """Advantages and returns of each environment's steps, from the last to the first, with the values of a policy."""
     buffer, n_envs, starts = model.rollout_buffer, model.n_envs, model._last_episode_starts
     assert starts is not None
     with th.no_grad():
         values = policy.predict_values(observations).numpy().reshape(n_envs, -1)
         beyond = policy.predict_values(th.as_tensor(model._last_obs)).numpy().flatten()
-    advantages = np.zeros_like(values)
+    n_steps, vf_lambda = buffer.buffer_size, model.gae_lambda if vf_lambda is None else vf_lambda
+    advantages, returns = np.zeros_like(values), np.zeros_like(values)
     for i in range(n_envs):
-        next_value, ended, following = beyond[i], bool(starts[i]), 0.0
-        for t in reversed(range(buffer.buffer_size)):
+        next_value, ended, following, following_vf = beyond[i], bool(starts[i]), 0.0, 0.0
+        for t in reversed(range(n_steps)):
             goes_on = 0.0 if ended else 1.0
             delta = buffer.rewards[t, i] + goes_on * model.gamma * next_value - values[i, t]
             following = delta + goes_on * model.gamma * model.gae_lambda * following
-            advantages[i, t] = following
+            following_vf = delta + goes_on * model.gamma * vf_lambda * following_vf
+            advantages[i, t], returns[i, t] = following, following_vf + values[i, t]
             next_value, ended = values[i, t], bool(buffer.episode_starts[t, i])
-    return {"advantages": th.as_tensor(advantages.flatten()), "returns": th.as_tensor((advantages + values).flatten())}
+        for t in range(n_steps if vf_n_steps is not None else 0):
+            returns[i, t] = n_step_sum(
+                buffer.rewards[t:, i], [*values[i, t + 1 :], beyond[i]], [*buffer.episode_starts[t + 1 :, i], starts[i]],
+                vf_n_steps or 0, model.gamma,
+            )  # fmt: skip
+    return {"advantages": th.as_tensor(advantages.flatten()), "returns": th.as_tensor(returns.flatten())}
+
+
+def n_step_sum(rewards: Any, next_values: Any, ends: Any, n: int, gamma: float) -> float:
+    """The sum of at most n rewards, and of the value where it breaks off, but at an episode's end."""
+    total = 0.0
+    for k, (reward, value, ended) in enumerate(zip(rewards, next_values, ends, strict=True)):
+        total += gamma**k * reward
+        if ended:
+            return total
+        if k + 1 == n or k + 1 == len(rewards):
+            return total + gamma ** (k + 1) * float(value)
+    raise AssertionError("no rewards")

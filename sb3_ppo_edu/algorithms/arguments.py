@@ -163,6 +163,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "advantage_normalization": partial(check_choice, choices=get_args(AdvantageNormalization)),
     "clip_advantage": _or_none(partial(check_number, low=0.0, open_low=True, remedy="None switches the bound off")),
     "recompute_advantages": check_flag,
+    "vf_lambda": _or_none(partial(check_number, low=0.0, high=1.0)),
+    "vf_n_steps": _or_none(partial(check_integer, minimum=1)),
     "action_distribution": partial(check_choice, choices=get_args(ActionDistribution)),
     "log_std_bounds": _or_none(check_range),
     "micro_batch_size": _or_none(partial(check_integer, minimum=1)),
@@ -208,6 +210,8 @@ class PPOArguments:
     advantage_normalization: AdvantageNormalization = "minibatch"
     clip_advantage: float | None = None
     recompute_advantages: bool = False
+    vf_lambda: float | None = None
+    vf_n_steps: int | None = None
     action_distribution: ActionDistribution = "gaussian"
     log_std_bounds: tuple[float, float] | None = None
     micro_batch_size: int | None = None
@@ -249,6 +253,8 @@ class PPOArguments:
                 f"advantage_normalization={self.advantage_normalization!r} with normalize_advantage=False: "
                 "expected normalize_advantage=True"
             )
+        if self.vf_lambda is not None and self.vf_n_steps is not None:
+            raise refuse("vf_lambda", self.vf_lambda, f"None with vf_n_steps={self.vf_n_steps}: leave one of the two out")
         if self.use_sde and self.action_distribution != "gaussian":
             raise ArgumentError(
                 f"action_distribution={self.action_distribution!r} with use_sde=True: gSDE has a distribution of its own; "

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import get_device
 
@@ -103,6 +104,12 @@ def check_parts(model: Any) -> None:
         raise ArgumentError(
             f"recompute_advantages=True with rollout_buffer_class={type(model.rollout_buffer).__name__}: expected SB3's "
             "RolloutBuffer or DictRolloutBuffer, or with masks sb3-contrib's, whose order is known; use one of them"
+        )
+    kind, own_targets = type(model.rollout_buffer), (model.vf_lambda, model.vf_n_steps) != (None, None)
+    if own_targets and getattr(kind, "compute_returns_and_advantage", None) is not RolloutBuffer.compute_returns_and_advantage:
+        raise ArgumentError(
+            f"vf_lambda={model.vf_lambda}, vf_n_steps={model.vf_n_steps} with rollout_buffer_class={kind.__name__}, which "
+            "computes targets of its own: expected SB3's compute_returns_and_advantage; leave both out, or use another buffer"
         )
     if model.log_std_bounds is not None and not hasattr(model.policy, "log_std"):
         raise ArgumentError(

@@ -87,6 +87,8 @@ class MaskableEduPPO(EduPPO):
     :param advantage_normalization: with the moments of each "minibatch" or of the whole rollout ("batch")
     :param clip_advantage: bound of the absolute advantages after normalisation, > 0, or None
     :param recompute_advantages: estimate advantages anew before each epoch but the first
+    :param vf_lambda: λ of the value function's TD(λ) targets in [0, 1]; None for ``gae_lambda``, as SB3
+    :param vf_n_steps: the value function learns n-step returns of so many rewards, ≥ 1, instead; None for TD(λ)
     :param micro_batch_size: compute each minibatch in parts of this size
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
@@ -140,6 +142,8 @@ class MaskableEduPPO(EduPPO):
         advantage_normalization: AdvantageNormalization = "minibatch",
         clip_advantage: float | None = None,
         recompute_advantages: bool = False,
+        vf_lambda: float | None = None,
+        vf_n_steps: int | None = None,
         micro_batch_size: int | None = None,
     ) -> None:
         if isinstance(policy, type) and "action_masks" not in further_inputs(policy):

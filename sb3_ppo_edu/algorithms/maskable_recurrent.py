@@ -82,6 +82,8 @@ class MaskableRecurrentEduPPO(RecurrentEduPPO, MaskableEduPPO):
         kl_stop_factor: float = KL_STOP_FACTOR,
         advantage_normalization: AdvantageNormalization = "minibatch",
         clip_advantage: float | None = None,
+        vf_lambda: float | None = None,
+        vf_n_steps: int | None = None,
         micro_batch_size: int | None = None,
         recurrent_cell: RecurrentCell = "lstm",
     ) -> None:

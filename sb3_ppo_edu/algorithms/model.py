@@ -116,6 +116,8 @@ class PPOModel(ActingModel):
     advantage_normalization: AdvantageNormalization
     clip_advantage: float | None
     recompute_advantages: bool
+    vf_lambda: float | None
+    vf_n_steps: int | None
     action_distribution: ActionDistribution
     log_std_bounds: tuple[float, float] | None
     micro_batch_size: int | None

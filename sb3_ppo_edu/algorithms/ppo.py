@@ -107,6 +107,8 @@ class EduPPO(PPOModel):
     :param recompute_advantages: estimate advantages and returns anew before each epoch but the first, with the value function
         as it is by then (recommended by Andrychowicz et al. 2020, https://arxiv.org/abs/2006.05990, section 3.5), so that
         later epochs don't learn what the first has made out of date. Needs one of SB3's own rollout buffers
+    :param vf_lambda: λ of the value function's TD(λ) targets in [0, 1]; None for ``gae_lambda``, as SB3
+    :param vf_n_steps: the value function learns n-step returns of so many rewards, ≥ 1, instead; None for TD(λ)
     :param action_distribution: for Box actions, "gaussian" (clipped at the bounds, SB3), "tanh_gaussian" or "beta" (both
         within the bounds), see :mod:`sb3_ppo_edu.functional.distributions`
     :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
@@ -155,6 +157,8 @@ class EduPPO(PPOModel):
         advantage_normalization: AdvantageNormalization = "minibatch",
         clip_advantage: float | None = None,
         recompute_advantages: bool = False,
+        vf_lambda: float | None = None,
+        vf_n_steps: int | None = None,
         action_distribution: ActionDistribution = "gaussian",
         log_std_bounds: tuple[float, float] | None = None,
         micro_batch_size: int | None = None,
@@ -270,7 +274,7 @@ class EduPPO(PPOModel):
 
         session.end_rollout()
         values, dones = engine.value(self.value_inputs(self._last_obs_as_tensor())), cast(Any, self._last_episode_starts)
-        compute_returns_and_advantage(rollout_buffer, values, dones)
+        compute_returns_and_advantage(rollout_buffer, values, dones, self.vf_lambda, self.vf_n_steps)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -349,7 +353,8 @@ class EduPPO(PPOModel):
             inputs = PolicyInputs(rows_as_tensors(buffer.observations, rows, self.device))
             values[rows] = engine.value(inputs).cpu().numpy()[:, 0]
         last_values = engine.value(self.value_inputs(self._last_obs_as_tensor()))
-        recompute_returns_and_advantage(buffer, values, last_values, cast(np.ndarray, self._last_episode_starts))
+        dones = cast(np.ndarray, self._last_episode_starts)
+        recompute_returns_and_advantage(buffer, values, last_values, dones, self.vf_lambda, self.vf_n_steps)
         self.policy.set_training_mode(True)
         return self.update_settings()
 

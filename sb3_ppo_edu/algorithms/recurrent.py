@@ -110,6 +110,8 @@ class RecurrentEduPPO(EduPPO):
         kl_stop_factor: float = KL_STOP_FACTOR,
         advantage_normalization: AdvantageNormalization = "minibatch",
         clip_advantage: float | None = None,
+        vf_lambda: float | None = None,
+        vf_n_steps: int | None = None,
         log_std_bounds: tuple[float, float] | None = None,
         micro_batch_size: int | None = None,
         recurrent_cell: RecurrentCell = "lstm",

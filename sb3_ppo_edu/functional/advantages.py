@@ -120,6 +120,9 @@ def n_step_returns(
 
     Where fewer than n steps remain in the rollout, the sum ends with the rollout and bootstraps from ``last_values``.
     GAE is the average of the advantages :math:`G^{(n)}_t - V(s_t)` over n with weights :math:`(1-\lambda)\lambda^{n-1}`.
+    The recursion runs over n: :math:`G^{(n)}_t = r_t + \gamma (1 - d_t) G^{(n-1)}_{t+1}` with :math:`G^{(0)}_t = V(s_t)`.
+
+    Source: Sutton and Barto 2018, "Reinforcement Learning", equation 7.1, http://incompleteideas.net/book/the-book.html
 
     :param rewards: shape ``(n_steps, n_envs)``
     :param values: the same shape
@@ -134,13 +137,7 @@ def n_step_returns(
     if n < 1:
         raise ValueError(f"n={n}: expected an integer ≥ 1 (the number of rewards that are summed)")
     not_done = 1.0 - dones.astype(rewards.dtype)
-    n_steps = len(rewards)
-    all_values = np.concatenate([values, last_values[None]])
-    returns = np.zeros_like(rewards)
-    for t in range(n_steps):
-        end = min(t + n, n_steps)
-        tail = all_values[end]
-        for k in reversed(range(t, end)):
-            tail = rewards[k] + gamma * not_done[k] * tail
-        returns[t] = tail
-    return returns
+    returns = np.concatenate([values, last_values[None]])
+    for _ in range(min(n, len(rewards))):  # beyond the rollout's length nothing changes any more
+        returns[:-1] = rewards + gamma * not_done * returns[1:]
+    return returns[:-1].astype(rewards.dtype, copy=False)

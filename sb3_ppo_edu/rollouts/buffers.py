@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import BaseBuffer, DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
+from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate, n_step_returns
 from sb3_ppo_edu.policies.further_inputs import sb3_contribs
 
 OWN_FUNCTIONS = tuple(
@@ -111,24 +111,41 @@ def store_observations(rollout_buffer: RolloutBuffer, step: int, observations: A
         column[step] = observations[key].reshape(column.shape[1:])
 
 
-def compute_returns_and_advantage(rollout_buffer: RolloutBuffer, last_values: th.Tensor, dones: NDArray[np.bool_]) -> None:
+def compute_returns_and_advantage(
+    rollout_buffer: RolloutBuffer,
+    last_values: th.Tensor,
+    dones: NDArray[np.bool_],
+    vf_lambda: float | None = None,
+    vf_n_steps: int | None = None,
+) -> None:
     """
-    Compute advantages by GAE and the TD(λ) targets, ``returns = advantages + values``.
+    Compute advantages by GAE, and the targets of the value function.
 
     :param rollout_buffer: the full buffer
     :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
     :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
+    :param vf_lambda: λ of the TD(λ) targets; None for that of the advantages: ``returns = advantages + values``
+    :param vf_n_steps: n of n-step targets in place of them, or None
     """
     # SB3's arithmetic follows the type of the last values; ours is written for its usual one.
-    if not is_sb3s_own(rollout_buffer) or last_values.dtype != th.float32:
+    ours = is_sb3s_own(rollout_buffer) and last_values.dtype == th.float32
+    if not ours:
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
-        return
-    rollout_buffer.advantages = _advantages(rollout_buffer, rollout_buffer.values, last_values, dones)
-    rollout_buffer.returns = rollout_buffer.advantages + rollout_buffer.values
+        if vf_lambda is None and vf_n_steps is None:
+            return
+    rollout = _rollout(rollout_buffer, rollout_buffer.values, last_values, dones)
+    if ours:
+        rollout_buffer.advantages = _advantages(rollout_buffer, rollout)
+    rollout_buffer.returns = _targets(rollout_buffer, rollout, rollout_buffer.advantages, vf_lambda, vf_n_steps)
 
 
 def recompute_returns_and_advantage(
-    rollout_buffer: RolloutBuffer, values: NDArray[np.float32], last_values: th.Tensor, dones: NDArray[np.bool_]
+    rollout_buffer: RolloutBuffer,
+    values: NDArray[np.float32],
+    last_values: th.Tensor,
+    dones: NDArray[np.bool_],
+    vf_lambda: float | None = None,
+    vf_n_steps: int | None = None,
 ) -> None:
     """
     Compute advantages and targets once more, with other values. Those that the buffer stores stay what they were.
@@ -139,35 +156,47 @@ def recompute_returns_and_advantage(
     :param values: of its observations, in the same order, shape ``(n_envs * n_steps,)``
     :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
     :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
+    :param vf_lambda: as in :func:`compute_returns_and_advantage`
+    :param vf_n_steps: as there
     """
     by_step = np.ascontiguousarray(values.reshape(rollout_buffer.n_envs, rollout_buffer.buffer_size).T)
-    advantages = _advantages(rollout_buffer, by_step, last_values, dones)
-    rollout_buffer.advantages = rollout_buffer.swap_and_flatten(advantages)
-    rollout_buffer.returns = rollout_buffer.swap_and_flatten(advantages + by_step)
+    rollout = _rollout(rollout_buffer, by_step, last_values, dones)
+    advantages = _advantages(rollout_buffer, rollout)
+    targets = _targets(rollout_buffer, rollout, advantages, vf_lambda, vf_n_steps)
+    rollout_buffer.advantages, rollout_buffer.returns = map(rollout_buffer.swap_and_flatten, (advantages, targets))
 
 
-def _advantages(
+Rollout = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+"""Rewards, values, ends of episodes and last values, as :mod:`~sb3_ppo_edu.functional.advantages` takes them."""
+
+
+def _rollout(
     rollout_buffer: RolloutBuffer, values: NDArray[np.float32], last_values: th.Tensor, dones: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """
-    Estimate the advantages of a rollout.
-
-    :param rollout_buffer: gives rewards, ends of episodes and discounts
-    :param values: shape ``(n_steps, n_envs)``
-    :param last_values: values of the observations after the last step, shape ``(n_envs, 1)``
-    :param dones: whether each environment's last step ended its episode, shape ``(n_envs,)``
-    :return: shape ``(n_steps, n_envs)``
-    """
+) -> Rollout:
+    """Put together what advantages and targets are computed from; values have the shape ``(n_steps, n_envs)``."""
     # SB3 stores whether a step *begins* an episode: one step later than whether the step before ended one.
     ends = np.concatenate([rollout_buffer.episode_starts[1:], dones[None].astype(np.float32)])
-    return generalized_advantage_estimate(
-        rollout_buffer.rewards,
-        values,
-        ends,
-        last_values.cpu().numpy().flatten().astype(np.float32, copy=False),
-        rollout_buffer.gamma,
-        rollout_buffer.gae_lambda,
-    )
+    return rollout_buffer.rewards, values, ends, last_values.cpu().numpy().flatten().astype(np.float32, copy=False)
+
+
+def _advantages(rollout_buffer: RolloutBuffer, rollout: Rollout) -> NDArray[np.float32]:
+    """Estimate the advantages of a rollout with the buffer's discounts, shape ``(n_steps, n_envs)``."""
+    return generalized_advantage_estimate(*rollout, rollout_buffer.gamma, rollout_buffer.gae_lambda)
+
+
+def _targets(
+    rollout_buffer: RolloutBuffer,
+    rollout: Rollout,
+    advantages: NDArray[np.float32],
+    vf_lambda: float | None,
+    vf_n_steps: int | None,
+) -> NDArray[np.float32]:
+    """Compute what the value function is to learn, shape ``(n_steps, n_envs)``."""
+    if vf_n_steps is not None:
+        return n_step_returns(*rollout, vf_n_steps, rollout_buffer.gamma)
+    if vf_lambda is not None:
+        advantages = generalized_advantage_estimate(*rollout, rollout_buffer.gamma, vf_lambda)
+    return advantages + rollout[1]
 
 
 class IncompleteRolloutError(ValueError, AssertionError):
