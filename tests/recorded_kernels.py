@@ -84,10 +84,11 @@ class RecordedCall:
         """Add the description of the policy."""
         model = self.description.model
         block = self.struct(model)
-        for tower in (model.actor, model.critic):
+        for tower in (model.actor, model.critic, model.shared):
             assert isinstance(tower, TowerStruct)
-            layers = (LayerStruct * tower.depth).from_address(tower.layers)
-            self.point(tower, "layers", self.struct(layers))
+            if tower.depth:
+                layers = (LayerStruct * tower.depth).from_address(tower.layers)
+                self.point(tower, "layers", self.struct(layers))
         self.recurrent_layers()
         for parameter, struct, member in self.description.places:
             self.point(struct, member, self.array(parameter.detach().numpy()))

@@ -112,12 +112,21 @@ def train(folder: Path, make: Any, arguments: dict[str, Any], moments: tuple[int
         (lambda **given: envs(**given), {"policy": "MlpPolicy", "engine": "autograd", "learning_rate": "lin_1e-3"}),
         (
             lambda **given: envs("LunarLanderContinuous-v3", normalize=True, **given),
-            {"policy": "MlpPolicy", "action_distribution": "tanh_gaussian", "recompute_advantages": True, "vf_n_steps": 3},
+            {
+                "policy": "MlpPolicy",
+                "action_distribution": "tanh_gaussian",
+                "recompute_advantages": True,
+                "vf_n_steps": 3,
+                "shared_net_arch": [16],
+            },
         ),
         (lambda **given: envs("Pendulum-v1", normalize=True, **given), {"policy": "MlpPolicy", "action_distribution": "beta"}),
         (lambda **given: envs("Pendulum-v1", **given), {"policy": "MlpPolicy", "use_sde": True, "sde_sample_freq": 7}),
         (lambda **given: VecFrameStack(envs("Pendulum-v1", kind=DummyVecEnv, **given), 2), {"policy": "MlpPolicy"}),
-        (lambda **given: envs(partial(RandomWalk, "dict"), **given), {"policy": "MultiInputPolicy", "engine": "fused"}),
+        (
+            lambda **given: envs(partial(RandomWalk, "dict"), **given),
+            {"policy": "MultiInputPolicy", "engine": "fused", "critic_keys": ["choice"], "layer_norm": True},
+        ),
     ],
     ids=["fused", "autograd", "tanh", "beta", "gSDE", "frames", "dictionary"],
 )

@@ -66,7 +66,10 @@ SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef", "vf_coe
 OLD_NAMES = ("compile", "bf16")
 """Options of the engine that were arguments of their own before there was ``engine_kwargs``."""
 
-PART_OF_THE_POLICY = ("use_sde", "action_distribution")
+NETWORKS = ("shared_net_arch", "layer_norm", "critic_keys")
+"""Arguments that a policy with :class:`~sb3_ppo_edu.policies.net_arch.NetArchMixin` has, too."""
+
+PART_OF_THE_POLICY = ("use_sde", "action_distribution", *NETWORKS)
 """Arguments that shape the policy, and so can't be changed where it is loaded."""
 
 OTHER_ATTRIBUTES = (
@@ -129,6 +132,20 @@ def _check_objective(name: str, value: object) -> object:
     return value
 
 
+def _check_list(name: str, value: object, check: Callable[[str, Any], Any], of: str) -> list[Any]:
+    """Check a list with something in it."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise refuse(name, value, f"None or a list of {of}")
+    return [check(name, one) for one in value]
+
+
+def _check_key(name: str, value: object) -> str:
+    """Check a key of observations."""
+    if not isinstance(value, str):
+        raise refuse(name, value, "a key of the observations")
+    return value
+
+
 def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     """Let None pass a check."""
     return lambda name, value: None if value is None else check(name, value)
@@ -168,6 +185,9 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "action_distribution": partial(check_choice, choices=get_args(ActionDistribution)),
     "log_std_bounds": _or_none(check_range),
     "micro_batch_size": _or_none(partial(check_integer, minimum=1)),
+    "shared_net_arch": _or_none(partial(_check_list, check=partial(check_integer, minimum=1), of="units, such as [64]")),
+    "layer_norm": check_flag,
+    "critic_keys": _or_none(partial(_check_list, check=_check_key, of="keys of the observations, such as ['state']")),
 }
 """The arguments in the constructor's order, and the check that each has by itself."""
 
@@ -215,6 +235,9 @@ class PPOArguments:
     action_distribution: ActionDistribution = "gaussian"
     log_std_bounds: tuple[float, float] | None = None
     micro_batch_size: int | None = None
+    shared_net_arch: list[int] | None = None
+    layer_norm: bool = False
+    critic_keys: list[str] | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> PPOArguments:
@@ -236,6 +259,21 @@ class PPOArguments:
             check_integer("batch_size", self.batch_size, 2, "advantages are normalised per minibatch")
         self.batch_size = check_integer("batch_size", self.batch_size, 1)
         self._check_combinations()
+
+    def networks(self, policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """
+        Collect what is to be built into the policy's networks.
+
+        :param policy_kwargs: arguments of the policy; those that are arguments here as well are taken over
+        :return: of :data:`NETWORKS`, those that are set
+        :raises ArgumentError: if both say different things, or the policy's are wrong
+        """
+        for name in set(NETWORKS).intersection(policy_kwargs or ()):
+            given, own = CHECKS[name](name, (policy_kwargs or {})[name]), getattr(self, name)
+            if own and own != given:
+                raise refuse(name, own, f"{given!r}, as policy_kwargs has it: say it once")
+            setattr(self, name, given)
+        return {name: getattr(self, name) for name in NETWORKS if getattr(self, name)}
 
     def _check_combinations(self) -> None:
         """Refuse an option that would have no effect beside the others, or contradicts them."""

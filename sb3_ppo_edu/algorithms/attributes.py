@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import get_device
 
-from sb3_ppo_edu.algorithms.arguments import CHECKS, PPOArguments
+from sb3_ppo_edu.algorithms.arguments import CHECKS, NETWORKS, PPOArguments
 from sb3_ppo_edu.algorithms.checks import ArgumentError, refuse
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective
 from sb3_ppo_edu.policies.bounded import resolve_policy
@@ -68,6 +68,10 @@ def check_attributes(model: Any) -> None:
         # A policy with gSDE whose noise is never drawn anew trains, as in SB3.
         ("use_sde", model.use_sde, model.use_sde and getattr(policy, "use_sde", True), CONSTRUCT_ANEW),
         ("action_distribution", model.action_distribution, own_distribution or model.action_distribution, CONSTRUCT_ANEW),
+        *(
+            (name, getattr(model, name), model.policy_kwargs.get(name, getattr(PPOArguments, name)), CONSTRUCT_ANEW)
+            for name in NETWORKS
+        ),
     ):
         if found != expected:
             raise refuse(name, found, f"{expected}, which the model was built with: {remedy}")

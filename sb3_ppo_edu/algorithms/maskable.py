@@ -23,6 +23,7 @@ from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.engines import EngineFactory, EngineName, PolicyInputs
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
+from sb3_ppo_edu.policies import masked_net_arch  # noqa: F401  # which the policies' arguments find by what it registers
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.vec_env.action_masks import (
     MaskSource,
@@ -90,6 +91,9 @@ class MaskableEduPPO(EduPPO):
     :param vf_lambda: λ of the value function's TD(λ) targets in [0, 1]; None for ``gae_lambda``, as SB3
     :param vf_n_steps: the value function learns n-step returns of so many rewards, ≥ 1, instead; None for TD(λ)
     :param micro_batch_size: compute each minibatch in parts of this size
+    :param shared_net_arch: units of layers below those of ``net_arch`` that actor and critic share, such as [64], or None
+    :param layer_norm: normalise what each hidden layer gives before its activation (https://arxiv.org/abs/1607.06450)
+    :param critic_keys: keys of a Dict of observations that only the critic is given; see :mod:`sb3_ppo_edu.policies.net_arch`
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
 
@@ -145,6 +149,9 @@ class MaskableEduPPO(EduPPO):
         vf_lambda: float | None = None,
         vf_n_steps: int | None = None,
         micro_batch_size: int | None = None,
+        shared_net_arch: list[int] | None = None,
+        layer_norm: bool = False,
+        critic_keys: list[str] | None = None,
     ) -> None:
         if isinstance(policy, type) and "action_masks" not in further_inputs(policy):
             raise refuse("policy", policy, "a class derived from sb3-contrib's MaskableActorCriticPolicy, which takes masks")

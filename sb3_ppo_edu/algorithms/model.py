@@ -57,6 +57,7 @@ from sb3_ppo_edu.policies.bounded import (
     resolve_policy,
 )
 from sb3_ppo_edu.policies.further_inputs import algorithm_for, further_inputs
+from sb3_ppo_edu.policies.net_arch import base_of, resolve_net_arch
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.vec_env.faults import fault_behind
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
@@ -121,6 +122,9 @@ class PPOModel(ActingModel):
     action_distribution: ActionDistribution
     log_std_bounds: tuple[float, float] | None
     micro_batch_size: int | None
+    shared_net_arch: list[int] | None
+    layer_norm: bool
+    critic_keys: list[str] | None
 
     def __new__(cls: type[SelfPPOModel], *args: Any, **kwargs: Any) -> SelfPPOModel:
         """Look at the names of the arguments."""
@@ -143,6 +147,11 @@ class PPOModel(ActingModel):
             raise ArgumentError("env=None: expected an environment or its id: without one there are no spaces to build for")
         policy, distribution = resolve_policy(policy, arguments.action_distribution)
         arguments.action_distribution = cast(ActionDistribution, distribution)
+        if networks := arguments.networks(others.get("policy_kwargs")):
+            kind: Any = self.policy_aliases[policy] if isinstance(policy, str) else policy
+            policy = resolve_net_arch(kind, networks)
+            # There SB3 looks for what a saved policy was built with.
+            others["policy_kwargs"] = {**(others.get("policy_kwargs") or {}), **networks}
         if isinstance(policy, type) and (needed := sorted({*further_inputs(policy)} - {*self.further_inputs})):
             given = " and ".join(("observations", *self.further_inputs))
             expected = f"one that takes {given}, found {needed[0]} too: use {algorithm_for(policy)}"
@@ -218,7 +227,8 @@ class PPOModel(ActingModel):
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "ActorCriticPolicy") -> None:
         """Recommend the CPU for MLP policies, ours included: SB3 knows them by the name of their class."""
-        if self.policy_class in (TanhGaussianPolicy, BetaPolicy):
+        kind = base_of(self.policy_class)
+        if kind in (TanhGaussianPolicy, BetaPolicy) or kind.__name__ == mlp_class_name:
             mlp_class_name = self.policy_class.__name__
         super()._maybe_recommend_cpu(mlp_class_name)
 

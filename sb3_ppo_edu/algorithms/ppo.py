@@ -114,6 +114,9 @@ class EduPPO(PPOModel):
     :param log_std_bounds: (low, high) that the log standard deviation of a Gaussian is projected to after each step, or None
     :param micro_batch_size: compute each minibatch in parts of this size and add up their gradients, for minibatches that
         memory can't hold at once; divides ``batch_size``. The result is that of one large minibatch, to within rounding
+    :param shared_net_arch: units of layers below those of ``net_arch`` that actor and critic share, such as [64], or None
+    :param layer_norm: normalise what each hidden layer gives before its activation (https://arxiv.org/abs/1607.06450)
+    :param critic_keys: keys of a Dict of observations that only the critic is given; see :mod:`sb3_ppo_edu.policies.net_arch`
     :raises ValueError: for a wrong argument, naming it, what was found and what was expected
     """
 
@@ -162,6 +165,9 @@ class EduPPO(PPOModel):
         action_distribution: ActionDistribution = "gaussian",
         log_std_bounds: tuple[float, float] | None = None,
         micro_batch_size: int | None = None,
+        shared_net_arch: list[int] | None = None,
+        layer_norm: bool = False,
+        critic_keys: list[str] | None = None,
     ) -> None:
         super().__init__(
             policy,

@@ -34,6 +34,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from sb3_ppo_edu.functional import distributions, losses
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
 from sb3_ppo_edu.policies.further_inputs import sb3_contribs
+from sb3_ppo_edu.policies.net_arch import NetArchExtractor, base_of
 
 
 def is_foreign(function: Any, module: str) -> bool:
@@ -62,7 +63,7 @@ WITHOUT_OPTIONS = len(vars(nn.Module()))
 module_parts = itemgetter("_parameters", "_modules", "_buffers", *MODULE_HOOKS)
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU)
-FORWARDS = (FlattenExtractor, CombinedExtractor, nn.Flatten, nn.Linear, nn.LSTM, nn.GRU, *ACTIVATIONS)
+FORWARDS = (FlattenExtractor, CombinedExtractor, nn.Flatten, nn.Linear, nn.LayerNorm, nn.LSTM, nn.GRU, *ACTIVATIONS)
 DISTRIBUTIONS = (
     sb3_distributions.CategoricalDistribution,
     sb3_distributions.MultiCategoricalDistribution,
@@ -101,6 +102,7 @@ PATCHABLE = [
     *own_functions(BaseModel, "extract_features"),
     *own_functions(ActorCriticPolicy, *POLICY_METHODS),
     *own_functions(MlpExtractor, "forward", "forward_actor", "forward_critic"),
+    *own_functions(NetArchExtractor, "forward", "forward_actor", "forward_critic"),
     *(found for owner in FORWARDS for found in own_functions(owner, "forward")),
     *(found for owner in DISTRIBUTIONS for found in own_functions(owner, *DISTRIBUTION_METHODS)),
     *own_functions(sb3_distributions.Distribution, "get_actions"),
@@ -108,7 +110,7 @@ PATCHABLE = [
     *own_functions(sb3_distributions, "sum_independent_dims"),
     *own_functions(sb3_policies, "preprocess_obs"),
     *(found for owner in TORCHS_DISTRIBUTIONS for found in own_functions(owner, "log_prob", "entropy", "sample", "rsample")),
-    *own_functions(functional, "mse_loss", "linear", "softmax", "one_hot"),
+    *own_functions(functional, "mse_loss", "linear", "layer_norm", "softmax", "one_hot"),
     *own_functions(Objective, "policy_loss", "value_loss", "entropy_loss", "weights", "__call__"),
     *own_functions(PPOObjective, "policy_loss", "value_loss", "entropy_loss", "weights", "__call__", "gradients"),
     *own_functions(losses, "clipped_surrogate_loss", "value_loss", "entropy_loss", "average", "normalize_advantages"),
@@ -130,7 +132,7 @@ FOREIGN = [
 def functions_of_masks(policy: Any) -> list[tuple[Any, str, Any]]:
     """Functions of sb3-contrib that a training with masks goes through, as they are now: owner, name, function."""
     kinds = sb3_contribs("maskable.policies", *MASKED_POLICIES)
-    if type(policy) not in kinds:
+    if base_of(type(policy)) not in kinds:
         return []
     distributions = sb3_contribs("maskable.distributions", "MaskableCategorical", *MASKED_DISTRIBUTIONS)
     names = {kinds[0]: POLICY_METHODS, **dict.fromkeys(distributions, ("__init__", "apply_masking", *DISTRIBUTION_METHODS))}
@@ -180,6 +182,7 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
         *optimizer.__dict__,
         getattr(policy, "normalize_images", None),
         getattr(policy, "shared_lstm", None),
+        getattr(getattr(policy, "mlp_extractor", None), "actor_inputs", None),
     ]
     for thing in (distribution, bijector):
         objects += (thing, type(thing))
@@ -202,8 +205,8 @@ def fingerprint(policy: ActorCriticPolicy) -> Fingerprint:
                     facts += (parameter.shape, parameter.data_ptr(), parameter.stride(), parameter.requires_grad, not hooked)
                 elif parameter is not None:
                     facts += (type(parameter), parameter.requires_grad)
-        if not children and (isinstance(module, nn.RNNBase) or (not parameters and len(attributes) > WITHOUT_OPTIONS)):
-            # Options of an activation, or of recurrent layers.
+        has_options = isinstance(module, (nn.RNNBase, nn.LayerNorm)) or (not parameters and len(attributes) > WITHOUT_OPTIONS)
+        if not children and has_options:  # of an activation, of recurrent layers, or of a LayerNorm
             facts += [value for name, value in attributes.items() if name != "training" and isinstance(value, NUMBERS)]
         for child in children.values():
             objects.append(child)

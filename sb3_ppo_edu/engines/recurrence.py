@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
 from sb3_ppo_edu.engines.fingerprint import POLICY_METHODS, is_foreign, why_not_plain
@@ -44,6 +45,8 @@ def why_not_recurrent(policy: ActorCriticPolicy) -> str | None:
     if kind not in CELLS:
         served = "neither sb3-contrib's MlpLstmPolicy or MultiInputLstmPolicy nor one of ours with GRUs"
         return f"the policy is a {kind.__name__}, {served}"
+    if type(policy.mlp_extractor) is not MlpExtractor:
+        return f"the network is a {type(policy.mlp_extractor).__name__}"
     replaced = [f"{kind.__name__}.{name}" for name in POLICY_METHODS if getattr(kind, name) is not OWN_METHODS[kind, name]]
     if replaced or FOREIGN:
         return f"{(replaced + FOREIGN)[0]} has been replaced"

@@ -37,6 +37,7 @@ from sb3_ppo_edu.policies.bounded import (
     TanhGaussianPolicy,
 )
 from sb3_ppo_edu.policies.further_inputs import sb3_contribs
+from sb3_ppo_edu.policies.net_arch import NetArchExtractor, base_of
 
 POLICIES = (
     *(ActorCriticPolicy, TanhGaussianPolicy, BetaPolicy),
@@ -49,32 +50,38 @@ class Tower(NamedTuple):
     One of the policy's two towers, as torch modules.
 
     :param linears: its linear layers
-    :param activations: the activation module behind each
+    :param norms: the LayerNorm behind each, or None
+    :param activations: the activation module behind that
     """
 
     linears: list[nn.Linear]
+    norms: list[nn.LayerNorm | None]
     activations: list[nn.Module]
 
 
 def read_tower(network: nn.Module) -> Tower | None:
     """
-    Read alternating linear layers and activations.
+    Read linear layers and activations in turn, all with a LayerNorm in between or none.
 
-    :param network: a tower of SB3's ``MlpExtractor``
+    :param network: a tower of SB3's ``MlpExtractor`` or of ours
     :return: the tower, or None if it is anything else
     """
     if type(network) is not nn.Sequential:
         return None
     modules = list(network)
-    linears, activations = modules[0::2], modules[1::2]
-    if len(linears) != len(activations) or not all(map(is_plain_linear, linears)):
+    size = 3 if any(isinstance(module, nn.LayerNorm) for module in modules) else 2
+    linears, activations = modules[::size], modules[size - 1 :: size]
+    norms: list[Any] = modules[1::size] if size == 3 else [None] * len(linears)
+    if len(modules) != size * len(linears) or not all(map(is_plain_linear, linears)):
+        return None
+    if size == 3 and not all(map(is_plain_norm, norms, linears)):
         return None
     if any(type(activation) not in ACTIVATIONS or not has_plain_options(activation) for activation in activations):
         return None
     # The towers take the first activation for all: SB3 builds them from one class.
     if len({repr(activation) for activation in activations}) > 1:
         return None
-    return Tower([linear for linear in linears if isinstance(linear, nn.Linear)], activations)
+    return Tower([linear for linear in linears if isinstance(linear, nn.Linear)], norms, activations)
 
 
 def has_plain_options(activation: nn.Module) -> bool:
@@ -89,6 +96,22 @@ def is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
         "weight",
         "bias",
     ]
+
+
+def is_plain_norm(norm: nn.Module, linear: Any) -> bool:
+    """Tell whether a module normalises what a linear layer gives, with a scale and a shift and nothing else."""
+    shape = (linear.out_features,)
+    return (
+        type(norm) is nn.LayerNorm
+        and [(name, tuple(one.shape)) for name, one in norm.named_parameters()] == [("weight", shape), ("bias", shape)]
+        and tuple(norm.normalized_shape) == shape
+        and type(norm.eps) is float
+        and norm.eps > SMALLEST_EPSILON
+    )
+
+
+SMALLEST_EPSILON = 1e-30
+"""Of a LayerNorm: less than that is 0 in float32, which outputs without any variance are not divided by."""
 
 
 def classes_of(distribution: Any) -> list[int]:
@@ -126,11 +149,11 @@ def why_not_derived(policy: ActorCriticPolicy) -> str | None:
 
 def why_not_architecture(policy: ActorCriticPolicy) -> str | None:
     """Find the first module or distribution that is not served."""
-    masked = sb3_contribs("maskable.policies", *MASKED_POLICIES)
-    if type(policy) not in (*POLICIES, *masked):
+    masked, kind = sb3_contribs("maskable.policies", *MASKED_POLICIES), base_of(type(policy))
+    if kind not in (*POLICIES, *masked):
         return f"the policy is a {type(policy).__name__}, neither SB3's MlpPolicy or MultiInputPolicy nor one of ours"
     for name in POLICY_METHODS:
-        own = masked[0] if type(policy) in masked else ActorCriticPolicy
+        own = masked[0] if kind in masked else ActorCriticPolicy
         if getattr(type(policy), name, None) is not getattr(own, name, None):
             return f"{type(policy).__name__}.{name} has been replaced"
     return why_not_towers(policy, policy.features_dim, policy.features_dim)
@@ -147,26 +170,37 @@ def why_not_towers(policy: ActorCriticPolicy, actor_inputs: int, critic_inputs: 
     """
     if obstacle := why_not_features(policy):
         return obstacle
-    network = policy.mlp_extractor
-    if type(network) is not MlpExtractor:
+    network: Any = policy.mlp_extractor
+    if type(network) not in (MlpExtractor, NetArchExtractor):
         return f"the network is a {type(network).__name__}"
     widths: list[tuple[int, int]] = []
     for name, tower, head in (
         ("actor", network.policy_net, policy.action_net),
         ("critic", network.value_net, policy.value_net),
+        ("shared part", shared_net(policy), None),
     ):
         found = read_tower(tower)
         if found is None:
             return f"the {name}'s network is not made of linear layers with one supported activation"
-        if not is_plain_linear(head):
+        if head is not None and not is_plain_linear(head):
             return f"the {name}'s last layer is a {type(head).__name__}, not a Linear with weight and bias of its own"
-        layers: list[nn.Linear] = [*found.linears, head]
+        layers: list[Any] = [*found.linears, *([] if head is None else [head])]
         if any(below.out_features != above.in_features for below, above in pairwise(layers)):
             return f"the {name}'s layers do not fit together"
         for layer in layers:
             if layer.weight.shape != (layer.out_features, layer.in_features) or layer.bias.shape != (layer.out_features,):
                 return f"a layer of the {name}'s has parameters of other shapes than its size says"
-        widths.append((layers[0].in_features, layers[-1].out_features))
+        if layers:
+            widths.append((layers[0].in_features, layers[-1].out_features))
+    of_actor = first_features(policy)
+    if len(widths) > 2:  # there are shared layers
+        if widths.pop()[0] != actor_inputs or actor_inputs != critic_inputs or of_actor is not None:
+            return "the shared part does not take the features"
+        actor_inputs = critic_inputs = found.linears[-1].out_features
+    if of_actor is not None:
+        if type(of_actor) is not int or not 0 < of_actor <= actor_inputs:
+            return f"actor_inputs is {of_actor!r}"
+        actor_inputs = of_actor
     outputs = number_of_outputs(getattr(policy, "action_dist", None))
     if outputs is None:
         return f"the action distribution is {type(getattr(policy, 'action_dist', None)).__name__}"
@@ -191,6 +225,19 @@ def why_not_gsde(policy: ActorCriticPolicy) -> str | None:
     return None
 
 
+def shared_net(policy: ActorCriticPolicy) -> nn.Module:
+    """The layers that actor and critic share; SB3's own network has none, and does not call what somebody has put there."""
+    network: Any = policy.mlp_extractor
+    shared: nn.Module = network.shared_net if type(network) is NetArchExtractor else nn.Sequential()
+    return shared
+
+
+def first_features(policy: ActorCriticPolicy) -> int | None:
+    """How many of the features the actor takes, the first ones; None for all."""
+    network: Any = policy.mlp_extractor
+    return network.actor_inputs if type(network) is NetArchExtractor else None
+
+
 def log_std_shape(policy: ActorCriticPolicy) -> tuple[int, ...]:
     """A number for each action, or with gSDE for each of its weights."""
     head: Any = policy.action_net
@@ -209,12 +256,11 @@ def why_not_parameters(policy: ActorCriticPolicy, below: Sequence[nn.Module] = (
     :return: what it is, as the end of a sentence, or None if there is nothing
     """
     network = policy.mlp_extractor
-    layers = [
-        *(layer for tower in (network.policy_net, network.value_net) for layer in tower if isinstance(layer, nn.Linear)),
-        policy.action_net,
-        policy.value_net,
+    towers: list[Any] = [network.policy_net, network.value_net, shared_net(policy)]
+    layers: list[Any] = [layer for tower in towers for layer in tower if isinstance(layer, (nn.Linear, nn.LayerNorm))]
+    expected: list[Any] = [
+        parameter for layer in (*layers, policy.action_net, policy.value_net) for parameter in (layer.weight, layer.bias)
     ]
-    expected: list[Any] = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
     expected += [parameter for module in below for parameter in module.parameters()]
     if hasattr(policy, "log_std"):
         if type(policy.log_std) is not nn.Parameter or policy.log_std.shape != log_std_shape(policy):

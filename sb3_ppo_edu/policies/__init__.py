@@ -1,4 +1,4 @@
-"""Policies beyond Stable-Baselines3's: actions within bounds."""
+"""Policies beyond Stable-Baselines3's: actions within bounds, shared layers, LayerNorm, observations for the critic alone."""
 
 from sb3_ppo_edu.policies.bounded import (
     ACTION_DISTRIBUTIONS,
@@ -16,6 +16,7 @@ from sb3_ppo_edu.policies.bounded import (
     check_bounded_action_space,
     resolve_policy,
 )
+from sb3_ppo_edu.policies.net_arch import NetArchExtractor, NetArchMixin
 
 __all__ = [
     "ACTION_DISTRIBUTIONS",
@@ -26,6 +27,8 @@ __all__ = [
     "BetaMultiInputPolicy",
     "BetaPolicy",
     "BoundedActionMixin",
+    "NetArchExtractor",
+    "NetArchMixin",
     "TanhGaussianCnnPolicy",
     "TanhGaussianMixin",
     "TanhGaussianMultiInputPolicy",

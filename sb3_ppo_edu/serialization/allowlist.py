@@ -33,6 +33,7 @@ from sb3_ppo_edu.policies import (
     TanhGaussianMultiInputPolicy,
     TanhGaussianPolicy,
 )
+from sb3_ppo_edu.policies.net_arch import NET_ARCH_POLICIES
 from sb3_ppo_edu.serialization.constructors import CONSTRUCTORS, Constructor
 
 OWN_POLICIES: tuple[type, ...] = (
@@ -49,6 +50,7 @@ NAMED: tuple[type, ...] = (
     policies.ActorCriticCnnPolicy,
     policies.MultiInputActorCriticPolicy,
     *OWN_POLICIES,
+    *NET_ARCH_POLICIES.values(),
     torch_layers.FlattenExtractor,
     torch_layers.NatureCNN,
     torch_layers.CombinedExtractor,
@@ -106,6 +108,9 @@ NAMED_IN_SB3_CONTRIB = frozenset(
 BUILT_ON_SB3_CONTRIB = frozenset(
     f"sb3_ppo_edu.policies.{name}"
     for name in (
+        "masked_net_arch NetArchMaskableCnnPolicy",
+        "masked_net_arch NetArchMaskableMultiInputPolicy",
+        "masked_net_arch NetArchMaskablePolicy",
         "masked_recurrent MaskedCnnGruPolicy",
         "masked_recurrent MaskedCnnLstmPolicy",
         "masked_recurrent MaskedMlpGruPolicy",

@@ -66,15 +66,19 @@ def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:
     if extractor is None:
         raise TypeError(f"policy_class={policy.__name__}: found no features extractor")
     of_extractor = kwargs.get("features_extractor_kwargs") or {}
-    inputs = weights = 0
-    for part in _parts(space):
+    inputs = weights = for_critic = 0
+    keys = list(space.spaces) if isinstance(space, spaces.Dict) else [None]
+    for key, part in zip(keys, _parts(space), strict=True):
         image = extractor is NatureCNN or (extractor is CombinedExtractor and _is_image(part))
         if image:
             features = int(
                 of_extractor.get("features_dim", 512) if extractor is NatureCNN else of_extractor.get("cnn_output_dim", 256)
             )
             weights += features * _flattened_by_convolutions(part)
-        inputs += features if image else spaces.utils.flatdim(part)
+        else:
+            features = spaces.utils.flatdim(part)
+        inputs += features
+        for_critic += features * (key in (kwargs.get("critic_keys") or ()))
     net_arch = kwargs.get("net_arch")
     if net_arch is None:
         net_arch = [] if extractor is NatureCNN else [64, 64]
@@ -83,12 +87,16 @@ def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:
         # Of the actor alone, and with three gates: an LSTM has four.
         weights += 3 * n_units * (int(inputs) + n_units + (layers - 1) * 2 * n_units)
         inputs = n_units
+    shared = [abs(int(width)) for width in kwargs.get("shared_net_arch") or ()]
+    layers += len(shared)
+    weights += sum(one * other for one, other in pairwise([int(inputs), *shared]))
+    inputs = [int(inputs), *shared][-1]
     outputs = _n_actions(attributes["action_space"])
-    for name, out in (("pi", outputs), ("vf", 1)):
+    for name, first, out in (("pi", inputs - int(for_critic), outputs), ("vf", inputs, 1)):
         listed = net_arch.get(name, []) if isinstance(net_arch, dict) else net_arch
         widths = [abs(int(width)) for width in listed if isinstance(width, int)]
         layers += len(widths) + 1
-        weights += sum(one * other for one, other in pairwise([int(inputs), *widths, out]))
+        weights += sum(one * other for one, other in pairwise([first, *widths, out]))
     return layers, weights
 
 

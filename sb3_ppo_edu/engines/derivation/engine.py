@@ -23,6 +23,7 @@ from sb3_ppo_edu.engines.base import (
 from sb3_ppo_edu.engines.derivation.distributions import action_distribution, forbid
 from sb3_ppo_edu.engines.derivation.layers import Linear, Network
 from sb3_ppo_edu.engines.features import features_of
+from sb3_ppo_edu.engines.support import first_features, shared_net
 from sb3_ppo_edu.functional import losses
 from sb3_ppo_edu.functional.objectives import Array, Transitions, UpdateSettings, derivatives_of
 from sb3_ppo_edu.policies.further_inputs import further_inputs
@@ -52,11 +53,13 @@ class NumpyEngine:
     def attach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.attach`: look up modules and memory anew."""
         network = self.policy.mlp_extractor
+        self.shared = Network(shared_net(self.policy).children())
         self.actor = Network([*network.policy_net, self.policy.action_net])
         self.critic = Network([*network.value_net, self.policy.value_net])
         head = self.actor.layers[-1]
         assert isinstance(head, Linear)
         self.distribution = action_distribution(self.policy, head)
+        self.actor_inputs = first_features(self.policy)
 
     def detach(self) -> None:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.detach`: the policy has everything already."""
@@ -65,7 +68,7 @@ class NumpyEngine:
     def act(self, inputs: PolicyInputs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """See :meth:`sb3_ppo_edu.engines.base.Engine.act`."""
         x = self._features(inputs.observations)
-        outputs, values = forbid(self.actor.forward(x), inputs.action_masks), self.critic.forward(x)
+        outputs, values = forbid(self.actor.forward(x[:, : self.actor_inputs]), inputs.action_masks), self.critic.forward(x)
         actions = self.distribution.sample(outputs)
         log_prob, _ = self.distribution.evaluate(outputs, actions)
         shape = (len(x), *(self.policy.action_space.shape or ()))
@@ -91,7 +94,7 @@ class NumpyEngine:
         x = self._features(samples.observations)
         actions = possible_actions(self.policy.action_space, samples.actions.numpy())
         masks = minibatch.further(self._further).get("action_masks")
-        outputs, values = forbid(self.actor.forward(x), masks), self.critic.forward(x)[:, 0]
+        outputs, values = forbid(self.actor.forward(x[:, : self.actor_inputs]), masks), self.critic.forward(x)[:, 0]
         log_prob, entropy = self.distribution.evaluate(outputs, actions)
         advantages = losses.policy_advantages(
             samples.advantages, settings.normalize_advantage, settings.advantage_moments, settings.clip_advantage
@@ -102,8 +105,10 @@ class NumpyEngine:
         statistics = statistics_of(found, th.from_numpy(log_prob), samples.old_log_prob, settings)
         check_finite(statistics)
         self.policy.optimizer.zero_grad()
-        self.actor.backward(self.distribution.backward(derivatives.log_prob, derivatives.entropy))
-        self.critic.backward(derivatives.values[:, None])
+        of_actor = self.actor.backward(self.distribution.backward(derivatives.log_prob, derivatives.entropy))
+        of_critic = self.critic.backward(derivatives.values[:, None])
+        if self.shared.layers:
+            self.shared.backward(of_actor + of_critic)
         return statistics
 
     def apply(self, settings: UpdateSettings) -> float:
@@ -115,6 +120,6 @@ class NumpyEngine:
         return grad_norm
 
     def _features(self, observations: PyTorchObs) -> Array:
-        """The matrix that the networks take, in the parameters' precision."""
+        """The matrix that actor and critic take, in the parameters' precision: the features, behind the layers they share."""
         x: Array = features_of(self.policy, observations).to(self.policy.value_net.weight.dtype).numpy()
-        return x
+        return self.shared.forward(x)

@@ -70,6 +70,41 @@ class Linear:
         return below
 
 
+class LayerNorm:
+    r"""
+    LayerNorm, for each row alone: :math:`y = \gamma n + \beta` with :math:`n = (z - \mu)/\sigma`.
+
+    There :math:`\mu = \frac1m \sum_u z_u` and :math:`\sigma^2 = \frac1m \sum_u (z_u - \mu)^2 + \epsilon` (Ba et al. 2016,
+    equations 3 and 4, https://arxiv.org/abs/1607.06450). Backward :math:`\bar\gamma = \sum_i \bar y_i n_i`,
+    :math:`\bar\beta = \sum_i \bar y_i`, and with :math:`\bar n = \gamma \bar y`
+    :math:`\bar z = (\bar n - \frac1m \sum_u \bar n_u - n \frac1m \sum_u \bar n_u n_u)/\sigma`.
+
+    :param module: gives γ and β of shape ``(out,)``, whose memory is shared, and ε
+    """
+
+    def __init__(self, module: nn.LayerNorm) -> None:
+        self.module = module
+        self.scale: Array = module.weight.detach().numpy()
+        self.shift: Array = module.bias.detach().numpy()
+
+    def forward(self, z: Array) -> Array:
+        """See :meth:`Layer.forward`."""
+        centred = z - z.mean(axis=1, keepdims=True)
+        self.sigma = np.sqrt((centred**2).mean(axis=1, keepdims=True) + z.dtype.type(self.module.eps))
+        self.n = centred / self.sigma
+        y: Array = self.n * self.scale + self.shift
+        return y
+
+    def backward(self, gradient: Array) -> Array:
+        """See :meth:`Layer.backward`."""
+        add_gradient(self.module.weight, (gradient * self.n).sum(axis=0))
+        add_gradient(self.module.bias, gradient.sum(axis=0))
+        slope = gradient * self.scale
+        along = (slope * self.n).mean(axis=1, keepdims=True)
+        below: Array = (slope - slope.mean(axis=1, keepdims=True) - self.n * along) / self.sigma
+        return below
+
+
 class Activation:
     r"""
     :math:`h = f(z)` for each number alone; backward :math:`\bar z = \bar h f'(z)`.
@@ -95,13 +130,12 @@ class Network:
     """
     Layers one after the other.
 
-    :param modules: linear layers and activations
+    :param modules: linear layers, LayerNorms and activations
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.layers: list[Layer] = [
-            Linear(module) if isinstance(module, nn.Linear) else Activation(module) for module in modules
-        ]
+        kinds: dict[type[nn.Module], Callable[[Any], Layer]] = {nn.Linear: Linear, nn.LayerNorm: LayerNorm}
+        self.layers = [kinds.get(type(module), Activation)(module) for module in modules]
 
     def forward(self, x: Array) -> Array:
         """See :meth:`Layer.forward`."""

@@ -13,7 +13,7 @@ from stable_baselines3.common import distributions as sb3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_ppo_edu.engines.support import Tower, classes_of, read_tower
+from sb3_ppo_edu.engines.support import Tower, classes_of, read_tower, shared_net
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution, standard_normal_quadrature
 from sb3_ppo_edu.functional.objectives import Array, UpdateSettings
 
@@ -43,9 +43,12 @@ def members(integers: str = "", numbers: str = "", pointers: str = "") -> list[t
 
 
 class LayerStruct(ctypes.Structure):
-    """A linear layer."""
+    """A linear layer, and the LayerNorm behind it."""
 
-    _fields_ = members("inputs outputs", "", "weight bias weight_gradient bias_gradient z h")
+    _fields_ = [
+        *members("inputs outputs", "epsilon", "weight bias weight_gradient bias_gradient z h"),
+        *members("", "", "scale shift scale_gradient shift_gradient normal inverse_sigma"),
+    ]
 
 
 class RecurrentLayerStruct(ctypes.Structure):
@@ -73,8 +76,9 @@ class TowerStruct(ctypes.Structure):
 
     _fields_ = [
         *members("depth activation", "option", "layers"),
-        *members("linear", "", "recurrent"),
+        *members("linear head", "", "recurrent"),
         *members("borrows", "", "x x_rows"),
+        *members("x_row"),
     ]
 
 
@@ -85,6 +89,7 @@ class ModelStruct(ctypes.Structure):
         *members("features action_size"),
         ("actor", TowerStruct),
         ("critic", TowerStruct),
+        ("shared", TowerStruct),
         *members("distribution choices", "", "sizes log_std log_std_gradient"),
         *members("nodes", "", "node node_weight"),
         *members("", "", "masks"),
@@ -93,7 +98,8 @@ class ModelStruct(ctypes.Structure):
         *members("capacity"),
         *members("", "", "valid kept log_prob entropy old_values old_log_prob advantages returns"),
         *members("", "", "log_prob_slope value_slope entropy_slope"),
-        *members("", "", "x x_rows actions p log_p transposed slope slope_below row row_below"),
+        *members("", "", "x x_rows actions p log_p transposed slope slope_below shared_slope"),
+        *members("", "", "row row_below shared_row shared_row_below"),
         *members("", "", "std_squared std_squared_slope std_squared_gradient"),
     ]
 
@@ -207,6 +213,7 @@ class Description:
         recurrent_actor, recurrent_critic, first = below
         self.model.actor = self._describe(policy.mlp_extractor.policy_net, policy.action_net)
         self.model.critic = self._describe(policy.mlp_extractor.value_net, policy.value_net, first)
+        self.model.shared = self._describe(shared_net(policy))
         self.recurrent: dict[Any, RecurrentStruct] = {}
         for tower, module in ((self.model.actor, recurrent_actor), (self.model.critic, recurrent_critic)):
             if module is not None:
@@ -251,18 +258,23 @@ class Description:
             self.places += [Place(getattr(module, f"{name}_l{number}"), layer, name) for name in RECURRENT_PARAMETERS]
         return RecurrentStruct(CELLS[type(module)], module.num_layers, module.hidden_size, ctypes.addressof(layers))
 
-    def _describe(self, network: nn.Module, head: Any, first: nn.Module | None = None) -> TowerStruct:
+    def _describe(self, network: nn.Module, head: Any = None, first: nn.Module | None = None) -> TowerStruct:
         """A tower with the last layer, and a linear layer below it that no activation follows."""
         tower = read_tower(network)
         assert tower is not None
-        linears: list[Any] = [*([] if first is None else [first]), *tower.linears, head]
+        below, above = [first] if first is not None else [], [head] if head is not None else []
+        linears: list[Any] = [*below, *tower.linears, *above]
+        norms: list[Any] = [*(None for _ in below), *tower.norms, *(None for _ in above)]
         layers = (LayerStruct * len(linears))()
         self._kept.append(layers)
-        for layer, linear in zip(layers, linears, strict=True):
+        for layer, linear, norm in zip(layers, linears, norms, strict=True):
             layer.inputs, layer.outputs = linear.in_features, linear.out_features
             self.places += [Place(linear.weight, layer, "weight"), Place(linear.bias, layer, "bias")]
+            if norm is not None:
+                layer.epsilon = norm.eps
+                self.places += [Place(norm.weight, layer, "scale"), Place(norm.bias, layer, "shift")]
         activation, option = activation_of(tower)
-        return TowerStruct(len(linears), activation, option, ctypes.addressof(layers), first is not None)
+        return TowerStruct(len(linears), activation, option, ctypes.addressof(layers), len(below), len(above))
 
     def point_to_parameters(self) -> None:
         """Look up where the parameters lie."""

@@ -18,16 +18,18 @@ static void multiply(const Model *model, const Tower *tower, int64_t n, int64_t 
         INTERNAL(product)(outputs, row, inputs, layer->weight, inputs, 1, below, row, layer->z, row, layer->bias);
         below = layer->z;
         if (kind == FORWARD) continue;
-        INTERNAL(product)(outputs, inputs, n, model->slope, row, 1, l > 0 ? model->transposed : tower->x_rows, padded(inputs),
-                          layer->weight_gradient, inputs, 0);
+        const int in_rows = l == 0 && tower->x_rows;
+        INTERNAL(product)(outputs, inputs, n, model->slope, row, 1, in_rows ? tower->x_rows : model->transposed,
+                          in_rows ? tower->x_row : padded(inputs), layer->weight_gradient, inputs, 0);
         if (l > 0)
             INTERNAL(product)(inputs, row, outputs, layer->weight, 1, inputs, model->slope, row, model->slope_below, row, 0);
     }
 }
 
-/* Both towers' products for n transitions. Those of the backward pass overwrite the gradients of the weights. */
+/* The towers' products for n transitions. Those of the backward pass overwrite the gradients of the weights. */
 EXPORT void EXPORTED(products)(Model *model, int64_t n, int64_t kind) {
     INTERNAL(lay_out)(model, n);
+    multiply(model, &model->shared, n, kind);
     multiply(model, &model->actor, n, kind);
     multiply(model, &model->critic, n, kind);
 }

@@ -28,12 +28,17 @@ enum { LSTM, GRU };
 enum { ADAM, SGD, RMSPROP, RMSPROP_TF };
 enum { FLOAT32, FLOAT64, INT8, UINT8, INT16, INT32, INT64 };
 
-/* A linear layer z = W h + b, and the activation behind it. W has shape (outputs, inputs). */
+/* A linear layer z = W h + b, and the activation behind it. W has shape (outputs, inputs). In between there may be a
+ * LayerNorm, whose scale, shift and epsilon are torch's; otherwise its pointers are NULL. */
 typedef struct {
     int64_t inputs, outputs;
+    double epsilon;
     const REAL *weight, *bias;
     REAL *weight_gradient, *bias_gradient;
     REAL *z, *h; /* scratch: (outputs x transitions) before and after the activation, which may be one array */
+    const REAL *scale, *shift;
+    REAL *scale_gradient, *shift_gradient;
+    REAL *normal, *inverse_sigma; /* scratch: (outputs x transitions) before scale and shift; one number a transition */
 } Layer;
 
 /* A layer of an LSTM or GRU. Torch's parameters: a block of `units` rows for each gate, i f g o or r z n, one after the other.
@@ -62,21 +67,23 @@ typedef struct {
     REAL *h_slope, *c_slope, *totals; /* dL/d of the state that goes to the time step before; sums over transitions */
 } Recurrent;
 
-/* Layers one after the other; no activation behind the last. `option` is ELU's alpha or LeakyReLU's slope. */
+/* Layers one after the other. `option` is ELU's alpha or LeakyReLU's slope. */
 typedef struct {
     int64_t depth, activation;
     double option;
     Layer *layers;
-    int64_t linear;       /* layers at the beginning without an activation */
+    int64_t linear, head; /* layers at the beginning and at the end without an activation */
     Recurrent *recurrent; /* what the layers take comes from it; NULL: from the observations */
     int64_t borrows;      /* it is the other tower's, which alone gives it gradients */
-    REAL *x, *x_rows;     /* scratch: what the layers take, (inputs x transitions) and (transitions x inputs) */
+    REAL *x, *x_rows;     /* scratch: what the layers take, (inputs x transitions) and (transitions x inputs) or NULL */
+    int64_t x_row;        /* numbers from one row of x_rows to the next */
 } Tower;
 
 typedef struct {
     int64_t features;    /* of an observation */
     int64_t action_size; /* numbers that the rollout stores of an action */
-    Tower actor, critic;
+    Tower actor, critic; /* the actor may take the first of the features only */
+    Tower shared;        /* below both, from the observations; it may have no layers */
 
     int64_t distribution;
     int64_t choices;      /* of a (multi-)categorical */
@@ -109,7 +116,9 @@ typedef struct {
     REAL *p, *log_p;           /* of the distribution, as many rows as the actor has outputs */
     REAL *transposed;          /* the input of a layer (transitions x inputs) */
     REAL *slope, *slope_below; /* dL/d of a layer's outputs and inputs */
+    REAL *shared_slope;        /* dL/d of what actor and critic share */
     REAL *row, *row_below;     /* of a single transition */
+    REAL *shared_row, *shared_row_below;
     REAL *std_squared, *std_squared_slope, *std_squared_gradient; /* of gSDE, at most (latent x action_size) */
 } Model;
 
@@ -184,6 +193,11 @@ HIDDEN void INTERNAL(recurrent_backward)(Model *model, Tower *tower, const REAL 
 HIDDEN void INTERNAL(activate)(const Tower *tower, const REAL *z, REAL *h, int64_t count);
 HIDDEN void INTERNAL(activate_backward)(const Tower *tower, const REAL *z, const REAL *h, REAL *slope, int64_t count);
 
+/* layer_norm.c */
+HIDDEN void INTERNAL(normalize)(const Layer *layer, int64_t row);
+HIDDEN void INTERNAL(normalize_row)(const Layer *layer, REAL *z);
+HIDDEN void INTERNAL(normalize_backward)(const Layer *layer, REAL *slope, int64_t row);
+
 /* features.c */
 HIDDEN void INTERNAL(features)(const Parts *parts, const int64_t *index, int64_t first, int64_t n, REAL *x, int64_t row);
 
@@ -192,8 +206,8 @@ HIDDEN int64_t INTERNAL(lay_out)(Model *model, int64_t transitions);
 HIDDEN void INTERNAL(gather)(Model *model, const Rollout *rollout, const int64_t *index, int64_t transitions);
 HIDDEN void INTERNAL(turn)(const REAL *rows, int64_t units, int64_t transitions, REAL *x);
 HIDDEN void INTERNAL(forward)(Tower *tower, int64_t transitions);
-HIDDEN void INTERNAL(forward_rows)(Model *model, Tower *tower, const REAL *observations, int64_t transitions);
-HIDDEN void INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions);
+HIDDEN void INTERNAL(forward_rows)(Model *model, const REAL *observations, int64_t transitions, int actor);
+HIDDEN REAL *INTERNAL(backward)(Model *model, Tower *tower, int64_t transitions);
 
 /* distributions.c, beta.c and gsde.c: `entropy` may be NULL where nobody asks for it */
 HIDDEN void INTERNAL(forbid)(Model *model, const REAL *masks, const int64_t *index, int64_t transitions);

@@ -8,9 +8,10 @@
 /* Size of the scratch memory that so many transitions take, in numbers. */
 EXPORT int64_t EXPORTED(scratch)(Model *model, int64_t transitions) { return INTERNAL(lay_out)(model, transitions); }
 
-/* Run one tower or both, from the observations in x. */
+/* Run one tower or both and what is below them, from the observations in x. */
 static void forward(Model *model, const int64_t *index, int64_t n, int actor) {
     Tower *towers[] = {&model->actor, &model->critic};
+    INTERNAL(forward)(&model->shared, n);
     for (int t = 0; t < 2; t++)
         if (towers[t]->recurrent && !towers[t]->borrows && (t == 1 || actor || model->critic.borrows))
             INTERNAL(recurrent)(model, towers[t], index, n);
@@ -23,8 +24,7 @@ static void run(Model *model, const REAL *observations, int64_t n, int actor) {
     /* Rows leave no hidden layer of each transition, and have no memory of it. */
     const int wants_hidden = (actor && model->distribution == GSDE) || model->actor.recurrent;
     if (n <= FEW && !wants_hidden) {
-        if (actor) INTERNAL(forward_rows)(model, &model->actor, observations, n);
-        INTERNAL(forward_rows)(model, &model->critic, observations, n);
+        INTERNAL(forward_rows)(model, observations, n, actor);
     } else {
         INTERNAL(gather)(model, &(Rollout){.observations = observations}, 0, n);
         forward(model, 0, n, actor);
@@ -102,10 +102,14 @@ static void evaluate_minibatch(Model *model, const Rollout *rollout, const int64
 
 /* From the slopes with respect to log-probability, value and entropy to all gradients. */
 static void backward(Model *model, int64_t n, int has_entropy) {
+    const int64_t row = row_of(n), shared = model->shared.depth ? last_layer(&model->shared)->outputs * row : 0;
     INTERNAL(distribution_backward)(model, n, has_entropy);
-    INTERNAL(backward)(model, &model->actor, n);
-    memcpy(model->slope, model->value_slope, (size_t)row_of(n) * sizeof(REAL));
-    INTERNAL(backward)(model, &model->critic, n);
+    const REAL *below = INTERNAL(backward)(model, &model->actor, n);
+    memcpy(model->shared_slope, below, (size_t)shared * sizeof(REAL));
+    memcpy(model->slope, model->value_slope, (size_t)row * sizeof(REAL));
+    below = INTERNAL(backward)(model, &model->critic, n);
+    for (int64_t i = 0; i < shared; i += LANES) store(model->slope + i, load(model->shared_slope + i) + load(below + i));
+    if (shared) INTERNAL(backward)(model, &model->shared, n);
 }
 
 /* PPO's loss and its gradients. Where the loss is not finite, gradients stay what they were. */
