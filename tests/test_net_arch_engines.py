@@ -234,8 +234,8 @@ def test_layer_norm_by_hand() -> None:
     np.testing.assert_allclose(layer.forward(np.array([[1.0, 3.0]])), [[-2 / 1.1, 5 + 1 / 1.1]])
     slope = (1 - 1 / 1.21) / 1.1
     np.testing.assert_allclose(layer.backward(np.array([[1.0, 0.0]])), [[slope, -slope]])
-    np.testing.assert_allclose(module.weight.grad, [-1 / 1.1, 0.0])
-    np.testing.assert_allclose(module.bias.grad, [1.0, 0.0])
+    th.testing.assert_close(module.weight.grad, th.tensor([-1 / 1.1, 0.0], dtype=th.float64))
+    th.testing.assert_close(module.bias.grad, th.tensor([1.0, 0.0], dtype=th.float64))
 
 
 def test_what_users_change_is_seen() -> None:

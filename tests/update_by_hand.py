@@ -116,7 +116,7 @@ def n_step_sum(rewards: Any, next_values: Any, ends: Any, n: int, gamma: float) 
     for k, (reward, value, ended) in enumerate(zip(rewards, next_values, ends, strict=True)):
         total += gamma**k * reward
         if ended:
-            return total
+            return float(total)
         if k + 1 == n or k + 1 == len(rewards):
-            return total + gamma ** (k + 1) * float(value)
+            return float(total + gamma ** (k + 1) * value)
     raise AssertionError("no rewards")

@@ -17,7 +17,7 @@ from pathlib import Path
 from sb3_ppo_edu.engines.fused import build
 
 PROJECT = Path(__file__).resolve().parents[2]
-TESTS = ["tests/test_kernels.py", "tests/test_features.py", "tests/test_gsde.py", "tests/test_recurrent_kernels.py"]
+TESTS = [f"tests/test_{name}.py" for name in ("kernels", "features", "gsde", "recurrent_kernels", "net_arch_engines")]
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 

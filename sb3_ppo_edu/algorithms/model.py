@@ -149,7 +149,7 @@ class PPOModel(ActingModel):
         arguments.action_distribution = cast(ActionDistribution, distribution)
         if networks := arguments.networks(others.get("policy_kwargs")):
             kind: Any = self.policy_aliases[policy] if isinstance(policy, str) else policy
-            policy = resolve_net_arch(kind, networks)
+            policy = cast(type[ActorCriticPolicy], resolve_net_arch(kind, networks))
             # There SB3 looks for what a saved policy was built with.
             others["policy_kwargs"] = {**(others.get("policy_kwargs") or {}), **networks}
         if isinstance(policy, type) and (needed := sorted({*further_inputs(policy)} - {*self.further_inputs})):

@@ -194,9 +194,10 @@ def why_not_towers(policy: ActorCriticPolicy, actor_inputs: int, critic_inputs: 
             widths.append((layers[0].in_features, layers[-1].out_features))
     of_actor = first_features(policy)
     if len(widths) > 2:  # there are shared layers
-        if widths.pop()[0] != actor_inputs or actor_inputs != critic_inputs or of_actor is not None:
+        inputs, shared_outputs = widths.pop()
+        if not inputs == actor_inputs == critic_inputs or of_actor is not None:
             return "the shared part does not take the features"
-        actor_inputs = critic_inputs = found.linears[-1].out_features
+        actor_inputs = critic_inputs = shared_outputs
     if of_actor is not None:
         if type(of_actor) is not int or not 0 < of_actor <= actor_inputs:
             return f"actor_inputs is {of_actor!r}"

@@ -17,7 +17,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, create_mlp
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, MlpExtractor, create_mlp
 from torch import nn
 
 from sb3_ppo_edu.policies.bounded import (
@@ -31,7 +31,7 @@ from sb3_ppo_edu.policies.bounded import (
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 
 
-class NetArchExtractor(nn.Module):
+class NetArchExtractor(MlpExtractor):
     r"""
     The networks between the features and the last layers of actor and critic, as SB3's ``MlpExtractor``.
 
@@ -56,7 +56,7 @@ class NetArchExtractor(nn.Module):
         layer_norm: bool = False,
         actor_inputs: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(features_dim, [], activation_fn, "cpu")
         self.actor_inputs = actor_inputs
 
         def layers(inputs: int, units: Sequence[int]) -> tuple[nn.Sequential, int]:
@@ -113,6 +113,7 @@ class NetArchMixin(BasePolicy):
     :raises ValueError: if there are no such keys, no others, or shared layers, which would show them to the actor
     """
 
+    mlp_extractor: MlpExtractor
     net_arch: list[int] | dict[str, list[int]]
     activation_fn: type[nn.Module]
     features_dim: int
@@ -136,20 +137,20 @@ class NetArchMixin(BasePolicy):
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Build the features extractor; what is for the critic alone comes last in its features."""
-        extractor = super().make_features_extractor()
-        if not self.critic_keys:
+        extractor, hidden = super().make_features_extractor(), self.critic_keys
+        if not hidden:
             return extractor
-        where, space = f"critic_keys={list(self.critic_keys)} with {type(self).__name__}", self.observation_space
+        where, space = f"critic_keys={list(hidden)} with {type(self).__name__}", self.observation_space
         if not isinstance(space, spaces.Dict) or not isinstance(extractor, CombinedExtractor):
             raise ValueError(
                 f"{where}: found observation_space={space} and a {type(extractor).__name__}, expected a Dict of observations "
                 "and a CombinedExtractor: use 'MultiInputPolicy' and an environment whose observations are a Dict"
             )
-        if unknown := [key for key in self.critic_keys if key not in space.spaces]:
+        if unknown := [key for key in hidden if key not in space.spaces]:
             raise ValueError(f"{where}: found {unknown[0]!r}, expected some of {', '.join(map(repr, space.spaces))}")
         parts = extractor.extractors
-        last = sorted(parts, key=lambda key: key in self.critic_keys)  # False before True, and otherwise as they were
-        if last[0] in self.critic_keys:
+        last = sorted(parts, key=lambda key: key in hidden)  # False before True, and otherwise as they were
+        if last[0] in hidden:
             raise ValueError(f"{where}: found all keys, expected one more at least, for the actor to act on")
         extractor.extractors = nn.ModuleDict({key: parts[key] for key in last})
         return extractor
@@ -158,7 +159,7 @@ class NetArchMixin(BasePolicy):
         """Count the features that the actor is given; None for all."""
         if not self.critic_keys:
             return None
-        parts: Any = self.features_extractor.extractors  # type: ignore[attr-defined]  # a CombinedExtractor, see above
+        parts: Any = self.features_extractor.extractors
         space: Any = self.observation_space
         return sum(
             part.features_dim if isinstance(part, BaseFeaturesExtractor) else get_flattened_obs_dim(space[key])
