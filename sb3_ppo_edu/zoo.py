@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES
+from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
 from sb3_ppo_edu.envs.factory import with_wrappers
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
@@ -190,6 +192,8 @@ def _run(verb: Verb, argv: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_replaced(sys, "argv", argv))
         stack.enter_context(_replaced(subprocess, "call", _calling_this_module(subprocess.call)))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", StatisticsWarning)  # the zoo has them in a file of its own
         if verb.module == "record_training":
             stack.enter_context(_ffmpeg())
         try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import NoneType
@@ -23,7 +22,6 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_ppo_edu.algorithms.acting import ActingModel
 from sb3_ppo_edu.algorithms.arguments import (
     CHECKS,
     OLD_NAMES,
@@ -39,9 +37,10 @@ from sb3_ppo_edu.algorithms.arguments import (
     with_old_names,
 )
 from sb3_ppo_edu.algorithms.attributes import check_attributes, check_parts, check_starts
-from sb3_ppo_edu.algorithms.checks import check_flag, check_number, evaluate_schedule, not_finite, refuse
+from sb3_ppo_edu.algorithms.checks import check_number, evaluate_schedule, not_finite, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
-from sb3_ppo_edu.algorithms.saved_objective import describe_objective, resolve_objective, restore_objective
+from sb3_ppo_edu.algorithms.saved_objective import resolve_objective, restore_objective
+from sb3_ppo_edu.algorithms.saving import SavingModel
 from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.algorithms.session import Session
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
@@ -58,17 +57,10 @@ from sb3_ppo_edu.policies.bounded import (
 )
 from sb3_ppo_edu.policies.further_inputs import algorithm_for, further_inputs
 from sb3_ppo_edu.policies.net_arch import base_of, resolve_net_arch
-from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.vec_env.faults import fault_behind
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
 SelfPPOModel = TypeVar("SelfPPOModel", bound="PPOModel")
-
-OF_ONE_TRAINING = ("_session", "_engines", "_learning")
-"""Attributes that belong to a training in progress."""
-
-BUILT_ANEW = ("objective", "resumed_envs", "resumed_engine", *OF_ONE_TRAINING)
-"""Attributes that no file has: they are built anew, or have a place of their own there."""
 
 OF_THE_FIRST_EDITION = ("engine_reason", "_engine_choice", *OLD_NAMES)
 """Attributes in files of version 0.1 that are no attributes any more."""
@@ -80,9 +72,9 @@ OF_SB3 = (
 """Arguments that SB3's own class takes and keeps."""
 
 
-class PPOModel(ActingModel):
+class PPOModel(SavingModel):
     """
-    Attributes, engine, saving and loading of :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO`, which adds the algorithm.
+    Attributes, engine and checks of :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO`, which adds the algorithm.
 
     :param policy: a name or class, see there
     :param env: the environment to learn from, or its registered id
@@ -286,6 +278,7 @@ class PPOModel(ActingModel):
                     "a copy (copy.deepcopy(model))"
                 )
             check_attributes(self)
+            self._saved_statistics = None  # from here on what is around the environments counts
             yield
         except SystemExit as error:
             fault = fault_behind(error, self.num_timesteps // self.n_envs + 1)
@@ -395,83 +388,3 @@ class PPOModel(ActingModel):
         """
         resumed: SelfPPOModel = service("resume")(cls, path, env, device, trusted, log_folder, total_timesteps)
         return resumed
-
-    # -- saving and loading ----------------------------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave engine and session out of copies and pickles: the copy has its own."""
-        return {name: value for name, value in vars(self).items() if name not in OF_ONE_TRAINING}
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        Save the model in SB3's format.
-
-        SB3's PPO, too, loads the file; to train on, it needs numbers for schedules that it does not know: ``ent_coef=0.01``.
-
-        :param path: the file, with or without ``.zip``, or a file object
-        :param exclude: attributes to leave out beside those that always are
-        :param include: attributes to keep that would be left out
-        """
-        description = describe_objective(self.objective)
-        if description is not None:
-            self.saved_objective = description
-        try:
-            super().save(path, exclude, include)
-        finally:
-            vars(self).pop("saved_objective", None)
-
-    def _excluded_save_params(self) -> list[str]:
-        """Attributes that are built anew and not saved."""
-        return [*super()._excluded_save_params(), *BUILT_ANEW]
-
-    @classmethod
-    def load(
-        cls: type[SelfPPOModel],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        *,
-        trusted: bool = True,
-        **kwargs: Any,
-    ) -> SelfPPOModel:
-        """
-        Load a model that this class or SB3's PPO has saved.
-
-        :param path: the file, with or without ``.zip``, or a file object
-        :param env: environment to go on training in, with the same spaces; None is enough to predict
-        :param device: where the networks shall live
-        :param custom_objects: attributes that replace the file's, which are then not looked at
-        :param print_system_info: print the versions that saved it and those that load it
-        :param force_reset: reset ``env`` before training goes on
-        :param trusted: run whatever the file's pickles say, as SB3 does. With False, for a file that someone else made, only
-            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.serialization.untrusted`)
-        :param kwargs: further arguments to change, checked as the constructor does
-        :return: the model
-        :raises FileNotFoundError: if there is no such file
-        :raises ValueError: for a wrong argument; with ``trusted=False``, if the file is damaged, is no PPO's, or wants a type
-            that is not on the list; the message names file, place and type
-        """
-        trusted = check_flag("trusted", trusted)
-        changes: dict[str, Any] = {"changes_to_check": kwargs}
-        if "policy_kwargs" in kwargs:  # which SB3 compares with the file's itself
-            changes["policy_kwargs"] = kwargs["policy_kwargs"]
-        if trusted:
-            return super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
-        from sb3_ppo_edu.serialization.models import check_model, describing_failure  # most models are one's own: on demand
-
-        checked = check_model(path, cls, custom_objects)
-        try:
-            with describing_failure(path):
-                return super().load(checked.file, env, device, checked.attributes, print_system_info, force_reset, **changes)
-        except DamagedFileError as error:
-            if isinstance(error.__cause__, ArgumentError) and kwargs:
-                raise error.__cause__ from None  # what was given is wrong, not the file
-            raise

@@ -13,6 +13,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecMonitor
 
 from sb3_ppo_edu.algorithms.attributes import check_attributes
+from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.checkpoint import files
 from sb3_ppo_edu.checkpoint.confinement import confined
 from sb3_ppo_edu.checkpoint.environments import Resumable, restore_vec_env
@@ -88,7 +89,9 @@ def resume(
         state = confined(state, cls, str(found.path))
     with files.going_on_from(found.path):
         vec_env = env if isinstance(env, VecEnv) else build(env, state["env"])
-        model = cls.load(io.BytesIO(found.members[MODEL]), env=vec_env, device=device, force_reset=False, trusted=trusted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StatisticsWarning)  # the environments get theirs next
+            model = cls.load(io.BytesIO(found.members[MODEL]), env=vec_env, device=device, force_reset=False, trusted=trusted)
         assert model.env is not None
         environments = restore_vec_env(model.env, state["env"])
         if total_timesteps is not None:

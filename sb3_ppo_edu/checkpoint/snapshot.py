@@ -41,6 +41,7 @@ MODEL_SKIP = frozenset(
         "_session",
         "_engines",
         "_learning",
+        "_saved_statistics",
         "objective",
     )
 )

@@ -70,6 +70,7 @@ NOT_SAVED = frozenset(
         "_engines",
         "_session",
         "_learning",
+        "_saved_statistics",
         "session",
         "objective",
         "changes_to_check",

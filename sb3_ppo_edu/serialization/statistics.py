@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common import vec_env
@@ -14,9 +16,8 @@ from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, rea
 from sb3_ppo_edu.serialization.unpickler import class_name, read_pickle
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
-_REQUIRED_STATISTICS = frozenset(
+_REQUIRED = frozenset(
     {
-        "obs_rms",
         "ret_rms",
         "norm_obs",
         "norm_reward",
@@ -29,6 +30,9 @@ _REQUIRED_STATISTICS = frozenset(
         "action_space",
     }
 )
+
+_OF_ONE_STEP = ("old_obs", "old_reward")
+"""Attributes that the next step replaces; images among them are large."""
 
 
 def load_statistics(path: str | Path, venv: VecEnv, *, trusted: bool = True) -> vec_env.VecNormalize:
@@ -44,45 +48,111 @@ def load_statistics(path: str | Path, venv: VecEnv, *, trusted: bool = True) -> 
     :raises UntrustedFileError: if it wants anything that is not on the list, and ``trusted`` is false
     """
     where = f"statistics {path}"
+    return attach(read_statistics(read_file(Path(path), where), where, trusted=trusted), venv, where)
+
+
+def read_statistics(content: bytes, where: str, *, trusted: bool = True) -> vec_env.VecNormalize:
+    """
+    Read what ``VecNormalize.save`` has written, and check it.
+
+    :param content: of the file
+    :param where: file, for messages
+    :param trusted: whether to run whatever it says
+    :return: the normalisation, without environments
+    :raises DamagedFileError: if it is damaged
+    :raises UntrustedFileError: if it wants anything that is not on the list, and ``trusted`` is false
+    """
     if trusted:
         try:
-            loaded = VecNormalize.load(str(path), venv)
-        except OSError:
-            raise
+            statistics = pickle.loads(content)
         except Exception as error:
             raise DamagedFileError(f"{where}: it can't be read ({reason(error)}): {ANOTHER_COPY}") from error
-        check_moments(loaded, where)
-        return loaded
-    statistics = read_pickle(read_file(Path(path), where), where, filled=FILLED_IN_STATISTICS)
-    found = set(vars(statistics)) if type(statistics) is vec_env.VecNormalize else set()
-    if not found >= _REQUIRED_STATISTICS:
+    else:
+        statistics = read_pickle(content, where, filled=FILLED_IN_STATISTICS)
+    known = type(statistics) is vec_env.VecNormalize or (trusted and isinstance(statistics, vec_env.VecNormalize))
+    found = vars(statistics).keys() if known else set()
+    missing = sorted((_REQUIRED | ({"obs_rms"} if not known or vars(statistics).get("norm_obs") else set())) - found)
+    if missing:
         raise DamagedFileError(
-            f"{where}: found {class_name(statistics)} without {', '.join(sorted(_REQUIRED_STATISTICS - found))}; "
+            f"{where}: found {class_name(statistics)} without {', '.join(missing)}; "
             f"expected what VecNormalize.save() writes: {ANOTHER_COPY}"
         )
-    normalized = VecNormalize.of(statistics)
+    normalization: vec_env.VecNormalize = VecNormalize.of(statistics)
+    check_moments(normalization, where)
+    return normalization
+
+
+def attach(normalization: vec_env.VecNormalize, venv: VecEnv, where: str) -> vec_env.VecNormalize:
+    """
+    Put a normalisation that has no environments around some.
+
+    :param normalization: as it was read or copied
+    :param venv: the environments to wrap
+    :param where: what it is of, for messages
+    :return: the normalisation, changed in place
+    :raises DamagedFileError: if it does not fit the environments
+    """
     try:
-        normalized.set_venv(venv)
+        normalization.set_venv(venv)
     except (AssertionError, ValueError, AttributeError, TypeError) as error:
         raise DamagedFileError(
             f"{where}: it does not fit the environment ({reason(error)}); expected the one that it was saved with"
         ) from error
-    assert isinstance(normalized, VecNormalize)
-    check_moments(normalized, where)
-    return normalized
+    return normalization
+
+
+def pickled_statistics(normalization: vec_env.VecNormalize | None) -> bytes | None:
+    """
+    Write what ``VecNormalize.save`` writes, without the latest observations.
+
+    :param normalization: with environments or without; None for none
+    :return: the content of a file; None for none, and for classes derived from SB3's, which may normalise in another way
+    """
+    if type(normalization) not in (vec_env.VecNormalize, VecNormalize):
+        return None
+    kept = {name: value for name, value in vars(normalization).items() if name not in _OF_ONE_STEP}
+    plain = vec_env.VecNormalize.__new__(vec_env.VecNormalize)
+    # The last three are what SB3 leaves out, and finds in whatever it pickles.
+    vars(plain).update(kept, old_reward=np.array([]), venv=None, class_attributes={}, returns=None)
+    return pickle.dumps(plain)
+
+
+def same_statistics(one: vec_env.VecNormalize, other: vec_env.VecNormalize) -> bool:
+    """
+    Tell whether two normalisations make the same of an observation.
+
+    :param one: with environments or without
+    :param other: likewise
+    :return: whether both have the same moments and bounds
+    """
+    return all(np.array_equal(here, there) for here, there in zip(_numbers(one), _numbers(other), strict=False))
+
+
+def _numbers(normalization: vec_env.VecNormalize) -> list[Any]:
+    """List what normalises observations; their names first, so that two lists of other parts differ."""
+    rms = normalization.obs_rms if normalization.norm_obs else {}
+    moments: dict[str, Any] = rms if isinstance(rms, dict) else {"": rms}
+    named = sorted(moments.items())
+    numbers = [part for _, one in named for part in (one.mean, one.var)]
+    return [[name for name, _ in named], normalization.clip_obs, normalization.epsilon, *numbers]
 
 
 def check_moments(normalized: vec_env.VecNormalize, where: str) -> None:
     """
-    Check that means are finite, variances finite and not negative, counts positive, and shapes the observations'.
+    Check that means are finite, variances finite and not negative, counts positive, shapes the observations', bounds numbers.
 
     :param normalized: as it was read
     :param where: file, for the message
     :raises DamagedFileError: naming the moments that are not so
     """
-    space, rms = normalized.observation_space, getattr(normalized, "obs_rms", None)
+    space, rms = normalized.observation_space, vars(normalized).get("obs_rms")
     spaces = getattr(space, "spaces", {"": space})
     moments = rms if isinstance(rms, dict) else {"": rms} if normalized.norm_obs else {}
+    for name in ("clip_obs", "clip_reward", "epsilon", "gamma"):
+        if not isinstance(value := getattr(normalized, name), int | float | np.number) or np.isnan(value):
+            raise DamagedFileError(f"{where}: {name}={value!r}: expected a number: {ANOTHER_COPY}")
+    if unknown := [key for key in moments if key not in spaces]:
+        raise DamagedFileError(f"{where}: obs_rms[{unknown[0]!r}]: expected parts of {space}: {ANOTHER_COPY}")
     named = [(f"obs_rms{f'[{key!r}]' if key else ''}", one, spaces[key].shape) for key, one in moments.items()]
     for name, one, shape in [*named, ("ret_rms", normalized.ret_rms, ())]:
         for part, low in (("mean", -np.inf), ("var", 0.0), ("count", 0.0)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
+from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, make_evaluation_env
 from sb3_ppo_edu.training.algorithms import DEFAULT, algorithm_named
 from sb3_ppo_edu.training.evaluation import (
@@ -52,7 +54,9 @@ class SavedRun:
         :return: the model, without an environment
         :raises ValueError: if the run is not trusted, and its model is damaged or wants to run code
         """
-        return algorithm_named(self.algo).load(self.folder / MODEL_FILE, device=device, trusted=self.trusted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StatisticsWarning)  # make_env has them
+            return algorithm_named(self.algo).load(self.folder / MODEL_FILE, device=device, trusted=self.trusted)
 
     def make_env(self, n_envs: int = 1, first_seed: int = EVALUATION_SEED, render_mode: str | None = None) -> VecEnv:
         """

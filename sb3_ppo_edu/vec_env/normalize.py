@@ -397,6 +397,11 @@ class VecNormalize(vec_env.VecNormalize):
         vars(plain).update(vars(self))
         plain.save(save_path)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what SB3 does; one that has no environments yet has none of it."""
+        of_environments = ("venv", "class_attributes", "returns")
+        return {name: value for name, value in vars(self).items() if name not in of_environments}
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Be pickled as SB3's class."""
         if type(self) is not VecNormalize:

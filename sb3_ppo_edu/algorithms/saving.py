@@ -1,0 +1,199 @@
+"""Saving and loading: SB3's files, with VecNormalize's statistics beside the policy."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import warnings
+import zipfile
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import torch as th
+from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+
+from sb3_ppo_edu.algorithms.acting import ActingModel
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
+from sb3_ppo_edu.algorithms.checks import check_flag
+from sb3_ppo_edu.algorithms.saved_objective import describe_objective
+from sb3_ppo_edu.functional.objectives import Objective
+from sb3_ppo_edu.serialization.errors import DamagedFileError
+from sb3_ppo_edu.serialization.statistics import attach, pickled_statistics, read_statistics, same_statistics
+
+SelfSavingModel = TypeVar("SelfSavingModel", bound="SavingModel")
+
+OF_ONE_TRAINING = ("_session", "_engines", "_learning")
+"""Attributes that belong to a training in progress."""
+
+BUILT_ANEW = ("objective", "resumed_envs", "resumed_engine", "_saved_statistics", *OF_ONE_TRAINING)
+"""Attributes that are not among those in a file: they are built anew, or have a place of their own there."""
+
+STATISTICS = "vecnormalize.pkl"
+"""Member of a model's file: what ``VecNormalize.save`` writes. SB3 does not look at it."""
+
+
+class StatisticsWarning(UserWarning):
+    """A model that was trained on normalised observations has been loaded without the statistics that they need."""
+
+
+class SavingModel(ActingModel):
+    """What :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO` is in files: SB3's, with a member of our own."""
+
+    objective: Objective
+    _saved_statistics: VecNormalize | None = None
+    """Those of the file that the model was loaded from, until it is trained again."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave engine and session out of copies and pickles: the copy has its own."""
+        return {name: value for name, value in vars(self).items() if name not in OF_ONE_TRAINING}
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save the model in SB3's format, and the statistics of a ``VecNormalize`` around its environments beside it.
+
+        SB3's PPO, too, loads the file; to train on, it needs numbers for schedules that it does not know: ``ent_coef=0.01``.
+
+        :param path: the file, with or without ``.zip``, or a file object
+        :param exclude: attributes to leave out beside those that always are
+        :param include: attributes to keep that would be left out
+        """
+        description = describe_objective(self.objective)
+        if description is not None:
+            self.saved_objective = description
+        statistics = pickled_statistics(self.normalization())
+        buffer = io.BytesIO()  # since a file that can only be written can't be appended to
+        try:
+            super().save(path if statistics is None else buffer, exclude, include)
+        finally:
+            vars(self).pop("saved_objective", None)
+        if statistics is not None:
+            with zipfile.ZipFile(buffer, "a") as archive:
+                archive.writestr(STATISTICS, statistics)
+            file = open_path(path, "w", suffix="zip")
+            file.write(buffer.getvalue())
+            if isinstance(path, str | pathlib.Path):
+                file.close()
+
+    def _excluded_save_params(self) -> list[str]:
+        """Attributes that are built anew and not saved."""
+        return [*super()._excluded_save_params(), *BUILT_ANEW]
+
+    @classmethod
+    def load(
+        cls: type[SelfSavingModel],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        trusted: bool = True,
+        **kwargs: Any,
+    ) -> SelfSavingModel:
+        """
+        Load a model that this class or SB3's PPO has saved.
+
+        If it was trained on observations that ``VecNormalize`` has normalised, and none with the same statistics is around
+        ``env``, a :class:`StatisticsWarning` says so; :meth:`normalized` gives them back.
+
+        :param path: the file, with or without ``.zip``, or a file object
+        :param env: environment to go on training in, with the same spaces; None is enough to predict
+        :param device: where the networks shall live
+        :param custom_objects: attributes that replace the file's, which are then not looked at
+        :param print_system_info: print the versions that saved it and those that load it
+        :param force_reset: reset ``env`` before training goes on
+        :param trusted: run whatever the file's pickles say, as SB3 does. With False, for a file that someone else made, only
+            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.serialization.untrusted`)
+        :param kwargs: further arguments to change, checked as the constructor does
+        :return: the model
+        :raises FileNotFoundError: if there is no such file
+        :raises ValueError: for a wrong argument; for statistics that are no statistics; with ``trusted=False``, if the file
+            is damaged, is no PPO's, or wants a type that is not on the list; the message names file, place and type
+        """
+        trusted = check_flag("trusted", trusted)
+        changes: dict[str, Any] = {"changes_to_check": kwargs}
+        if "policy_kwargs" in kwargs:  # which SB3 compares with the file's itself
+            changes["policy_kwargs"] = kwargs["policy_kwargs"]
+        where = f"model {path}" if isinstance(path, str | pathlib.Path) else "model"
+        if trusted:
+            model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
+            return model._with_statistics(path, where, trusted)
+        from sb3_ppo_edu.serialization.models import check_model, describing_failure  # most models are one's own: on demand
+
+        checked = check_model(path, cls, custom_objects)
+        try:
+            with describing_failure(path):
+                model = super().load(checked.file, env, device, checked.attributes, print_system_info, force_reset, **changes)
+        except DamagedFileError as error:
+            if isinstance(error.__cause__, ArgumentError) and kwargs:
+                raise error.__cause__ from None  # what was given is wrong, not the file
+            raise
+        return model._with_statistics(checked.file, where, trusted)
+
+    # -- the statistics of VecNormalize ------------------------------------------------------------------------------------
+
+    def normalization(self) -> VecNormalize | None:
+        """
+        Find what normalises the observations: the ``VecNormalize`` around the environments, else the loaded file's.
+
+        :return: it, or None; the file's has no environments
+        """
+        around = self.get_vec_normalize_env()
+        return self._saved_statistics if around is None else around
+
+    def normalized(self, env: GymEnv, training: bool = False) -> VecNormalize:
+        """
+        Wrap environments in the ``VecNormalize`` that the model was trained with, its statistics as they were saved.
+
+        :param env: the environments, not normalised yet
+        :param training: False to evaluate: statistics stay, rewards are the environments' own. True to train on:
+            ``model.set_env(model.normalized(env, training=True))``
+        :return: the wrapped environments
+        :raises ValueError: if the model has no statistics, they do not fit, or the environments are normalised already
+        """
+        statistics = self.normalization()
+        if statistics is None:
+            raise ArgumentError(
+                "normalized: found no statistics of VecNormalize in this model, expected those that it was trained with: it "
+                "was trained without, or its file does not have them (VecNormalize.load reads a file of statistics)"
+            )
+        venv = env if isinstance(env, VecEnv) else self._wrap_env(env, self.verbose)
+        if unwrap_vec_normalize(venv) is not None:
+            raise ArgumentError("normalized: found a VecNormalize around the environments, expected none: give its venv")
+        wrapped = attach(deepcopy(statistics), venv, "normalized")
+        wrapped.training = training
+        wrapped.norm_reward = wrapped.norm_reward and training
+        return wrapped
+
+    def _with_statistics(
+        self: SelfSavingModel, path: str | pathlib.Path | io.BufferedIOBase, where: str, trusted: bool
+    ) -> SelfSavingModel:
+        """Keep the statistics of the file that the model is from, and say so where nothing uses them."""
+        file = open_path(path, "r", suffix="zip")
+        with zipfile.ZipFile(file) as archive:
+            content = archive.read(STATISTICS) if STATISTICS in archive.namelist() else None
+        if isinstance(path, str | pathlib.Path):
+            file.close()
+        self._saved_statistics = None
+        if content is not None:
+            found = read_statistics(content, f"{where}, {STATISTICS}", trusted=trusted)
+            self._saved_statistics = found
+            around = self.get_vec_normalize_env()
+            if found.norm_obs and (around is None or not same_statistics(around, found)):
+                what = "no VecNormalize" if around is None else "a VecNormalize with other statistics"
+                warnings.warn(
+                    f"{where}: trained on observations that VecNormalize has normalised; found {what} around env, expected "
+                    "the statistics in the file: act in model.normalized(env)",
+                    StatisticsWarning,
+                    stacklevel=3,
+                )
+        return self
