@@ -91,10 +91,10 @@ import-time: $(STAMP) ## measure how much longer importing EduPPO takes than imp
 # that its build for the platform at hand needs, and a build for the CPU needs none.
 lock: $(STAMP) ## resolve requirements.lock anew, for every platform and Python from 3.10 on
 	@$(PIP) install uv
-	@{ printf '%s\n' '# Made by `make lock`: uv pip compile --universal --python-version 3.10 (extras mujoco, plots, lab, ray, course, tests, dev).' \
+	@{ printf '%s\n' '# Made by `make lock`: uv pip compile --universal --python-version 3.10 (extras mujoco, plots, lab, ray, export, course, tests, dev).' \
 	    '# Not edited by hand.'; \
 	  echo 'torch==2.13.0' | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-	    --extra mujoco --extra plots --extra lab --extra ray --extra course --extra tests --extra dev --upgrade setup.cfg - | grep -Ev '^(nvidia-|cuda-|triton)'; } > requirements.new
+	    --extra mujoco --extra plots --extra lab --extra ray --extra export --extra course --extra tests --extra dev --upgrade setup.cfg - | grep -Ev '^(nvidia-|cuda-|triton)'; } > requirements.new
 	@mv requirements.new requirements.lock
 
 clean: ## remove what builds and tests leave; .venv and runs/ stay

@@ -38,6 +38,7 @@ from tests.command_line import help_of
             ],
         ),
         ("evaluate", ["RUN", "--episodes", "--seed", "--stochastic", "--trust", "example:"]),
+        ("export", ["RUN", "--output", "--trust", "example:"]),
         ("enjoy", ["RUN", "--gif", "--episodes", "--seed", "--stochastic", "--trust", "examples:"]),
     ],
 )

@@ -88,6 +88,7 @@ HOUSE = House(
 # The one table of functions that lie above those who call them by name: name -> "module:function".
 SERVICES = {
     "resume": "sb3_ppo_edu.checkpoint.resume:resume",
+    "export": "sb3_ppo_edu.export.onnx_file:export",
     "doctor_page": "sb3_ppo_edu.lab.doctor_page:write_page",
 }
 
@@ -104,6 +105,8 @@ LIBRARY_PRIVATES = {
     "engines/fingerprint.py": "torch tells only in private attributes whether hooks are registered, and who has a memory",
     "engines/flat.py": "copies and norms of many tensors in one call",
     "engines/validation.py": "torch tells only in _validate_args whether its distributions validate what they are given",
+    "export/graph.py": "sb3-contrib's policies make a distribution of what an LSTM gives in _get_action_dist_from_latent",
+    "export/sampling.py": "SB3's gSDE keeps what its noise depends on in _latent_sde",
     "rollouts/lean.py": "SB3 keeps in _last_obs and _last_episode_starts where a rollout goes on, and counts episodes in "
     "_update_info_buffer",
     "vec_env/normalize.py": "SB3 normalises in _normalize_obs and _update_reward, which somebody may have replaced",

@@ -1,4 +1,4 @@
-"""Saving and loading: SB3's files, with VecNormalize's statistics beside the policy."""
+"""Saving and loading: SB3's files, with VecNormalize's statistics beside the policy, and what a policy is exported to."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sb3_ppo_edu.algorithms.acting import ActingModel
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.algorithms.checks import check_flag
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective
+from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.statistics import attach, pickled_statistics, read_statistics, same_statistics
@@ -197,3 +198,21 @@ class SavingModel(ActingModel):
                     stacklevel=3,
                 )
         return self
+
+    # -- a service of a room above -------------------------------------------------------------------------------------------
+
+    def export(self, path: str | pathlib.Path, env: VecEnv | None = None) -> pathlib.Path:
+        """
+        Write the policy into an ONNX file that acts alone: normalisation, networks, masks, memory and the actions' bounds.
+
+        Its inputs and outputs, and an example: ``sb3_ppo_edu/export/README.md``.
+
+        :param path: the file, with or without ``.onnx``; one that is there is replaced
+        :param env: environments as the policy acts in, for what they normalise and transpose; None for the model's own, and
+            for one without, the statistics in its file and images with the channels last
+        :return: the file
+        :raises ExportError: if the policy has what can't be exported, with the reason
+        :raises ImportError: if the packages of the extra ``export`` are missing
+        """
+        written: pathlib.Path = service("export")(self, path, env)
+        return written

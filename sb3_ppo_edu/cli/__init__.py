@@ -14,6 +14,7 @@ from sb3_ppo_edu.cli.course import add_course
 from sb3_ppo_edu.cli.doctor import add_doctor
 from sb3_ppo_edu.cli.enjoy import add_enjoy
 from sb3_ppo_edu.cli.evaluate import add_evaluate
+from sb3_ppo_edu.cli.export import add_export
 from sb3_ppo_edu.cli.refusals import BAD_INPUT, FAILED, INTERRUPTED, RefusedError
 from sb3_ppo_edu.cli.reproduce import add_reproduce
 from sb3_ppo_edu.cli.resume import add_resume
@@ -98,6 +99,7 @@ def build_parser() -> Parser:
     add_train(commands)
     add_evaluate(commands)
     add_enjoy(commands)
+    add_export(commands)
     add_resume(commands)
     add_reproduce(commands, parse)
     add_bench(commands)

@@ -146,6 +146,8 @@ class BetaDistribution(BernoulliDistribution):
 
     distribution: Beta  # type: ignore[assignment]
     squash_slope: ClassVar[float] = 0.5
+    precision = th.float64
+    """Of the concentrations; runtimes of exported policies have no softplus in float64."""
 
     def __init__(self, action_dim: int):
         super().__init__(action_dim)
@@ -170,7 +172,7 @@ class BetaDistribution(BernoulliDistribution):
         self.dtype = action_logits.dtype
         # log B(alpha, beta) is a difference of log-gammas: in float32 that of a concentration of 200 is off by 3e-5 and
         # the probability ratio with it. Apple's GPUs have no float64 and put up with it.
-        wide = action_logits.dtype if action_logits.device.type == "mps" else th.float64
+        wide = action_logits.dtype if action_logits.device.type == "mps" else self.precision
         self.concentration = 1.0 + F.softplus(action_logits.to(wide))
         alpha, beta = self.concentration.chunk(2, dim=-1)
         self.distribution = Beta(alpha, beta, validate_args=False)

@@ -1,0 +1,1 @@
+"""Policies in files that other programs can act with: ONNX."""
