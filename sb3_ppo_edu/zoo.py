@@ -36,6 +36,7 @@ from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT, takes_masks
 from sb3_ppo_edu.training.evaluation import EvaluatesWithMasks, MaskedEvalCallback, with_masks
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
 from sb3_ppo_edu.vec_env.action_masks import check_masks
+from sb3_ppo_edu.vec_env.curiosity import switched_off
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
 if TYPE_CHECKING:
@@ -207,6 +208,11 @@ def _run(verb: Verb, argv: list[str]) -> None:
             raise ZooError(f"rl_zoo3 {version('rl_zoo3')} and the packages installed here do not fit: {error}") from error
         if verb.module == "train":
             stack.enter_context(_replaced(module, "ExperimentManager", _experiment_manager()))
+        if verb.module == "enjoy":
+            make = module.create_test_env
+            stack.enter_context(
+                _replaced(module, "create_test_env", lambda *given, **more: switched_off(make(*given, **more)))
+            )
         getattr(module, verb.function)()
 
 
@@ -345,8 +351,8 @@ def _experiment_manager() -> type[ExperimentManager]:
             super().create_log_folder()
 
         def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-            """Normalise as the zoo does, and to the same bits, in half of the time."""
-            normalized = super()._maybe_normalize(env, eval_env)
+            """Normalise as the zoo does, and to the same bits, in half of the time; evaluate without curiosity."""
+            normalized = super()._maybe_normalize(switched_off(env) if eval_env else env, eval_env)
             return VecNormalize.of(normalized) if self.algo in ALGORITHMS else normalized
 
     return EduExperimentManager

@@ -33,6 +33,7 @@ FOREIGN: list[dict[str, Any]] = [
     {"env_wrapper": {"gymnasium.wrappers.RecordVideo": {"video_folder": "elsewhere"}}},
     {"vec_env_wrapper": {"stable_baselines3.common.vec_env.VecMonitor": {"filename": "elsewhere"}}},
     {"vec_env_wrapper": "stable_baselines3.common.vec_env.VecVideoRecorder"},
+    {"vec_env_wrapper": {"sb3_ppo_edu.vec_env.curiosity.Curiosity": {"width": 10**9}}},
     {"env_wrapper": {"gymnasium.wrappers.FrameStackObservation": {"stack_size": 10**9}}},
     {"env_wrapper": {"gymnasium.wrappers.ResizeObservation": {"shape": [84, 1e30]}}},
 ]
@@ -43,6 +44,7 @@ HARMLESS: list[dict[str, Any]] = [
     {"env_wrapper": "stable_baselines3.common.atari_wrappers.AtariWrapper"},
     {"env_wrapper": ["sb3_ppo_edu.envs.wrappers.ActionRepeat", {MONITOR: {"allow_early_resets": True}}]},
     {"vec_env_wrapper": {"stable_baselines3.common.vec_env.VecFrameStack": {"n_stack": 4}}},
+    {"vec_env_wrapper": {"sb3_ppo_edu.vec_env.curiosity.Curiosity": {"coef": 0.5, "n_steps": 32}}},
 ]
 
 

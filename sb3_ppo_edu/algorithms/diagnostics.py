@@ -49,6 +49,9 @@ def log_update(model: PPOModel, record: UpdateRecord, settings: UpdateSettings) 
     model.logger.record("train/kl_max", max(record.column("approx_kl")))
     model.logger.record("train/early_stop_epoch", model.n_epochs if record.stopped_in is None else record.stopped_in)
     model.logger.record("train/ratio_max", max(record.column("ratio_max")))
+    # Of the wrapper Curiosity; SB3's wrappers look for an attribute in those inside of them.
+    for name, value in getattr(model.env, "curiosity_log", {}).items():
+        model.logger.record(f"curiosity/{name}", value)
     if record.grad_norms:
         model.logger.record("train/grad_norm", np.mean(record.grad_norms))
     model.logger.record("train/advantage_mean", buffer.advantages.mean())

@@ -16,6 +16,7 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
@@ -295,23 +296,40 @@ def capture_vec_env(env: VecEnv) -> dict[str, Any]:
     layers = []
     for layer in vec_layers(env):
         plain, _ = plain_attributes(layer, VEC_SKIP)
-        parts = {name: plain_attributes(part)[0] for name, part in parts_of(layer).items()}
+        parts = {name: capture_part(part) for name, part in parts_of(layer).items()}
         layers.append([type(layer).__name__, plain, parts])
     return {"layers": layers, "envs": envs}
 
 
 def parts_of(layer: VecEnv) -> dict[str, Any]:
     """
-    Find what a layer keeps in objects of their own: ``VecNormalize`` its moments, ``VecFrameStack`` its frames.
+    Find what a layer keeps in objects of their own: ``VecNormalize`` its moments, ``Curiosity`` its networks.
 
     :return: the objects by attribute; a dictionary of them has a name for each key
     """
     found = {}
     for name, value in vars(layer).items():
         for key, part in (value if isinstance(value, dict) else {"": value}).items():
-            if isinstance(part, RunningMeanStd | StackedObservations):
+            if isinstance(part, RunningMeanStd | StackedObservations | th.nn.Module | th.optim.Optimizer):
                 found[f"{name}/{key}"] = part
     return found
+
+
+def capture_part(part: Any) -> dict[str, Any]:
+    """Take the state of one of :func:`parts_of`; an optimizer's settings, such as its learning rate, are the layer's."""
+    if isinstance(part, th.nn.Module):
+        return dict(part.state_dict())
+    return {"state": part.state_dict()["state"]} if isinstance(part, th.optim.Optimizer) else plain_attributes(part)[0]
+
+
+def restore_part(part: Any, state: dict[str, Any]) -> None:
+    """Put the state of one of :func:`parts_of` back."""
+    if isinstance(part, th.nn.Module):
+        part.load_state_dict(state)
+    elif isinstance(part, th.optim.Optimizer):
+        part.load_state_dict({**part.state_dict(), **state})
+    else:
+        restore_plain(part, state)
 
 
 def envs_of(base: VecEnv) -> list[gym.Env] | None:
@@ -356,7 +374,10 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any], replay: bool = True) -> 
     for layer, (_, attributes, parts) in zip(layers, state["layers"], strict=True):
         restore_plain(layer, attributes, (*VEC_SKIP, *getattr(type(layer), "not_resumed", ())))
         for name, part in parts_of(layer).items():
-            restore_plain(part, parts[name])
+            try:
+                restore_part(part, parts[name])
+            except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+                raise ValueError(f"{type(layer).__name__}: its {name.strip('/')}: {error}") from error
     return found
 
 

@@ -24,6 +24,7 @@ from sb3_ppo_edu.checkpoint.resumption import Resumption
 from sb3_ppo_edu.checkpoint.session import CheckpointSession
 from sb3_ppo_edu.checkpoint.snapshot import arithmetic_of, restore_attributes
 from sb3_ppo_edu.serialization.names import check_engine_kwargs
+from sb3_ppo_edu.vec_env.curiosity import Curiosity
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="EduPPO")
 
 
-def _build_processes(kind: Any, env_fns: Sequence[Callable[[], gym.Env]], attributes: dict[str, Any]) -> VecEnv:
+def _build_as(kind: Any, inner: VecEnv | Sequence[Callable[[], gym.Env]], attributes: dict[str, Any], *_: Any) -> VecEnv:
     """Build a vector environment with the arguments that the other had."""
-    built: VecEnv = kind(env_fns, **{name: attributes[name] for name in kind.not_resumed})
+    built: VecEnv = kind(inner, **{name: attributes[name] for name in kind.not_resumed})
     return built
 
 
@@ -46,11 +47,12 @@ BASES: dict[str, Any] = {
     "InProcessVecEnv": lambda env_fns, attributes: InProcessVecEnv(env_fns),
     "DummyVecEnv": lambda env_fns, attributes: DummyVecEnv(env_fns),
     "SubprocVecEnv": lambda env_fns, attributes: SubprocVecEnv(env_fns),
-    "WatchedSubprocVecEnv": partial(_build_processes, WatchedSubprocVecEnv),
-    "SharedMemoryVecEnv": partial(_build_processes, SharedMemoryVecEnv),
+    "WatchedSubprocVecEnv": partial(_build_as, WatchedSubprocVecEnv),
+    "SharedMemoryVecEnv": partial(_build_as, SharedMemoryVecEnv),
 }
 LAYERS: dict[str, Any] = {
-    "FiniteGuard": lambda env, attributes, parts: FiniteGuard(env, attributes["on_fault"]),
+    "Curiosity": partial(_build_as, Curiosity),
+    "FiniteGuard": partial(_build_as, FiniteGuard),
     "VecNormalize": lambda env, attributes, parts: VecNormalize(env),
     "VecFrameStack": lambda env, attributes, parts: VecFrameStack(env, parts["stacked_obs/"]["n_stack"]),
     "VecMonitor": lambda env, attributes, parts: VecMonitor(env),

@@ -36,6 +36,7 @@ from sb3_ppo_edu.envs.backends import AS_A_WHOLE, AUTO, BACKENDS, ONE_BY_ONE, WO
 from sb3_ppo_edu.envs.wrappers import ActionRepeat
 from sb3_ppo_edu.serialization.names import check_environment_id, check_named, import_named
 from sb3_ppo_edu.serialization.statistics import load_statistics
+from sb3_ppo_edu.vec_env.curiosity import switched_off
 from sb3_ppo_edu.vec_env.guard import FiniteGuard
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 from sb3_ppo_edu.vec_env.workers import check_timeout
@@ -213,7 +214,7 @@ def make_evaluation_env(
     :param trusted: whether the file of statistics may run code
     :param on_fault: as in training; ``EvalCallback`` wants both environments wrapped alike
     :param max_episode_steps: steps after which an episode is cut off; ``None`` leaves that to the environment
-    :return: the environment. Its statistics are not updated and its rewards are not normalised.
+    :return: the environment. Its statistics are not updated, its rewards are not normalised, and it is not curious.
     :raises ValueError: if the environment does not take these arguments, or the statistics are refused
     """
 
@@ -242,7 +243,7 @@ def make_evaluation_env(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The environment is already wrapped with a `Monitor`")
             env = VecMonitor(env)
-    return _wrap_vec_env(env, settings, normalize, on_fault)
+    return switched_off(_wrap_vec_env(env, settings, normalize, on_fault))
 
 
 def _make_vec_env(
@@ -337,11 +338,14 @@ def import_wrappers(names: Any) -> Callable[[Any], Any]:
     :return: a function that wraps an environment in all of them
     :raises ValueError: if a wrapper cannot be found
     """
-    wrappers = [partial(import_named(name), **kwargs) for name, kwargs in named_with_kwargs(names)]
+    wrappers = [(name, partial(import_named(name), **kwargs)) for name, kwargs in named_with_kwargs(names)]
 
     def wrap(env: Any) -> Any:
-        for wrapper in wrappers:
-            env = wrapper(env)
+        for name, wrapper in wrappers:
+            try:
+                env = wrapper(env)
+            except TypeError as error:
+                raise ValueError(f"{name}: {error}") from error
         return env
 
     return wrap
