@@ -52,8 +52,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "beta-dict": lambda: EduPPO(
         "MultiInputPolicy", make_walk("dict"), policy_kwargs=NETWORK, action_distribution="beta", **SMALL
     ),
-    "shared": lambda: EduPPO("MlpPolicy", make_walk(), policy_kwargs=NETWORK, shared_net_arch=[5], layer_norm=True, **SMALL),
-    "critic": lambda: EduPPO("MultiInputPolicy", make_walk("dict"), policy_kwargs=NETWORK, critic_keys=["vector"], **SMALL),
     "gsde": lambda: EduPPO("MlpPolicy", make_walk(), policy_kwargs=NETWORK, use_sde=True, **SMALL),
     "schedules": lambda: EduPPO(
         "MlpPolicy",
