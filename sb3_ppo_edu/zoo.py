@@ -330,7 +330,7 @@ def _experiment_manager() -> type[ExperimentManager]:
             """Read schedules and the engine's options as ours do: ``null`` where legal, and no zoo class in the model."""
             if self.algo not in ALGORITHMS:
                 return super()._preprocess_hyperparams(hyperparams)
-            # The zoo reads "lin_…" in the first three only.
+            # The zoo takes any "name_number" for a line, in three of the arguments, and refuses other text.
             given = {name: hyperparams.pop(name) for name in SCHEDULES if name in hyperparams}
             backend, timeout = hyperparams.pop("vec_env", None), hyperparams.pop("worker_timeout", None)
             if backend is not None:

@@ -36,6 +36,10 @@ from tests.environments import RandomWalk
 
 CLOCKS = ("time/fps", "time/time_elapsed")
 STEPS = 400
+FOLLOWING_THE_KL: dict[str, Any] = {
+    "learning_rate": "warmup_0.3_kl_0.001_1e-3",
+    "objective": {"sb3_ppo_edu.functional.kl.KLPenaltyObjective": {"d_targ": 0.001}},
+}
 DURABILITY = Path(__file__).parents[1] / "benchmarks" / "durability"
 
 
@@ -127,8 +131,9 @@ def train(folder: Path, make: Any, arguments: dict[str, Any], moments: tuple[int
             lambda **given: envs(partial(RandomWalk, "dict"), **given),
             {"policy": "MultiInputPolicy", "engine": "fused", "critic_keys": ["choice"], "layer_norm": True},
         ),
+        (lambda **given: envs(**given), {"policy": "MlpPolicy", **FOLLOWING_THE_KL}),
     ],
-    ids=["fused", "autograd", "tanh", "beta", "gSDE", "frames", "dictionary"],
+    ids=["fused", "autograd", "tanh", "beta", "gSDE", "frames", "dictionary", "kl"],
 )
 def test_interrupted_trainings_end_as_undisturbed_ones(tmp_path: Path, make: Any, arguments: dict[str, Any]) -> None:
     """

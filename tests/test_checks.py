@@ -215,5 +215,5 @@ def test_parse_schedule_takes_falling_negative_lines_where_negative_numbers_are_
     schedule = parse_schedule("ent_coef", "lin_-0.5", low=-math.inf)
     assert callable(schedule)
     assert schedule(1.0) == -0.5
-    with pytest.raises(ValueError, match=r"ent_coef='lin_x': expected .* to 0\)$"):
+    with pytest.raises(ValueError, match=r"ent_coef='lin_x': expected .* to 0\) \(lin_START"):
         parse_schedule("ent_coef", "lin_x", low=-math.inf)

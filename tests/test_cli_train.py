@@ -103,6 +103,18 @@ def test_blind_environment_trains_without_replay(tmp_path: Path, capsys: pytest.
     assert (tmp_path / "run" / "learning_curve.png").exists()
 
 
+def test_schedules_and_objectives_are_typed(tmp_path: Path) -> None:
+    """Text for every scheduled argument, and an objective with its arguments: both are in the record and in the model."""
+    penalty = "sb3_ppo_edu.functional.kl.KLPenaltyObjective"
+    typed = {"learning_rate": "kl_1000_0.001", "clip_range": "cos_0.4_0.2", "ent_coef": "warmup_0.1_exp_0.1_0.01"}
+    flags = [word for name, text in typed.items() for word in (f"--{name.replace('_', '-')}", text)]
+    assert train(tmp_path, *flags, "--objective", f"{{{penalty}: {{d_targ: 1000.0}}}}", "--no-replay") == 0
+    settings = yaml.safe_load((tmp_path / "run" / "settings.yml").read_text())["algorithm"]
+    assert {name: settings[name] for name in typed} == typed and settings["objective"] == {penalty: {"d_targ": 1000.0}}
+    model: Any = EduPPO.load(tmp_path / "run" / "model.zip", trusted=False)
+    assert model.learning_rate.rate > 0.001 and model.objective.beta < 1.0
+
+
 def test_no_replay_when_not_wanted(tmp_path: Path) -> None:
     """--no-replay leaves it out, --no-normalize the statistics."""
     assert train(tmp_path, "--no-replay", "--no-normalize") == 0

@@ -83,10 +83,16 @@ LEARNING: list[dict[str, Any]] = [
     {"algo": "recurrenteduppo", "engine": "fused", "micro_batch_size": 8, "policy_kwargs": {"lstm_hidden_size": 8}},
     {"algo": "maskablerecurrenteduppo", "engine": "fused", "recurrent_cell": "gru", "policy_kwargs": {"lstm_hidden_size": 8}},
 ]
+FOLLOWING: dict[str, Any] = {
+    "target_kl": None,
+    "learning_rate": "kl_0.003_1e-3",
+    "objective": {"sb3_ppo_edu.functional.kl.KLPenaltyObjective": {"d_targ": 0.003}},
+}
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"learns {index}": ("same_rollouts", given) for index, given in enumerate(LEARNING)},
     **{engine: ("own_rollouts", {"engine": engine}) for engine in ("autograd", "fused")},
     "kl": ("own_rollouts", {"target_kl": 1e-5}),
+    "follows the kl": ("own_rollouts", FOLLOWING),
     **{where: ("not_finite", {"where": where}) for where in ("returns", "advantages")},
     "stopped": ("stopped", {}),
 }
@@ -139,6 +145,14 @@ def test_parameters_are_the_same_bits_after_every_update(found: dict[str, list[A
     # Every observation and reset of all four environments is in the moments, and 1e-4 to begin with.
     resets = ENVS * (1 + 20 * STEPS // 200)
     assert first["moments"]["observation observation"][1] == pytest.approx(ENVS * STEPS * 20 + resets - ENVS + 1e-4, abs=ENVS)
+
+
+def test_what_follows_the_kl_is_the_same_in_both(found: dict[str, list[Any]]) -> None:
+    """The mean of both measurements rules, so that rate, penalty and what is learned stay together to the bit."""
+    first, second = found["follows the kl"]
+    assert first == second and len(set(first["prints"])) == 20
+    rate, beta, kl = first["adaptive"]
+    assert rate != 1e-3 and beta != 1.0 and kl > 0
 
 
 def test_processes_keep_out_of_each_others_way(found: dict[str, list[Any]]) -> None:

@@ -120,6 +120,7 @@ def own_rollouts(group: ProcessGroup, given: dict[str, Any]) -> dict[str, Any]:
         "episodes": [float(info["r"]) for info in model.ep_info_buffer or ()],
         "steps": model.num_timesteps,
         "n_updates": model._n_updates,
+        "adaptive": [model.lr_schedule(0.0), getattr(model.objective, "beta", 0.0), model.logger.name_to_value["train/kl"]],
     }
 
 

@@ -168,11 +168,11 @@ def train(env_id: str, settings: dict[str, Any], seed: int) -> tuple[EduPPO, Vec
         n_steps=settings["rollout"] // N_ENVS,
         batch_size=settings["batch_size"],
         n_epochs=settings["n_epochs"],
-        learning_rate=f"lin_{rate}" if settings["schedule"] == "linear" else rate,  # type: ignore[arg-type]
+        learning_rate=f"lin_{rate}" if settings["schedule"] == "linear" else rate,
         clip_range=settings["clip_range"],
         gamma=settings["gamma"],
         gae_lambda=settings["gae_lambda"],
-        ent_coef=f"lin_{entropy}" if settings["ent_schedule"] == "linear" else entropy,  # type: ignore[arg-type]
+        ent_coef=f"lin_{entropy}" if settings["ent_schedule"] == "linear" else entropy,
         vf_coef=settings["vf_coef"],
         max_grad_norm=settings["max_grad_norm"],
         policy_kwargs=policy_kwargs,

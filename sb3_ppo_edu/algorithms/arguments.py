@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import NoneType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -61,7 +62,7 @@ KL_STOP_FACTOR = 1.5
 """The slack that OpenAI Spinning Up's PPO gives ``target_kl`` before it stops, and SB3 after it."""
 
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef", "vf_coef")
-"""Arguments that may be a function of the remaining progress, or a string such as "lin_3e-4"."""
+"""Arguments that may be a function of the remaining progress, or a schedule's text such as "lin_3e-4"."""
 
 OLD_NAMES = ("compile", "bf16")
 """Options of the engine that were arguments of their own before there was ``engine_kwargs``."""
@@ -120,7 +121,10 @@ def _check_engine_kwargs(name: str, value: object) -> dict[str, Any]:
 
 
 def _check_objective(name: str, value: object) -> object:
-    """Check the objective by its type: an instance, a class, or the dotted path of one."""
+    """Check the objective by its type: an instance, a class, or the dotted path of one, with its arguments or without."""
+    if isinstance(value, Mapping) and len(value) == 1 and isinstance(next(iter(value.values())), Mapping | NoneType):
+        _check_objective(name, next(iter(value)))
+        return value
     if isinstance(value, str):
         package, _, last = value.rpartition(".")
         is_objective = bool(package) and all(part.isidentifier() for part in (*package.split("."), last))
@@ -128,7 +132,8 @@ def _check_objective(name: str, value: object) -> object:
         plain = type(value).__module__ == "builtins" or isinstance(value, (np.generic, np.ndarray, th.Tensor))
         is_objective = isinstance(value, type) or not plain
     if not is_objective:
-        raise refuse(name, value, "None, an objective, its class, or the class's dotted path such as 'package.module.Class'")
+        expected = "None, an objective, its class, or the class's dotted path such as 'package.module.Class'"
+        raise refuse(name, value, f"{expected}, or {{path: {{argument: value}}}}")
     return value
 
 
@@ -202,17 +207,17 @@ class PPOArguments:
     :raises ArgumentError: for the first wrong argument, naming it, what was found and what was expected
     """
 
-    learning_rate: float | Schedule = 3e-4
+    learning_rate: float | str | Schedule = 3e-4
     n_steps: int = 2048
     batch_size: int = 64
     n_epochs: int = 10
     gamma: float = 0.99
     gae_lambda: float = 0.95
-    clip_range: float | Schedule = 0.2
-    clip_range_vf: float | Schedule | None = None
+    clip_range: float | str | Schedule = 0.2
+    clip_range_vf: float | str | Schedule | None = None
     normalize_advantage: bool = True
-    ent_coef: float | Schedule = 0.0
-    vf_coef: float | Schedule = 0.5
+    ent_coef: float | str | Schedule = 0.0
+    vf_coef: float | str | Schedule = 0.5
     max_grad_norm: float = 0.5
     use_sde: bool = False
     sde_sample_freq: int = -1

@@ -17,6 +17,8 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from sb3_ppo_edu.engines import NonFiniteUpdateError
+from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate
+from sb3_ppo_edu.functional.schedules import KL, TextSchedule, read
 
 
 class ArgumentError(ValueError, AssertionError):
@@ -152,30 +154,35 @@ def check_range(name: str, value: object) -> tuple[float, float]:
 
 def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = False) -> float | Schedule:
     """
-    Check a number or a schedule; read the zoo's form ``"lin_3e-4"`` as a line from that number to 0.
+    Check a number or a schedule; read a schedule's text, see :mod:`sb3_ppo_edu.functional.schedules`.
 
     :param name: name of the argument
-    :param value: a number, a callable of the remaining progress (1 at the start, 0 at the end), or a string "lin_x"
+    :param value: a number, a callable of the remaining progress (1 at the start, 0 at the end), or a string such as "lin_3e-4"
     :param low: smallest legal number
-    :param open_low: the lower end itself is not legal
-    :return: the number as Python's ``float``, the callable as given, or a ``LinearSchedule``
-    :raises ArgumentError: if it is neither
+    :param open_low: the lower end itself is not legal, but where a schedule comes to it
+    :return: the number as Python's ``float``, the callable as given, or for a string a schedule: SB3's own for a line
+    :raises ArgumentError: if it is neither, with the nearest string that is one
     """
+    if isinstance(value, KLAdaptiveLearningRate) and name != "learning_rate":
+        raise refuse(name, value, "a number or a schedule of the remaining progress: only the learning rate follows the KL")
     if callable(value):
         schedule: Schedule = value
         if knows_only_progress(schedule):
             evaluate_schedule(name, schedule, 1.0, low, open_low=open_low)
         return schedule
     if isinstance(value, str):
+        lower = f" with a number {'>' if open_low else '≥'} {low:g}" if low > -math.inf else ""
+        expected = f"a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0){lower}"
         try:
-            start = float(value.removeprefix("lin_"))
-        except ValueError:
-            start = math.nan
-        in_range = math.isfinite(start) and (start > low if open_low else start >= low)
-        if not value.startswith("lin_") or not in_range:
-            lower = f" with a number {'>' if open_low else '≥'} {low:g}" if low > -math.inf else ""
-            raise refuse(name, value, f"a number, a schedule, or a string such as 'lin_3e-4' (a line from 3e-4 to 0){lower}")
-        return LinearSchedule(start, 0.0, 1.0)
+            warmup, shape, numbers = words = read(value)
+            schedule = KLAdaptiveLearningRate.of(value) if shape == KL else TextSchedule(value)
+        except ValueError as error:
+            raise refuse(name, value, f"{expected}{error}") from None
+        if min(words.values) < low or (open_low and words.values[0] == low):
+            raise refuse(name, value, expected)
+        if shape == "lin" and not warmup:
+            return LinearSchedule(numbers[0], (*numbers, 0.0)[1], 1.0)
+        return parse_schedule(name, schedule)
     return check_number(name, value, low, open_low=open_low)
 
 

@@ -23,6 +23,7 @@ from sb3_ppo_edu.algorithms.arguments import (
 )
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step, tell_training_failed
 from sb3_ppo_edu.algorithms.diagnostics import log_update
+from sb3_ppo_edu.algorithms.kl_control import KLControl, adaptive_rate
 from sb3_ppo_edu.algorithms.lean import lean_steps
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.session import Session, next_session
@@ -57,11 +58,12 @@ class EduPPO(PPOModel):
     Papers: PPO https://arxiv.org/abs/1707.06347, GAE https://arxiv.org/abs/1506.02438
 
     A schedule may be a number, a function of the remaining progress (1 at the start, 0 at the end), or a string such as
-    "lin_3e-4", a line from 3e-4 to 0.
+    "lin_3e-4", a line from 3e-4 to 0; :mod:`~sb3_ppo_edu.functional.schedules` has the table of them.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or an ``ActorCriticPolicy`` class
     :param env: the environment to learn from, or its registered id
-    :param learning_rate: step size of the optimizer, ≥ 0; schedule
+    :param learning_rate: step size of the optimizer, ≥ 0; schedule, or "kl_0.01" for one that follows the KL divergence of the
+        updates, see :mod:`sb3_ppo_edu.functional.kl`
     :param n_steps: steps per environment and rollout, so that a rollout holds ``n_steps * n_envs`` transitions
     :param batch_size: transitions per minibatch, ≥ 2 where advantages are normalised per minibatch
     :param n_epochs: passes over each rollout, ≥ 1
@@ -92,8 +94,8 @@ class EduPPO(PPOModel):
         updates, which takes seconds and a C++ compiler; ``bf16=True`` computes the networks in bfloat16, see
         ``benchmarks/scale/bf16.md``; ``channels_last=True`` lays out images for updates on a CPU, see
         ``benchmarks/speed/images.md``. None has SB3's bits
-    :param objective: what is minimised: an :class:`~sb3_ppo_edu.functional.objectives.Objective`, its class, or the class's
-        dotted path; None for PPO's own
+    :param objective: what is minimised: an :class:`~sb3_ppo_edu.functional.objectives.Objective`, its class, the class's
+        dotted path, or ``{path: {argument: value}}``; None for PPO's own
     :param vf_clip_mode: value clipping as SB3 does it ("sb3") or with the pessimistic maximum of the lecture ("max"), see
         :func:`sb3_ppo_edu.functional.losses.value_loss`
     :param dual_clip: lower bound c·Â of the objective for negative advantages, c > 1 (https://arxiv.org/abs/1912.09729,
@@ -124,17 +126,17 @@ class EduPPO(PPOModel):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | VectorEnv | str,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: float | str | Schedule = 3e-4,
         n_steps: int = 2048,
         batch_size: int = 64,
         n_epochs: int = 10,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
+        clip_range: float | str | Schedule = 0.2,
+        clip_range_vf: float | str | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float | Schedule = 0.0,
-        vf_coef: float | Schedule = 0.5,
+        ent_coef: float | str | Schedule = 0.0,
+        vf_coef: float | str | Schedule = 0.5,
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
@@ -297,6 +299,7 @@ class EduPPO(PPOModel):
         settings, record = self.update_settings(), UpdateRecord()
 
         with self._engine_in_update(record) as engine:
+            control = KLControl(self, self._current_progress_remaining)
             for epoch in range(self.n_epochs):
                 if epoch > 0 and self.recompute_advantages:
                     settings = self._recompute_advantages(engine, record)
@@ -314,6 +317,7 @@ class EduPPO(PPOModel):
                     record.stopped_in = epoch
                 if record.stopped_in is not None:
                     break
+            control.follow(record)
 
         if record.collected is not None:
             # What is logged, such as the explained variance, is of the values that the actions were taken with.
@@ -343,8 +347,11 @@ class EduPPO(PPOModel):
         return limit is not None and bool(kl > limit)
 
     def _kl_limit(self) -> float | None:
-        """The KL estimate in nats beyond which an update ends, or None."""
-        return None if self.target_kl is None else self.kl_stop_factor * self.target_kl
+        """The KL estimate in nats beyond which an update ends, or None; a rate that follows the KL brings one of its own."""
+        if self.target_kl is not None:
+            return self.kl_stop_factor * self.target_kl
+        rate = adaptive_rate(self.lr_schedule)
+        return None if rate is None else rate.limit(self._current_progress_remaining)
 
     def _recompute_advantages(self, engine: Engine[Any], record: UpdateRecord) -> UpdateSettings:
         """Estimate advantages and returns with the value function as it is now; give the next epoch's settings."""

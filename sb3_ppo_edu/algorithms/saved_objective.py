@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
@@ -16,19 +17,23 @@ def resolve_objective(objective: Any) -> Objective:
     """
     Make an objective of what ``EduPPO(objective=…)`` is given.
 
-    :param objective: an instance, a class, the dotted path of a class, or None for PPO's own
+    :param objective: an instance, a class, the dotted path of a class, ``{path: {argument: value}}``, or None for PPO's own
     :return: the instance
     :raises ArgumentError: if it is none of these
     """
     if objective is None:
         return PPOObjective()
+    arguments: dict[str, Any] | None = None
+    if isinstance(objective, Mapping):
+        ((objective, arguments),) = objective.items()
     found = named_class(objective) if isinstance(objective, str) else objective
     if isinstance(found, type) and issubclass(found, Objective):
         try:
-            found = found()
-        except TypeError as error:
+            found = found(**(arguments or {}))
+        except (TypeError, ValueError) as error:
+            given = f"with {arguments}" if arguments else "without arguments"
             raise ArgumentError(
-                f"objective={found.__name__}: it can't be made without arguments ({error}): expected an instance, such as "
+                f"objective={found.__name__}: it can't be made {given} ({error}): expected an instance, such as "
                 f"objective={found.__name__}(…)"
             ) from error
     if isinstance(found, Objective):

@@ -27,6 +27,7 @@ class Session:
     :ivar truncated_episodes: episodes of the rollout that a time limit ended
     :ivar n_processes: how many processes step environments for this training, this one included
     :ivar around_engine: puts what averages over processes around the engine; None for nothing
+    :ivar mean_over_processes: averages a number over the processes of this training
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Session:
         self.in_rollout = False
         self.n_processes = 1
         self.around_engine: Callable[[Engine[Any]], Engine[Any]] | None = None
+        self.mean_over_processes: Callable[[float], float] = float
 
     def steps_to_do(self, model: OnPolicyAlgorithm, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
         """

@@ -20,6 +20,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.callbacks import OUTSIDE, callbacks_of
+from sb3_ppo_edu.algorithms.checks import check_number
+from sb3_ppo_edu.algorithms.kl_control import adaptive_rate
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, restore_objective
 from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError
@@ -77,6 +79,7 @@ def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
         "rollout_steps": session.rollout_steps,
         "truncated_episodes": session.truncated_episodes,
         "objective": describe_objective(model.objective),
+        "learning_rate": getattr(adaptive_rate(model.lr_schedule), "rate", None),
         "elapsed": time.time_ns() - model.start_time,
         "parameters": model.get_parameters(),
         "noise": {name: vars(model.policy.action_dist).get(name) for name in NOISE},
@@ -148,6 +151,9 @@ def restore_attributes(model: EduPPO, state: dict[str, Any]) -> None:
     vars(model).update({name: value for name, value in state["model"].items() if name not in OF_THE_FIRST_EDITION})
     if state.get("objective") is not None:
         model.objective = restore_objective(state["objective"])
+    rate = adaptive_rate(model.lr_schedule)
+    if rate is not None and state.get("learning_rate") is not None:
+        rate.rate = check_number("learning_rate", state["learning_rate"], rate.low, rate.high)
 
 
 def restart_episodes(model: EduPPO, environments: list[str]) -> None:

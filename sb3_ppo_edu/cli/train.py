@@ -78,6 +78,7 @@ examples:
   sb3-edu train --env CartPole-v1
   sb3-edu train --env LunarLanderContinuous-v3 --steps 100000 --seed 1 --name lander
   sb3-edu train --env Pendulum-v1 --action-distribution tanh_gaussian --learning-rate lin_1e-3
+  sb3-edu train --env Pendulum-v1 --learning-rate kl_0.01 --clip-range warmup_0.1_cos_0.3_0.1
   sb3-edu train --env CartPole-v1 --policy-kwargs "dict(net_arch=[32, 32], activation_fn=nn.ReLU)" --no-normalize
   sb3-edu train --env Acrobot-v1 --config my_settings.yml
   sb3-edu train --algo recurrenteduppo --env CartPoleNoVel-v1

@@ -7,7 +7,7 @@ processes do what one would do with the same settings, only that each draws rand
 
 - **Gradients** are averaged over processes, see :mod:`sb3_ppo_edu.distributed.averaging`.
 - **The KL estimate** that decides the stop, and all else that is logged of an update, is averaged with them: so every process
-  takes the same number of steps.
+  takes the same number of steps. So is the divergence that an adaptive learning rate or penalty follows.
 - **Advantages** are standardised with the moments of the whole minibatch.
 - **VecNormalize's moments** are those of all environments at the end of every rollout, see
   :mod:`sb3_ppo_edu.distributed.normalization`. Within a rollout each process goes on from there with its own observations, as
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
@@ -60,6 +61,7 @@ class DataParallel(CallbackList):
         model: Any = self.model
         model.session.n_processes = self.group.size
         model.session.around_engine = lambda engine: AveragingEngine(engine, self.group)
+        model.session.mean_over_processes = self._mean
         tensors = [*model.policy.parameters(), *model.policy.buffers()]
         self.group.broadcast([tensor.data for tensor in tensors])
         if self.num_timesteps == 0:
@@ -75,6 +77,10 @@ class DataParallel(CallbackList):
         _, first = by_rank[0]
         for name, own in moments.items():
             merge_increments(own, first[name], [added[name] for added, _ in by_rank[1:]])
+
+    def _mean(self, number: float) -> float:
+        """Average a number, to the same bits in every process."""
+        return float(self.group.all_reduce(th.tensor([number], dtype=th.float64))) / self.group.size
 
     def _on_rollout_start(self) -> None:
         """Remember the moments that all processes have in common."""

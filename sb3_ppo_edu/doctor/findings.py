@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sb3_ppo_edu.doctor.record import Record
+from sb3_ppo_edu.functional.schedules import KL, beginning_at, read
 
 LIKELY = 0.5
 """Confidence at the edge of the healthy range. A finding below it is not reported as one."""
@@ -88,7 +89,8 @@ class Change:
         if self.whole:
             return round(changed)
         written = record.setting(self.setting)
-        return f"lin_{changed:g}" if isinstance(written, str) and written.startswith("lin_") else changed
+        stays = isinstance(written, str) and "_" in written and read(written).shape != KL
+        return beginning_at(written, changed) if stays else changed
 
     def flag(self, record: Record) -> str:
         """

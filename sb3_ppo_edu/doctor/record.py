@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_ppo_edu.functional.schedules import read
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
 
 PROGRESS_FILE = "progress.csv"
@@ -129,9 +130,9 @@ class Record:
         :return: the number, or None if it is not known or is no number
         """
         value = self.settings.get(name)
-        if isinstance(value, str):
-            value = value.removeprefix("lin_")
         try:
+            if isinstance(value, str) and "_" in value:
+                value = read(value).start
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             return None

@@ -177,20 +177,31 @@ def entropy_loss(entropy: th.Tensor | None, log_prob: th.Tensor) -> th.Tensor:
     return log_prob if entropy is None else -entropy
 
 
-def approx_kl(log_ratio: th.Tensor, estimator: KlEstimator = "k3") -> th.Tensor:
+def kl_estimates(log_ratio: th.Tensor, estimator: KlEstimator = "k3") -> th.Tensor:
     r"""
-    Estimate :math:`KL(\pi_{old}\,\|\,\pi_\theta)` from actions drawn from :math:`\pi_{old}`.
+    Estimate :math:`KL(\pi_{old}\,\|\,\pi_\theta)` from each action, drawn from :math:`\pi_{old}`.
 
-    - "k3": mean of :math:`(r - 1) - \log r`, never negative (SB3's)
-    - "k1": mean of :math:`-\log r`, unbiased, but of larger variance and possibly negative (the lecture's)
+    - "k3": :math:`(r - 1) - \log r`, never negative (SB3's)
+    - "k1": :math:`-\log r`, unbiased, but of larger variance and possibly negative (the lecture's)
 
     :param log_ratio: :math:`\log r_t = \log\pi_\theta(a_t|s_t) - \log\pi_{old}(a_t|s_t)`, shape ``(batch,)``
     :param estimator: "k3" or "k1"
-    :return: scalar, in nats
+    :return: shape ``(batch,)``, in nats
     """
     if estimator == "k1":
-        return th.mean(-log_ratio)
-    return th.mean((th.exp(log_ratio) - 1) - log_ratio)
+        return -log_ratio
+    return (th.exp(log_ratio) - 1) - log_ratio
+
+
+def approx_kl(log_ratio: th.Tensor, estimator: KlEstimator = "k3") -> th.Tensor:
+    """
+    Average the estimates of a minibatch, see :func:`kl_estimates`.
+
+    :param log_ratio: shape ``(batch,)``
+    :param estimator: "k3" or "k1"
+    :return: scalar, in nats
+    """
+    return th.mean(kl_estimates(log_ratio, estimator))
 
 
 def clip_fraction(ratio: th.Tensor, clip_range: float) -> th.Tensor:

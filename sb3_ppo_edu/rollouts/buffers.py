@@ -342,13 +342,13 @@ def shuffled_minibatches(rollout_buffer: RolloutBuffer, batch_size: int) -> Iter
 
 
 def rows_as_tensors(
-    observations: NDArray[Any] | dict[str, NDArray[Any]], rows: slice, device: th.device
+    observations: NDArray[Any] | dict[str, NDArray[Any]], rows: Any, device: th.device
 ) -> th.Tensor | dict[str, th.Tensor]:
     """
     Take some of a rollout's observations.
 
     :param observations: of the rollout buffer
-    :param rows: which
+    :param rows: which: a slice, indices, or an array of indices for each of the first axes
     :param device: where they are needed
     :return: tensors with memory of their own: the bits of a matrix product may depend on where an array begins
     """

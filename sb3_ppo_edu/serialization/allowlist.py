@@ -25,6 +25,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate
+from sb3_ppo_edu.functional.schedules import TextSchedule
 from sb3_ppo_edu.policies import (
     BetaCnnPolicy,
     BetaMultiInputPolicy,
@@ -135,6 +137,8 @@ FILLED: tuple[type, ...] = (
     utils.ConstantSchedule,
     utils.FloatSchedule,
     utils.LinearSchedule,
+    KLAdaptiveLearningRate,
+    TextSchedule,
 )
 
 FILLED_IN_STATISTICS: tuple[type, ...] = (VecNormalize, RunningMeanStd)

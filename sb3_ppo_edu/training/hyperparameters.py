@@ -76,7 +76,7 @@ def load_hyperparameters(
     The dictionary holds what the block holds. ``normalize`` is always there: ``False``, or the keyword arguments of
     ``VecNormalize``, with the algorithm's ``gamma`` (as the zoo does it). ``policy_kwargs``, ``env_kwargs`` and
     ``monitor_kwargs`` are dictionaries if given, ``n_timesteps`` and ``n_envs`` integers, a dotted ``policy`` the class
-    it names. Schedules stay in the form ``lin_0.001``, which ``EduPPO`` reads.
+    it names. Schedules stay in the form ``lin_0.001`` or ``cos_0.001``, which ``EduPPO`` reads.
 
     :param env_id: a registered gymnasium id; ``module:id`` imports the module that registers it first
     :param file: a YAML file in the zoo's form; ``None`` for the one that comes with the package
