@@ -117,7 +117,7 @@ def test_exact_resume(tmp_path: Path, given: str, trusted: bool, monkeypatch: py
 
 def test_arguments_are_the_resumed_trainings_own(tmp_path: Path) -> None:
     """What was learned is restored; weight, rates and sizes are the new wrapper's, whatever the file says."""
-    state = unpack(pack(capture_vec_env(trained(tmp_path, wrap=lambda env: env).env)))
+    state = unpack(pack(capture_vec_env(curiosity_of(trained(tmp_path, wrap=lambda env: env).env))))
     base = make_vec_env("CartPole-v1", 2, vec_env_cls=InProcessVecEnv, wrapper_class=Resumable)
     other = Curiosity(base, coef=7.0, n_steps=20, learning_rate=0.5, width=16, active=False)
     restore_vec_env(other, state, replay=False)

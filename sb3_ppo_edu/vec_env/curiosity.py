@@ -206,7 +206,7 @@ class Curiosity(VecEnvWrapper):
         with th.enable_grad():
             loss = self.prediction_errors(flat).mean()
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         self.optimizer.step()
         return loss.item()
 
