@@ -295,7 +295,11 @@ def _wrap_vec_env(
     env: VecEnv, settings: EnvironmentSettings, normalize: Callable[[VecEnv, dict[str, Any]], VecEnv], on_fault: str
 ) -> VecEnv:
     """Add the vectorised wrappers, in the zoo's order."""
-    env = import_wrappers(settings.vec_wrapper)(env)
+    try:
+        env = import_wrappers(settings.vec_wrapper)(env)
+    except ValueError:
+        env.close()
+        raise
     if on_fault != "off":
         env = FiniteGuard(env, on_fault)
     if settings.normalize is not None:
