@@ -141,7 +141,7 @@ for e, of_environment in enumerate(lengths):
         plt.barh(e, length - 0.25, left=left, color="C1" if n == 0 and starts[0, e] == 0 else "C0")
 plt.xlabel("step of the rollout")
 plt.ylabel("environment")
-plt.title("blue: from an empty state; red: from the stored one", fontsize=10)
+plt.title("blue: from an empty state; orange: from the stored one", fontsize=10)
 plt.show()
 
 together = np.concatenate(lengths)
