@@ -82,6 +82,8 @@ CASES: dict[str, Case] = {
     "whole-rollout": Case(n_envs=2, arguments={"batch_size": None}),
     "truncated-minibatch": Case(n_envs=3, arguments={"batch_size": 20}),
     "larger-minibatch-than-rollout": Case(arguments={"batch_size": 100}),
+    "no-powers-of-two": Case(n_envs=3, arguments={"batch_size": 12, "vf_coef": 0.7}),
+    "no-powers-of-two-value-clip": Case(arguments={"batch_size": 12, "vf_coef": 0.3, "clip_range_vf": 0.1}),
     "sgd": Case(arguments=kwargs(optimizer_class=th.optim.SGD, optimizer_kwargs={"momentum": 0.9})),
 }
 

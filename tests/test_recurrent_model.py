@@ -27,6 +27,7 @@ from sb3_ppo_edu.serialization.models import check_model
 from sb3_ppo_edu.serialization.sizes import check_sizes
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from tests.environments import RandomWalk
+from tests.masked_environments import MaskedWalk
 from tests.test_parity import assert_same_models, assert_same_values
 from tests.test_parity import make_env as parity_env
 from tests.test_recurrent import CASES, N_STEPS, kwargs, make_model
@@ -255,6 +256,17 @@ def test_parts_of_a_minibatch_have_its_gradient(name: str) -> None:
 
 
 # -- GRUs ------------------------------------------------------------------------------------------------------------------
+
+
+def test_saved_policies_keep_the_sizes_of_their_memory(tmp_path: Path) -> None:
+    """A policy of ours that is saved by itself is loaded by its class, and has the same parameters."""
+    masked: Any = partial(MaskedWalk, action="discrete")
+    models = [small(recurrent_cell="gru")]
+    models += [MaskableRecurrentEduPPO("MlpLstmPolicy", masked(), **SMALL, recurrent_cell=cell) for cell in ("lstm", "gru")]
+    for model in models:
+        model.policy.save(tmp_path / "policy.zip")
+        loaded = type(model.policy).load(tmp_path / "policy.zip")
+        assert_same_values(loaded.state_dict(), model.policy.state_dict(), type(model.policy).__name__)
 
 
 def test_gru_by_name_and_by_class() -> None:

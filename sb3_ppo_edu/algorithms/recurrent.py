@@ -43,7 +43,9 @@ class RecurrentEduPPO(EduPPO):
     :math:`h_t` instead of :math:`o_t`. An update goes through sequences of consecutive steps, each from the state that the
     rollout stored where it begins (LSTM: https://doi.org/10.1162/neco.1997.9.8.1735; what stored states cost:
     https://openreview.net/forum?id=r1lyTjAqYX). With the arguments of sb3-contrib's ``RecurrentPPO`` and
-    ``engine="autograd"``, training ends with the same bits as there, and files go both ways.
+    ``engine="autograd"``, training ends with the same bits as there, and files go both ways. One case is left out: with
+    ``squash_output=True`` (gSDE) the environment is given actions in its own units, as by SB3's PPO and by ``predict``;
+    ``RecurrentPPO`` trains on actions from -1 to 1 there, which is the same only for spaces with these bounds.
 
     A model acts by ``action, state = model.predict(observation, state, episode_start)``, with None for the first state.
 

@@ -91,6 +91,8 @@ class AutogradEngine:
     """
 
     name = "autograd"
+    in_sequences = False
+    """Whether minibatches are cut from sequences (:class:`~sb3_ppo_edu.functional.objectives.Transitions`)."""
 
     def __init__(
         self, policy: ActorCriticPolicy, *, compile: bool = False, bf16: bool = False, channels_last: bool = False
@@ -166,7 +168,9 @@ class AutogradEngine:
         if entropy is not None and only_logged and self._may_detach_entropy():
             entropy = entropy.detach()
         now = evaluation(log_prob, samples.old_log_prob, values.flatten(), entropy)
-        data = Transitions(samples.old_log_prob, samples.old_values, advantages, samples.returns)
+        data = Transitions(
+            samples.old_log_prob, samples.old_values, advantages, samples.returns, in_sequences=self.in_sequences
+        )
         found = losses_of(settings.objective, now, data, settings)
 
         with th.no_grad():

@@ -53,6 +53,8 @@ class SequenceEngine(AutogradEngine):
     :param channels_last: see :class:`~sb3_ppo_edu.engines.autograd.AutogradEngine`
     """
 
+    in_sequences = True
+
     def __init__(self, policy: ActorCriticPolicy, *, whole_sequences: bool = False, channels_last: bool = False) -> None:
         super().__init__(policy, channels_last=channels_last)
         self.whole_sequences = whole_sequences

@@ -66,6 +66,7 @@ class Transitions(NamedTuple):
     :param advantages: as the policy loss uses them: normalised and clipped where the settings say so
     :param returns: targets of the value function
     :param weights: of the transitions in every mean, ≥ 0, such as 0 for padding; None for equal ones
+    :param in_sequences: they are steps of sequences, whose squared errors sb3-contrib averages one by one
     """
 
     old_log_prob: th.Tensor
@@ -73,6 +74,7 @@ class Transitions(NamedTuple):
     advantages: th.Tensor
     returns: th.Tensor
     weights: th.Tensor | None = None
+    in_sequences: bool = False
 
 
 class Losses(NamedTuple):
@@ -135,14 +137,16 @@ class Objective:
 
     def value_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
         """The value function's squared error, clipped or not, see :func:`sb3_ppo_edu.functional.losses.value_loss`."""
-        # Without weights the mean is torch's own, a scalar: only that has the bits of SB3's gradient.
+        # Without weights the mean is torch's own, a scalar: only that has the bits of SB3's gradient; sb3-contrib's with a
+        # memory are those of a mean of squares.
+        averaged = self.weights(now, data, settings) is None and not data.in_sequences
         return losses.value_loss(
             now.values,
             data.returns,
             data.old_values,
             settings.clip_range_vf,
             settings.vf_clip_mode,
-            reduction="mean" if self.weights(now, data, settings) is None else "none",
+            reduction="mean" if averaged else "none",
         )
 
     def entropy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:

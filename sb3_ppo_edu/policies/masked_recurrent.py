@@ -20,13 +20,13 @@ from sb3_contrib.common.recurrent.policies import (
 )
 from stable_baselines3.common.distributions import Distribution
 
-from sb3_ppo_edu.policies.recurrent import CnnGruPolicy, MlpGruPolicy, MultiInputGruPolicy, PoliciesOfCells
+from sb3_ppo_edu.policies.recurrent import CnnGruPolicy, MlpGruPolicy, MultiInputGruPolicy, PoliciesOfCells, SavedMemory
 
 HUGE = 1e8
 """Logit of what is sure, and negative of what is out of the question; sb3-contrib's."""
 
 
-class MaskedMixin(RecurrentActorCriticPolicy):
+class MaskedMixin(SavedMemory):
     """Gives a recurrent policy an argument ``action_masks``, of shape ``(n, n_choices)``; None forbids nothing."""
 
     further_inputs = ("lstm_states", "episode_starts", "action_masks")

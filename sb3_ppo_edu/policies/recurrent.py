@@ -23,7 +23,22 @@ from torch import nn
 RecurrentCell = Literal["lstm", "gru"]
 
 
-class GruMixin(RecurrentActorCriticPolicy):
+class SavedMemory(RecurrentActorCriticPolicy):
+    """Has ``policy.save`` keep the sizes of the memory, which sb3-contrib's policies forget, so that ``load`` finds them."""
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        """See SB3's :class:`~stable_baselines3.common.policies.BasePolicy`."""
+        return {
+            **super()._get_constructor_parameters(),
+            "lstm_hidden_size": self.lstm_actor.hidden_size,
+            "n_lstm_layers": self.lstm_actor.num_layers,
+            "shared_lstm": self.shared_lstm,
+            "enable_critic_lstm": self.enable_critic_lstm,
+            "lstm_kwargs": self.lstm_kwargs,
+        }
+
+
+class GruMixin(SavedMemory):
     """Gives a recurrent policy GRUs in place of its LSTMs; their arguments keep the names, such as ``lstm_hidden_size``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
