@@ -20,6 +20,7 @@ from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms.diagnostics import doctor_numbers, share_at_bounds
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines import MinibatchStatistics
+from sb3_ppo_edu.functional.kl import KLPenaltyObjective
 from tests.rollouts import N_STEPS, collect, make_model, record
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -233,9 +234,10 @@ def documented() -> set[str]:
 
 
 def test_readme_lists_every_key() -> None:
-    """Each ``train/`` key that a Box and a Discrete training log stands in the README's table, and no other does."""
+    """Each ``train/`` key that trainings with a Box, with Discrete and with a KL penalty log is in README, and no other."""
     logged: set[str] = set()
-    for arguments in ({"clip_range_vf": 0.2}, {"action": "discrete"}):
+    penalty: dict[str, Any] = {"objective": KLPenaltyObjective(d_targ=0.01)}
+    for arguments in ({"clip_range_vf": 0.2}, {"action": "discrete"}, penalty):
         model = make_model(**arguments)
         recorder = record(model)
         model.learn(2 * N_STEPS)
