@@ -75,6 +75,12 @@ def make_dict_policy() -> Any:
     return RecurrentMultiInputActorCriticPolicy(spaces.Dict(parts), HEADS["gaussian"], lambda _: 1e-3, lstm_hidden_size=6)
 
 
+def make_image_policy() -> Any:
+    """An LSTM policy for small images, whose bytes are divided by 255 and then lie side by side."""
+    image = spaces.Box(0, 255, (1, 2, 3), np.uint8)
+    return RecurrentActorCriticPolicy(image, HEADS["gaussian"], lambda _: 1e-3, lstm_hidden_size=6)
+
+
 def random_states(policy: Any, n: int, generator: np.random.Generator) -> RNNStates:
     """Hidden and cell states of n sequences, of actor and critic."""
     dtype, shape = policy.value_net.weight.dtype, (policy.lstm_actor.num_layers, n, policy.lstm_actor.hidden_size)
@@ -165,8 +171,9 @@ def filled_buffer(policy: Any, n_steps: int, n_envs: int, seed: int = 0) -> Any:
     buffer: Any = kind(n_steps, space, policy.action_space, (n_steps, *states.pi[0].shape), "cpu", n_envs=n_envs)
     for _ in range(n_steps):
         parts = {key: generator.normal(size=(n_envs, *part.shape)) for key, part in getattr(space, "spaces", {}).items()}
+        image = generator.integers(0, 256, (n_envs, *space.shape)) if space.dtype == np.uint8 else None
         buffer.add(
-            parts or generator.normal(size=(n_envs, *space.shape)),
+            image if image is not None else parts or generator.normal(size=(n_envs, *space.shape)),
             generator.normal(size=(n_envs, *policy.action_space.shape)),
             generator.normal(size=n_envs),
             generator.random(n_envs) < 0.2,

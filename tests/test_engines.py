@@ -23,7 +23,7 @@ from sb3_ppo_edu.engines import (
     as_array,
     project_log_std,
 )
-from sb3_ppo_edu.engines.base import check_finite, check_finite_norm
+from sb3_ppo_edu.engines.base import check_finite, check_finite_norm, check_finite_output
 from tests.environments import ACTION_SPACES
 from tests.rollouts import (
     N_STEPS,
@@ -303,6 +303,17 @@ def test_check_finite_names_every_part() -> None:
     assert str(error.value) == "value_loss=inf, loss=inf"
     with pytest.raises(NonFiniteUpdateError, match="policy_loss=nan, loss=nan"):
         check_finite(finite._replace(policy_loss=math.nan, loss=math.nan))
+
+
+@pytest.mark.parametrize("name", ["actions", "values", "log_probs"])
+def test_check_finite_output_names_each_part(name: str) -> None:
+    """One number of several is enough, and only the output that it is in is named; finite ones pass."""
+    outputs = {"actions": np.ones((2, 1)), "values": np.ones((2, 1)), "log_probs": np.ones(2)}
+    check_finite_output(**outputs)
+    outputs[name].flat[1] = math.nan
+    with pytest.raises(NonFiniteUpdateError) as error:
+        check_finite_output(**outputs)
+    assert str(error.value) == f"policy output: {name}={outputs[name].tolist()}"
 
 
 @pytest.mark.parametrize("norm", [math.nan, math.inf])

@@ -13,6 +13,7 @@ from torch import nn
 from sb3_ppo_edu.engines.base import gradient_shares
 from sb3_ppo_edu.engines.factory import UnsupportedPolicyError
 from sb3_ppo_edu.engines.fingerprint import fingerprint, overlap
+from sb3_ppo_edu.engines.flat_step import may_step_flat
 from tests.beside_sb3 import DISCRETE, SB3, Step, assert_close, assert_same_bits, make, train
 from tests.policy_changes import Change
 
@@ -91,6 +92,15 @@ def assert_sb3s_bits(change: Callable[[Any], None], when: str = "before", **argu
 def test_modules_that_do_more_than_compute(name: str) -> None:
     """A policy with a module of the user's own gets the optimizer's own steps."""
     assert_sb3s_bits(MODULES[name])
+
+
+@pytest.mark.parametrize(("width", "expected"), [(64, True), (512, False)])
+def test_networks_of_sb3s_size_are_stepped_flat(width: int, expected: bool) -> None:
+    """Two layers of 64 units are; of those of 512 each tensor is stepped by itself, which is faster then."""
+    policy = make("autograd", DISCRETE, policy_kwargs={"net_arch": [width, width]}).policy
+    for parameter in policy.parameters():
+        parameter.grad = th.zeros_like(parameter)
+    assert may_step_flat(policy) is expected
 
 
 def shared_row(model: Any) -> None:

@@ -277,6 +277,19 @@ def test_lean_loop_is_taken_where_nobody_does_more(algorithm: type[MaskableEduPP
     assert getattr(model, "looked", 0) == (0 if lean else 32)
 
 
+def test_the_lean_loop_needs_masks_that_the_kernels_can_read() -> None:
+    """Of another type, or not row by row, they are left to the ordinary loop."""
+    model = train("fused")
+    engine, buffer = MaskedEngine(model.policy), model.rollout_buffer
+    assert isinstance(buffer, MaskableRolloutBuffer)
+    buffer.reset()
+    masks = buffer.action_masks
+    assert engine.acting_in(buffer) is not None
+    for others in (masks.astype(np.float64), np.asfortranarray(masks)):
+        buffer.action_masks = others
+        assert engine.acting_in(buffer) is None
+
+
 def test_own_buffers_keep_their_methods() -> None:
     """A patched method of sb3-contrib's buffer is called by the fast engine, too."""
     calls = []

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sb3_ppo_edu.engines import PolicyInputs, as_array
 from sb3_ppo_edu.engines.fused import engine as fused_engine
 from sb3_ppo_edu.engines.fused.recurrent import RecurrentFusedEngine, order_of_steps
+from sb3_ppo_edu.rollouts.buffers import IncompleteRolloutError
 from tests.recorded_kernels import record_act, record_gradients
 from tests.sequences import (
     CELLS,
@@ -21,6 +22,7 @@ from tests.sequences import (
     filled_buffer,
     losses_by_hand,
     make_dict_policy,
+    make_image_policy,
     make_recurrent_policy,
     make_sequences,
     random_states,
@@ -222,10 +224,11 @@ def test_a_sequence_does_not_depend_on_its_neighbours() -> None:
     np.testing.assert_array_equal(alone, together[np.cumsum(counts) - counts])
 
 
-@pytest.mark.parametrize("observations", ["box", "dict"])
+@pytest.mark.parametrize("observations", ["box", "dict", "image"])
 def test_minibatches_are_those_of_the_buffer(observations: str) -> None:
     """Cut by the engine, or by the buffer's own ``get``: the same draw, sequences and states, and so gradients to the bit."""
-    policy = make_dict_policy() if observations == "dict" else make_recurrent_policy("lstm", "separate", "gaussian", 3, 6, 2)
+    makers: dict[str, Any] = {"dict": make_dict_policy, "image": make_image_policy}
+    policy = makers.get(observations, lambda: make_recurrent_policy("lstm", "separate", "gaussian", 3, 6, 2))()
     buffer = filled_buffer(policy, n_steps=12, n_envs=3)
     engine, update = RecurrentFusedEngine(policy), update_settings_with()
     left: list[list[np.ndarray]] = []
@@ -240,3 +243,36 @@ def test_minibatches_are_those_of_the_buffer(observations: str) -> None:
             left[-1] += [gradient.numpy() for gradient in gradients_of(policy).values()]
         left[-1].append(np.array(np.random.randint(10**6)))
     assert_same_bits(*left)
+
+
+def test_a_buffer_may_give_the_policy_other_memory() -> None:
+    """Between two minibatches of its own: gradients are those of the parameters as they are then, wherever they lie."""
+    left: list[list[np.ndarray]] = []
+    for elsewhere in (False, True):
+        policy = make_recurrent_policy("lstm", "separate", "gaussian", 3, 6, 2)
+        buffer = filled_buffer(policy, n_steps=12, n_envs=3)
+
+        def get(batch_size: int, policy: Any = policy, own: Any = buffer.get, elsewhere: bool = elsewhere) -> Any:
+            for samples in own(batch_size):
+                for parameter in policy.parameters():
+                    other = 0.9 * parameter.data
+                    parameter.data = other if elsewhere else parameter.data.copy_(other)
+                yield samples
+
+        buffer.get = get
+        np.random.seed(3)
+        engine, update = RecurrentFusedEngine(policy), update_settings_with()
+        left.append([])
+        for minibatch in engine.minibatches(buffer, 16):
+            engine.gradients(minibatch, update)
+            left[-1] += [gradient.numpy() for gradient in gradients_of(policy).values()]
+    assert_same_bits(*left)
+
+
+def test_a_rollout_of_which_steps_are_missing_is_refused() -> None:
+    """As sb3-contrib's buffer does, which asserts that it is full."""
+    policy = make_recurrent_policy("lstm", "separate", "gaussian", 3, 6, 2)
+    buffer = filled_buffer(policy, n_steps=12, n_envs=3)
+    buffer.reset()
+    with pytest.raises(IncompleteRolloutError, match="found 0 of its 12 steps"):
+        next(RecurrentFusedEngine(policy).minibatches(buffer, 16))
