@@ -77,7 +77,7 @@ def make_dict_policy() -> Any:
 
 def make_image_policy() -> Any:
     """An LSTM policy for small images, whose bytes are divided by 255 and then lie side by side."""
-    image = spaces.Box(0, 255, (1, 2, 3), np.uint8)
+    image = spaces.Box(0, 255, (3, 2, 2), np.uint8)
     return RecurrentActorCriticPolicy(image, HEADS["gaussian"], lambda _: 1e-3, lstm_hidden_size=6)
 
 

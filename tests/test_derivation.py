@@ -22,6 +22,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_ppo_edu.engines.autograd import AutogradEngine, TensorMinibatch
 from sb3_ppo_edu.engines.base import NonFiniteUpdateError, PolicyInputs
+from sb3_ppo_edu.engines.derivation.distributions import log_softmax
 from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
 from sb3_ppo_edu.engines.derivation.layers import Activation
 from sb3_ppo_edu.engines.support import why_not_derived
@@ -239,6 +240,13 @@ def test_every_row_is_sb3s(head: str) -> None:
             assert tensor is None
         else:
             np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-12)
+
+
+def test_log_softmax_of_large_logits() -> None:
+    """Only differences count, however large the logits are."""
+    found = log_softmax(np.array([[1000.0, 1000.0, 0.0], [-1000.0, -1000.0, -1000.0]]))
+    expected = -np.log([[2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]) - [[0, 0, 1000], [0, 0, 0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [th.float32, th.float64])

@@ -186,6 +186,8 @@ def test_parts_see_the_moments_of_the_whole() -> None:
     assert with_moments(given, minibatch) is given, "moments that are given stay"
     single = MinibatchInParts([minibatch.parts[0].samples._replace(advantages=th.ones(1))])
     assert with_moments(update_settings(), single).normalize_advantage is False, "one advantage has no deviation"
+    pair = MinibatchInParts([minibatch.parts[0].samples._replace(advantages=th.tensor([1.0, 3.0]))])
+    assert with_moments(update_settings(), pair).advantage_moments == pytest.approx((2.0, 2.0**0.5)), "two have one"
 
 
 def test_parts_must_divide_the_minibatch() -> None:

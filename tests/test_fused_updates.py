@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.engines import FusedEngine
-from tests.test_fused import DEFAULTS, make_minibatch, make_policy
+from tests.test_fused import DEFAULTS, gradients_of, make_minibatch, make_policy
 from tests.test_kernels import assert_same_bits, state_of
 
 
@@ -72,3 +73,30 @@ def test_a_gradient_that_somebody_keeps_stays_as_it_is(engine: Any) -> None:
     for kept, view, value, parameter in zip(gradients, views, values, model.policy.parameters(), strict=True):
         assert kept.equal(value) and view.equal(value.flatten())
         assert parameter.grad is not kept
+
+
+def shrinking(policy: Any, get: Callable[[int], Iterator[Any]], elsewhere: bool) -> Callable[[int], Iterator[Any]]:
+    """A buffer's ``get`` that makes the policy's numbers smaller before each minibatch, where they lie or in other memory."""
+
+    def shrink(batch_size: int) -> Iterator[Any]:
+        for samples in get(batch_size):
+            for parameter in policy.parameters():
+                smaller = 0.9 * parameter.data
+                parameter.data = smaller if elsewhere else parameter.data.copy_(smaller)
+            yield samples
+
+    return shrink
+
+
+def test_a_buffer_may_give_the_policy_other_memory() -> None:
+    """Between two minibatches of its own: gradients are those of the parameters as they are then, wherever they lie."""
+    left: list[list[np.ndarray]] = []
+    for elsewhere in (False, True):
+        model = EduPPO("MlpPolicy", "Pendulum-v1", n_steps=16, batch_size=8, seed=3, device="cpu", engine="fused").learn(16)
+        engine, buffer = FusedEngine(model.policy), model.rollout_buffer
+        buffer.get = shrinking(model.policy, buffer.get, elsewhere)  # type: ignore[method-assign]
+        left.append([])
+        for minibatch in engine.minibatches(buffer, 8):
+            engine.gradients(minibatch, DEFAULTS)
+            left[-1] += [gradient.numpy() for gradient in gradients_of(model.policy).values()]
+    assert_same_bits(*left)

@@ -23,8 +23,10 @@ from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.engines import NonFiniteUpdateError, UnsupportedPolicyError, autograd, memory
 from sb3_ppo_edu.engines.autograd import in_channels_last
+from sb3_ppo_edu.engines.sequences import SequenceEngine
 from tests.environments import RandomWalk
-from tests.rollouts import largest_difference, make_model, parameters_of
+from tests.rollouts import largest_difference, make_model, parameters_of, update_settings
+from tests.sequences import filled_buffer, make_image_policy
 from tests.test_parity import assert_same_models
 
 CHANNELS_LAST: dict[str, Any] = {"engine_kwargs": {"channels_last": True}}
@@ -164,6 +166,18 @@ def test_channels_last_takes_the_same_steps() -> None:
     moved, apart = distances(CHANNELS_LAST["engine_kwargs"], look)
     assert {last for updates, last in seen if updates} == {True}
     assert 0 < apart < 1e-4 * moved
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_images_of_sequences_have_the_layout_that_is_asked_for(asked: bool) -> None:
+    """For policies with a memory, too, it is torch's usual one where nothing is said."""
+    policy = make_image_policy()
+    engine = SequenceEngine(policy, **({"channels_last": True} if asked else {}))
+    seen: list[bool] = []
+    policy.features_extractor.register_forward_pre_hook(lambda module, given: seen.append(given[0].is_contiguous()))
+    for minibatch in engine.minibatches(filled_buffer(policy, n_steps=12, n_envs=3), 16):
+        engine.gradients(minibatch, update_settings())
+    assert set(seen) == {not asked}
 
 
 def test_channels_last_with_bfloat16() -> None:

@@ -16,6 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.engines.fused.engine import FusedEngine
+from sb3_ppo_edu.engines.fused.observations import Part, StoredParts
 from tests.test_adapters import Counter
 
 
@@ -63,6 +64,16 @@ def test_what_a_step_writes_is_alive() -> None:
     del act
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("classes", [0, 3, 300])
+def test_features_end_with_their_row(classes: int) -> None:
+    """Of a choice of more classes than a row has numbers, or of none, nothing is written, behind the row least of all."""
+    engine = FusedEngine(model_of(Classes()).policy)
+    stored = StoredParts([Part(None, 1, np.array([classes], np.int64))], np.array([2]), 1)
+    found = np.full(4, 7.0, np.float32)
+    engine._kernels.features(stored.address, 0, 1, found.ctypes.data, 2)
+    assert found.tolist() == [0.0, 0.0, 7.0, 7.0]
 
 
 def test_gradients_with_other_memory_are_noticed() -> None:

@@ -28,6 +28,7 @@ from tests.sequences import (
     random_states,
 )
 from tests.test_fused import ACTIVATIONS, gradients_of
+from tests.test_fused_updates import shrinking
 from tests.test_kernels import AtLevel, assert_same_bits, both_levels, misplace, state_of, update_settings_with
 
 widths = st.lists(st.integers(1, 20), max_size=2)
@@ -251,15 +252,7 @@ def test_a_buffer_may_give_the_policy_other_memory() -> None:
     for elsewhere in (False, True):
         policy = make_recurrent_policy("lstm", "separate", "gaussian", 3, 6, 2)
         buffer = filled_buffer(policy, n_steps=12, n_envs=3)
-
-        def get(batch_size: int, policy: Any = policy, own: Any = buffer.get, elsewhere: bool = elsewhere) -> Any:
-            for samples in own(batch_size):
-                for parameter in policy.parameters():
-                    other = 0.9 * parameter.data
-                    parameter.data = other if elsewhere else parameter.data.copy_(other)
-                yield samples
-
-        buffer.get = get
+        buffer.get = shrinking(policy, buffer.get, elsewhere)
         np.random.seed(3)
         engine, update = RecurrentFusedEngine(policy), update_settings_with()
         left.append([])

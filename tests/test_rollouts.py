@@ -135,6 +135,20 @@ def test_a_buffer_of_ones_own_keeps_its_methods() -> None:
     np.testing.assert_array_equal(ours.rewards, 2.0 * plain.rewards)
 
 
+def test_a_method_put_on_sb3s_class_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever replaces ``RolloutBuffer.add`` has every transition of every buffer."""
+    plain, _ = filled_buffers("box", "discrete", 2)
+    original = RolloutBuffer.add
+
+    def add(buffer: RolloutBuffer, *args: Any, **kwargs: Any) -> None:
+        original(buffer, *args, **kwargs)
+        buffer.rewards[buffer.pos - 1] *= 2.0
+
+    monkeypatch.setattr(RolloutBuffer, "add", add)
+    for buffer in filled_buffers("box", "discrete", 2):
+        np.testing.assert_array_equal(buffer.rewards, 2.0 * plain.rewards)
+
+
 def test_dict_buffers_keep_their_methods() -> None:
     """SB3's buffer of dict observations is filled, and read as tensors, through its own methods."""
     space = spaces.Dict({"a": spaces.Box(-1, 1, (2,), np.float32)})
