@@ -172,7 +172,7 @@ def test_channels_last_takes_the_same_steps() -> None:
 def test_images_of_sequences_have_the_layout_that_is_asked_for(asked: bool) -> None:
     """For policies with a memory, too, it is torch's usual one where nothing is said."""
     policy = make_image_policy()
-    engine = SequenceEngine(policy, **({"channels_last": True} if asked else {}))
+    engine: Any = SequenceEngine(policy, **({"channels_last": True} if asked else {}))
     seen: list[bool] = []
     policy.features_extractor.register_forward_pre_hook(lambda module, given: seen.append(given[0].is_contiguous()))
     for minibatch in engine.minibatches(filled_buffer(policy, n_steps=12, n_envs=3), 16):
