@@ -330,7 +330,8 @@ def test_two_forms_of_the_objective_agree(seed: int, batch: int, update: UpdateS
     distances += [np.abs(values - old_values) - limit, np.where(outside, squares, 1), advantages]
     assume(min(np.abs(distance).min() for distance in distances) > 1e-6)
 
-    data = Transitions(*map(th.from_numpy, (old_log_prob, old_values, advantages, returns)))
+    stored = [th.from_numpy(column) for column in (old_log_prob, old_values, advantages, returns)]
+    data = Transitions(stored[0], stored[1], stored[2], stored[3])
     losses, derivatives = PPOObjective().gradients(log_prob, values, entropy, data, update)
     expected_losses, expected = Objective.gradients(PPOObjective(), log_prob, values, entropy, data, update)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-12, atol=1e-14)

@@ -378,7 +378,8 @@ def test_weights_leave_out_the_padding() -> None:
     log_prob, values, entropy, data = rollout(3, 8)
     settings = make_settings(ent_coef=0.1, clip_range_vf=0.3)
     padded = data._replace(weights=th.tensor([1.0] * 5 + [0.0] * 3).double())
-    short = Transitions(*(column[:5] for column in data[:4]))
+    old_log_prob, old_values, advantages, returns = (column[:5] for column in data[:4])
+    short = Transitions(old_log_prob, old_values, advantages, returns)
     for objective in (PPOObjective(), KLPenalty()):
         found, derivatives = objective.gradients(log_prob, values, entropy, padded, settings)
         expected, of_short = objective.gradients(log_prob[:5], values[:5], entropy[:5], short, settings)
