@@ -206,6 +206,29 @@ def test_state_opens_no_crowd_of_files(trained: Run) -> None:
         confined(state, EduPPO, "file")
 
 
+def test_settings_in_a_state_are_a_mapping(trained: Run, tmp_path: Path) -> None:
+    """They are compared with the run's own before anything else is looked at."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    newest = change_checkpoint(folder, lambda state: state.update(settings="x"))
+    with pytest.raises(ValueError, match=f"{newest.name}: found settings='x' in it, expected a mapping"):
+        resume_run(folder)
+
+
+def test_state_changes_no_network(trained: Run, tmp_path: Path) -> None:
+    """What the resumed run saves describes the networks that it has trained, not those that a state asks for."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    asked = {"policy_kwargs": {"net_arch": [10**12]}, "use_sde": True, "shared_net_arch": [10**12], "layer_norm": True}
+    change_checkpoint(folder, lambda state: state["model"].update(asked))
+    run = resume_run(folder, steps=192)
+    try:
+        saved = {name: getattr(run.model, name) for name in asked}
+    finally:
+        close_run(run)
+    assert saved == {name: getattr(trained.model, name) for name in asked}
+
+
 def test_state_calls_no_compiler(trained: Run, tmp_path: Path) -> None:
     """A compiler writes its files where it likes; the settings have no such option, and the state may not bring it."""
     folder = tmp_path / "run"

@@ -19,6 +19,15 @@ FORM: dict[str, type] = {
 }
 """What every state has, and of which type. SB3 takes parameters that are no dictionary for the name of a file."""
 
+OF_THE_POLICY = frozenset(
+    (
+        *("policy_kwargs", "use_sde", "action_distribution"),
+        *("shared_net_arch", "layer_norm", "critic_keys", "recurrent_cell"),
+    )
+)
+"""What policies are built from: the checkpoint's model has it, compared with the weights before anything is built."""
+
+
 MOST_OUTPUTS = 10
 """Of a logger; SB3 knows five kinds, of which TensorBoard's starts a thread."""
 
@@ -47,7 +56,7 @@ def confined(state: dict[str, Any], algorithm: type, where: str) -> dict[str, An
             raise CheckpointError(f"{where}: found {len(outputs)} outputs of a logger, expected at most {MOST_OUTPUTS}")
         for output in outputs:
             check_log_files(output, where)
-        skip = MODEL_SKIP | NOT_SAVED
+        skip = MODEL_SKIP | NOT_SAVED | OF_THE_POLICY
         model = {name: one for name, one in state["model"].items() if name not in skip and not is_method(algorithm, name)}
         return {
             **state,

@@ -140,6 +140,8 @@ def read_state(found: files.Found) -> dict[str, Any]:
         raise CheckpointError(f"{found.path}: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{found.path}: found no state of a training ({type(state).__name__}): {files.EARLIER}")
+    if not isinstance(state.get("settings"), dict | None):
+        raise CheckpointError(f"{found.path}: found settings={str(state['settings'])[:50]!r} in it, expected a mapping")
     return state
 
 
