@@ -117,6 +117,17 @@ def test_what_fails_names_the_file(
     assert len(said) == 1 and f"{tmp_path}/zoo.yml" in said[0] and found in said[0]
 
 
+def test_what_fails_after_training_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No episode ends within eight steps of CartPole, so that only the final evaluation asks for what is not there."""
+    block = {"n_timesteps": 8, "n_steps": 8, "batch_size": 8, "monitor_kwargs": {"info_keywords": ["nowhere"]}}
+    (tmp_path / "zoo.yml").write_text(yaml.safe_dump({"CartPole-v1": block}))
+    words = ["--env", "CartPole-v1", "--config", str(tmp_path / "zoo.yml"), "--folder", str(tmp_path), "--name", "new"]
+    assert main(["train", *words, "--eval-freq", "1000", "--eval-episodes", "1", "--no-replay"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("sb3-edu train: error: ") and f"{tmp_path}/zoo.yml" in said and "nowhere" in said
+    assert (tmp_path / "new" / "model.zip").is_file()
+
+
 @pytest.mark.parametrize("trust", [[], ["--trust"]])
 def test_what_fails_in_code_of_ones_own_shows_where(trust: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment of the user's that fails has its traceback, whatever the file says."""

@@ -262,7 +262,12 @@ def train_and_finish(run: Run, arguments: argparse.Namespace, source: Path | Non
     finally:
         close_run(run)
     if exit_code == DONE and not console.quiet:
-        finish(run, arguments, console)
+        try:
+            finish(run, arguments, console)
+        except Exception as error:
+            if source is None or not only_known_code(error) or isinstance(error, OSError):
+                raise
+            raise RefusedError(what_fails(source, error)) from error
     return exit_code
 
 
@@ -300,7 +305,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     except Exception as error:
         if source is None or not only_known_code(error):
             raise
-        failure, exit_code = f"{source}: what it says fails: {sentence(reason(error))}", BAD_INPUT
+        failure, exit_code = what_fails(source, error), BAD_INPUT
     finally:
         for bar in progress:
             bar.close()
@@ -330,6 +335,12 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
 
 KNOWN_CODE = {*(name.partition(".")[0] for name in HARMLESS_MODULES), "numpy", "torch", *sys.stdlib_module_names}
 """Packages that do with a value what they are told."""
+
+
+def what_fails(source: Path, error: Exception) -> str:
+    """Name the file that has told well-known code what it can't do."""
+    said = reason(error)
+    return f"{source}: what it says fails: {sentence(said)}" if str(source) not in said else sentence(said)
 
 
 def only_known_code(error: BaseException) -> bool:
