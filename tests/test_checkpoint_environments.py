@@ -173,6 +173,22 @@ def test_other_wrappers_are_refused() -> None:
         Resumable(Monitor(gym.make("CartPole-v1"))).restore_state(state)
 
 
+class PatchedTimeLimit(gym.wrappers.TimeLimit):
+    """What importing rl_zoo3 puts in the place of Gymnasium's, by name and state."""
+
+
+@pytest.mark.parametrize(
+    ("saved", "restored"), [(gym.wrappers.TimeLimit, PatchedTimeLimit), (PatchedTimeLimit, gym.wrappers.TimeLimit)]
+)
+def test_the_time_limit_of_rl_zoo3_is_gymnasiums(saved: Any, restored: Any) -> None:
+    """A run goes on in a process that has imported rl_zoo3, and one that has gone on there goes on without."""
+    first, second = (Resumable(kind(gym.make("CartPole-v1").unwrapped, 9)) for kind in (saved, restored))
+    first.reset(seed=0)
+    first.step(0)
+    assert second.restore_state(through_bytes(first.capture_state())) == REPLAYED
+    assert second.get_wrapper_attr("_elapsed_steps") == 1
+
+
 # -- vector environments -------------------------------------------------------------------------------------------------
 
 

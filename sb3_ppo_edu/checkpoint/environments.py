@@ -181,6 +181,10 @@ OWN = ("env", "_offers_state", "_random_before", "_arguments", "_actions", "_for
 """Attributes of wrappers that are not copied: what they wrap, and the record, which is kept by itself."""
 
 
+SAME_STATE = {"PatchedTimeLimit": "TimeLimit"}
+"""Wrappers with the state of others: importing rl_zoo3 puts its own class in the place of Gymnasium's."""
+
+
 def capture_single(env: gym.Env) -> dict[str, Any]:
     """
     Take the state of an environment in its wrappers.
@@ -217,7 +221,7 @@ def restore_single(env: gym.Env, state: dict[str, Any], replay: bool = True) -> 
     """
     bare, layers = env.unwrapped, list(layers_of(env))
     names, expected = [type(layer).__name__ for layer in layers], [name for name, _ in state["wrappers"]]
-    if names != expected:
+    if [SAME_STATE.get(name, name) for name in names] != [SAME_STATE.get(name, name) for name in expected]:
         raise ValueError(f"{bare}: found the wrappers {names}, expected those it was saved with, {expected}")
     recorder = next((layer for layer in layers if isinstance(layer, Resumable)), None)
     how = RESET
