@@ -220,9 +220,18 @@ def stacked_behind() -> EduPPO:
     return small_model(VecFrameStack(VecNormalize(make_vec_env("CartPole-v1", 1)), 2))
 
 
+def not_finite() -> EduPPO:
+    """A policy whose value function is NaN, which no action shows."""
+    model = small_model()
+    policy: Any = model.policy
+    th.nn.init.constant_(policy.value_net.bias, float("nan"))
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
+        (not_finite, r"found NaN or infinity in value_net\.bias, expected finite weights"),
         (lambda: small_model(policy=Unlike), "the file and predict agree in .*, expected all"),
         (lambda: small_model(features_extractor_class=Odd), "torch can't turn the policy ActorCriticPolicy into a graph"),
         (stacked_behind, "found VecFrameStack between VecNormalize and the policy"),

@@ -13,6 +13,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.training.run import Run, close_run, save_model, start_run
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
 from tests.small_runs import settings_for, train_and_save
@@ -133,3 +134,21 @@ def test_no_episodes_are_refused(trained: Run) -> None:
     """Zero episodes have no mean."""
     with pytest.raises(ValueError, match=r"episodes=0: expected a positive integer"):
         evaluate_run(open_run(trained.folder), 0)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "enjoy", "export"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    command: str, value: float, trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's file is named, not the settings, and nothing is written."""
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    model = open_run(folder).load_model()
+    policy: Any = model.policy
+    th.nn.init.constant_(policy.action_net.weight, value)
+    model.save(folder / "model.zip")
+    before = sorted(folder.rglob("*"))
+    assert main([command, str(folder), *(["--gif", str(folder / "film.gif")] if command == "enjoy" else [])]) == 2
+    said = capsys.readouterr().err
+    assert f"model {folder}/model.zip: found NaN or infinity in action_net.weight, expected finite weights" in said
+    assert sorted(folder.rglob("*")) == before

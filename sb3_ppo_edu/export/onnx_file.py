@@ -47,6 +47,9 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
     """
     for name in NEEDED:
         _need(name)
+    for name, weights in model.policy.named_parameters():
+        if not bool(th.isfinite(weights).all()):
+            raise ExportError(f"export: found NaN or infinity in {name}, expected finite weights: such a policy can't act")
     env = model.get_env() if env is None else env
     around = None if env is None else unwrap_vec_normalize(env)
     normalization = model.normalization() if around is None else around

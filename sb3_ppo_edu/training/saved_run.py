@@ -6,11 +6,13 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch as th
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, check_harmless, make_evaluation_env
+from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.training.algorithms import DEFAULT, algorithm_named
 from sb3_ppo_edu.training.evaluation import (
     EVALUATION_SEED,
@@ -52,11 +54,19 @@ class SavedRun:
 
         :param device: where the networks shall live
         :return: the model, without an environment
-        :raises ValueError: if the run is not trusted, and its model is damaged or wants to run code
+        :raises ValueError: if its weights are not finite, or the run is not trusted, and its model is damaged or wants to run
+            code
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StatisticsWarning)  # make_env has them
-            return algorithm_named(self.algo).load(self.folder / MODEL_FILE, device=device, trusted=self.trusted)
+            model = algorithm_named(self.algo).load(self.folder / MODEL_FILE, device=device, trusted=self.trusted)
+        for name, weights in model.policy.named_parameters():
+            if not bool(th.isfinite(weights).all()):
+                raise DamagedFileError(
+                    f"model {self.folder / MODEL_FILE}: found NaN or infinity in {name}, expected finite weights: "
+                    "such a policy can't act, take an earlier model"
+                )
+        return model
 
     def make_env(self, n_envs: int = 1, first_seed: int = EVALUATION_SEED, render_mode: str | None = None) -> VecEnv:
         """
