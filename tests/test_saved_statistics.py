@@ -131,6 +131,8 @@ def test_statistics_stay_with_the_model() -> None:
         before, after = (pickle.loads(members_of(one)[STATISTICS]) for one in (content, saved(model)))
         assert same_statistics(before, after)
         assert before.ret_rms.var == after.ret_rms.var
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert same_statistics(before, copied.normalized(walk()))
     loaded.set_env(walk())
     assert STATISTICS in members_of(saved(loaded))
     loaded.learn(16)

@@ -23,6 +23,7 @@ from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.statistics import attach, pickled_statistics, read_statistics, same_statistics
+from sb3_ppo_edu.vec_env.normalize import VecNormalize as OurVecNormalize
 
 SelfSavingModel = TypeVar("SelfSavingModel", bound="SavingModel")
 
@@ -50,6 +51,11 @@ class SavingModel(ActingModel):
     def __getstate__(self) -> dict[str, Any]:
         """Leave engine and session out of copies and pickles: the copy has its own."""
         return {name: value for name, value in vars(self).items() if name not in OF_ONE_TRAINING}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take statistics as our class, which can be copied without environments; pickles name SB3's, which can't."""
+        vars(self).update(state)
+        self._saved_statistics = OurVecNormalize.of(self._saved_statistics)
 
     def save(
         self,
@@ -170,7 +176,7 @@ class SavingModel(ActingModel):
         venv = env if isinstance(env, VecEnv) else self._wrap_env(env, self.verbose)
         if unwrap_vec_normalize(venv) is not None:
             raise ArgumentError("normalized: found a VecNormalize around the environments, expected none: give its venv")
-        wrapped = attach(deepcopy(statistics), venv, "normalized")
+        wrapped = attach(deepcopy(OurVecNormalize.of(statistics)), venv, "normalized")
         wrapped.training = training
         wrapped.norm_reward = wrapped.norm_reward and training
         return wrapped
