@@ -76,8 +76,8 @@ def check_target(name: str, target: float | str) -> float | str:
         if isinstance(target, str):
             fits = min(schedules.read(schedules.TextSchedule(target).text).values) >= 0
         else:
-            target = float(target)
-            fits = 0 < target < math.inf
+            fits = not isinstance(target, bool) and 0 < float(target) < math.inf
+            target = float(target) if fits else target
     except (TypeError, ValueError):
         fits = False
     if not fits:
@@ -183,11 +183,13 @@ class KLPenaltyObjective(Objective):
         self, d_targ: float | str | None = 0.01, beta: float = 1.0, estimator: KlEstimator = "k3", clip: bool = False
     ) -> None:
         self.d_targ = None if d_targ is None else check_target("d_targ", d_targ)
-        self.beta, self.estimator, self.clip = float(beta), estimator, bool(clip)
-        if not 0 <= self.beta < math.inf or (self.beta == 0 and self.d_targ is not None):
+        if isinstance(beta, bool | str) or not 0 <= beta < math.inf or (beta == 0 and self.d_targ is not None):
             raise ValueError(f"beta={beta!r}: expected a finite number > 0, or 0 with d_targ=None: 0 can't be doubled")
+        if not isinstance(clip, bool):
+            raise ValueError(f"clip={clip!r}: expected True or False")
         if estimator not in get_args(KlEstimator):
             raise ValueError(f"estimator={estimator!r}: expected one of {', '.join(map(repr, get_args(KlEstimator)))}")
+        self.beta, self.estimator, self.clip = float(beta), estimator, clip
 
     def policy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
         """Surrogate and penalty."""
