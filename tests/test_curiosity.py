@@ -239,9 +239,17 @@ def test_statistics_of_other_wrappers_are_found() -> None:
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected a finite number ≥ 0"),
         ({"width": 10**9}, "width=1000000000: expected an integer ≥ 1 and ≤ 1000"),
         ({"network_seed": -1}, "network_seed=-1: expected an integer ≥ 0"),
+        ({"active": "no"}, "active='no': expected True or False"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], expected: str) -> None:
     """By name, with what was found and expected."""
     with pytest.raises(ValueError, match=f"^Curiosity: {expected}"):
         Curiosity(make_vec_env("CartPole-v1", 2), **arguments)
+
+
+@pytest.mark.parametrize("given", ["CartPole-v1", gym.make("CartPole-v1"), None])
+def test_a_single_environment_is_refused(given: Any) -> None:
+    """With what was found and what makes one of several."""
+    with pytest.raises(ValueError, match="^Curiosity: found .*, expected a vector environment, such as make_vec_env gives"):
+        Curiosity(given)

@@ -87,6 +87,10 @@ class Curiosity(VecEnvWrapper):
         network_seed: int = 0,
         active: bool = True,
     ) -> None:
+        if not isinstance(venv, VecEnv):
+            raise ValueError(f"Curiosity: found {venv!r}, expected a vector environment, such as make_vec_env gives")
+        if not isinstance(active, bool):
+            raise ValueError(f"Curiosity: active={active!r}: expected True or False")
         super().__init__(venv)
         self.coef = _checked("coef", coef, float, 0.0)
         self.gamma = _checked("gamma", gamma, float, 0.0, LARGEST_GAMMA)
