@@ -339,6 +339,9 @@ def _experiment_manager() -> type[ExperimentManager]:
                     self.vec_env_kwargs = {} if timeout is None else {"timeout": timeout}
             with _refusing():
                 schedules = {name: CHECKS[name](name, value) for name, value in given.items()}
+                for name, value in hyperparams.items():
+                    if name in CHECKS and not isinstance(value, str):  # the zoo evaluates some texts
+                        CHECKS[name](name, value)
                 hyperparams = prepare_engine_kwargs(hyperparams, self.config)
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
             return {**ready, **schedules}, env_wrapper, callbacks, vec_env_wrapper

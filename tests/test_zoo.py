@@ -219,6 +219,7 @@ def test_schedules_are_eduppos_own(agents: Path) -> None:
     [
         ("learning_rte:0.1", "settings of CartPole-v1: unknown hyperparameter 'learning_rte' (did you mean 'learning_rate'?)"),
         ("learning_rate:'cosine_0.1'", "learning_rate='cosine_0.1': expected a number, a schedule, or a string such as"),
+        ("vf_lambda:2", "vf_lambda=2: expected a finite number ≥ 0 and ≤ 1"),
         ("ent_coef:'lin_x'", "ent_coef='lin_x': expected a number, a schedule"),
     ],
 )
