@@ -163,8 +163,9 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     :return: the number as Python's ``float``, the callable as given, or for a string a schedule: SB3's own for a line
     :raises ArgumentError: if it is neither, with the nearest string that is one
     """
+    only_progress = "a number or a schedule of the remaining progress: only the learning rate follows the KL"
     if isinstance(value, KLAdaptiveLearningRate) and name != "learning_rate":
-        raise refuse(name, value, "a number or a schedule of the remaining progress: only the learning rate follows the KL")
+        raise refuse(name, value, only_progress)
     if callable(value):
         schedule: Schedule = value
         if knows_only_progress(schedule):
@@ -178,6 +179,8 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
             schedule = KLAdaptiveLearningRate.of(value) if shape == KL else TextSchedule(value)
         except ValueError as error:
             raise refuse(name, value, f"{expected}{error}") from None
+        if shape == KL and name != "learning_rate":
+            raise refuse(name, value, only_progress)
         if min(words.values) < low or (open_low and words.values[0] == low):
             raise refuse(name, value, expected)
         if shape == "lin" and not warmup:
