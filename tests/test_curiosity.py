@@ -251,5 +251,5 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], expected: str) -
 @pytest.mark.parametrize("given", ["CartPole-v1", gym.make("CartPole-v1"), None])
 def test_a_single_environment_is_refused(given: Any) -> None:
     """With what was found and what makes one of several."""
-    with pytest.raises(ValueError, match="^Curiosity: found .*, expected a vector environment, such as make_vec_env gives"):
+    with pytest.raises(ValueError, match=r"^Curiosity: found .*, expected a vector environment, such as make_vec_env gives"):
         Curiosity(given)
