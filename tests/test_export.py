@@ -244,6 +244,13 @@ def test_what_cannot_be_exported_is_refused(make: Callable[[], EduPPO], expected
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("path", ["", "none/policy.onnx"])
+def test_a_path_without_folder_or_name_is_refused(path: str) -> None:
+    """At once, before anything is exported."""
+    with pytest.raises(ExportError, match=f"export: found path='{path or '.'}', expected a file in a folder that is there"):
+        EduPPO("MlpPolicy", "CartPole-v1", device="cpu").export(path)
+
+
 @pytest.mark.parametrize("missing", onnx_file.NEEDED)
 def test_missing_extra_is_named(missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a package of the extra one error says which, and how to get it."""

@@ -50,6 +50,10 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
     for name, weights in model.policy.named_parameters():
         if not bool(th.isfinite(weights).all()):
             raise ExportError(f"export: found NaN or infinity in {name}, expected finite weights: such a policy can't act")
+    path = Path(path)
+    if not path.name or not path.parent.is_dir():  # before the seconds that it takes
+        raise ExportError(f"export: found path={str(path)!r}, expected a file in a folder that is there")
+    path = path if path.suffix else path.with_suffix(".onnx")
     env = model.get_env() if env is None else env
     around = None if env is None else unwrap_vec_normalize(env)
     normalization = model.normalization() if around is None else around
@@ -59,8 +63,6 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
         graph = PolicyGraph(model.policy, given, normalization).eval()
         content = _write(graph, example_inputs(graph, {name: values[:2] for name, values in observations.items()}))
         compare(content, graph, model, observations, normalization)
-    path = Path(path)
-    path = path if path.suffix else path.with_suffix(".onnx")
     write_atomically(path, lambda partial: partial.write_bytes(content))
     return path
 
