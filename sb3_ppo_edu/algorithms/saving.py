@@ -55,7 +55,8 @@ class SavingModel(ActingModel):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take statistics as our class, which can be copied without environments; pickles name SB3's, which can't."""
         vars(self).update(state)
-        self._saved_statistics = OurVecNormalize.of(self._saved_statistics)
+        if self._saved_statistics is not None:
+            self._saved_statistics = OurVecNormalize.of(self._saved_statistics)
 
     def save(
         self,
