@@ -35,3 +35,4 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     th.manual_seed(0)
+    th.distributions.Distribution.set_default_validate_args(True)  # torch.compile turns it off for the rest of a process
