@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from hypothesis import given
@@ -32,6 +33,7 @@ from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.reachable import BoundedAsyncVectorEnv
 from sb3_ppo_edu.vec_env.shared_memory import SharedMemoryVecEnv
 from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv
+from tests.environments import RandomWalk
 from tests.masked_environments import MaskedWalk, ToldMasks
 
 SMALL: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "device": "cpu", "seed": 1}
@@ -235,15 +237,21 @@ class Faulty(MaskedWalk):
 @pytest.mark.parametrize(
     ("action", "wrong", "words"),
     [
-        ("discrete", [0, 0, 0], "its action mask: found all 3 actions forbidden"),
-        ("discrete", [1, 0], "its action mask: found 2 entries, expected 3, one for each class of 3 actions"),
+        ("discrete", [0, 0, 0], r"action_masks\(\): found all 3 actions forbidden"),
+        ("discrete", [1, 0], r"action_masks\(\): found 2 entries, expected 3, one for each class of 3 actions"),
+        ("discrete", [0.0, -np.inf, 0.0], r"found \[0.0, -inf, 0.0\], expected True or 1 for what is legal"),
+        ("discrete", [1.0, np.nan, 1.0], r"found \[1.0, nan, 1.0\], expected True or 1"),
+        ("discrete", [1, -1, 1], r"found \[1, -1, 1\], expected True or 1"),
+        ("discrete", ["True", "False", "True"], r"found \['True', 'False', 'True'\], expected True or 1"),
+        ("discrete", [[1], [1, 0], 1], r"action_masks\(\): found no array .*expected 3 entries, one for each class"),
+        ("discrete", th.ones(3, requires_grad=True), r"action_masks\(\): found no array .*requires grad"),
         ("multidiscrete", [0, 0, 1, 1, 1], "found all 2 actions of choice 0 forbidden"),
         ("multidiscrete", [1, 1, 1], "found 3 entries, expected 5, one for each class of 2 choices among 2, 3"),
         ("multibinary", [1, 1, 1, 1, 0, 0], "found all 2 actions of choice 2 forbidden"),
     ],
 )
-def test_a_wrong_mask_names_environment_and_step(action: str, wrong: list[int], words: str) -> None:
-    """A mask that forbids everything, or has another size, ends training before an action is taken on it."""
+def test_a_wrong_mask_names_environment_and_step(action: str, wrong: Any, words: str) -> None:
+    """A mask that forbids everything, has another size, or is not of 0 and 1, ends training before an action on it."""
     env = DummyVecEnv([lambda: Faulty(action=action), lambda: Faulty(wrong, action=action)])
     model = MaskableEduPPO("MlpPolicy", env, **SMALL, **NETWORK)
     with pytest.raises(EnvironmentFaultError, match=f"environment 1, step 3 of its training: .*{words}"):
@@ -264,6 +272,36 @@ def test_a_missing_mask_names_environment_and_step() -> None:
     model = MaskableEduPPO("MlpPolicy", DummyVecEnv([lambda: Forgetful(end_probability=0.0)]), **SMALL, **NETWORK)
     with pytest.raises(EnvironmentFaultError, match=r"environment 0, step 2 .*info\['action_mask'\]: found none, expected 3"):
         model.learn(32)
+
+
+class Odd(DummyVecEnv):
+    """Gives for all environments what one call gives."""
+
+    def __init__(self, answer: Callable[[], list[Any]]) -> None:
+        super().__init__([MaskedWalk, MaskedWalk])
+        self.answer = answer
+
+    def env_method(self, method_name: str, *arguments: Any, indices: Any = None, **named: Any) -> list[Any]:
+        """Ask nobody."""
+        return self.answer()
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (lambda: Odd(lambda: [np.ones(3, bool)]), "action_masks: found 1 masks of 2 environments, expected one for each"),
+        (lambda: Odd(lambda: [None, None]), r"environment 0, step 1 .*action_masks\(\): found none, expected 3"),
+        (lambda: Odd(lambda: np.ones(3)()), "action_masks: found 'numpy.ndarray' .* expected a method that gives the mask"),
+        (
+            lambda: DummyVecEnv([MaskedWalk, ToldMasks, RandomWalk]),
+            r"method action_masks\(\) in the environments \[0\] and an action_mask .* of \[1\], expected one of them in all 3",
+        ),
+    ],
+)
+def test_environments_that_do_not_all_tell_are_refused(env: Callable[[], VecEnv], words: str) -> None:
+    """Each environment gives a mask, all in the same way."""
+    with pytest.raises(ValueError, match=words):
+        MaskableEduPPO("MlpPolicy", env(), **SMALL, **NETWORK).learn(32)
 
 
 def test_environments_without_masks_are_refused() -> None:
@@ -296,12 +334,22 @@ def test_buffers_without_masks_are_refused() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [MaskableEduPPO, MaskableRecurrentEduPPO])
-def test_predictions_with_masks_of_another_size_are_refused(algorithm: Any) -> None:
-    """As many entries as there are classes, for each observation."""
+def test_predictions_with_wrong_masks_are_refused(algorithm: Any) -> None:
+    """For each observation as many entries as there are classes, all 0 or 1, and not all 0."""
     model = algorithm(next(iter(algorithm.policy_aliases)), DummyVecEnv([MaskedWalk]), **SMALL)
-    message = r"action_masks='shape \(2, 2\)': expected 3 entries for each observation, one for each class of 3 actions"
-    with pytest.raises(ValueError, match=message):
-        model.predict(np.zeros((2, 5), np.float32), action_masks=np.ones((2, 2), bool))
+    size = r"expected 3 entries for each observation, one for each class of 3 actions, of 2 observations"
+    for masks, words in (
+        (np.ones((2, 2), bool), rf"action_masks='shape \(2, 2\)': {size}"),
+        (np.ones((3, 2), bool), rf"action_masks='shape \(3, 2\)': {size}"),
+        (np.ones(3, bool), rf"action_masks='shape \(3,\)': {size}"),
+        ("111", rf"action_masks='shape \(\)': {size}"),
+        ([[1, 0], [1]], "action_masks: found no array"),
+        ([[0, 1, 0], [0, 0, 0]], "observation 1: action_masks: found all 3 actions forbidden"),
+        ([[0, 1, 0], [0, np.nan, 0]], r"observation 1: action_masks: found \[0.0, nan, 0.0\], expected True or 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.predict(np.zeros((2, 5), np.float32), action_masks=masks)
+    assert model.predict(np.zeros(5, np.float32), deterministic=True, action_masks=[0, 1, 0])[0] == 1
 
 
 def test_sb3_contribs_callback_evaluates_with_masks() -> None:

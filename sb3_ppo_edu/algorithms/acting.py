@@ -111,6 +111,16 @@ class ActingModel(OnPolicyAlgorithm):
         """
         self._last_obs, self._last_episode_starts = new_obs, np.ones((self.n_envs,), dtype=bool)
 
+    def count_observations(self, observation: Any) -> int:
+        """
+        Count the observations that ``predict`` is given.
+
+        :param observation: of one environment, or of several in an array or a dict of arrays
+        :return: how many environments they are of
+        """
+        tensors, _ = self.policy.obs_to_tensor(observation)
+        return len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
+
     def _last_obs_as_tensor(self) -> PyTorchObs:
         """The latest observations on the model's device; on the CPU they share the environments' memory."""
         assert self._last_obs is not None, "No previous observation was provided"

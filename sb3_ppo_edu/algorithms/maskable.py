@@ -26,14 +26,18 @@ from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.policies import masked_net_arch  # noqa: F401  # which the policies' arguments find by what it registers
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.vec_env.action_masks import (
+    INFO,
+    METHOD,
     MaskSource,
     as_masks,
     ask_masks,
     choices_of,
-    expected_of,
     mask_source,
+    no_masks,
+    of_classes,
     told_masks,
 )
+from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 
 SelfMaskableEduPPO = TypeVar("SelfMaskableEduPPO", bound="MaskableEduPPO")
 
@@ -48,7 +52,9 @@ class MaskableEduPPO(EduPPO):
     .. math:: \pi(a|s) = \frac{m_a e^{z_a}}{\sum_k m_k e^{z_k}}, \qquad m_k \in \{0, 1\}
 
     An environment tells it by a method ``action_masks()`` (sb3-contrib's ``ActionMasker`` adds one), which any wrapper and
-    vector environment hands on, or by ``info["action_mask"]`` of ``reset`` and every ``step``.
+    vector environment hands on, or by ``info["action_mask"]`` of ``reset`` and every ``step``. Infos are told once: as SB3's
+    observations, their masks are out of date after somebody else has stepped the environments, a callback or another model;
+    where that happens, use the method, which is asked before each action.
 
     Paper: https://arxiv.org/abs/2006.14171
 
@@ -217,14 +223,28 @@ class MaskableEduPPO(EduPPO):
         :param deterministic: the likeliest legal action instead of a random one
         :param action_masks: which actions are legal, shape ``(n_envs, n_choices)`` or ``(n_choices,)``; None for all
         :return: the actions, and ``state``
-        :raises ValueError: for masks of another size
+        :raises ValueError: for masks of another size or with other entries than 0 and 1, and for one that forbids everything
         """
-        choices = choices_of(self.action_space)
-        if action_masks is not None and np.size(action_masks) % sum(choices):
-            expected = f"{sum(choices)} entries for each observation, one for each class of {expected_of(choices)}"
-            raise refuse("action_masks", f"shape {np.shape(action_masks)}", expected)
+        if action_masks is not None:
+            self._check_masks(action_masks, self.count_observations(observation))
         policy = cast(MaskableActorCriticPolicy, self.policy)
         return policy.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
+
+    def _check_masks(self, masks: Any, n_observations: int) -> None:
+        """Check masks that somebody has given for observations."""
+        choices = choices_of(self.action_space)
+        try:
+            given = np.asarray(masks)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ArgumentError(f"action_masks: found no array ({error}), expected an array of bool") from error
+        alone = n_observations == 1 or given.shape[:1] == (n_observations,)
+        if not alone or given.size != n_observations * sum(choices):
+            expected = f"{sum(choices)} entries for each observation, {of_classes(choices)}, of {n_observations} observations"
+            raise refuse("action_masks", f"shape {given.shape}", expected)
+        try:
+            as_masks(given.reshape(n_observations, -1), choices, 0, "action_masks")
+        except EnvironmentFaultError as error:
+            raise ArgumentError(f"observation {error.index}: {error.what}") from None
 
     # -- the algorithm ---------------------------------------------------------------------------------------------------
 
@@ -278,10 +298,7 @@ class MaskableEduPPO(EduPPO):
         told: MaskSource | None = None if self._told_masks is None else "info"
         self._mask_source = (mask_source(env) or told) if wanted else None
         if wanted and self._mask_source is None:
-            raise ArgumentError(
-                "env: found neither a method action_masks() nor an action_mask in the infos of reset, expected one of them: "
-                "add the method, wrap the environment in sb3_contrib.common.wrappers.ActionMasker, or learn(use_masking=False)"
-            )
+            raise ArgumentError(no_masks(env))
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def acting_inputs(self, env: VecEnv, observations: PyTorchObs) -> PolicyInputs:
@@ -330,7 +347,8 @@ class MaskableEduPPO(EduPPO):
 
     def _checked(self, given: list[Any]) -> np.ndarray:
         """Check what environments have given as masks of the next step."""
-        return as_masks(given, choices_of(self.action_space), self.num_timesteps // self.n_envs + 1)
+        where = f"info[{INFO!r}]" if self._mask_source == "info" else f"{METHOD}()"
+        return as_masks(given, choices_of(self.action_space), self.num_timesteps // self.n_envs + 1, where)
 
     def end_step(self, new_obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """

@@ -69,9 +69,40 @@ def ask_masks(env: VecEnv) -> list[Any]:
     Ask each environment's method.
 
     :param env: vector environment
-    :return: the masks as they are given
+    :return: the masks as they are given, one for each environment
+    :raises ValueError: if there are more or fewer, or the method can't be called without arguments
     """
-    return list(env.env_method(METHOD))
+    try:
+        given = list(env.env_method(METHOD))
+    except TypeError as error:
+        raise ValueError(
+            f"{METHOD}: found {error}; expected a method that gives the mask, called without arguments"
+        ) from error
+    if len(given) != env.num_envs:
+        raise ValueError(f"{METHOD}: found {len(given)} masks of {env.num_envs} environments, expected one for each of them")
+    return given
+
+
+def no_masks(env: VecEnv) -> str:
+    """
+    Say what was found where not all environments tell masks in the same way.
+
+    :param env: vector environment
+    :return: what was found and expected, and what to do
+    """
+    bottom = bottom_of(env)
+    asked = [index for index, one in enumerate(getattr(bottom, "envs", ())) if one.has_wrapper_attr(METHOD)]
+    told = [index for index, info in enumerate(bottom.reset_infos) if INFO in info]
+    found = f"found neither a method {METHOD}() nor an {INFO} in the infos of reset, expected one of them"
+    if asked or told:
+        found = (
+            f"found a method {METHOD}() in the environments {asked} and an {INFO} in the infos of reset of {told}, expected "
+            f"one of them in all {env.num_envs}"
+        )
+    return (
+        f"env: {found}: add the method, wrap the environment in sb3_contrib.common.wrappers.ActionMasker, or "
+        "learn(use_masking=False)"
+    )
 
 
 def check_masks(env: VecEnv) -> None:
@@ -105,23 +136,42 @@ def told_masks(env: VecEnv, dones: NDArray[np.bool_] | None = None, infos: Seque
     return [(reset_infos if begins else infos)[index].get(INFO) for index, begins in enumerate(begun)]
 
 
-def as_masks(given: Sequence[Any], choices: Sequence[int], step: int) -> NDArray[np.bool_]:
+def are_flags(values: NDArray[Any]) -> bool:
+    """
+    Tell whether all entries of an array are True, False, 0 or 1.
+
+    :param values: of any type and shape; those of bool are not looked at
+    :return: False for text and NaN, too
+    """
+    kind = values.dtype.kind
+    return kind == "b" or (kind in "iuf" and bool(((values == 0) | (values == 1)).all()))
+
+
+def as_masks(given: Sequence[Any], choices: Sequence[int], step: int, where: str = f"{METHOD}()") -> NDArray[np.bool_]:
     """
     Check the masks of a step and put them into one array.
 
-    :param given: of each environment, any shape with as many entries as there are classes; what is not 0 is legal
+    :param given: of each environment, any shape with an entry for each class: True or 1 if it is legal, else False or 0
     :param choices: see :func:`choices_of`
     :param step: of each environment's training that they are for, for errors
+    :param where: they are from, for errors
     :return: shape ``(n_envs, sum(choices))``
-    :raises EnvironmentFaultError: for a mask of another size, and for one that forbids everything
+    :raises EnvironmentFaultError: for a mask of another size or with other entries, and for one that forbids everything
     """
     size = sum(choices)
     masks = np.empty((len(given), size), dtype=np.bool_)
     for index, mask in enumerate(given):
-        row = np.asarray(mask)
+        try:
+            row = np.asarray(mask)
+        except (RuntimeError, TypeError, ValueError) as error:  # lists of different lengths; tensors that numpy can't read
+            what = f"{where}: found no array ({error}), expected {size} entries, {of_classes(choices)}"
+            raise EnvironmentFaultError(index, step, what) from error
         if mask is None or row.size != size:
-            found = f"info[{INFO!r}]: found none" if mask is None else f"its action mask: found {row.size} entries"
-            raise EnvironmentFaultError(index, step, f"{found}, expected {size}, one for each class of {expected_of(choices)}")
+            found = "none" if mask is None else f"{row.size} entries"
+            raise EnvironmentFaultError(index, step, f"{where}: found {found}, expected {size}, {of_classes(choices)}")
+        if not are_flags(row):
+            what = f"{where}: found {row.tolist()}, expected True or 1 for what is legal, False or 0 for what is not"
+            raise EnvironmentFaultError(index, step, what)
         masks[index] = row.reshape(-1)
     legal: NDArray[np.bool_]
     if len(choices) == 1:  # in half of the time
@@ -135,7 +185,7 @@ def as_masks(given: Sequence[Any], choices: Sequence[int], step: int) -> NDArray
     raise EnvironmentFaultError(
         index,
         step,
-        f"its action mask: found all {choices[choice]} actions{which} forbidden, expected at least one that is legal: an "
+        f"{where}: found all {choices[choice]} actions{which} forbidden, expected at least one that is legal: an "
         "episode in which nothing can be done any more has to end",
     )
 
@@ -156,3 +206,8 @@ def legal_actions(given: Sequence[Any], choices: Sequence[int], draw: Callable[[
 def expected_of(choices: Sequence[int]) -> str:
     """Say what choices there are."""
     return f"{choices[0]} actions" if len(choices) == 1 else f"{len(choices)} choices among {', '.join(map(str, choices))}"
+
+
+def of_classes(choices: Sequence[int]) -> str:
+    """Say what the entries of a mask are."""
+    return f"one for each class of {expected_of(choices)}"
