@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,50 @@ def small(cls: type[Any] = RecurrentEduPPO, policy: Any = "MlpLstmPolicy", n_env
     """A small model on random walks."""
     env = InProcessVecEnv([partial(RandomWalk, action="discrete")] * n_envs)
     return cls(policy, env, **{**SMALL, **arguments})
+
+
+def zeros(n_envs: int, n_units: int, n_arrays: int = 2) -> Any:
+    """States of a small model."""
+    return (np.zeros((1, n_envs, n_units), np.float32),) * n_arrays
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("algorithm", [RecurrentEduPPO, MaskableRecurrentEduPPO])
+def test_states_of_other_observations_are_refused(algorithm: Any, cell: str) -> None:
+    """``predict`` goes on from states and episode starts of as many environments as there are observations."""
+    model = small(algorithm, recurrent_cell=cell)
+    units = model.policy.lstm_actor.hidden_size
+    shape = rf"expected two arrays of shape \(1, 2, {units}\), \(n_layers, n_envs, n_units\)"
+    for state, starts, words in (
+        (zeros(1, units), None, rf"state: found \[\(1, 1, {units}\), \(1, 1, {units}\)\], {shape}"),
+        (zeros(2, units + 1), None, rf"state: found .*{shape}"),
+        (zeros(2, units, 1), None, rf"state: found \[\(1, 2, {units}\)\], {shape}"),
+        (zeros(2, units)[0], None, rf"state: found .*{shape}"),
+        ((), None, rf"state: found \[\], {shape}"),
+        ("state", None, rf"state: found state, {shape}"),
+        (zeros(2, units), [0, 2], r"episode_start=\[0, 2\]: expected True or False for each of 2 observations"),
+        (None, [0.5, 0], r"episode_start=\[0.5, 0.0\]: expected"),
+        (None, [True] * 3, r"episode_start=\[True, True, True\]: expected"),
+        (zeros(2, units), "yes", "episode_start='yes': expected"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.predict(OBSERVATIONS, state, starts)
+    _, after = model.predict(OBSERVATIONS, zeros(2, units), [1, 0])
+    assert [part.shape for part in after] == [(1, 2, units)] * 2
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentEduPPO, MaskableRecurrentEduPPO])
+def test_a_training_goes_on_from_states_of_its_environments_only(algorithm: Any) -> None:
+    """States that are set have the shape of those that are there."""
+    model = small(algorithm)
+    states = model._last_lstm_states
+    shape = tuple(states.pi[0].shape)
+    less = type(states)(*(tuple(state[:, :1] for state in pair) for pair in states))
+    with pytest.raises(ValueError, match=rf"_last_lstm_states: found tensors of shapes .*each of {re.escape(str(shape))}"):
+        model._last_lstm_states = less
+    with pytest.raises(ValueError, match="_last_lstm_states=None: expected RNNStates"):
+        model._last_lstm_states = None
+    model._last_lstm_states = states
 
 
 # -- files -----------------------------------------------------------------------------------------------------------------

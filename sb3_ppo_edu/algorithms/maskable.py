@@ -225,7 +225,7 @@ class MaskableEduPPO(EduPPO):
         :return: the actions, and ``state``
         :raises ValueError: for masks of another size or with other entries than 0 and 1, and for one that forbids everything
         """
-        if action_masks is not None:
+        if action_masks is not None and not isinstance(observation, tuple):  # which the policy explains
             self._check_masks(action_masks, self.count_observations(observation))
         policy = cast(MaskableActorCriticPolicy, self.policy)
         return policy.predict(observation, state, episode_start, deterministic, action_masks=action_masks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
@@ -108,6 +109,18 @@ class MaskableRecurrentEduPPO(RecurrentEduPPO, MaskableEduPPO):
         return MaskableEduPPO.learn(
             self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, use_masking, progress_bar
         )
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Choose actions: states as :class:`RecurrentEduPPO`'s are, masks as :class:`MaskableEduPPO`'s."""
+        self._check_memory(observation, state, episode_start)
+        return MaskableEduPPO.predict(self, observation, state, episode_start, deterministic, action_masks)
 
     def _setup_learn(self, *arguments: Any, **named: Any) -> tuple[int, BaseCallback]:
         """Warn of a callback that evaluates another policy than the one that is trained."""

@@ -31,6 +31,7 @@ from sb3_ppo_edu.policies.recurrent import (
     check_memory,
     resolve_recurrent_policy,
 )
+from sb3_ppo_edu.vec_env.action_masks import are_flags
 
 SelfRecurrentEduPPO = TypeVar("SelfRecurrentEduPPO", bound="RecurrentEduPPO")
 
@@ -140,6 +141,42 @@ class RecurrentEduPPO(EduPPO):
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar=progress_bar
         )
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose actions.
+
+        :param observation: of one environment or of several
+        :param state: hidden and cell states that the previous step gave, each of shape ``(n_layers, n_envs, n_units)``; None
+            where all episodes begin
+        :param episode_start: whether each observation begins an episode, shape ``(n_envs,)``; None for none that does
+        :param deterministic: the likeliest action instead of a random one
+        :return: the actions, and the states behind this step
+        :raises ValueError: for states or episode starts that are not those of so many observations
+        """
+        self._check_memory(observation, state, episode_start)
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def _check_memory(self, observation: Any, state: Any, episode_start: Any) -> None:
+        """Check states and episode starts that somebody has given with observations."""
+        if state is None and episode_start is None:
+            return
+        n_envs = self.count_observations(observation)
+        if state is not None:
+            shape = self._shape_of_states(n_envs)
+            found = [tuple(np.shape(part)) for part in state] if isinstance(state, tuple | list | np.ndarray) else state
+            if found != [shape, shape]:
+                expected = f"two arrays of shape {shape}, (n_layers, n_envs, n_units), which predict gave for the step before"
+                raise ArgumentError(f"state: found {found}, expected {expected}; None where all episodes begin")
+        starts = np.asarray(np.zeros(n_envs) if episode_start is None else episode_start)
+        if starts.size != n_envs or not are_flags(starts):
+            raise refuse("episode_start", starts.tolist(), f"True or False for each of {n_envs} observations")
+
     # -- the states --------------------------------------------------------------------------------------------------------
 
     @property
@@ -150,7 +187,20 @@ class RecurrentEduPPO(EduPPO):
     @_last_lstm_states.setter
     def _last_lstm_states(self, states: RNNStates) -> None:
         """Go on from other states."""
+        shape = self._shape_of_states(self.n_envs)
+        try:
+            found = [[tuple(state.shape) for state in pair] for pair in states]
+        except (AttributeError, TypeError):
+            raise refuse("_last_lstm_states", states, f"RNNStates of two pairs of tensors of shape {shape}") from None
+        if found != [[shape, shape]] * 2:
+            expected = f"of actor and critic two each of {shape}, (n_layers, n_envs, n_units)"
+            raise ArgumentError(f"_last_lstm_states: found tensors of shapes {found}, expected {expected}")
         self._states = tuple(map(tuple, states))
+
+    def _shape_of_states(self, n_envs: int) -> tuple[int, int, int]:
+        """Number of layers, of environments and of units."""
+        lstm: Any = self.policy.lstm_actor
+        return lstm.num_layers, n_envs, lstm.hidden_size
 
     def _starts(self, episode_starts: Any) -> th.Tensor:
         """Episode starts as the policy takes them."""
@@ -185,7 +235,7 @@ class RecurrentEduPPO(EduPPO):
     def end_step(self, new_obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """See :meth:`sb3_ppo_edu.algorithms.acting.ActingModel.end_step`."""
         super().end_step(new_obs, dones, infos)
-        self._last_lstm_states = self._next_states
+        self._states = tuple(map(tuple, self._next_states))
 
     # -- building and saving -----------------------------------------------------------------------------------------------
 
@@ -213,8 +263,7 @@ class RecurrentEduPPO(EduPPO):
         in_parts = isinstance(self.observation_space, spaces.Dict)
         if in_parts and isinstance(self.policy.features_extractor, FlattenExtractor):
             raise refuse("policy", type(self.policy).__name__, "'MultiInputLstmPolicy' for observations in a Dict")
-        lstm: Any = self.policy.lstm_actor
-        state = th.zeros(lstm.num_layers, self.n_envs, lstm.hidden_size, device=self.device)
+        state = th.zeros(self._shape_of_states(self.n_envs), device=self.device)
         self._states = ((state, state), (state, state))
         self.rollout_buffer = self.buffer_classes[in_parts](
             self.n_steps,
