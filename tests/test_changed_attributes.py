@@ -13,9 +13,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_ppo_edu import EduPPO, Reinforce
+from sb3_ppo_edu import EduPPO, MaskableEduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO, Reinforce
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
+from tests.environments import RandomWalk
+from tests.masked_environments import MaskedWalk
 from tests.rollouts import N_STEPS, largest_difference, make_env, make_model, parameters_of
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -75,6 +78,33 @@ def test_learn_refuses_what_the_constructor_refuses(changes: dict[str, Any], mes
         setattr(model, name, value)
     assert model.num_timesteps == 0 and largest_difference(weights, parameters_of(model)) == 0
     assert model.learn(N_STEPS).num_timesteps == N_STEPS
+
+
+@pytest.mark.parametrize("total_timesteps", ["a", None, math.nan])
+def test_learn_takes_a_number(total_timesteps: Any) -> None:
+    """Of steps; whole ones may be floats."""
+    with pytest.raises(ArgumentError, match=f"total_timesteps={total_timesteps!r}: expected a number of environment steps"):
+        make_model().learn(total_timesteps)
+    assert make_model().learn(np.float32(N_STEPS)).num_timesteps == N_STEPS
+
+
+def test_an_update_has_epochs() -> None:
+    """Also where a callback has taken them away in the middle of a rollout."""
+    model = make_model()
+    with pytest.raises(ArgumentError, match="n_epochs=0: expected an integer ≥ 1"):
+        model.learn(N_STEPS, callback=lambda *_: setattr(model, "n_epochs", 0) or True)
+
+
+@pytest.mark.parametrize("algorithm", [MaskableEduPPO, RecurrentEduPPO, MaskableRecurrentEduPPO])
+def test_buffers_store_what_the_policy_takes(algorithm: Any) -> None:
+    """A buffer without a place for masks or states is refused; a memory's is not to be exchanged."""
+    env = DummyVecEnv([MaskedWalk if "Maskable" in algorithm.__name__ else RandomWalk])
+    model = algorithm(next(iter(algorithm.policy_aliases)), env, n_steps=N_STEPS, batch_size=N_STEPS)
+    advice = "construct the model with" if algorithm is MaskableEduPPO else "that the model was built with"
+    for wrong in (RolloutBuffer(N_STEPS, model.observation_space, model.action_space, "cpu"), None):
+        model.rollout_buffer = wrong
+        with pytest.raises(ArgumentError, match=f"rollout_buffer=.*: expected .*rollout buffer.*{advice}.*without .*"):
+            model.learn(N_STEPS)
 
 
 class OwnBuffer(RolloutBuffer):

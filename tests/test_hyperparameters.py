@@ -325,6 +325,8 @@ def test_a_misspelt_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
             "default: {learning_rate: 1e-3}",
             r"learning_rate='1e-3' is text to YAML, expected a number: write 0.001 or !!float 1e-3",
         ),
+        ("default: {n_steps: '8'}", r"n_steps='8' is text to YAML, expected a number: write 8$"),
+        ("default: {n_steps: 1e3}", r"n_steps='1e3' is text to YAML, expected a number: write 1000$"),
         ("default: {n_envs: 0}", "n_envs: expected a whole number of at least 1, found 0"),
         ("default: {n_envs: true}", "n_envs: expected a whole number of at least 1, found True"),
         ("default: {n_timesteps: 10.5}", "n_timesteps: expected a whole number of at least 1, found 10.5"),

@@ -16,6 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_ppo_edu import EduPPO, MaskableEduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
@@ -112,6 +113,14 @@ def test_files_of_the_other_algorithm_are_refused(tmp_path: Path) -> None:
     make_model().save(tmp_path / "masks")
     with pytest.raises(ValueError, match=r"policy=.*Maskable.*found action_masks too: use MaskableEduPPO"):
         EduPPO.load(tmp_path / "masks", device="cpu")
+
+
+@pytest.mark.parametrize("algorithm", [EduPPO, RecurrentEduPPO, MaskableRecurrentEduPPO])
+def test_another_algorithms_strange_file_is_named(algorithm: Any, tmp_path: Path) -> None:
+    """An intact file of another algorithm is not called damaged where nothing in it is trusted."""
+    make_model().save(tmp_path / "model")
+    with pytest.raises(ArgumentError, match=r"model .*: found another algorithm's, policy=.*MaskableEduPPO"):
+        algorithm.load(tmp_path / "model", trusted=False)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch as th
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.ppo_mask.policies import MlpPolicy
+from sb3_contrib.ppo_recurrent.policies import MlpLstmPolicy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
@@ -41,6 +43,16 @@ def small(cls: type[Any] = RecurrentEduPPO, policy: Any = "MlpLstmPolicy", n_env
     """A small model on random walks."""
     env = InProcessVecEnv([partial(RandomWalk, action="discrete")] * n_envs)
     return cls(policy, env, **{**SMALL, **arguments})
+
+
+def test_a_memory_without_masks_of_ones_own_is_refused() -> None:
+    """``MaskableRecurrentEduPPO`` says which class is missing."""
+
+    class Own(MlpLstmPolicy):
+        """A policy of a user's own."""
+
+    with pytest.raises(ValueError, match=r"expected a class derived from .*MaskedMixin and sb3-contrib's RecurrentActor"):
+        small(MaskableRecurrentEduPPO, Own)
 
 
 def zeros(n_envs: int, n_units: int, n_arrays: int = 2) -> Any:
@@ -225,8 +237,12 @@ def test_interrupted_training_ends_as_an_undisturbed_one(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": "MlpPolicy"}, r"policy='MlpPolicy': expected one of 'MlpLstmPolicy'.*without a memory.*EduPPO"),
+        (
+            {"policy": "MlpPolicy"},
+            r"policy='MlpPolicy': expected one of 'MlpLstmPolicy'.*without a memory.*by EduPPO.*MaskableEduPPO",
+        ),
         ({"policy": EduPPO.policy_aliases["MlpPolicy"]}, r"policy=ActorCriticPolicy: found one without a memory.*expected"),
+        ({"policy": MlpPolicy}, r"policy=MaskableActorCriticPolicy: found one without a memory.*; MaskableEduPPO trains"),
         ({"policy": 3}, r"policy=3: found one without a memory"),
         (kwargs(shared_lstm=True), r"policy_kwargs: found shared_lstm=True with enable_critic_lstm=True.*expected one"),
         (

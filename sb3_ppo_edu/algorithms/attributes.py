@@ -25,6 +25,10 @@ HELD = {
 }
 """What a model holds, what it has to be, and attributes that tell it from something else."""
 
+STORED = {"action_masks": "action_masks", "lstm_states": "hidden_states_pi"}
+"""Attributes of sb3-contrib's rollout buffers that store what a policy takes beside observations."""
+BUILT_WITH = "the rollout buffer that the model was built with: its rollouts and the policy's memory belong together"
+
 
 def check_starts(space: gym.Space, kind: str) -> None:
     """
@@ -82,6 +86,9 @@ def _check_what_sb3_holds(model: Any) -> None:
     """Check the attributes that are no arguments, or that SB3 checks in its constructor only."""
     for name, (expected, has) in HELD.items():
         held = getattr(model, name)
+        if name == "rollout_buffer":
+            has = (*has, *(STORED[one] for one in model.further_inputs if one in STORED))
+            expected = BUILT_WITH if "lstm_states" in model.further_inputs else expected
         missing = [one for one in has if not hasattr(held, one)]
         if missing or isinstance(held, gym.vector.VectorEnv):
             without = f", found a {type(held).__name__} without {', '.join(missing)}" if missing else ""

@@ -160,7 +160,10 @@ class MaskableEduPPO(EduPPO):
         critic_keys: list[str] | None = None,
     ) -> None:
         if isinstance(policy, type) and "action_masks" not in further_inputs(policy):
-            raise refuse("policy", policy, "a class derived from sb3-contrib's MaskableActorCriticPolicy, which takes masks")
+            base = "sb3-contrib's MaskableActorCriticPolicy"
+            if "lstm_states" in self.further_inputs:
+                base = "sb3_ppo_edu.policies.masked_recurrent.MaskedMixin and sb3-contrib's RecurrentActorCriticPolicy"
+            raise refuse("policy", policy, f"a class derived from {base}, which takes masks")
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(**{**given, "batch_size": n_steps if batch_size is None else batch_size})
         if batch_size is None:

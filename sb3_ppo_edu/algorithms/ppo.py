@@ -300,7 +300,7 @@ class EduPPO(PPOModel):
 
         with self._engine_in_update(record) as engine:
             control = KLControl(self, self._current_progress_remaining)
-            for epoch in range(self.n_epochs):
+            for epoch in range(CHECKS["n_epochs"]("n_epochs", self.n_epochs)):
                 if epoch > 0 and self.recompute_advantages:
                     settings = self._recompute_advantages(engine, record)
                 record.begin_epoch()

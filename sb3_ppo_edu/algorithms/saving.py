@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
@@ -21,6 +22,7 @@ from sb3_ppo_edu.algorithms.checks import check_flag
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective
 from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.functional.objectives import Objective
+from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.statistics import attach, pickled_statistics, read_statistics, same_statistics
 from sb3_ppo_edu.vec_env.normalize import VecNormalize as OurVecNormalize
@@ -142,8 +144,12 @@ class SavingModel(ActingModel):
             with describing_failure(path):
                 model = super().load(checked.file, env, device, checked.attributes, print_system_info, force_reset, **changes)
         except DamagedFileError as error:
-            if isinstance(error.__cause__, ArgumentError) and kwargs:
-                raise error.__cause__ from None  # what was given is wrong, not the file
+            cause = error.__cause__
+            if isinstance(cause, ArgumentError) and kwargs:
+                raise cause from None  # what was given is wrong, not the file
+            inputs = further_inputs(checked.attributes.get("policy_class", ActorCriticPolicy))
+            if str(cause).startswith("policy=") and {*inputs} != {*cls.further_inputs}:
+                raise ArgumentError(f"{where}: found another algorithm's, {cause}") from None
             raise
         return model._with_statistics(checked.file, where, trusted)
 

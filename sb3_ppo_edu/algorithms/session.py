@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.callbacks import callbacks_of
+from sb3_ppo_edu.algorithms.checks import refuse, unwrapped
 from sb3_ppo_edu.engines import Engine
 
 
@@ -45,7 +47,11 @@ class Session:
         :param total_timesteps: as ``learn`` is given it
         :param reset_num_timesteps: as ``learn`` is given it
         :return: both, as SB3's ``_setup_learn`` is to be given them
+        :raises ArgumentError: if the first is no number
         """
+        steps = unwrapped(total_timesteps)
+        if not isinstance(steps, int | float) or math.isnan(steps):
+            raise refuse("total_timesteps", total_timesteps, "a number of environment steps")
         return total_timesteps, reset_num_timesteps
 
     def begin(self, model: OnPolicyAlgorithm, callback: BaseCallback) -> None:

@@ -20,6 +20,8 @@ from sb3_contrib.common.recurrent.policies import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
+from sb3_ppo_edu.policies.further_inputs import algorithm_for
+
 RecurrentCell = Literal["lstm", "gru"]
 
 
@@ -129,12 +131,13 @@ def resolve_recurrent_policy(
     if isinstance(policy, str):
         if policy not in LSTM_POLICIES:
             raise ValueError(
-                f"policy={policy!r}: {expected}; a policy without a memory, such as 'MlpPolicy', is trained by EduPPO"
+                f"policy={policy!r}: {expected}; a policy without a memory, such as 'MlpPolicy', is trained by EduPPO, with "
+                "action masks by MaskableEduPPO"
             )
         return policies[recurrent_cell][policy], cast(RecurrentCell, recurrent_cell)
     if not isinstance(policy, type) or not issubclass(policy, RecurrentActorCriticPolicy):
-        found = getattr(policy, "__name__", repr(policy))
-        raise ValueError(f"policy={found}: found one without a memory, {expected}; EduPPO trains policies without one")
+        found, other = getattr(policy, "__name__", repr(policy)), algorithm_for(policy)
+        raise ValueError(f"policy={found}: found one without a memory, {expected}; {other} trains policies such as it is")
     own = cell_of(policy)
     for stock in (LSTM_POLICIES, GRU_POLICIES):
         for alias, kind in stock.items():

@@ -221,9 +221,9 @@ def check_keys(settings: Mapping[str, Any], where: str, algo: str = DEFAULT) -> 
                 f"{where}: unknown hyperparameter {key!r}{did_you_mean(str(key), legal)}; expected one of {', '.join(legal)}"
             )
         if isinstance(value, str) and _is_number(value):
-            raise ValueError(
-                f"{where}: {key}={value!r} is text to YAML, expected a number: write {float(value)!r} or !!float {value}"
-            )
+            number = float(value)
+            remedy = str(int(number)) if number.is_integer() else f"{number!r} or !!float {value}"
+            raise ValueError(f"{where}: {key}={value!r} is text to YAML, expected a number: write {remedy}")
 
 
 def check_names_of(settings: Mapping[str, Any], where: str) -> None:
