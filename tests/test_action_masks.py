@@ -291,7 +291,7 @@ class Odd(DummyVecEnv):
     [
         (lambda: Odd(lambda: [np.ones(3, bool)]), "action_masks: found 1 masks of 2 environments, expected one for each"),
         (lambda: Odd(lambda: [None, None]), r"environment 0, step 1 .*action_masks\(\): found none, expected 3"),
-        (lambda: Odd(lambda: np.ones(3)()), "action_masks: found 'numpy.ndarray' .* expected a method that gives the mask"),
+        (lambda: Odd(lambda: np.ones(3)()), "action_masks: found 'numpy.ndarray' .* expected a method that gives the mask"),  # type: ignore[operator]
         (
             lambda: DummyVecEnv([MaskedWalk, ToldMasks, RandomWalk]),
             r"method action_masks\(\) in the environments \[0\] and an action_mask .* of \[1\], expected one of them in all 3",

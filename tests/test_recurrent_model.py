@@ -256,6 +256,7 @@ def test_interrupted_training_ends_as_an_undisturbed_one(
             kwargs(lstm_kwargs={"bidirectional": True}),
             r"policy_kwargs: found lstm_kwargs with bidirectional=True, expected a plain LSTM.*: leave bidirectional out",
         ),
+        (kwargs(lstm_kwargs={"dtype": th.float64}), r"lstm_kwargs with dtype=torch.float64, expected .*: leave dtype out"),
         ({"recurrent_cell": "rnn"}, r"recurrent_cell='rnn': expected one of 'lstm', 'gru'"),
         ({"recompute_advantages": True}, r"recompute_advantages=True: no argument has this name"),
         ({"batch_size": 0}, r"batch_size=0: expected an integer ≥ 2"),

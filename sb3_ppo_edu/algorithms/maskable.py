@@ -245,7 +245,7 @@ class MaskableEduPPO(EduPPO):
             expected = f"{sum(choices)} entries for each observation, {of_classes(choices)}, of {n_observations} observations"
             raise refuse("action_masks", f"shape {given.shape}", expected)
         try:
-            as_masks(given.reshape(n_observations, -1), choices, 0, "action_masks")
+            as_masks(list(given.reshape(n_observations, -1)), choices, 0, "action_masks")
         except EnvironmentFaultError as error:
             raise ArgumentError(f"observation {error.index}: {error.what}") from None
 

@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -47,6 +47,7 @@ class SavingModel(ActingModel):
     """What :class:`~sb3_ppo_edu.algorithms.ppo.EduPPO` is in files: SB3's, with a member of our own."""
 
     objective: Objective
+    further_inputs: ClassVar[tuple[str, ...]]
     _saved_statistics: VecNormalize | None = None
     """Those of the file that the model was loaded from, until it is trained again."""
 

@@ -162,6 +162,10 @@ def cell_of(policy: type[ActorCriticPolicy]) -> RecurrentCell:
     return "gru" if issubclass(policy, GruMixin) else "lstm"
 
 
+LEFT_OUT = ("batch_first", "bidirectional", "dtype", "proj_size")
+"""Arguments of torch's LSTM that give its inputs or states another form."""
+
+
 def check_memory(policy_kwargs: Mapping[str, Any]) -> None:
     """
     Check that what actor and critic remember with is said once, and can be handed on from step to step.
@@ -171,11 +175,11 @@ def check_memory(policy_kwargs: Mapping[str, Any]) -> None:
         its inputs or states are to have another form
     """
     lstm_kwargs = policy_kwargs.get("lstm_kwargs") or {}
-    unfit = [name for name in ("batch_first", "bidirectional", "proj_size") if lstm_kwargs.get(name)]
+    unfit = [name for name in LEFT_OUT if lstm_kwargs.get(name) not in (None, 0, th.float32)]
     if unfit:
         raise ValueError(
             f"policy_kwargs: found lstm_kwargs with {unfit[0]}={lstm_kwargs[unfit[0]]!r}, expected a plain LSTM, such as "
-            f"dict(dropout=0.1): the policy goes step by step, from states of lstm_hidden_size units: leave {unfit[0]} out"
+            f"dict(dropout=0.1): the policy goes step by step, from states of lstm_hidden_size floats: leave {unfit[0]} out"
         )
     if not policy_kwargs.get("shared_lstm", False):
         return
