@@ -272,7 +272,7 @@ def test_an_objective_may_be_named_with_its_arguments() -> None:
     assert isinstance(model.objective, KLPenaltyObjective) and model.objective.d_targ == 0.02
     assert isinstance(make_model(objective={PENALTY: None}).objective, KLPenaltyObjective)
     for wrong, message in (
-        ({PENALTY: {"d_targ": 0}}, r"KLPenaltyObjective: it can't be made with \{'d_targ': 0\} \(d_targ=0.0: expected"),
+        ({PENALTY: {"d_targ": 0}}, r"KLPenaltyObjective: it can't be made with \{'d_targ': 0\} \(d_targ=0: expected"),
         ({PENALTY: {"target": 1}}, "unexpected keyword argument 'target'"),
         ({"nothing": {}}, "objective='nothing': expected None, an objective"),
         ({PENALTY: {}, "other.Name": {}}, "objective=.*: expected None, an objective"),

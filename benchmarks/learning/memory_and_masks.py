@@ -228,18 +228,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [name for task in TASKS.values() for name in task.names]
     parser.add_argument("--algorithms", nargs="+", default=names, choices=names)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), choices=SEEDS, help="for several processes")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     given = parser.parse_args()
     rows = read_rows(ROWS, Row)
     for env_id, task in TASKS.items():
         for algorithm in task.algorithms:
-            for seed in SEEDS:
+            for seed in given.seeds:
                 done = any((row.env, row.algorithm, row.seed) == (env_id, algorithm.__name__, seed) for row in rows)
                 if given.report_only or done or algorithm.__name__ not in given.algorithms:
                     continue
-                rows.append(run_one(env_id, algorithm, seed))
-                append_rows(ROWS, rows[-1:])
-                print(rows[-1], flush=True)
+                row = run_one(env_id, algorithm, seed)
+                append_rows(ROWS, [row])
+                print(row, flush=True)
+                rows = read_rows(ROWS, Row)  # other processes may have written some
                 ROWS.with_suffix(".md").write_text(report(rows), encoding="utf-8")
     ROWS.with_suffix(".md").write_text(report(rows), encoding="utf-8")
     print(report(rows))
