@@ -24,8 +24,6 @@ from sb3_ppo_edu.algorithms.services import service
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.serialization.errors import DamagedFileError
-from sb3_ppo_edu.serialization.statistics import attach, pickled_statistics, read_statistics, same_statistics
-from sb3_ppo_edu.vec_env.normalize import VecNormalize as OurVecNormalize
 
 SelfSavingModel = TypeVar("SelfSavingModel", bound="SavingModel")
 
@@ -59,6 +57,8 @@ class SavingModel(ActingModel):
         """Take statistics as our class, which can be copied without environments; pickles name SB3's, which can't."""
         vars(self).update(state)
         if self._saved_statistics is not None:
+            from sb3_ppo_edu.vec_env.normalize import VecNormalize as OurVecNormalize
+
             self._saved_statistics = OurVecNormalize.of(self._saved_statistics)
 
     def save(
@@ -79,6 +79,8 @@ class SavingModel(ActingModel):
         description = describe_objective(self.objective)
         if description is not None:
             self.saved_objective = description
+        from sb3_ppo_edu.serialization.statistics import pickled_statistics  # whoever only trains does not need it
+
         statistics = pickled_statistics(self.normalization())
         buffer = io.BytesIO()  # since a file that can only be written can't be appended to
         try:
@@ -184,6 +186,9 @@ class SavingModel(ActingModel):
         venv = env if isinstance(env, VecEnv) else self._wrap_env(env, self.verbose)
         if unwrap_vec_normalize(venv) is not None:
             raise ArgumentError("normalized: found a VecNormalize around the environments, expected none: give its venv")
+        from sb3_ppo_edu.serialization.statistics import attach
+        from sb3_ppo_edu.vec_env.normalize import VecNormalize as OurVecNormalize
+
         wrapped = attach(deepcopy(OurVecNormalize.of(statistics)), venv, "normalized")
         wrapped.training = training
         wrapped.norm_reward = wrapped.norm_reward and training
@@ -200,6 +205,8 @@ class SavingModel(ActingModel):
             file.close()
         self._saved_statistics = None
         if content is not None:
+            from sb3_ppo_edu.serialization.statistics import read_statistics, same_statistics
+
             found = read_statistics(content, f"{where}, {STATISTICS}", trusted=trusted)
             self._saved_statistics = found
             around = self.get_vec_normalize_env()
