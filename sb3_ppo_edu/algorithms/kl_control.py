@@ -79,7 +79,7 @@ class KLControl:
             try:
                 pairs = zip(self._before, after, strict=True)
                 mean = float(th.cat([kl_divergence(old, new).double() for old, new in pairs]).mean())
-            except NotImplementedError:
+            except NotImplementedError:  # torch has no formula for two distributions of this kind
                 self._before = None
         return self.model.session.mean_over_processes(mean)
 
