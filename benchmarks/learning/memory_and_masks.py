@@ -1,4 +1,4 @@
-"""Do memory and masks learn what they are for, and as well as sb3-contrib's? Five seeds each on two tasks.
+"""Do memory and masks learn what they are for, and as well as sb3-contrib's? Twenty seeds each on two tasks.
 
 ``python benchmarks/learning/memory_and_masks.py`` trains ``RecurrentEduPPO`` and sb3-contrib's ``RecurrentPPO`` on CartPole
 without velocities, with the zoo's settings, and ``MaskableEduPPO`` and ``MaskablePPO`` on tic-tac-toe against a player that
@@ -39,7 +39,7 @@ from sb3_ppo_edu.training.evaluation import evaluate
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters, load_zoo_settings
 
 ROWS = Path(__file__).with_suffix(".csv")
-SEEDS = range(5)
+SEEDS = range(20)
 EPISODES = 100
 PLAYED_STEPS = 10_000
 EVALUATION_SEED = 1_000_000
