@@ -107,16 +107,17 @@ def train_with_everything(folder: Path) -> tuple[Path, str]:
     return folder / "run", done.stdout
 
 
-def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+def help_of(command: str, capsys: pytest.CaptureFixture[str], flag: str = "--help") -> str:
     """
     Get what ``--help`` prints, in one line.
 
     :param command: the command
     :param capsys: pytest's capture
+    :param flag: the flag that asks for it
     :return: the help
     """
     with pytest.raises(SystemExit) as stopped:
-        main([*([command] if command else []), "--help"])
+        main([*command.split(), flag])
     assert stopped.value.code == 0
     return " ".join(capsys.readouterr().out.split())
 

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
+import subprocess
+import sys
+
 import pytest
 
-from sb3_ppo_edu.cli import build_parser, main
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.cli import COMMANDS, main
+from sb3_ppo_edu.cli.bench import EXPERIMENTS
+from sb3_ppo_edu.cli.flags import yaml_value
+from sb3_ppo_edu.cli.train import ALGORITHMS, EVERYDAY
+from sb3_ppo_edu.training import algorithms
 from tests.command_line import help_of
 
 
 @pytest.mark.parametrize(
     ("command", "mentioned"),
     [
-        ("", ["train", "evaluate", "enjoy", "--version"]),
+        ("", [*COMMANDS, "--version"]),
+        ("bench", [*EXPERIMENTS, "Which settings matter"]),
+        *((f"bench {name}", ["--folder"]) for name in EXPERIMENTS),
+        *((command, []) for command in ("resume", "reproduce", "doctor", "course")),
+        ("tune", ["When which?", "-optimize"]),
         (
             "train",
+            ["--env", "--steps", "--learning-rate NUMBER|SCHEDULE", "--n-steps INT", "--help-all", "examples:", "exit codes:"],
+        ),
+        (
+            "train --help-all",
             [
                 *(
                     "--env",
@@ -44,7 +61,8 @@ from tests.command_line import help_of
 )
 def test_help_mentions_each_flag(command: str, mentioned: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Each command explains each of its flags, in groups, with examples."""
-    text = help_of(command, capsys)
+    command, _, flag = command.partition(" --")
+    text = help_of(command, capsys, f"--{flag or 'help'}")
     for word in mentioned:
         assert word in text
 
@@ -59,6 +77,44 @@ def test_no_abbreviations(capsys: pytest.CaptureFixture[str]) -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """--version prints the package's version."""
     with pytest.raises(SystemExit) as stopped:
-        build_parser().parse_args(["--version"])
+        main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith("sb3_ppo_edu ")
+
+
+@pytest.mark.parametrize("words", [[], ["bench"]])
+def test_a_command_line_that_asks_for_nothing_gets_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """``sb3-edu`` and ``sb3-edu bench`` say what there is, and that is no error."""
+    try:
+        code: object = main(words)
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 0
+    assert f"usage: {' '.join(['sb3-edu', *words])}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["--help", "train --help", "bench --help", "--version"])
+def test_help_waits_for_no_library(words: str) -> None:
+    """Reading help loads neither torch nor numpy nor Gymnasium, which take seconds."""
+    script = (
+        "import sys\nfrom sb3_ppo_edu.cli import main\n"
+        f"try:\n    main({words.split()})\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'numpy', 'gymnasium', 'stable_baselines3', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_flags_of_every_day_are_the_algorithms() -> None:
+    """What ``train --help`` says of EduPPO without importing it is what its signature says; so are the algorithms' names."""
+    parameters = inspect.signature(EduPPO).parameters
+    for one in EVERYDAY:
+        assert parameters[one.flag[2:].replace("-", "_")].default == one.default
+    assert tuple(algorithms.ALGORITHMS) == ALGORITHMS and ALGORITHMS[0] == algorithms.DEFAULT
+    assert yaml_value(str(EVERYDAY[0].default)) == EVERYDAY[0].default
+
+
+def test_the_zoo_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """``sb3-edu zoo`` hands everything on, flags too; the zoo answers to a verb that it does not know, with exit code 2."""
+    assert main(["zoo", "trian", "--env", "CartPole-v1", "-P"]) == 2
+    assert "unknown verb 'trian' (did you mean 'train'?)" in capsys.readouterr().err

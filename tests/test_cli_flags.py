@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.cli.flags import documented_parameters, flag_of, positive_int, thread_count, yaml_value
+from sb3_ppo_edu.cli.flags import documented_parameters, flag_of, positive_int, thread_count, values_of, yaml_value
 from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
 from tests.command_line import help_of
 
 
 def test_help_explains_each_argument_of_the_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
     """Each constructor argument has a flag with the docstring's words and its default."""
-    text = help_of("train", capsys)
+    text = help_of("train", capsys, "--help-all")
     for name, parameter in inspect.signature(EduPPO).parameters.items():
         if name not in RUN_ARGUMENTS:
             assert flag_of(name) in text
             if parameter.default not in (None, inspect.Parameter.empty):
                 assert f"(default: {parameter.default})" in text
-    assert "--gae-lambda VALUE λ of GAE in [0, 1] (default: 0.95)" in text
+    assert "--gae-lambda NUMBER λ of GAE in [0, 1] (default: 0.95)" in text
+
+
+def test_help_says_what_an_argument_takes() -> None:
+    """Types by name, choices as they are; a schedule is text or a number on a command line, and None is a default only."""
+    types = get_type_hints(EduPPO.__init__)
+    expected = {
+        "learning_rate": "NUMBER|SCHEDULE",
+        "n_steps": "INT",
+        "normalize_advantage": "BOOL",
+        "target_kl": "NUMBER",
+        "policy_kwargs": "MAP",
+        "kl_estimator": "{k3,k1}",
+        "log_std_bounds": "LIST",
+        "objective": "NAME",
+        "policy": "NAME",
+    }
+    assert {name: values_of(types[name]) for name in expected} == expected
 
 
 def test_docstring_is_read() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sb3_ppo_edu.cli import main, train
+from sb3_ppo_edu.cli import main, training
 from sb3_ppo_edu.cli.streams import standard_streams
 from sb3_ppo_edu.serialization.writing import write_atomically
 
@@ -68,7 +68,7 @@ def test_a_full_disk_ends_the_training_in_a_sentence(
     elif where == "checkpoint":
         monkeypatch.setattr("sb3_ppo_edu.checkpoint.callback.files.save", full)
     else:
-        monkeypatch.setattr(train, "save_model", lambda run: write_atomically(run.folder / "model.zip", full))
+        monkeypatch.setattr(training, "save_model", lambda run: write_atomically(run.folder / "model.zip", full))
     assert main(["train", *SMALL.split(), "--checkpoint-freq", "64", "--folder", str(tmp_path), "--name", "r"]) == 1
     out, err = capsys.readouterr()
     said = {

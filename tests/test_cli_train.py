@@ -328,7 +328,7 @@ def test_interrupt_after_training_keeps_the_model(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sb3_ppo_edu.cli.train.evaluate_run", interrupt)
+    monkeypatch.setattr("sb3_ppo_edu.cli.training.evaluate_run", interrupt)
     assert train(tmp_path) == 130
     assert "interrupted" in capsys.readouterr().err
     EduPPO.load(tmp_path / "run" / "model.zip")

@@ -69,7 +69,7 @@ def test_each_file_is_taken_or_refused(
     before = path.read_bytes()
     words = [command, *WORDS[command]]
     words += ["--config", str(path), "--folder", str(folder), "--name", "new"] if command == "train" else [str(path.parent)]
-    for module in ("train", "resume"):
+    for module in ("training", "resume"):
         monkeypatch.setattr(f"sb3_ppo_edu.cli.{module}.train_and_finish", end_at_once)
     monkeypatch.setattr("sb3_ppo_edu.cli.reproduce.compare_runs", lambda *folders: [])
     outcomes = []

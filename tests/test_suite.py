@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_ppo_edu.cli.bench import run_with_bar
+from sb3_ppo_edu.cli.experiments import run_with_bar
 from sb3_ppo_edu.lab.algorithms import ALGORITHMS, load_settings
 from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.rows import read_rows

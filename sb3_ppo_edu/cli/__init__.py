@@ -7,20 +7,11 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
-from sb3_ppo_edu.cli.bench import add_bench
-from sb3_ppo_edu.cli.course import add_course
-from sb3_ppo_edu.cli.doctor import add_doctor
-from sb3_ppo_edu.cli.enjoy import add_enjoy
-from sb3_ppo_edu.cli.evaluate import add_evaluate
-from sb3_ppo_edu.cli.export import add_export
-from sb3_ppo_edu.cli.refusals import BAD_INPUT, FAILED, INTERRUPTED, RefusedError
-from sb3_ppo_edu.cli.reproduce import add_reproduce
-from sb3_ppo_edu.cli.resume import add_resume
+from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError
 from sb3_ppo_edu.cli.streams import DISK, describe_disk, standard_streams
-from sb3_ppo_edu.cli.train import add_train
-from sb3_ppo_edu.cli.tune import add_tune
 from sb3_ppo_edu.serialization.text import printable
 from sb3_ppo_edu.version import __version__
 
@@ -58,6 +49,22 @@ def _run_command(argv: Sequence[str] | None) -> int:
         return INTERRUPTED
 
 
+COMMANDS = {
+    "train": "train, evaluate against random actions, and leave everything in a run folder",
+    "evaluate": "evaluate a saved run against random actions",
+    "enjoy": "watch a saved run",
+    "export": "write a saved run's policy into an ONNX file",
+    "resume": "go on with a run that was interrupted, exactly",
+    "reproduce": "do a run again, and compare bit by bit",
+    "doctor": "say what is wrong with a training",
+    "tune": "find settings for an environment, one at a time and with reasons",
+    "bench": "measure: speed, learning, parity, sensitivity, scale",
+    "course": "build, verify and grade the lessons",
+    "zoo": "RL Baselines3 Zoo with EduPPO in it: sb3-edu zoo train …",
+}
+"""Each command, and what it does. ``cli.NAME`` has a function ``add_NAME``; it is imported where its command is given."""
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     Parse a command line.
@@ -66,10 +73,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     :return: the arguments, with the words as ``argv`` and the function to call as ``command``
     :raises SystemExit: for ``--help``, ``--version`` and flags that do not parse
     """
-    arguments, unknown = build_parser().parse_known_args(argv)
+    parser = build_parser(argv)
+    if not argv:
+        parser.print_help()
+        raise SystemExit(DONE)
+    arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         arguments.parser.error(describe_unknown(arguments.parser, unknown))
-    arguments.argv = list(argv)
+    arguments.argv, arguments.parse = list(argv), parse
     return arguments
 
 
@@ -84,28 +95,26 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: error: {printable(message)}\n(see {self.prog} --help)\n")
 
 
-def build_parser() -> Parser:
+def build_parser(argv: Sequence[str]) -> Parser:
     """
-    Build the parser of the command line.
+    Build the parser of a command line.
 
+    :param argv: its words; only the flags of the command that is among them are known
     :return: the parser; what it parses has the function to call as ``command``
     """
     parser = Parser(
         prog="sb3-edu",
         description="Train PPO on a Gymnasium environment, evaluate what it learned, and watch it.",
+        epilog="sb3-edu COMMAND --help explains a command. Start with: sb3-edu train --env CartPole-v1",
     )
     parser.add_argument("--version", action="version", version=f"sb3_ppo_edu {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_train(commands)
-    add_evaluate(commands)
-    add_enjoy(commands)
-    add_export(commands)
-    add_resume(commands)
-    add_reproduce(commands, parse)
-    add_bench(commands)
-    add_tune(commands)
-    add_doctor(commands)
-    add_course(commands)
+    given = next((index for index, word in enumerate(argv) if not word.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        if given is not None and name == argv[given]:
+            getattr(import_module(f"sb3_ppo_edu.cli.{name}"), f"add_{name}")(commands, argv[given + 1 :])
+        else:
+            commands.add_parser(name, help=text)
     return parser
 
 

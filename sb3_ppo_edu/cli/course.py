@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,10 @@ exit codes: 0 done, 1 something must not be handed out, 2 bad input
 NEEDS = "sb3-edu course: expected jupytext, nbclient and nbformat (pip install 'sb3-ppo-edu[course]'), which handle notebooks"
 
 
-def add_course(commands: Any) -> None:
+def add_course(commands: Any, _: Sequence[str]) -> None:
     """Add ``sb3-edu course``."""
     parser = commands.add_parser(
         "course",
-        help="build, verify and grade the lessons",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )

@@ -33,11 +33,10 @@ exit codes: 0 examined, whatever the verdict, 2 bad input
 """
 
 
-def add_doctor(commands: Any) -> None:
+def add_doctor(commands: Any, _: Sequence[str]) -> None:
     """Add ``sb3-edu doctor``."""
     parser = commands.add_parser(
         "doctor",
-        help="say what is wrong with a training",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )

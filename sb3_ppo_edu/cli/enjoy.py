@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,10 @@ from sb3_ppo_edu.training.saved_run import SavedRun, open_run
 from sb3_ppo_edu.training.settings import as_settings_say
 
 
-def add_enjoy(commands: Any) -> None:
+def add_enjoy(commands: Any, _: Sequence[str]) -> None:
     """Add ``sb3-edu enjoy``."""
     parser = commands.add_parser(
         "enjoy",
-        help="watch a saved run",
         description="Watch a saved run in a window, or film one episode.",
         epilog="examples:\n  sb3-edu enjoy runs/lander\n  sb3-edu enjoy runs/lander --gif landing.gif --seed 3",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_r
 from sb3_ppo_edu.training.settings import as_settings_say
 
 
-def add_evaluate(commands: Any) -> None:
+def add_evaluate(commands: Any, _: Sequence[str]) -> None:
     """Add ``sb3-edu evaluate``."""
     parser = commands.add_parser(
         "evaluate",
-        help="evaluate a saved run against random actions",
         description="Evaluate a saved run, and random actions from the same starting states.",
         epilog="example:\n  sb3-edu evaluate runs/lander --episodes 500 --seed 7",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from sb3_ppo_edu.training.settings import as_settings_say
 POLICY_FILE = "policy.onnx"
 
 
-def add_export(commands: Any) -> None:
+def add_export(commands: Any, _: Sequence[str]) -> None:
     """Add ``sb3-edu export``."""
     parser = commands.add_parser(
         "export",
-        help="write a saved run's policy into an ONNX file",
         description="Write a saved run's policy into an ONNX file, with its normalisation and the actions' bounds.",
         epilog="example:\n  sb3-edu export runs/lander --output lander.onnx",
     )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import collections.abc
 import inspect
 import re
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-
-from sb3_ppo_edu.training.algorithms import ALGORITHMS
-from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EPISODE_STEPS
-from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
-from sb3_ppo_edu.training.settings import MOST_THREADS
 
 
 def add_algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each constructor argument of the algorithms, with the help that its docstring gives: EduPPO's first."""
+    # Imported here, as below: these import torch, and help and wrong words shall not wait for it.
+    from sb3_ppo_edu.training.algorithms import ALGORITHMS
+    from sb3_ppo_edu.training.hyperparameters import RUN_ARGUMENTS
+
     shared = parser.add_argument_group(
         "PPO, as in Stable-Baselines3", "The YAML's settings go before the defaults named here, which are EduPPO's."
     )
@@ -24,6 +25,7 @@ def add_algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     for algorithm in ALGORITHMS.values():
         added = parser.add_argument_group(f"what {algorithm.__name__} adds", "The same holds here.")
         texts = documented_parameters(algorithm)
+        types = get_type_hints(algorithm.__init__)
         for name, parameter in inspect.signature(algorithm).parameters.items():
             if name in known:
                 continue
@@ -35,13 +37,40 @@ def add_algorithm_arguments(parser: argparse.ArgumentParser) -> None:
                 dest=f"algorithm.{name}",
                 type=yaml_value,
                 default=argparse.SUPPRESS,
-                metavar="VALUE",
+                metavar=values_of(types[name]),
                 help=(texts[name] + default).replace("%", "%%"),
             )
 
 
+WORDS = {int: "INT", float: "NUMBER", bool: "BOOL", dict: "MAP", list: "LIST", tuple: "LIST"}
+"""What a type is called where help says what a flag takes."""
+
+
+def values_of(annotation: Any) -> str:
+    """
+    Say what a flag takes.
+
+    :param annotation: type of the argument
+    :return: such as ``INT``, ``NUMBER|SCHEDULE`` or ``{k1,k3}``; what a word on a command line can't be is left out
+    """
+    found: list[str] = []
+    for one in get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,):
+        origin = get_origin(one) or one
+        if origin is Literal:
+            found.append("{" + ",".join(get_args(one)) + "}")
+        elif origin is collections.abc.Callable:
+            found.append("SCHEDULE" if get_args(one)[0] == [float] else "NAME")
+        elif origin is not type(None):
+            found.append(WORDS.get(origin, "NAME"))
+    if "SCHEDULE" in found:
+        found = [word for word in found if word != "NAME"]  # the text of a schedule
+    return "|".join(dict.fromkeys(found))
+
+
 def add_acting_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of how a saved run acts, which ``evaluate`` and ``enjoy`` share."""
+    from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EPISODE_STEPS
+
     parser.add_argument(
         "--seed", type=int, default=EVALUATION_SEED, metavar="N", help="seed of the first episode (default: %(default)s)"
     )
@@ -115,6 +144,8 @@ def thread_count(text: str) -> int:
 
     :raises argparse.ArgumentTypeError: if it is anything else, or more than any machine has
     """
+    from sb3_ppo_edu.training.settings import MOST_THREADS
+
     if (count := positive_int(text)) > MOST_THREADS:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected at most {MOST_THREADS}")
     return count

@@ -6,8 +6,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import gymnasium as gym
-
 from sb3_ppo_edu.serialization.text import sentence
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
@@ -28,5 +26,9 @@ def refusing_bad_input() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, AssertionError, OSError, gym.error.Error) as error:
+    except Exception as error:
+        import gymnasium as gym  # here: who only wants to read help shall not wait for it
+
+        if not isinstance(error, (ValueError, AssertionError, OSError, gym.error.Error)):
+            raise
         raise RefusedError(sentence(str(error))) from error

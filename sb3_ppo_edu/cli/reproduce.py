@@ -29,19 +29,13 @@ exit codes: 0 the same bits, 1 something differs, 2 bad input, 130 interrupted
 """
 
 
-def add_reproduce(commands: Any, parse: Callable[[Sequence[str]], argparse.Namespace]) -> None:
-    """
-    Add ``sb3-edu reproduce``.
-
-    :param commands: to add to
-    :param parse: parses a command line of this program
-    """
+def add_reproduce(commands: Any, _: Sequence[str]) -> None:
+    """Add ``sb3-edu reproduce``."""
     reproduce = commands.add_parser(
         "reproduce",
-        help="do a run again, and compare bit by bit",
         description=REPRODUCE_DESCRIPTION,
     )
-    reproduce.set_defaults(command=lambda arguments: reproduce_run(arguments, parse), parser=reproduce)
+    reproduce.set_defaults(command=reproduce_run, parser=reproduce)
     reproduce.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/lander")
     reproduce.add_argument(
         "--trust", action="store_true", help="let the run's command name what it likes, which may run any program"
@@ -49,13 +43,8 @@ def add_reproduce(commands: Any, parse: Callable[[Sequence[str]], argparse.Names
     reproduce.add_argument("--name", help="folder of the new run, beside the old one (default: RUN-again)")
 
 
-def reproduce_run(arguments: argparse.Namespace, parse: Callable[[Sequence[str]], argparse.Namespace]) -> int:
-    """
-    Do a run again and compare; return the exit code.
-
-    :param arguments: of the command line
-    :param parse: see :func:`add_reproduce`
-    """
+def reproduce_run(arguments: argparse.Namespace) -> int:
+    """Do a run again and compare; return the exit code."""
     console = TextConsole(highlight=False)
     folder: Path = arguments.run
     path = folder / SETTINGS_FILE
@@ -76,7 +65,7 @@ def reproduce_run(arguments: argparse.Namespace, parse: Callable[[Sequence[str]]
     trust = ["--trust"] if arguments.trust else []
     words += [*trust, "--from-record", "--folder", str(place.parent), f"--name={name}", "--no-replay"]
     try:
-        again = parse_recorded(words, parse)
+        again = parse_recorded(words, arguments.parse)
         code = int(again.command(again))
     except RefusedError as error:
         raise RefusedError(f"{path}: its command can't be run again: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.printing import console_for
 from sb3_ppo_edu.cli.refusals import refusing_bad_input
 from sb3_ppo_edu.cli.torchrun import process_group, resume_rank
-from sb3_ppo_edu.cli.train import train_and_finish
+from sb3_ppo_edu.cli.training import train_and_finish
 from sb3_ppo_edu.distributed.process_group import ProcessGroup
 from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.resume import resume_run
@@ -21,11 +22,10 @@ from sb3_ppo_edu.training.settings import read_settings
 from sb3_ppo_edu.vec_env.guard import ON_FAULT
 
 
-def add_resume(commands: Any) -> None:
+def add_resume(commands: Any, _: Sequence[str]) -> None:
     """Add ``sb3-edu resume``."""
     resume = commands.add_parser(
         "resume",
-        help="go on with a run that was interrupted, exactly",
         description="Go on with a run that was made with --checkpoint-freq, from its newest whole checkpoint:\nit ends with "
         "the same bits as if it had never been interrupted.\n\nTo train longer: --steps N, for N steps in all. "
         "Schedules (lin_…) then stand\nwhere they would in a run of N steps. steps and checkpoint_freq may be edited in "

@@ -1,74 +1,18 @@
-"""``sb3-edu train``: train, save, evaluate, draw, and say where everything is."""
+"""``sb3-edu train``: its flags. Those of every day come first, and need no torch; ``--help-all`` lists them all."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import traceback
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch as th
-from rich.console import Console
-from rich.markup import escape
+from sb3_ppo_edu.cli.flags import add_algorithm_arguments, positive_int, thread_count, yaml_value
 
-from sb3_ppo_edu.checkpoint.callback import SIGNALS
-from sb3_ppo_edu.checkpoint.files import CheckpointError, UnfitStateError, latest_good
-from sb3_ppo_edu.cli.callbacks import Progress, StopOnRequest, stopping_on_signals, undisturbed
-from sb3_ppo_edu.cli.display import draw_into_memory
-from sb3_ppo_edu.cli.flags import add_algorithm_arguments, flag_of, positive_int, thread_count, yaml_value
-from sb3_ppo_edu.cli.printing import (
-    LEARNING_CURVE_FILE,
-    REPLAY_FILE,
-    console_for,
-    print_evaluation,
-    print_files,
-    print_next,
-    print_start,
-    quoted,
-    trust_of,
-    typed,
-)
-from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, RefusedError, refusing_bad_input
-from sb3_ppo_edu.cli.streams import DISK, describe_disk
-from sb3_ppo_edu.cli.torchrun import process_group, start_or_resume_rank
-from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
-from sb3_ppo_edu.engines import NonFiniteUpdateError
-from sb3_ppo_edu.envs.backends import AUTO, BACKENDS, WORKER_TIMEOUT
-from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.serialization.errors import reason
-from sb3_ppo_edu.serialization.names import HARMLESS_MODULES, check_environment_id
-from sb3_ppo_edu.serialization.text import printable, sentence
-from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT
-from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
-from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparameters, parse_expression
-from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
-from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
-from sb3_ppo_edu.training.settings import (
-    EVALUATIONS_PER_RUN,
-    RunSettings,
-    as_settings_say,
-    settings_from_hyperparameters,
-)
-from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
-from sb3_ppo_edu.vec_env.guard import ON_FAULT, NonFiniteStepError
-from sb3_ppo_edu.vec_env.workers import WorkerError
+ALGORITHMS = ("eduppo", "maskableeduppo", "recurrenteduppo", "maskablerecurrenteduppo")
+"""Names of the algorithms, the default first, as in ``training.algorithms``, which imports them all."""
 
-ENVIRONMENT_FLAGS = ("n_envs", "vec_env", "worker_timeout", "normalize", "env_kwargs")
-"""Flags that go over settings of the same name in the YAML file."""
-DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
-
-
-FAILURES = (
-    NonFiniteStepError,
-    NonFiniteUpdateError,
-    LostProcessError,
-    WorkerError,
-    EnvironmentFaultError,
-    CheckpointError,
-)
-"""What ends a training with a sentence, and exit code 1."""
+HELP = {"-h", "--help"}
 
 TRAIN_EXAMPLES = """\
 Settings come from three places, each going over the one before it: the algorithm's defaults, the environment's block in the
@@ -88,29 +32,84 @@ exit codes: 0 done, 1 a step or the update failed (the model is saved), 2 bad in
 """
 
 
-def add_train(commands: Any) -> None:
-    """Add ``sb3-edu train``."""
+class Everyday(NamedTuple):
+    """
+    A flag of EduPPO that most trainings have.
+
+    :param flag: its name
+    :param values: what it takes
+    :param text: what it is
+    :param default: EduPPO's, which the environment's block in the YAML file goes over
+    """
+
+    flag: str
+    values: str
+    text: str
+    default: Any
+
+
+EVERYDAY = (
+    Everyday("--learning-rate", "NUMBER|SCHEDULE", "step size of the optimizer, such as 3e-4, lin_3e-4 or kl_0.01", 3e-4),
+    Everyday("--n-steps", "INT", "steps of each environment in a rollout", 2048),
+    Everyday("--batch-size", "INT", "transitions in a minibatch", 64),
+    Everyday("--n-epochs", "INT", "passes over each rollout", 10),
+    Everyday("--gamma", "NUMBER", "discount factor", 0.99),
+    Everyday("--gae-lambda", "NUMBER", "λ of GAE", 0.95),
+    Everyday("--clip-range", "NUMBER|SCHEDULE", "ε of the clipped surrogate", 0.2),
+    Everyday("--ent-coef", "NUMBER|SCHEDULE", "weight of the entropy bonus", 0.0),
+    Everyday("--target-kl", "NUMBER", "KL divergence in nats that stops an update", None),
+    Everyday("--policy-kwargs", "MAP", 'such as "dict(net_arch=[32, 32])"', None),
+    Everyday("--engine", "{auto,autograd,numpy,fused}", "what computes the updates", "auto"),
+)
+
+
+def add_train(commands: Any, words: Sequence[str]) -> None:
+    """
+    Add ``sb3-edu train``.
+
+    :param commands: to add to
+    :param words: of the command line behind ``train``: where they ask for help, the flags of every day are enough
+    """
     parser = commands.add_parser(
         "train",
-        usage="%(prog)s --env ID [--steps N] [--seed N] [--name NAME] [and what is listed below]",
-        help="train, evaluate against random actions, and leave everything in a run folder",
+        usage="%(prog)s --env ID [--steps N] [--seed N] [--name NAME] [further flags]",
         description="Train EduPPO, evaluate it against random actions, and leave everything in a new folder runs/NAME.",
         epilog=TRAIN_EXAMPLES,
     )
     parser.set_defaults(command=train, parser=parser)
+    parser.add_argument("--help-all", action="help", help="list every flag: of EduPPO, of the environments, of the evaluation")
+    _add_run(parser)
+    if HELP.isdisjoint(words) or "--help-all" in words:
+        _add_further(parser)
+        add_algorithm_arguments(parser)
+        return
+    group = parser.add_argument_group("PPO", "The environment's block in the YAML file goes over the defaults named here.")
+    for one in EVERYDAY:
+        group.add_argument(one.flag, metavar=one.values, help=f"{one.text} (default: {one.default})")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every day that say what is trained, how long and where it goes."""
     run = parser.add_argument_group("the run")
     run.add_argument("--env", required=True, metavar="ID", help="Gymnasium id; MODULE:ID imports the module that registers it")
     run.add_argument(
-        "--algo", choices=tuple(ALGORITHMS), default=DEFAULT, help=f"with masks, or with a memory (default: {DEFAULT})"
+        "--algo", choices=ALGORITHMS, default=ALGORITHMS[0], help="with masks, or with a memory (default: %(default)s)"
     )
     run.add_argument("--steps", type=positive_int, metavar="N", help="environment steps to train for (default: the YAML's)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights, actions and environments (default: 0)")
+    run.add_argument("--n-envs", type=positive_int, metavar="N", help="environments stepped together (default: the YAML's)")
+    run.add_argument(
+        "--normalize", action=argparse.BooleanOptionalAction, help="observations and rewards normalised by running statistics"
+    )
     run.add_argument("--folder", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs)")
     run.add_argument("--name", help="the run's folder in there; must be new (default: ENV-SEED-TIME)")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     run.add_argument(
-        "--threads", type=thread_count, default=1, metavar="N", help="torch threads (default: 1, fastest for small networks)"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML in the form of RL Baselines3 Zoo (default: the one that comes with us)",
     )
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     run.add_argument(
         "--checkpoint-freq",
         type=positive_int,
@@ -118,47 +117,54 @@ def add_train(commands: Any) -> None:
         help="steps between checkpoints, for sb3-edu resume (default: none)",
     )
     run.add_argument(
+        "--doctor", action="store_true", help="watch the training, warn of what is wrong with it, and leave doctor.html"
+    )
+    run.add_argument(
+        "--track",
+        choices=("wandb", "mlflow"),
+        help="send the log to Weights & Biases or MLflow too (extras of the same names)",
+    )
+
+
+def _add_further(parser: argparse.ArgumentParser) -> None:
+    """Add the other flags that are not the algorithm's."""
+    # Imported here: what they import takes a second, and help shall not.
+    from sb3_ppo_edu.cli.printing import REPLAY_FILE
+    from sb3_ppo_edu.envs.backends import AUTO, BACKENDS, WORKER_TIMEOUT
+    from sb3_ppo_edu.training.settings import EVALUATIONS_PER_RUN
+    from sb3_ppo_edu.vec_env.guard import ON_FAULT
+
+    run = parser.add_argument_group("the run in detail")
+    run.add_argument(
+        "--threads", type=thread_count, default=1, metavar="N", help="torch threads (default: 1, fastest for small networks)"
+    )
+    run.add_argument(
         "--on-fault",
         choices=(*ON_FAULT, "off"),
         default="raise",
         help="NaN and infinities in actions, observations and rewards: stop there, or put 0 in their place (default: raise)",
     )
-    run.add_argument(
-        "--doctor", action="store_true", help="watch the training, warn of what is wrong with it, and leave doctor.html"
-    )
     run.add_argument("--verbose", type=int, choices=(0, 1, 2), default=0, help="1 prints SB3's log tables, 2 debugging too")
-    settings = parser.add_argument_group("the environments and their settings")
-    settings.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML in the form of RL Baselines3 Zoo (default: the one that comes with us)",
-    )
-    settings.add_argument(
-        "--trust",
-        action="store_true",
-        help="let FILE name classes of any module, which may run any program",
+    run.add_argument(
+        "--trust", action="store_true", help="let --config's file name classes of any module, which may run any program"
     )
     # Of `reproduce`: the flags come from the record of a run, which may be a stranger's.
-    settings.add_argument("--from-record", action="store_true", help=argparse.SUPPRESS)
-    settings.add_argument("--n-envs", type=positive_int, metavar="N", help="environments stepped together")
-    settings.add_argument(
+    run.add_argument("--from-record", action="store_true", help=argparse.SUPPRESS)
+    environments = parser.add_argument_group("the environments")
+    environments.add_argument(
         "--vec-env",
         choices=(*BACKENDS, AUTO),
         help="who steps them: one by one in this process (dummy, gymnasium-sync), shared out among the processors (workers), "
         "each in a process of its own (subproc, gymnasium-async), all at once (gymnasium-native, envpool), or the fastest "
         "that gives the same episodes (auto); default: dummy",
     )
-    settings.add_argument(
+    environments.add_argument(
         "--worker-timeout",
         type=float,
         metavar="SECONDS",
         help=f"how long a process of theirs may take for an answer before it counts as hanging (default: {WORKER_TIMEOUT:g})",
     )
-    settings.add_argument(
-        "--normalize", action=argparse.BooleanOptionalAction, help="observations and rewards normalised by running statistics"
-    )
-    settings.add_argument(
+    environments.add_argument(
         "--env-kwargs", type=yaml_value, metavar="MAP", help='such as "{gravity: -5.0}" or "dict(gravity=-5.0)"'
     )
     evaluation = parser.add_argument_group("the evaluation")
@@ -172,229 +178,10 @@ def add_train(commands: Any) -> None:
         help=f"steps between evaluations (default: {EVALUATIONS_PER_RUN} in a run)",
     )
     evaluation.add_argument("--no-replay", dest="replay", action="store_false", help=f"make no {REPLAY_FILE}")
-    add_algorithm_arguments(parser)
 
 
 def train(arguments: argparse.Namespace) -> int:
     """Train, save, evaluate, draw, and say where everything is; return the exit code."""
-    command = ["sb3-edu", *arguments.argv]
-    th.set_num_threads(arguments.threads)
-    with refusing_bad_input():
-        settings = read_settings(arguments)
-        folder = run_folder(arguments)
-    with process_group() as group:
-        arguments.group = group
-        with refusing_bad_input():
-            if group is None:
-                run = start_run(settings, folder, command, source=arguments.config)
-            else:
-                run = start_or_resume_rank(settings, folder, command, group, arguments.device)
-        try:
-            with refusing_bad_input(), as_settings_say(arguments.config):
-                print_start(console_for(group), run)  # the engine is chosen here
-        except RefusedError:
-            close_run(run)
-            raise
-        return train_and_finish(run, arguments, None if arguments.trust else arguments.config)
+    from sb3_ppo_edu.cli.training import train_new_run
 
-
-def read_settings(arguments: argparse.Namespace) -> RunSettings:
-    """
-    Put together the YAML's settings and the flags.
-
-    :raises ValueError: if a setting is wrong
-    """
-    given = vars(arguments)
-    overrides = {name.removeprefix("algorithm."): value for name, value in given.items() if name.startswith("algorithm.")}
-    overrides.update({name: given[name] for name in ENVIRONMENT_FLAGS if given[name] is not None})
-    for name, value in overrides.items():
-        if name.endswith("_kwargs") and isinstance(value, str):
-            overrides[name] = parse_expression(value, flag_of(name))
-    if arguments.from_record and not arguments.trust:
-        check_environment_id(arguments.env, "--env")
-        check_names_of(overrides, "the command in the run's record")
-    hyperparameters = load_hyperparameters(
-        arguments.env, arguments.config, overrides, trusted=arguments.trust, algo=arguments.algo
-    )
-    if arguments.doctor:
-        # By its name, as a YAML would ask for it: so it is in the run's record, and there again when the run is resumed.
-        others = hyperparameters.get("callback")
-        hyperparameters["callback"] = [*(others if isinstance(others, list) else [others] if others else []), DOCTOR]
-    with as_settings_say(arguments.config):
-        return settings_from_hyperparameters(
-            arguments.env,
-            hyperparameters,
-            steps=arguments.steps,
-            seed=arguments.seed,
-            eval_freq=arguments.eval_freq,
-            device=arguments.device,
-            verbose=arguments.verbose,
-            checkpoint_freq=arguments.checkpoint_freq,
-            on_fault=arguments.on_fault,
-            algo=arguments.algo,
-        )
-
-
-def run_folder(arguments: argparse.Namespace) -> Path:
-    """
-    Choose the run's folder, which need not exist.
-
-    :raises ValueError: if the name is none
-    """
-    if arguments.name is None:
-        return Path(arguments.folder, default_name(arguments.env, arguments.seed, datetime.now()))
-    if Path(arguments.name).name != arguments.name:
-        raise ValueError(f"--name {arguments.name!r}: expected the name of a folder, not a path; --folder says where it goes")
-    return Path(arguments.folder, arguments.name)
-
-
-def train_and_finish(run: Run, arguments: argparse.Namespace, source: Path | None) -> int:
-    """
-    Train what is left of a run, evaluate it and print what there is; return the exit code.
-
-    :param run: closed at the end
-    :param arguments: of the command line, with the processes that train together, or ``None``, in ``group``
-    :param source: see :func:`train_until_stopped`
-    """
-    console = console_for(arguments.group)
-    try:
-        exit_code = train_until_stopped(run, console, arguments.group, source)
-    finally:
-        close_run(run)
-    if exit_code == DONE and not console.quiet:
-        try:
-            finish(run, arguments, console)
-        except Exception as error:
-            if source is None or not only_known_code(error) or isinstance(error, OSError):
-                raise
-            raise RefusedError(what_fails(source, error)) from error
-    return exit_code
-
-
-def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None = None, source: Path | None = None) -> int:
-    """
-    Train to the end or until Ctrl-C or SIGTERM, and save the model in each case; return the exit code.
-
-    :param run: left open
-    :param console: a quiet one, as of all ranks but 0, shows no progress and saves no model
-    :param group: the processes to train together with, or ``None``
-    :param source: the file that the settings are from, if it is a stranger's
-    """
-    stop = StopOnRequest(run.lock.note_training)
-    progress = [] if console.quiet else [Progress(run.settings.steps)]
-    exit_code, failure = DONE, ""
-    kept: list[bool] = []
-    try:
-        with stopping_on_signals(stop):
-            learn(run, [stop, *progress], group)
-    except KeyboardInterrupt:
-        stop.requested = True
-    except SystemExit as ended:
-        asked = [one for one in SIGNALS if ended.code == 128 + one]
-        if not asked:
-            raise
-        stop.requested, stop.signal = True, asked[0]  # as an exact checkpoint ends the training
-    except FAILURES as error:
-        # A signal to all processes, as clusters send it, ends those that this one waits for.
-        if not stop.requested:
-            failure, exit_code = str(error), BAD_INPUT if isinstance(error, UnfitStateError) else FAILED
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        failure, exit_code = f"run {run.shown}: {describe_disk(error)}", FAILED
-    except Exception as error:
-        if source is None or not only_known_code(error):
-            raise
-        failure, exit_code = what_fails(source, error), BAD_INPUT
-    finally:
-        for bar in progress:
-            bar.close()
-        if failure:
-            print(f"sb3-edu train: error: {printable(failure)}", file=sys.stderr)
-        # Where learn has failed before its first step, the model is not what it will be: what is there stays.
-        if not console.quiet and (stop.began or sys.exc_info()[0] is None):
-            undisturbed(lambda: kept.append(keep_model(run)))
-    if stop.requested:
-        exit_code = 128 + stop.signal
-    if not all(kept):
-        exit_code = FAILED
-    if exit_code != DONE:
-        steps = f"{run.model.num_timesteps:,} of {run.settings.steps:,} steps"
-        saved = f" The model is saved in [bold]{escape(str(run.shown))}[/bold]." if all(kept) else ""
-        console.print(f"Stopped after {steps}.{saved}", soft_wrap=True)
-        checkpoint = last_checkpoint(run)
-        if checkpoint is not None:
-            if exit_code == FAILED:
-                print(f"The last good checkpoint is {checkpoint}.", file=sys.stderr)
-            console.print(f"To go on: {typed('sb3-edu')} resume {quoted(run.shown)}{trust_of(run)}", soft_wrap=True)
-        if all(kept):
-            evaluate = f"{typed('sb3-edu')} evaluate {quoted(run.shown)}{trust_of(run)}"
-            console.print(f"To see what it can do: {evaluate}", soft_wrap=True)
-    return exit_code
-
-
-KNOWN_CODE = {*(name.partition(".")[0] for name in HARMLESS_MODULES), "numpy", "torch", *sys.stdlib_module_names}
-"""Packages that do with a value what they are told."""
-
-
-def what_fails(source: Path, error: Exception) -> str:
-    """Name the file that has told well-known code what it can't do."""
-    said = reason(error)
-    return f"{source}: what it says fails: {sentence(said)}" if str(source) not in said else sentence(said)
-
-
-def only_known_code(error: BaseException) -> bool:
-    """Tell whether an exception came through known code only, so that a value from a file is its cause."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return all(str(frame.f_globals.get("__name__")).partition(".")[0] in KNOWN_CODE for frame in frames)
-
-
-def keep_model(run: Run) -> bool:
-    """Save the model, unless the one that is there is trained for more steps; False where the disk does not take it."""
-    try:
-        save_model(run)
-    except ValueError as error:
-        print(printable(str(error)), file=sys.stderr)
-    except OSError as error:
-        print(f"sb3-edu train: error: the model is not saved: {describe_disk(error)}", file=sys.stderr)
-        return False
-    return True
-
-
-def last_checkpoint(run: Run) -> Path | None:
-    """Find the file of the checkpoint that a run would go on from; ``None`` if there is no whole one."""
-    try:
-        return latest_good(run.folder / CHECKPOINT_FOLDER).path
-    except CheckpointError:
-        return None
-
-
-def finish(run: Run, arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluate the saved model of a trained run, draw, and print what there is."""
-    # Imported here, because drawing takes a second to load, and bad input shall not wait for it.
-    from sb3_ppo_edu.lab import plots, replay
-
-    console.print(f"Evaluating {arguments.eval_episodes} episodes, and as many of random actions.")
-    saved = open_run(run.folder)
-    trained = evaluate_run(saved, arguments.eval_episodes)
-    random = evaluate_random(saved, arguments.eval_episodes)
-    write_evaluation(run, trained, random)
-    repeats = action_repeat(run.settings.environment.wrapper)
-    try:
-        curve = plots.read_learning_curve(run.folder, f"{arguments.env}, seed {arguments.seed}", repeats)
-        figure = plots.draw_learning_curve(curve)
-    except (
-        Exception
-    ) as error:  # numpy's and csv's: what a resumed run's files held before may be damaged, and training is done
-        console.print(f"No {LEARNING_CURVE_FILE}: the run's logs can't be read ({error!r}).", markup=False, soft_wrap=True)
-    else:
-        plots.save_figure(figure, run.folder / LEARNING_CURVE_FILE)
-    if arguments.replay:
-        draw_into_memory()
-        try:
-            replay.save_gif(replay.film_run(saved, trained.median_seed()), run.folder / REPLAY_FILE)
-        except replay.CannotRenderError as error:
-            console.print(f"No {REPLAY_FILE}: {arguments.env} cannot draw itself here ({error}).", markup=False)
-    print_files(console, run)
-    print_evaluation(console, trained, random)
-    print_next(console, run)
+    return train_new_run(arguments)

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_ppo_edu.cli.bench import run_with_bar, show_page
 from sb3_ppo_edu.cli.display import TextConsole
+from sb3_ppo_edu.cli.experiments import run_with_bar, show_page
 from sb3_ppo_edu.cli.flags import positive_int
 from sb3_ppo_edu.cli.refusals import DONE, FAILED, refusing_bad_input
 from sb3_ppo_edu.lab.runs import Run, RunRow
@@ -25,6 +25,9 @@ TUNE_DESCRIPTION = """\
 Tune EduPPO on an environment as the lecture recommends: start with defaults, change one setting at a time, the learning rate
 first. Each value is tried with several seeds, and replaces the present one only if it is better by more than the noise. At
 the end the tuned settings and those of the start are compared on fresh seeds, and a recommendation is written.
+
+When which? `tune` for an environment of your own and an explanation of what each setting does, in tens of trainings; the zoo's
+search, `sb3-edu zoo train --env ID -optimize`, for the last percent, over all settings at once, in hundreds.
 """
 
 TUNE_EXAMPLES = """\
@@ -38,11 +41,10 @@ exit codes: 0 done, 1 the start's settings failed on all fresh seeds, 2 bad inpu
 """
 
 
-def add_tune(commands: Any) -> None:
+def add_tune(commands: Any, _: Sequence[str]) -> None:
     """Add ``sb3-edu tune``."""
     parser = commands.add_parser(
         "tune",
-        help="find settings for an environment, one at a time",
         description=TUNE_DESCRIPTION,
         epilog=TUNE_EXAMPLES,
     )
