@@ -64,7 +64,7 @@ class Service:
 def test_every_row_of_the_log_is_sent(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each dump of SB3's logger, with its step and numbers; settings before, the end after; the run's record says so."""
     service = Service()
-    monkeypatch.setitem(sys.modules, to, service)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, to, service)
     assert main([*WORDS.split(), "--track", to, "--folder", str(tmp_path), "--name", "r"]) == 0
     (begun,) = service.begun
     assert (begun["project"], begun["name"]) == (PROJECT, "r")
