@@ -46,7 +46,7 @@ notebooks: $(STAMP) ## open the lessons in JupyterLab, at lesson 01
 	@$(BIN)/jupyter lab notebooks/student/01_policy_gradients.ipynb
 
 test: $(STAMP) ## run the tests, with the coverage of the floors 1 to 3
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow" --cov --cov-report term $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow" --durations 20 --cov --cov-report term $(ARGS)
 
 slow: $(STAMP) ## run the experiments that take minutes
 	@$(BIN)/python -m pytest -m slow --timeout 0 $(ARGS)

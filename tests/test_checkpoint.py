@@ -447,17 +447,18 @@ def test_logs_go_on_without_gap_or_duplicate(tmp_path: Path) -> None:
 # -- killed --------------------------------------------------------------------------------------------------------------
 
 
-def test_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cases", [2, pytest.param(7, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(cases: int, tmp_path: Path) -> None:
     """
-    SIGKILL at seven random moments, once in each of the cases that ``benchmarks/durability/kill.py`` kills a hundred times.
+    SIGKILL at a random moment, once in each of the cases that ``benchmarks/durability/kill.py`` kills a hundred times.
 
-    In a process of its own, because the trainings are forked.
+    In a process of its own, because the trainings are forked. Of the seven cases two, drawn anew each time, are tried here.
     """
-    command = [sys.executable, str(DURABILITY / "kill.py"), "--kills", "7", "--steps", "600", "--folder", str(tmp_path)]
-    command += ["--seed", str(random.randrange(10**6))]
+    command = [sys.executable, str(DURABILITY / "kill.py"), "--cases", str(cases), "--kills", str(cases), "--steps", "600"]
+    command += ["--folder", str(tmp_path), "--seed", str(random.randrange(10**6))]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr[-2000:]}"
-    assert done.stdout.count("'parameters': True") == 7
+    assert done.stdout.count("'parameters': True") == cases
 
 
 def test_the_published_kills_are_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:

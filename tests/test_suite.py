@@ -314,6 +314,7 @@ def test_a_missing_library_names_its_extra() -> None:
         need("nosuch.module", "ray", "--backend ray")
 
 
+@pytest.mark.slow  # half a minute, most of it Ray's own start
 def test_ray_runs_the_same_suite_on_several_nodes(tmp_path: Path) -> None:
     """
     On a Ray cluster of two nodes on this machine: the rows of runs in this process, and a failure is a row too.

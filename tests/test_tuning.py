@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import yaml
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.lab import page as pages
-from sb3_ppo_edu.lab.runs import Run, RunRow, check
+from sb3_ppo_edu.lab.runs import Run, RunRow, check, execute
+from sb3_ppo_edu.lab.suite import Done
 from sb3_ppo_edu.lab.tuning import DEFAULTS, FRESH, STAGES, Candidate, Stage, Tuning, choose, summarise_candidates
 from sb3_ppo_edu.lab.tuning_report import recommend, save_block
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
@@ -171,8 +172,16 @@ def test_what_is_recommended_can_be_trained_with(tmp_path: Path) -> None:
     assert list(yaml.safe_load(path.read_text())) == ["LunarLanderContinuous-v3"]
 
 
-def test_the_command_tunes_and_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def here(runs: Sequence[Run]) -> Iterator[Done]:
+    """A backend that runs in this process, one after the other: processes are tests/test_suite.py's."""
+    yield from (Done(run, execute(run), "") for run in runs)
+
+
+def test_the_command_tunes_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A small tuning leaves rows, a recommendation and a picture; a second call trains nothing."""
+    monkeypatch.setattr("sb3_ppo_edu.cli.tune.in_processes", lambda workers: here)
     command = [
         "tune",
         "--env",

@@ -165,10 +165,14 @@ def in_child(case: Case, engine: str, folder: Path, steps: int, kill_after: floa
     return time.perf_counter() - start
 
 
-def measure(kills: int, steps: int, seed: int, folder: Path, report: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
-    """Kill and resume, case by case and engine by engine in turn."""
+def measure(
+    kills: int, steps: int, seed: int, folder: Path, report: Callable[[dict[str, Any]], None], cases: int | None = None
+) -> list[dict[str, Any]]:
+    """Kill and resume, case by case and engine by engine in turn; only so many of them if ``cases`` says how many."""
     drawn = random.Random(seed)
     combinations = [(name, engine) for name, case in CASES.items() for engine in case.engines]
+    if cases is not None:
+        combinations = drawn.sample(combinations, cases)
     undisturbed, lengths = {}, {}
     for name, engine in combinations:
         place = folder / f"undisturbed-{name}-{engine}".replace(" ", "_")
@@ -197,10 +201,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--cases", type=int, help="how many of the cases, drawn with the seed (default: all)")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where rows and table go")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(given.kills, given.steps, given.seed, Path(folder), lambda row: print(row, flush=True))
+        rows = measure(given.kills, given.steps, given.seed, Path(folder), lambda row: print(row, flush=True), given.cases)
     with (given.folder / "kill.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
