@@ -18,7 +18,7 @@ NAME    =
 ARGS    =
 
 .DEFAULT_GOAL := help
-.PHONY: help install train notebooks test test-envpool slow sb3-tests sanitize mutants check format kernels wheel wheels lock import-time clean
+.PHONY: help install train notebooks test test-envpool slow sb3-tests sanitize mutants check format kernels wheel wheels release lock import-time clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,9 @@ kernels: $(STAMP) ## compile the kernels anew, in place
 
 wheels: $(STAMP) ## build a wheel for every platform into dist/, check it, run its kernels if possible (minutes)
 	@$(BIN)/python benchmarks/wheels/wheels.py $(ARGS)
+
+release: $(STAMP) ## what a release needs: consistent versions, sdist and wheels, each installed bare and tried (publishes nothing)
+	@$(BIN)/python benchmarks/house/release.py $(ARGS)
 
 import-time: $(STAMP) ## measure how much longer importing EduPPO takes than importing stable_baselines3
 	@$(BIN)/python benchmarks/import_time.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -93,4 +94,13 @@ class WheelForAPlatform(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": WheelForAPlatform})
+def project_urls() -> dict[str, str]:
+    """Make the package's addresses from the one that ``setup.cfg`` names; none while it is empty."""
+    settings = ConfigParser()
+    settings.read(Path(__file__).with_name("setup.cfg"), encoding="utf-8")
+    repository = settings["publish"]["repository"].rstrip("/")
+    pages = {"Source": "", "Issues": "/issues", "Changelog": "/blob/main/CHANGELOG.md", "Documentation": "/tree/main/docs"}
+    return {name: repository + page for name, page in pages.items()} if repository else {}
+
+
+setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": WheelForAPlatform}, project_urls=project_urls())
