@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch as th
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.engines import FusedEngine
+from sb3_ppo_edu.engines import FusedEngine, PolicyInputs
 from tests.test_fused import DEFAULTS, gradients_of, make_minibatch, make_policy
 from tests.test_kernels import assert_same_bits, state_of
 
@@ -73,6 +75,22 @@ def test_a_gradient_that_somebody_keeps_stays_as_it_is(engine: Any) -> None:
     for kept, view, value, parameter in zip(gradients, views, values, model.policy.parameters(), strict=True):
         assert kept.equal(value) and view.equal(value.flatten())
         assert parameter.grad is not kept
+
+
+def test_at_a_value_clip_of_zero_values_count_that_have_not_moved() -> None:
+    """Those that are the rollout's to the bit have their whole gradient, as in torch, and one that is a bit away has none."""
+    policy = make_policy("gaussian")
+    engine, samples = FusedEngine(policy), make_minibatch(policy, 37, 0)
+    values = engine.value(PolicyInputs(samples.observations)).flatten()
+    moved = th.arange(37) % 3 == 0
+    old_values = th.where(moved, th.nextafter(values, values + 1), values)
+    without_error = th.where(moved, values, samples.returns)  # where nothing is to be learned there is no gradient either
+    found = []
+    for clip_range_vf, returns in ((0.0, samples.returns), (None, without_error)):
+        minibatch = engine.minibatch_of(*samples._replace(old_values=old_values, returns=returns)[:6])
+        engine.gradients(minibatch, replace(DEFAULTS, clip_range_vf=clip_range_vf))
+        found.append([gradient.numpy() for gradient in gradients_of(policy).values()])
+    assert_same_bits(*found)
 
 
 def shrinking(policy: Any, get: Callable[[int], Iterator[Any]], elsewhere: bool) -> Callable[[int], Iterator[Any]]:

@@ -70,7 +70,8 @@ class EduPPO(PPOModel):
     :param gamma: discount factor in [0, 1]
     :param gae_lambda: λ of GAE in [0, 1]
     :param clip_range: ε of the clipped surrogate, > 0; schedule
-    :param clip_range_vf: ε of the value clipping in units of the return, > 0; schedule, or None for no clipping
+    :param clip_range_vf: ε of the value clipping in units of the return, > 0; schedule (which ends above 0 where engines shall
+        agree, see :func:`~sb3_ppo_edu.functional.losses.value_loss`), or None for no clipping
     :param normalize_advantage: standardise the advantages
     :param ent_coef: weight of the entropy bonus; schedule
     :param vf_coef: weight of the value loss, ≥ 0; schedule

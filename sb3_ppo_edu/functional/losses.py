@@ -146,7 +146,9 @@ def value_loss(
     :param values: :math:`V_t` of the current network, shape ``(batch,)``
     :param returns: :math:`R_t`, the TD(λ) targets, shape ``(batch,)``, constants
     :param old_values: :math:`V_{old,t}` stored in the rollout, shape ``(batch,)``, constants
-    :param clip_range_vf: :math:`\epsilon_v` > 0 in units of the return, or None
+    :param clip_range_vf: :math:`\epsilon_v` in units of the return, or None. At 0, where a schedule may end, only a value that
+        is the rollout's to the last bit has a gradient, in SB3 as here; which are, hangs on how an engine rounds (torch may
+        round a row in a rollout's matrix and in a minibatch's differently), so that engines differ by a step: end above 0
     :param mode: "sb3" or "max"
     :param reduction: "none", or "mean" for torch's own mean of squared errors. The gradient of the latter is rounded as in
         SB3; that of ``average(value_loss(…))`` differs in the last bit where neither batch size nor ``vf_coef`` is a power of
