@@ -45,6 +45,7 @@ CASES: dict[str, tuple[type[EduPPO], str, str, str, bool, dict[str, Any]]] = {
     "beta": (EduPPO, "MlpPolicy", "box", "box", True, {"action_distribution": "beta"}),
     "gsde": (EduPPO, "MlpPolicy", "box", "box", False, {"use_sde": True, "policy_kwargs": {"squash_output": True}}),
     "dict": (EduPPO, "MultiInputPolicy", "dict", "box", True, {}),
+    "critic": (EduPPO, "MultiInputPolicy", "dict", "box", True, {"critic_keys": ["vector"]}),
     "cnn": (EduPPO, "CnnPolicy", "image", "discrete", False, {}),
     "masks": (MaskableEduPPO, "MlpPolicy", "box", "multidiscrete", True, {}),
     "lstm": (
@@ -100,8 +101,12 @@ def observations_for(model: EduPPO, rng: np.random.Generator) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_file_acts_as_predict(name: str, tmp_path: Path) -> None:
-    """On 1,000 observations as the environment gives them the file's actions and states are those of ``predict``, to 1e-5."""
-    model = make_model(name)
+    """
+    On 1,000 observations as the environment gives them the file's actions and states are those of ``predict``, to 1e-5.
+
+    What only the critic is given is no input of the file.
+    """
+    model, arguments = make_model(name), CASES[name][-1]
     before = {key: value.clone() for key, value in model.policy.state_dict().items()}
     model.export(tmp_path / "policy")
     session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
@@ -124,7 +129,8 @@ def test_file_acts_as_predict(name: str, tmp_path: Path) -> None:
         observations if env is None else env.normalize_obs(observations), deterministic=True, **given
     )
     parts = observations if isinstance(observations, dict) else {"": observations}
-    inputs |= {f"observation.{key}" if key else "observation": values for key, values in parts.items()}
+    seen = {key for key in parts if key not in arguments.get("critic_keys", ())}
+    inputs |= {f"observation.{key}" if key else "observation": parts[key] for key in seen}
     inputs["noise"] = np.zeros((N, noise_width(session)), np.float32)
     outputs = dict(zip([one.name for one in session.get_outputs()], session.run(None, inputs), strict=True))
     assert outputs["action"].dtype == expected.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.checks import NOT_STEPPED, not_finite
+from sb3_ppo_edu.algorithms.observations import explaining
 from sb3_ppo_edu.engines import Engine, NonFiniteUpdateError, PolicyInputs, check_finite_output
 
 
@@ -111,6 +113,30 @@ class ActingModel(OnPolicyAlgorithm):
         """
         self._last_obs, self._last_episode_starts = new_obs, np.ones((self.n_envs,), dtype=bool)
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose actions.
+
+        :param observation: of one environment or of several; what is for the critic alone (``critic_keys``) may be left out
+        :param state: handed on as it is
+        :param episode_start: not used
+        :param deterministic: the likeliest action instead of a random one
+        :return: the actions, and ``state``
+        :raises ValueError: if the observation is not one of the model's
+        """
+        with self.explaining(observation):
+            return super().predict(observation, state, episode_start, deterministic)
+
+    def explaining(self, observation: Any) -> AbstractContextManager[None]:
+        """Say what is wrong with an observation where something fails with it."""
+        return explaining(observation, self.observation_space, getattr(self, "critic_keys", None) or ())
+
     def count_observations(self, observation: Any) -> int:
         """
         Count the observations that ``predict`` is given.
@@ -118,8 +144,9 @@ class ActingModel(OnPolicyAlgorithm):
         :param observation: of one environment, or of several in an array or a dict of arrays
         :return: how many environments they are of
         """
-        tensors, _ = self.policy.obs_to_tensor(observation)
-        return len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
+        with self.explaining(observation):
+            tensors, _ = self.policy.obs_to_tensor(observation)
+            return len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
 
     def _last_obs_as_tensor(self) -> PyTorchObs:
         """The latest observations on the model's device; on the CPU they share the environments' memory."""

@@ -229,10 +229,11 @@ class MaskableEduPPO(EduPPO):
         :return: the actions, and ``state``
         :raises ValueError: for masks of another size or with other entries than 0 and 1, and for one that forbids everything
         """
-        if action_masks is not None and not isinstance(observation, tuple):  # which the policy explains
+        if action_masks is not None:
             self._check_masks(action_masks, self.count_observations(observation))
         policy = cast(MaskableActorCriticPolicy, self.policy)
-        return policy.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
+        with self.explaining(observation):
+            return policy.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
 
     def _check_masks(self, masks: Any, n_observations: int) -> None:
         """Check masks that somebody has given for observations."""

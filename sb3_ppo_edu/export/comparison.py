@@ -141,7 +141,10 @@ def predict(
     observations: Any = {key: inputs[name] for key, name in graph.names.items()}
     observations = observations.get("", observations)
     if normalization is not None:
-        observations = normalization.normalize_obs(observations)
+        space, n = normalization.observation_space, len(next(iter(inputs.values())))
+        zeros = {key: np.zeros((n, *(part_of(space, key).shape or ()))) for key in graph.unseen}
+        observations = normalization.normalize_obs({**observations, **zeros} if zeros else observations)
+        observations = {key: observations[key] for key in graph.names} if zeros else observations
     parts = observations if isinstance(observations, dict) else {"": observations}
     for key, part in zip(graph.names, graph.parts, strict=True):
         if cast(Any, part).transposed:

@@ -89,6 +89,7 @@ class PolicyGraph(nn.Module):
         self.further = further_inputs(policy)
         if unknown := sorted({*self.further} - {"lstm_states", "episode_starts", "action_masks"}):
             raise ExportError(f"export: the policy {type(policy).__name__} takes {unknown[0]}, which is not known here")
+        self.unseen = [key for key in getattr(policy, "critic_keys", None) or () if key not in cast(spaces.Dict, given).spaces]
         self.names = part_names(given)
         moments: Any = normalization.obs_rms if normalization is not None and normalization.norm_obs else None
         self.parts = nn.ModuleList()
@@ -117,13 +118,24 @@ class PolicyGraph(nn.Module):
         :param inputs: by the names of :func:`example_inputs`
         :return: deterministic and stochastic actions, and the next states
         """
-        parts = {key: part(inputs[name]) for (key, name), part in zip(self.names.items(), self.parts, strict=True)}
-        observations: Any = parts if isinstance(self.policy.observation_space, spaces.Dict) else parts[""]
-        distribution, states = self.distribution(observations, inputs)
+        distribution, states = self.distribution(self.observations(inputs), inputs)
         found = {ACTION: self.to_environment(distribution.mode())}
         log_std = getattr(self.policy, "log_std", None)
         found[STOCHASTIC] = self.to_environment(sample(distribution, inputs[NOISE], log_std))
         return found | {NEXT + name: state for name, state in zip(STATES, states, strict=False)}
+
+    def observations(self, inputs: dict[str, th.Tensor]) -> Any:
+        """
+        Put together what the policy takes; zeros stand for what only the critic is given.
+
+        :param inputs: by the names of :func:`example_inputs`
+        :return: a tensor, or a dict of tensors
+        """
+        parts = {key: part(inputs[name]) for (key, name), part in zip(self.names.items(), self.parts, strict=True)}
+        if "" in parts:
+            return parts[""]
+        n, space, device = next(iter(parts.values())).shape[0], self.policy.observation_space, self.policy.device
+        return parts | {key: th.zeros((n, *(part_of(space, key).shape or ())), device=device) for key in self.unseen}
 
     def distribution(self, observations: Any, inputs: dict[str, th.Tensor]) -> tuple[Any, tuple[th.Tensor, ...]]:
         """
@@ -171,6 +183,20 @@ class PolicyGraph(nn.Module):
         return th.minimum(th.maximum(actions, low), high)
 
 
+def seen_by_actor(given: spaces.Space[Any], policy: ActorCriticPolicy) -> spaces.Space[Any]:
+    """
+    Leave out what only the critic is given, which acting does without.
+
+    :param given: space of what the environment gives
+    :param policy: the policy
+    :return: the space of what it acts on
+    """
+    hidden = getattr(policy, "critic_keys", None)
+    if not hidden or not isinstance(given, spaces.Dict):
+        return given
+    return spaces.Dict({key: space for key, space in given.spaces.items() if key not in hidden})
+
+
 def part_names(given: spaces.Space[Any]) -> dict[str, str]:
     """
     Name the inputs that an observation comes in.
@@ -207,8 +233,7 @@ def example_inputs(graph: PolicyGraph, observations: dict[str, np.ndarray]) -> d
         for name in STATES[: graph.n_states]:
             inputs[name] = th.zeros((lstm.num_layers, n, lstm.hidden_size), device=device)
         inputs[START] = th.zeros(n, dtype=th.bool, device=device)
-    parts = {key: part(inputs[name]) for (key, name), part in zip(graph.names.items(), graph.parts, strict=True)}
-    distribution, _ = graph.distribution(parts.get("", parts), inputs)
+    distribution, _ = graph.distribution(graph.observations(inputs), inputs)
     size = noise_size(distribution)
     if size is None:
         raise ExportError(

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeI
 
 from sb3_ppo_edu.engines.validation import WithoutValidation
 from sb3_ppo_edu.export.comparison import compare, sample_observations
-from sb3_ppo_edu.export.graph import ExportError, PolicyGraph, example_inputs, part_names, part_of
+from sb3_ppo_edu.export.graph import ExportError, PolicyGraph, example_inputs, part_names, part_of, seen_by_actor
 from sb3_ppo_edu.functional.distributions import BetaDistribution
 from sb3_ppo_edu.serialization.errors import reason
 from sb3_ppo_edu.serialization.writing import write_atomically
@@ -57,7 +57,7 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
     env = model.get_env() if env is None else env
     around = None if env is None else unwrap_vec_normalize(env)
     normalization = model.normalization() if around is None else around
-    given = given_space(model.policy.observation_space, env, normalization)
+    given = seen_by_actor(given_space(model.policy.observation_space, env, normalization), model.policy)
     observations = sample_observations(given, normalization)
     with _ready(model.policy):
         graph = PolicyGraph(model.policy, given, normalization).eval()

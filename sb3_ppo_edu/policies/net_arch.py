@@ -105,6 +105,9 @@ class NetArchMixin(BasePolicy):
     """
     Gives an actor-critic policy three arguments more.
 
+    What is for the critic alone exists in training only, where it makes values better: ``predict``, an exported file and an
+    evaluation act without it, whether they are given it or not.
+
     :param args: of the policy
     :param shared_net_arch: units of layers below those of ``net_arch``, which actor and critic share; None for none
     :param layer_norm: normalise what each hidden layer gives before its activation
@@ -181,14 +184,15 @@ class NetArchMixin(BasePolicy):
         :param kwargs: likewise
         :return: the actions, and the next states
         """
-        absent = [key for key in self.critic_keys or () if isinstance(observation, dict) and key not in observation]
-        if absent:
-            space: Any = self.observation_space
-            known = next(key for key in observation if key not in absent)
-            shape = np.shape(observation[known])
+        space: Any = self.observation_space
+        given: Any = observation if isinstance(observation, dict) else {}
+        known = next((key for key in given if key in space.spaces), None)
+        if known is not None:
+            shape = np.shape(given[known])
             several = shape[: len(shape) - len(space[known].shape)]
+            absent = [key for key in self.critic_keys or () if key not in given]
             zeros = {key: np.zeros((*several, *space[key].shape), space[key].dtype) for key in absent}
-            observation = {**observation, **zeros}
+            observation = {**given, **zeros} if zeros else observation
         return super().predict(observation, *args, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
