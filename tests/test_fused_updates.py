@@ -13,7 +13,11 @@ import pytest
 import torch as th
 
 from sb3_ppo_edu import EduPPO
-from sb3_ppo_edu.engines import FusedEngine, PolicyInputs
+from sb3_ppo_edu.engines import AutogradEngine, FusedEngine, PolicyInputs
+from sb3_ppo_edu.engines.autograd import TensorMinibatch
+from sb3_ppo_edu.engines.derivation.engine import NumpyEngine
+from sb3_ppo_edu.functional.kl import KLPenaltyObjective
+from sb3_ppo_edu.functional.objectives import PPOObjective
 from tests.test_fused import DEFAULTS, gradients_of, make_minibatch, make_policy
 from tests.test_kernels import assert_same_bits, state_of
 
@@ -91,6 +95,22 @@ def test_at_a_value_clip_of_zero_values_count_that_have_not_moved() -> None:
         engine.gradients(minibatch, replace(DEFAULTS, clip_range_vf=clip_range_vf))
         found.append([gradient.numpy() for gradient in gradients_of(policy).values()])
     assert_same_bits(*found)
+
+
+@pytest.mark.parametrize("kind", [AutogradEngine, NumpyEngine, FusedEngine])
+@pytest.mark.parametrize("objective", [PPOObjective(), KLPenaltyObjective()], ids=["PPO's", "own"])
+def test_a_minibatch_beyond_the_kl_limit_has_no_gradient(kind: Any, objective: Any) -> None:
+    """Gradients stay those of the last step, as in SB3; at the limit itself there are new ones."""
+    policy = make_policy("gaussian")
+    engine, update = kind(policy), replace(DEFAULTS, objective=objective)
+    first, second = (make_minibatch(policy, 16, seed) for seed in range(2))
+    take = (lambda samples: engine.minibatch_of(*samples[:6])) if kind is FusedEngine else TensorMinibatch
+    engine.gradients(take(first), update)
+    before = gradients_of(policy)
+    kl = float(engine.gradients(take(second), replace(update, kl_limit=0.0)).approx_kl)
+    assert kl > 0 and all(gradient.equal(before[name]) for name, gradient in gradients_of(policy).items())
+    assert engine.gradients(take(second), replace(update, kl_limit=kl)).approx_kl == kl
+    assert not any(gradient.equal(before[name]) for name, gradient in gradients_of(policy).items())
 
 
 def shrinking(policy: Any, get: Callable[[int], Iterator[Any]], elsewhere: bool) -> Callable[[int], Iterator[Any]]:

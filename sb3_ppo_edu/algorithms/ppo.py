@@ -350,7 +350,7 @@ class EduPPO(PPOModel):
     def _kl_limit(self) -> float | None:
         """The KL estimate in nats beyond which an update ends, or None; a rate that follows the KL brings one of its own."""
         if self.target_kl is not None:
-            return self.kl_stop_factor * self.target_kl
+            return float(self.kl_stop_factor * self.target_kl)
         rate = adaptive_rate(self.lr_schedule)
         return None if rate is None else rate.limit(self._current_progress_remaining)
 

@@ -20,6 +20,7 @@ from sb3_ppo_edu.engines.base import (
     check_finite,
     check_finite_norm,
     project_log_std,
+    stops,
 )
 from sb3_ppo_edu.engines.fingerprint import DISTRIBUTIONS, why_not_plain
 from sb3_ppo_edu.engines.flat_step import FlatStep, may_step_flat
@@ -187,8 +188,8 @@ class AutogradEngine:
                 ratios=ratio,
             )
         check_finite(statistics)
-        if settings.kl_limit is not None and statistics.approx_kl > settings.kl_limit:
-            return statistics  # SB3 ends here too: the gradients stay those of the last step
+        if stops(statistics, settings):
+            return statistics
         self.policy.optimizer.zero_grad()
         found.total.backward()
         return statistics

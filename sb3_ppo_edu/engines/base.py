@@ -228,6 +228,16 @@ def statistics_of(
     )
 
 
+def stops(statistics: MinibatchStatistics, settings: UpdateSettings) -> bool:
+    """
+    Tell whether a minibatch ends the update, as SB3: without a backward pass, so that gradients stay those of the last step.
+
+    :param statistics: of the minibatch
+    :param settings: of the update
+    """
+    return settings.kl_limit is not None and bool(statistics.approx_kl > settings.kl_limit)
+
+
 def check_finite(statistics: MinibatchStatistics) -> None:
     """
     Stop before a loss that is NaN or infinite reaches the parameters.

@@ -19,6 +19,7 @@ from sb3_ppo_edu.engines.base import (
     check_finite_norm,
     project_log_std,
     statistics_of,
+    stops,
 )
 from sb3_ppo_edu.engines.derivation.distributions import action_distribution, forbid
 from sb3_ppo_edu.engines.derivation.layers import Linear, Network
@@ -104,6 +105,8 @@ class NumpyEngine:
 
         statistics = statistics_of(found, th.from_numpy(log_prob), samples.old_log_prob, settings)
         check_finite(statistics)
+        if stops(statistics, settings):
+            return statistics
         self.policy.optimizer.zero_grad()
         of_actor = self.actor.backward(self.distribution.backward(derivatives.log_prob, derivatives.entropy))
         of_critic = self.critic.backward(derivatives.values[:, None])

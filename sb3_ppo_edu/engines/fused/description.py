@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ class SettingsStruct(ctypes.Structure):
     """The settings of an update."""
 
     _fields_ = [
-        *members("", "clip_range clip_range_vf ent_coef vf_coef mean std clip_advantage dual_clip"),
+        *members("", "clip_range clip_range_vf ent_coef vf_coef mean std clip_advantage dual_clip kl_limit"),
         *members("clips_values takes_larger_error normalization clips_advantages clips_twice k1"),
     ]
 
@@ -129,6 +130,7 @@ class SettingsStruct(ctypes.Structure):
         self.takes_larger_error = settings.vf_clip_mode == "max"
         self.clips_advantages, self.clip_advantage = optional(settings.clip_advantage)
         self.clips_twice, self.dual_clip = optional(settings.dual_clip)
+        self.kl_limit = math.inf if settings.kl_limit is None else settings.kl_limit
         self.k1 = settings.kl_estimator == "k1"
         self.normalization = AS_THEY_ARE
         if settings.normalize_advantage:

@@ -30,6 +30,7 @@ from sb3_ppo_edu.engines.base import (
     check_finite_output,
     project_log_std,
     statistics_of,
+    stops,
 )
 from sb3_ppo_edu.engines.features import features_of
 from sb3_ppo_edu.engines.fingerprint import holders_of
@@ -440,6 +441,8 @@ class FusedEngine:
         found, derivatives = derivatives_of(settings.objective, log_prob, values, entropy, data, settings)
         statistics = statistics_of(found, th.from_numpy(log_prob), old_log_prob, settings)
         check_finite(statistics)
+        if stops(statistics, settings):
+            return statistics
         slopes = as_slopes(derivatives, evaluated)
         self._kernels.backward(self._model, n, array_address(slopes), derivatives.entropy is not None)
         return statistics

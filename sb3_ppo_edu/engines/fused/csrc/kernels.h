@@ -145,6 +145,7 @@ typedef struct {
 /* UpdateSettings of functional/objectives.py. */
 typedef struct {
     double clip_range, clip_range_vf, ent_coef, vf_coef, mean, std, clip_advantage, dual_clip;
+    double kl_limit; /* infinity: none */
     int64_t clips_values, takes_larger_error, normalization, clips_advantages, clips_twice, k1;
 } Settings;
 

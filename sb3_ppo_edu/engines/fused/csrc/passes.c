@@ -112,12 +112,14 @@ static void backward(Model *model, int64_t n, int has_entropy) {
     if (shared) INTERNAL(backward)(model, &model->shared, n);
 }
 
-/* PPO's loss and its gradients. Where the loss is not finite, gradients stay what they were. */
+/* PPO's loss and its gradients. Where the loss is not finite, or the KL estimate beyond its limit (in float32, as Python
+ * compares them), gradients stay what they were. */
 EXPORT void EXPORTED(gradients)(Model *model, const Rollout *rollout, const int64_t *index, int64_t n,
                                 const Settings *settings, Statistics *statistics, REAL *ratios) {
     evaluate_minibatch(model, rollout, index, n);
     INTERNAL(losses)(model, n, settings, statistics, ratios);
-    if (isfinite(statistics->loss)) backward(model, n, settings->ent_coef != 0);
+    const int stops = (float)statistics->approx_kl > (float)settings->kl_limit;
+    if (isfinite(statistics->loss) && !stops) backward(model, n, settings->ent_coef != 0);
 }
 
 /* For an objective of the user's: log-probabilities, values and entropies, one after the other in `found` (3 x n). */
