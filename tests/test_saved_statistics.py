@@ -9,8 +9,9 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from sb3_contrib import MaskablePPO, RecurrentPPO
@@ -215,4 +216,16 @@ def test_normalized_refuses() -> None:
         model.normalized(VecNormalize(walk()))
     with pytest.raises(DamagedFileError, match="it does not fit the environment"):
         model.normalized(walk("image"))
+    for wrong in (None, 5, lambda: MaskedWalk(strict=False)):
+        with pytest.raises(ValueError, match=r"env=.*: expected an environment, or a vector of them"):
+            model.normalized(wrong)  # type: ignore[arg-type]
     assert model.normalized(MaskedWalk(strict=False)).num_envs == 1
+
+
+def test_normalized_takes_an_id_as_the_constructor_does() -> None:
+    """The one environment of that id is made; statistics are the model's."""
+    model = EduPPO("MlpPolicy", VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")])), policy_kwargs=NETWORK, **SMALL)
+    env = model.learn(16).normalized("Pendulum-v1")
+    assert env.num_envs == 1 and same_statistics(env, cast("Any", model.get_vec_normalize_env()))
+    with pytest.raises(gym.error.NameNotFound, match="Did you mean: `Pendulum`"):
+        model.normalized("Pendulm-v1")

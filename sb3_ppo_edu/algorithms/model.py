@@ -233,7 +233,10 @@ class PPOModel(SavingModel):
         :param verbose: whether to say what is wrapped
         :param monitor_wrapper: whether to wrap a single environment in SB3's ``Monitor``, a vector of them in ``VecMonitor``
         :return: the vector environment to train in
+        :raises ValueError: if it is no environment
         """
+        if not hasattr(env, "step"):
+            raise refuse("env", env, "an environment, or a vector of them (gymnasium.make gives the one of an id)")
         if isinstance(env, gym.Env):
             if monitor_wrapper and not is_wrapped(env, Monitor):
                 if verbose >= 1:

@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv
@@ -167,15 +168,15 @@ class SavingModel(ActingModel):
         around = self.get_vec_normalize_env()
         return self._saved_statistics if around is None else around
 
-    def normalized(self, env: GymEnv, training: bool = False) -> VecNormalize:
+    def normalized(self, env: GymEnv | str, training: bool = False) -> VecNormalize:
         """
         Wrap environments in the ``VecNormalize`` that the model was trained with, its statistics as they were saved.
 
-        :param env: the environments, not normalised yet
+        :param env: the environments, not normalised yet, or the registered id of one
         :param training: False to evaluate: statistics stay, rewards are the environments' own. True to train on:
             ``model.set_env(model.normalized(env, training=True))``
         :return: the wrapped environments
-        :raises ValueError: if the model has no statistics, they do not fit, or the environments are normalised already
+        :raises ValueError: if the model has no statistics, they do not fit, or ``env`` is none, or normalised already
         """
         statistics = self.normalization()
         if statistics is None:
@@ -183,7 +184,7 @@ class SavingModel(ActingModel):
                 "normalized: found no statistics of VecNormalize in this model, expected those that it was trained with: it "
                 "was trained without, or its file does not have them (VecNormalize.load reads a file of statistics)"
             )
-        venv = env if isinstance(env, VecEnv) else self._wrap_env(env, self.verbose)
+        venv = env if isinstance(env, VecEnv) else self._wrap_env(maybe_make_env(env, self.verbose), self.verbose)
         if unwrap_vec_normalize(venv) is not None:
             raise ArgumentError("normalized: found a VecNormalize around the environments, expected none: give its venv")
         from sb3_ppo_edu.serialization.statistics import attach

@@ -70,7 +70,7 @@ FORMS = {
     "cos": "cos_START or cos_START_END",
     "exp": "exp_START_END with both > 0",
     "piecewise": "piecewise_VALUE_SHARE_VALUE… with shares that rise between 0 and 1",
-    WARMUP: "warmup_SHARE_ before another schedule or a number, with a share between 0 and 1",
+    WARMUP: "warmup_SHARE_ before another schedule or a number, with a share ≥ 0 and < 1",
     KL: "kl_TARGET, kl_TARGET_START or kl_TARGET_START_LOW_HIGH with all > 0",
 }
 """How each kind of text is written; the first word says which it is."""
@@ -80,7 +80,7 @@ class Words(NamedTuple):
     """
     A schedule's text, taken apart.
 
-    :param warmup: share of the training that the warm-up takes, in [0, 1)
+    :param warmup: share of the training that the warm-up takes, in [0, 1); 0 for none, whether the text has it or not
     :param shape: key of :data:`SHAPES`, or "kl"
     :param numbers: that the text gives it
     """
@@ -109,16 +109,16 @@ def read(text: str) -> Words:
     :raises ValueError: if it is none; the message is what to write instead, in parentheses, where that can be told
     """
     shape, *words = text.split("_")
-    warmup, numbers = 0.0, tuple[float, ...]()
+    warmup, numbers, alone = 0.0, tuple[float, ...](), shape == CONSTANT
     try:
-        if shape == WARMUP and 0 < float(words[0]) < 1:
+        if shape == WARMUP and 0 <= float(words[0]) < 1:
             warmup = float(words[0])
             shape, words = (CONSTANT, words[1:]) if len(words) == 2 else (words[1], words[2:])
         numbers = tuple(map(float, words))
     except (ValueError, IndexError):
         pass
-    if not _fit(shape, numbers) or (shape == CONSTANT and not warmup):
-        raise ValueError(_instead(text, shape or WARMUP * bool(warmup)))
+    if alone or not _fit(shape, numbers):
+        raise ValueError(_instead(text, shape or WARMUP * (not alone)))
     return Words(warmup, shape, numbers)
 
 

@@ -9,6 +9,7 @@ under SB3's own PPO and A2C too. A policy of your own takes the three arguments 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ class NetArchMixin(BasePolicy):
     :param layer_norm: normalise what each hidden layer gives before its activation
     :param critic_keys: keys of a Dict of observations that only the critic is given, in training; ``predict`` does without
     :param kwargs: of the policy
-    :raises ValueError: if there are no such keys, no others, or shared layers, which would show them to the actor
+    :raises ValueError: if there are no such keys, no others, one twice, or shared layers, which would show them to the actor
     """
 
     mlp_extractor: MlpExtractor
@@ -150,7 +151,11 @@ class NetArchMixin(BasePolicy):
                 "and a CombinedExtractor: use 'MultiInputPolicy' and an environment whose observations are a Dict"
             )
         if unknown := [key for key in hidden if key not in space.spaces]:
-            raise ValueError(f"{where}: found {unknown[0]!r}, expected some of {', '.join(map(repr, space.spaces))}")
+            near = difflib.get_close_matches(str(unknown[0]), space.spaces, n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"{where}: found {unknown[0]!r}{meant}, expected some of {', '.join(map(repr, space.spaces))}")
+        if len({*hidden}) < len(hidden):
+            raise ValueError(f"{where}: found a key twice, expected each once")
         parts = extractor.extractors
         last = sorted(parts, key=lambda key: key in hidden)  # False before True, and otherwise as they were
         if last[0] in hidden:
