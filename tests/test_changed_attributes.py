@@ -389,10 +389,11 @@ def test_iteration_is_there_when_training_starts() -> None:
             r"observation_space=Discrete\(3, start=-1\).*TransformObservation.*value - -1",
         ),
         (gym.spaces.Dict(a=gym.spaces.Discrete(3, start=1)), None, "observation_space=.*TransformObservation"),
+        (gym.spaces.MultiDiscrete([[2, 3], [2, 2]]), None, r"observation_space=MultiDiscrete\(\[\[2 3\].*one row.*FlattenObs"),
     ],
 )
-def test_spaces_that_count_from_another_number_are_refused(observation: Any, action: Any, expected: str) -> None:
-    """SB3 sends actions from 0 and takes observations from 0, whatever a space's start says; who builds a model is told."""
+def test_discrete_spaces_that_sb3_does_not_know_are_refused(observation: Any, action: Any, expected: str) -> None:
+    """SB3 counts from 0, whatever a space's start says, and has no features of a matrix; who builds a model is told."""
 
     class Counting(gym.Env):
         observation_space = observation or gym.spaces.Box(-1.0, 1.0, (2,))

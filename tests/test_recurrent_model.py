@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.ppo_mask.policies import MlpPolicy
 from sb3_contrib.ppo_recurrent.policies import MlpLstmPolicy
@@ -21,6 +23,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
 from sb3_ppo_edu import EduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO
+from sb3_ppo_edu.algorithms.checks import ArgumentError
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 from sb3_ppo_edu.engines import gradient_shares
@@ -277,6 +280,21 @@ def test_dictionaries_need_the_policy_for_them() -> None:
     env = InProcessVecEnv([partial(RandomWalk, "dict", "discrete")])
     with pytest.raises(ValueError, match="policy='RecurrentActorCriticPolicy': expected 'MultiInputLstmPolicy' for obs"):
         RecurrentEduPPO("MlpLstmPolicy", env, **SMALL)
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentEduPPO, MaskableRecurrentEduPPO])
+def test_multidiscrete_observations_are_refused_with_a_way_round(algorithm: Any) -> None:
+    """Torch's LSTM does not take the number that SB3 counts; flattened to one-hot numbers they train."""
+    env = MaskedWalk(strict=False)
+    env.observation_space = spaces.MultiDiscrete([2, 3])
+    with pytest.raises(
+        ArgumentError, match=r"MultiDiscrete\(\[2 3\]\): found .*gymnasium.wrappers.FlattenObservation"
+    ) as error:
+        algorithm("MlpLstmPolicy", env, **SMALL)
+    assert isinstance(error.value.__cause__, TypeError)
+    flat: Any = FlattenObservation(env)
+    flat.action_masks = env.action_masks
+    assert algorithm("MlpLstmPolicy", flat, **SMALL).learn(N_STEPS).num_timesteps == N_STEPS
 
 
 def test_whole_sequences_are_for_policies_with_a_memory() -> None:

@@ -30,23 +30,28 @@ STORED = {"action_masks": "action_masks", "lstm_states": "hidden_states_pi"}
 BUILT_WITH = "the rollout buffer that the model was built with: its rollouts and the policy's memory belong together"
 
 
-def check_starts(space: gym.Space, kind: str) -> None:
+def check_discrete(space: gym.Space, kind: str) -> None:
     """
-    Check that discrete spaces count from 0, as SB3 does whatever they say.
+    Check that discrete spaces count from 0, as SB3 does whatever they say, and that those of observations have one row.
 
     :param space: of observations or actions
     :param kind: which of the two
-    :raises ArgumentError: if one counts from another number
+    :raises ArgumentError: if one counts from another number, or is a matrix
     """
     if isinstance(space, gym.spaces.Dict):
         for part in space.spaces.values():
-            check_starts(part, kind)
+            check_discrete(part, kind)
     elif isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) and np.any(space.start):
         inside, way = ("TransformAction", "+") if kind == "action" else ("TransformObservation", "-")
         raise ArgumentError(
             f"{kind}_space={space}: expected a start of 0, since SB3 ignores another one: declare it without start, and wrap "
             f"the environment in gymnasium.wrappers.{inside}(env, lambda value: value {way} {space.start}, "
             "<space without start>)"
+        )
+    elif kind == "observation" and isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim > 1:
+        raise ArgumentError(
+            f"{kind}_space={' '.join(str(space).split())}: expected a MultiDiscrete of one row, as SB3's features extractors: "
+            "wrap the environment in gymnasium.wrappers.FlattenObservation, which makes them one-hot"
         )
 
 

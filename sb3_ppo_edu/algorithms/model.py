@@ -36,7 +36,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.attributes import check_attributes, check_parts, check_starts
+from sb3_ppo_edu.algorithms.attributes import check_attributes, check_discrete, check_parts
 from sb3_ppo_edu.algorithms.checks import check_number, evaluate_schedule, not_finite, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective, restore_objective
@@ -167,8 +167,8 @@ class PPOModel(SavingModel):
                 check_bounded_action_space(self.action_space, self.action_distribution)
             raise
         if self.env is not None:
-            check_starts(self.observation_space, "observation")
-            check_starts(self.action_space, "action")
+            check_discrete(self.observation_space, "observation")
+            check_discrete(self.action_space, "action")
             check_rollout_size(self.n_steps, self.env.num_envs, self.batch_size, self.normalize_advantage)
         if _init_setup_model:
             self._setup_model()

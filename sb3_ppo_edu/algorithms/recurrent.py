@@ -259,7 +259,16 @@ class RecurrentEduPPO(EduPPO):
             check_memory(self.policy_kwargs)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
-        super()._build_policy_and_buffer()
+        try:
+            super()._build_policy_and_buffer()
+        except TypeError as error:
+            if "input_size" not in str(error):
+                raise
+            raise ArgumentError(
+                f"observation_space={self.observation_space}: found MultiDiscrete, whose number of features torch's "
+                f"{self.recurrent_cell.upper()} does not take from SB3, expected Box, Discrete or MultiBinary: wrap the "
+                "environment in gymnasium.wrappers.FlattenObservation, which makes them one-hot, for 'MlpLstmPolicy'"
+            ) from error
         in_parts = isinstance(self.observation_space, spaces.Dict)
         if in_parts and isinstance(self.policy.features_extractor, FlattenExtractor):
             raise refuse("policy", type(self.policy).__name__, "'MultiInputLstmPolicy' for observations in a Dict")
