@@ -18,7 +18,7 @@ NAME    =
 ARGS    =
 
 .DEFAULT_GOAL := help
-.PHONY: help install train notebooks test test-envpool slow sb3-tests sanitize mutants check format kernels wheel wheels release lock import-time clean
+.PHONY: help install train notebooks test test-envpool slow sb3-tests sanitize mutants check format docs docs-links lessons kernels wheel wheels release lock import-time clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +75,18 @@ format: $(STAMP) ## format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(C_SOURCES)
 
+# Sphinx reads docs/, benchmarks/, notebooks/ and the READMEs of the package where they lie (docs/conf.py says which files).
+docs: $(STAMP) ## build the documentation into build/site, warnings are errors, and follow every link in it
+	@rm -rf build/site build/doctrees
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . build/site
+	@$(BIN)/python docs/tools/check_links.py build/site
+
+docs-links: $(STAMP) ## look whether the links that lead out of the documentation still do
+	@$(BIN)/python -m sphinx --builder linkcheck --conf-dir docs --doctree-dir build/doctrees . build/links
+
+lessons: $(STAMP) ## run the lessons whose code has changed, for what the documentation shows under their cells (minutes)
+	@$(BIN)/python docs/tools/run_lessons.py $(ARGS)
+
 wheel: $(STAMP) ## build a wheel into dist/
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 
@@ -94,10 +106,10 @@ import-time: $(STAMP) ## measure how much longer importing EduPPO takes than imp
 # that its build for the platform at hand needs, and a build for the CPU needs none.
 lock: $(STAMP) ## resolve requirements.lock anew, for every platform and Python from 3.10 on
 	@$(PIP) install uv
-	@{ printf '%s\n' '# Made by `make lock`: uv pip compile --universal --python-version 3.10 (extras mujoco, plots, lab, ray, export, course, tests, dev).' \
+	@{ printf '%s\n' '# Made by `make lock`: uv pip compile --universal --python-version 3.10 (extras mujoco, plots, lab, ray, export, course, docs, tests, dev).' \
 	    '# Not edited by hand.'; \
 	  echo 'torch==2.13.0' | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-	    --extra mujoco --extra plots --extra lab --extra ray --extra export --extra course --extra tests --extra dev --upgrade setup.cfg - | grep -Ev '^(nvidia-|cuda-|triton)'; } > requirements.new
+	    --extra mujoco --extra plots --extra lab --extra ray --extra export --extra course --extra docs --extra tests --extra dev --upgrade setup.cfg - | grep -Ev '^(nvidia-|cuda-|triton)'; } > requirements.new
 	@mv requirements.new requirements.lock
 
 clean: ## remove what builds and tests leave; .venv and runs/ stay

@@ -307,7 +307,7 @@ def steps_logged(folder: Path) -> list[str]:
 
 
 def test_torchrun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command of the README: torchrun, two processes, one folder, one log; and one process can't resume it."""
+    """The command of the guide: torchrun, two processes, one folder, one log; and one process can't resume it."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     words = [*train_words(tmp_path, "run"), "--steps", "1024"]
     done = subprocess.run([*command, *words], env=ENV, capture_output=True, text=True, timeout=120)

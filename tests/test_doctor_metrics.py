@@ -23,7 +23,7 @@ from sb3_ppo_edu.engines import MinibatchStatistics
 from sb3_ppo_edu.functional.kl import KLPenaltyObjective
 from tests.rollouts import N_STEPS, collect, make_model, record
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+GUIDE = Path(__file__).resolve().parent.parent / "docs" / "guides" / "logged_values.md"
 NEW = (
     "kl_first_epoch",
     "clip_fraction_first_epoch",
@@ -227,14 +227,14 @@ def test_saved_model_has_no_counter(tmp_path: Path) -> None:
 
 
 def documented() -> set[str]:
-    """Keys of the README's tables on ``train/``."""
-    text = README.read_text(encoding="utf-8").split("## Reading `train/`")[1].split("\n## ")[0]
+    """Keys of the guide's tables on ``train/``."""
+    text = GUIDE.read_text(encoding="utf-8")
     cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
 
 
-def test_readme_lists_every_key() -> None:
-    """Each ``train/`` key that trainings with a Box, with Discrete and with a KL penalty log is in README, and no other."""
+def test_guide_lists_every_key() -> None:
+    """Each ``train/`` key that trainings with a Box, with Discrete and with a KL penalty log is in the guide, and no other."""
     logged: set[str] = set()
     penalty: dict[str, Any] = {"objective": KLPenaltyObjective(d_targ=0.01)}
     for arguments in ({"clip_range_vf": 0.2}, {"action": "discrete"}, penalty):

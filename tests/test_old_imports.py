@@ -74,6 +74,8 @@ STAYED = {
 
 NAMING = [
     PROJECT / "README.md",
+    *sorted((PROJECT / "docs").glob("*.md")),
+    *sorted((PROJECT / "docs" / "guides").glob("*.md")),
     *sorted((PROJECT / "hyperparams").rglob("*.yml")),
     *sorted((PROJECT / "notebooks").rglob("*.md")),
     *sorted((PROJECT / "notebooks").rglob("*.py")),

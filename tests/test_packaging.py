@@ -22,7 +22,7 @@ from sb3_ppo_edu.engines.fused import build
 from sb3_ppo_edu.version import __version__
 
 PROJECT = Path(__file__).resolve().parent.parent
-LOCKED_EXTRAS = ("mujoco", "plots", "lab", "ray", "export", "course", "tests", "dev")
+LOCKED_EXTRAS = ("mujoco", "plots", "lab", "ray", "export", "course", "docs", "tests", "dev")
 BUILD = "from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
 TRAIN = """
 import sb3_ppo_edu

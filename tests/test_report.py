@@ -353,19 +353,19 @@ def test_published_reports_agree_with_their_rows(name: str) -> None:
     assert environments and all(env in published for env in environments)
 
 
-def test_the_readmes_lander_is_the_published_one() -> None:
-    """The seeds that the README names ended where the published rows say."""
+def test_the_named_landers_are_the_published_ones() -> None:
+    """The seeds that the first page of the documentation names ended where the published rows say."""
     rows = read_rows(PUBLISHED / "lander" / RUNS_FILE, RunRow)
     finals = {row.seed: round(row.final_mean) for row in rows if row.env == "LunarLanderContinuous-v3" and row.steps}
-    text = " ".join((PUBLISHED.parent / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join((PUBLISHED.parent / "docs" / "index.md").read_text(encoding="utf-8").split())
     named = re.search(r"seeds 4000 to 4006 ended at ([\d, ]+ and \d+)", text)
     assert named is not None
     assert [int(number) for number in re.findall(r"\d+", named[1])] == [finals[seed] for seed in range(4000, 4007)]
 
 
-def test_what_the_readme_says_of_recomputed_advantages_is_in_the_rows() -> None:
+def test_what_the_guide_says_of_recomputed_advantages_is_in_the_rows() -> None:
     """Of 64 seeds each, so many reached the target with the option and without, on either LunarLander."""
-    text = " ".join((PUBLISHED.parent / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join((PUBLISHED.parent / "docs" / "guides" / "options.md").read_text(encoding="utf-8").split())
     pattern = (
         r"of 64 seeds (\d+) instead of (\d+) landed on LunarLander-v3, (\d+) instead of (\d+) on LunarLanderContinuous-v3"
     )

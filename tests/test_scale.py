@@ -221,7 +221,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_published_page_is_of_its_rows(tmp_path: Path) -> None:
-    """What is published is what its rows make, and the README says the same."""
+    """What is published is what its rows make, and the guide says the same."""
     published = Path(__file__).parents[1] / "benchmarks" / "scale"
     (tmp_path / "scale.csv").write_bytes((published / "scale.csv").read_bytes())
     text = (published / "scale.md").read_text(encoding="utf-8")
@@ -229,9 +229,10 @@ def test_published_page_is_of_its_rows(tmp_path: Path) -> None:
     rates = medians(read_rows(published / "scale.csv", ScaleRow), "training")
     gains = {env: rates[env, "", 2] / rates[env, "", 1] for env, _, number in rates if number == 2}
     assert max(gains.values()) >= 1.6
-    readme = " ".join((published.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    page = published.parents[1] / "docs" / "guides" / "several_processes.md"
+    guide = " ".join(page.read_text(encoding="utf-8").split())
     pattern = r"Humanoid-v5 ([\d.]+) .* BipedalWalker-v3 ([\d.]+), LunarLander-v3 ([\d.]+) and CartPole-v1 ([\d.]+)"
-    said = re.search(pattern, readme)
+    said = re.search(pattern, guide)
     assert said is not None
     for words, env in zip(said.groups(), ("Humanoid-v5", "BipedalWalker-v3", "LunarLander-v3", "CartPole-v1"), strict=True):
         assert float(words) == round(gains[env], len(words.split(".")[1])), env

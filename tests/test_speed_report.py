@@ -1,4 +1,4 @@
-"""The speed laboratory's report agrees with its rows, and the README with the published ones."""
+"""The speed laboratory's report agrees with its rows, and the guide with the published ones."""
 
 from __future__ import annotations
 
@@ -104,12 +104,12 @@ def test_published_report_agrees_with_its_rows() -> None:
     assert all((PUBLISHED / name).is_file() for name in pictures)
 
 
-def test_the_readmes_speeds_are_the_published_ones() -> None:
-    """The README's table has the medians of the published rows of the standard trainings, to one digit."""
+def test_the_guides_speeds_are_the_published_ones() -> None:
+    """The guide's table has the medians of the published rows of the standard trainings, to one digit."""
     trainings = read_tables(PUBLISHED).end_to_end
-    readme = (PUBLISHED.parent.parent / "README.md").read_text(encoding="utf-8")
+    guide = (PUBLISHED.parent.parent / "docs" / "guides" / "engines.md").read_text(encoding="utf-8")
     for key in STANDARD_CASES:
         case = CASES[key]
         columns = ("autograd", "fused-dummy", "fused")
         medians = [f"{np.median(numbers.speedups(trainings, key, algorithm)):.1f}" for algorithm in columns]
-        assert f"| {case.title} | {' | '.join(medians)} |" in readme, key
+        assert f"| {case.title} | {' | '.join(medians)} |" in guide, key

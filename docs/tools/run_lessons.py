@@ -1,8 +1,8 @@
 """
 Run the solutions of the lessons as they are, not in their short mode, and keep what their cells print and draw.
 
-``python docs/tools/run_lessons.py [LESSON …]`` (a quarter of an hour on one core) writes ``notebooks/outputs/LESSON.json`` and
-pictures beside it. The site shows them under the student's cells, so that a reader sees what comes out and no solution.
+``python docs/tools/run_lessons.py [LESSON …]`` writes ``notebooks/outputs/LESSON.json`` and pictures beside it; without names, of those
+whose code has changed (of all of them some ten minutes on one core). The site shows them under the student's cells, so that a reader sees what comes out and no solution.
 """
 
 from __future__ import annotations
@@ -71,8 +71,19 @@ def run(lesson: str) -> None:
     (OUTPUTS / f"{lesson}.json").write_text(text + "\n", encoding="utf-8")
 
 
+def outdated() -> list[str]:
+    """List the lessons whose outputs are of other code than theirs, or missing."""
+    lessons = sorted(path.stem for path in (NOTEBOOKS / "solutions").glob("*.ipynb"))
+    files = {lesson: OUTPUTS / f"{lesson}.json" for lesson in lessons}
+    return [
+        lesson
+        for lesson, file in files.items()
+        if not file.exists() or json.loads(file.read_text(encoding="utf-8"))["code"] != code_hash(lesson)
+    ]
+
+
 if __name__ == "__main__":
     OUTPUTS.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or sorted(path.stem for path in (NOTEBOOKS / "solutions").glob("*.ipynb")):
+    for name in sys.argv[1:] or outdated():
         print(name, flush=True)
         run(name)
