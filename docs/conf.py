@@ -1,4 +1,4 @@
-"""Settings of the documentation site. Sphinx reads the repository itself, so that a link works on the site and in the repository."""
+"""Settings of the site. Sphinx reads the repository itself, so that a link works on the site and in the repository."""
 
 import sys
 from importlib.util import find_spec
@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from sb3_ppo_edu.version import __version__
+from sb3_ppo_edu.version import __version__  # noqa: E402
 
 project = "sb3_ppo_edu"
 author = "sb3_ppo_edu contributors"
@@ -43,19 +43,20 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
 add_module_names = False
+autodoc_type_aliases = {"Run": "sb3_ppo_edu.lab.runs.Run"}
 maximum_signature_line_length = 100
 default_role = "code"
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"sb3_ppo_edu {version}"
 html_css_files = ["site.css"]
-html_extra_path = ["static/index.html"]
+html_extra_path = ["root"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "logo": {"text": "sb3_ppo_edu"},
     "navbar_end": ["theme-switcher"],
-    "secondary_sidebar_items": {"**": ["page-toc"], "benchmarks/**": [], "source/**": []},
+    "secondary_sidebar_items": {name: ["page-toc"] for name in ("docs/**", "sb3_ppo_edu/**", "notebooks/**", "CHANGELOG")},
     "show_prev_next": True,
     "show_toc_level": 2,
     "navigation_depth": 3,

@@ -22,7 +22,11 @@ PAGES = [
     PROJECT / "README.md",
     *(page for page in sorted((PROJECT / "docs").rglob("*.md")) if page.parent.name not in ("api", "lessons")),
 ]
-SHORT = {"train": ["--steps", "256", "--eval-episodes", "1", *TINY], "resume": ["--steps", "512"], "evaluate": ["--episodes", "1"]}
+SHORT = {
+    "train": ["--steps", "512", "--eval-episodes", "1", *TINY],
+    "resume": ["--steps", "1024"],
+    "evaluate": ["--episodes", "1"],
+}
 """Flags that make a command take a moment; of a resumed run, and a memory, those that fit."""
 ELSEWHERE = {
     "pip install .": "tests/test_packaging.py::test_installed_wheel_trains",
@@ -117,7 +121,7 @@ def tool(name: str) -> ModuleType:
 
 
 def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
-    """A missing page, a missing place on a page and what a network would have to bring are found, each once; the rest passes."""
+    """A missing page, a missing place on a page and what a network would have to bring are found; the rest passes."""
     (tmp_path / "there.html").write_text('<h1 id="top">There</h1><a href="https://example.org">out</a>')
     page = '<a href="there.html#top">1</a><a href="gone.html">2</a><a href="there.html#gone">3</a><a href="#">4</a>'
     (tmp_path / "page.html").write_text(page + '<script src="https://example.org/x.js"></script><img src="data:,">')

@@ -19,8 +19,10 @@ from sb3_ppo_edu.lab import replay
 from sb3_ppo_edu.lab.plots import (
     Band,
     LearningCurve,
+    Panel,
     draw_bands,
     draw_learning_curve,
+    draw_one_setting,
     read_learning_curve,
     read_training_episodes,
     rolling_mean,
@@ -257,6 +259,35 @@ def test_curves_keep_their_colours_and_stay_in_the_picture() -> None:
     upside_down = draw_bands("An environment", {"A": bad}, -200.0, -100.0).axes[0]
     assert upside_down.get_ylim()[0] < -9e3
     assert "↓" not in "".join(text.get_text() for text in alone.get_legend().get_texts())  # type: ignore[union-attr]
+
+
+def test_many_intervals_are_bars_at_the_end() -> None:
+    """Three curves have bands; of four each has one bar, at its last step, from the interval's low end to its high one."""
+    steps, mean = np.array([1.0, 2.0]), np.array([5.0, 6.0])
+    bands = {name: Band(steps, mean, mean - 1.0, mean + 2.0, seeds=3) for name in "ABCD"}
+    few = draw_bands("", {name: bands[name] for name in "ABC"}, None, None).axes[0]
+    many = draw_bands("", bands, None, None).axes[0]
+    assert [type(drawn).__name__ for drawn in few.collections] == ["FillBetweenPolyCollection"] * 3
+    assert [drawn.get_segments()[0].tolist() for drawn in many.collections] == [[[2.0, 5.0], [2.0, 8.0]]] * 4  # type: ignore[attr-defined]
+
+
+def test_legend_shows_two_strokes_of_a_broken_line() -> None:
+    """The third curve, SB3's PPO, is broken; its sample is longer than two strokes and the gaps between them."""
+    steps = np.array([1.0, 2.0])
+    bands = {name: Band(steps, steps, steps, steps, seeds=3) for name in "ABC"}
+    legend = draw_bands("", bands, None, None).axes[0].get_legend()
+    assert legend is not None
+    stroke, gap = 5 * 2.0, 4 * 2.0  # in widths of the line, which is two points wide
+    assert legend.handlelength * 9 > 2 * (stroke + gap)  # letters of nine points
+
+
+def test_learning_rates_stand_to_scale() -> None:
+    """From 1e-3 to 1e-2 is as far as from 1e-2 to 1e-1; levels with a zero among them stand evenly."""
+    for levels, expected in (((1e-3, 1e-2, 1e-1), [-3.0, -2.0, -1.0]), ((0.0, 1.0, 100.0), [0.0, 1.0, 2.0])):
+        panel = Panel("rate", levels, [0.0] * 3, [0.0] * 3, [0.0] * 3, default=levels[1])
+        axes = draw_one_setting("", {"an environment": panel}).axes[0]
+        np.testing.assert_allclose(axes.lines[0].get_xdata(), expected)
+        assert axes.lines[1].get_xdata() == [pytest.approx(expected[1])] * 2
 
 
 def test_one_disaster_does_not_flatten_the_picture() -> None:

@@ -43,7 +43,9 @@ def broken(site: Path) -> list[str]:
     :param site: folder of the built site
     :return: a line each: page, link and what is wrong
     """
-    pages = {file.resolve(): Page(file.read_text(encoding="utf-8")) for file in site.rglob("*.html")}
+    pages = {
+        file.resolve(): Page(file.read_text(encoding="utf-8")) for file in site.rglob("*.html") if "_static" not in file.parts
+    }
     found = []
     for file, page in sorted(pages.items()):
         name = file.relative_to(site.resolve())

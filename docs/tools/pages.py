@@ -64,7 +64,7 @@ def public(module: str) -> list[str]:
     """List the names in a module's ``__all__``; none if it has none."""
     for node in tree(module).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return sorted(ast.literal_eval(node.value))
+            return sorted(name for name in ast.literal_eval(node.value) if not name.startswith("__"))
     return []
 
 
@@ -79,7 +79,7 @@ def home(module: str, name: str) -> str:
 
 
 def write_api() -> None:
-    """Write a page for each room: every module with the public names that it defines, and where those are that it passes on."""
+    """Write a page for each room: every module with the names that it defines, and where those are that it passes on."""
     for room in rooms():
         first, *others = modules(room)
         lines = [f"# `{first}`", ""]
@@ -91,8 +91,24 @@ def write_api() -> None:
         write(DOCS / "api" / f"{first}.md", "\n".join(lines))
     names = [".".join(room.relative_to(PROJECT).parts) for room in rooms()]
     table = [f"| [`{name}`]({name}.md) | {(ast.get_docstring(tree(name)) or '').partition(chr(10))[0]} |" for name in names]
-    heading = ["# API", "", "A page for each room of the package; [the house](../../sb3_ppo_edu/README.md#the-house) says who may"]
-    heading += ["import whom.", "", "| room | what is there |", "|---|---|", *table, "", "```{toctree}", ":hidden:", "", *names, "```"]
+    heading = [
+        "# API",
+        "",
+        "A page for each room of the package; [the house](../../sb3_ppo_edu/README.md#the-house) says who may",
+    ]
+    heading += [
+        "import whom.",
+        "",
+        "| room | what is there |",
+        "|---|---|",
+        *table,
+        "",
+        "```{toctree}",
+        ":hidden:",
+        "",
+        *names,
+        "```",
+    ]
     write(DOCS / "api" / "index.md", "\n".join([*heading, ""]))
 
 
@@ -126,39 +142,32 @@ def write(file: Path, text: str) -> None:
 
 
 class LinkSources(SphinxTransform):
-    """Lead links to files that are no pages to a page with their text, and those to a notebook to its lesson."""
+    """Lead links to files and folders that are no pages to one with what is in them, and those to a notebook to its lesson."""
 
     default_priority = 500
 
     def apply(self, **kwargs: Any) -> None:
-        """Replace what Sphinx would offer for download."""
+        """Replace what Sphinx would offer for download, or not find."""
         here = self.env.docname
-        for node in list(self.document.findall(addnodes.download_reference)):
-            path = posixpath.normpath(posixpath.join(posixpath.dirname(here), node["reftarget"]).lstrip("/"))
-            if path.startswith("notebooks/student/"):
-                target = f"docs/lessons/{posixpath.basename(path).removesuffix('.ipynb')}"
-            elif (PROJECT / path).stat().st_size > SHOWN_BYTES:
-                continue
-            else:
-                linked.add(path)
-                target = f"source/{path}"
-            node.replace_self(reference(here, target, node))
+        nodes_of_links = (*self.document.findall(addnodes.download_reference), *self.document.findall(addnodes.pending_xref))
+        for node in nodes_of_links:
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(here), node["reftarget"].lstrip("/")))
+            target = self.target(path) if node.get("reftype") == "myst" else None
+            if target is not None:
+                uri = relative_uri(f"{here}.html", f"{target}.html")
+                node.replace_self(nodes.reference("", "", *node.children, internal=True, refuri=uri))
 
-
-def reference(here: str, target: str, content: nodes.Element) -> nodes.reference:
-    """Make a link from one page to another, with the content of a node."""
-    uri = relative_uri(f"{here}.html", f"{target}.html")
-    return nodes.reference("", "", *content.children, internal=True, refuri=uri)
-
-
-def link_folder(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.Element) -> nodes.Node | None:
-    """Lead a link to a folder to a page with what it holds."""
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(node["refdoc"]), node["reftarget"]))
-    if node["reftype"] != "myst" or not (PROJECT / path).is_dir():
-        return None
-    linked.add(path)
-    linked.update(f"{path}/{file.name}" for file in (PROJECT / path).iterdir() if text_of(file) is not None)
-    return reference(node["refdoc"], f"source/{path}", nodes.inline("", "", content))
+    def target(self, path: str) -> str | None:
+        """Name the page for a file or a folder of the repository; none for a page of its own, and what is too large."""
+        file = PROJECT / path
+        if path.startswith("notebooks/student/"):
+            return f"docs/lessons/{file.stem}"
+        if file.is_dir():
+            linked.update(f"{path}/{found.name}" for found in file.iterdir() if text_of(found) is not None)
+        elif text_of(file) is None:
+            return None
+        linked.add(path)
+        return f"source/{path}"
 
 
 def text_of(file: Path) -> str | None:
@@ -211,7 +220,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     write_lessons()
     linked.clear()
     app.add_transform(LinkSources)
-    app.connect("missing-reference", link_folder)
     app.connect("html-collect-pages", source_pages)
     app.connect("env-check-consistency", check_api)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,8 +1,9 @@
 """
 Run the solutions of the lessons as they are, not in their short mode, and keep what their cells print and draw.
 
-``python docs/tools/run_lessons.py [LESSON …]`` writes ``notebooks/outputs/LESSON.json`` and pictures beside it; without names, of those
-whose code has changed (of all of them some ten minutes on one core). The site shows them under the student's cells, so that a reader sees what comes out and no solution.
+``python docs/tools/run_lessons.py [LESSON …]`` writes ``notebooks/outputs/LESSON.json`` and pictures beside it; without names,
+of those whose code has changed (of all of them some ten minutes on one core). The site shows them under the student's cells,
+so that a reader sees what comes out and no solution.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ def run(lesson: str) -> None:
         old.unlink()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         client = NotebookClient(
-            notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}, coalesce_streams=True
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            coalesce_streams=True,
         )
         client.execute(stderr=subprocess.DEVNULL)
     cells = [

@@ -54,9 +54,13 @@ __all__ = [
 ]
 
 KlCheck = Literal["minibatch", "epoch"]
+"""When the KL rule decides."""
 AdvantageNormalization = Literal["minibatch", "batch"]
+"""Of what the moments are."""
 ActionDistribution = Literal["gaussian", "tanh_gaussian", "beta"]
+"""Of Box actions."""
 EngineName = Literal["auto", "autograd", "numpy", "fused"]
+"""The engines by name."""
 
 KL_STOP_FACTOR = 1.5
 """The slack that OpenAI Spinning Up's PPO gives ``target_kl`` before it stops, and SB3 after it."""

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from sb3_ppo_edu.engines.fused.engine import FusedEngine
 
 EngineName = Literal["auto", "autograd", "numpy", "fused"]
+"""The engines by name."""
 EngineFactory = Callable[..., Engine[Any]]
+"""A class or a function that makes an engine, see :func:`make_engine`."""
 
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_2")
 """What torch calls sets of instructions for bfloat16."""
 
 ENGINE_NAMES: tuple[EngineName, ...] = ("auto", "autograd", "numpy", "fused")
+"""What ``engine=`` takes as a text."""
 
 OUR_ENGINES: dict[str, EngineName] = {
     "sb3_ppo_edu.engines.autograd.AutogradEngine": "autograd",

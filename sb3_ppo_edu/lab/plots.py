@@ -167,11 +167,7 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
         )
     axes.set_ylim(*_visible_range(curve))
     axes.set_xlim(left=0)
-    handles, labels = axes.get_legend_handles_labels()
-    legend = axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False, fontsize=9)
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1)
+    _draw_legend(axes, columns=2)
     return figure
 
 
@@ -205,6 +201,9 @@ CURVE_COLOURS = (BLUE, GREEN, VERMILLION, "#E69F00", "#CC79A7", "#56B4E9", "#000
 CURVE_MARKERS = "oDs^vPX*h"
 CURVE_STYLES: tuple[Any, ...] = ("-", "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)))
 """Some are broken, the third one of all, SB3's PPO, so that of two equal curves both are seen."""
+
+MOST_BANDS = 3
+"""Intervals that one picture shows as bands: more of them lie on each other, and none is seen."""
 
 BELOW_RANDOM = 0.75
 """How far below random actions a picture goes, in parts of the way from them to the target."""
@@ -245,14 +244,31 @@ def _draw_grid(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def _draw_legend(axes: Axes, columns: int = 3) -> None:
+    """Draw a legend below the picture, its lines long enough for two strokes of a broken one, and nothing pale."""
+    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.16), "frameon": False}
+    legend = axes.legend(**where, ncols=columns, fontsize=9, handlelength=4.5)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)
+
+
+def _draw_interval(axes: Axes, band: Band, colour: str, *, everywhere: bool) -> None:
+    """Draw a curve's interval, as a band or, where many bands would make a fog, as a bar at the curve's end."""
+    if everywhere:
+        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+    else:
+        axes.vlines(band.steps[-1:], band.low[-1:], band.high[-1:], color=colour, linewidth=1.5)
+
+
 def draw_bands(
     title: str, bands: Mapping[str, Band], target: float | None, random: float | None, known: Sequence[str] = ()
 ) -> Figure:
     """
     Draw learning curves of several algorithms, each with the interval of its mean over seeds.
 
-    Curves differ in colour and in marker, for readers who don't see all colours. What falls far below random actions is cut
-    off, and the legend says whose mean.
+    Curves differ in colour and in marker, for readers who don't see all colours. Of more than three the interval is drawn at
+    the end alone. What falls far below random actions is cut off, and the legend says whose mean.
 
     :param title: what the picture is of
     :param bands: curve by name of the algorithm
@@ -274,7 +290,7 @@ def draw_bands(
     looks = list(zip(CURVE_COLOURS, CURVE_MARKERS, CURVE_STYLES, strict=True))
     for index, (name, band) in enumerate(bands.items()):
         colour, marker, style = looks[known.index(name) if name in known else index]
-        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        _draw_interval(axes, band, colour, everywhere=len(bands) <= MOST_BANDS)
         label = f"{name} ({band.seeds} seed{'s' if band.seeds > 1 else ''}){' ↓' if band.mean.min() < floor else ''}"
         # The first one is wider, and seen where another lies on it: EduPPO and SB3's PPO often have the same bits.
         width, size = (2.0, 4) if index else (5.0, 7)
@@ -292,7 +308,7 @@ def draw_bands(
         axes.set_ylim(floor, highest + 0.05 * (highest - floor))
     if any(band.mean.min() < floor for band in bands.values()):
         axes.plot([], [], " ", label="↓ goes below the picture")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
+    _draw_legend(axes)
     return figure
 
 
@@ -311,13 +327,14 @@ def draw_profiles(title: str, profiles: Mapping[str, Band], known: Sequence[str]
     looks = list(zip(CURVE_COLOURS, CURVE_STYLES, strict=True))
     for index, (name, band) in enumerate(profiles.items()):
         colour, style = looks[known.index(name) if name in known else index]
-        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        if len(profiles) <= MOST_BANDS:
+            _draw_interval(axes, band, colour, everywhere=True)
         axes.plot(band.steps, band.mean, color=colour, linestyle=style, linewidth=2, label=name)
     axes.axvline(1.0, color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="the target")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
+    _draw_legend(axes)
     return figure
 
 
@@ -341,6 +358,9 @@ class Panel:
     highs: Sequence[float]
     default: float
 
+
+LEAST_SPAN = 10.0
+"""Levels whose largest is that many times the smallest stand where their logarithms do; others are evenly spaced."""
 
 SCORE_AXIS = "score (0 random actions, 1 the target)"
 
@@ -385,7 +405,7 @@ def draw_one_setting(title: str, panels: Mapping[str, Panel]) -> Figure:
         axes.set_xlabel(panel.title)
     axes.set_ylabel(SCORE_AXIS)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False, fontsize=9)
+    _draw_legend(axes)
     return figure
 
 
@@ -400,11 +420,12 @@ def short(level: float) -> str:
 
 
 def _draw_levels(axes: Axes, panel: Panel, colour: str, marker: str, name: str | None = None) -> None:
-    """Draw means with their intervals at evenly spaced levels, and a line at the default."""
-    places = range(len(panel.levels))
+    """Draw means with their intervals at the levels, to scale where they span decades, and a line at the default."""
+    decades = min(panel.levels) > 0 and max(panel.levels) >= LEAST_SPAN * min(panel.levels)
+    places = [float(np.log10(level)) if decades else float(index) for index, level in enumerate(panel.levels)]
     axes.fill_between(places, panel.lows, panel.highs, color=colour, alpha=0.15, linewidth=0)
     axes.plot(places, panel.means, color=colour, marker=marker, markersize=5, linewidth=2, label=name)
     if panel.default in panel.levels:
-        axes.axvline(panel.levels.index(panel.default), color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+        axes.axvline(places[panel.levels.index(panel.default)], color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
     axes.set_xticks(places, [short(level) for level in panel.levels], fontsize=8)
     _draw_grid(axes)

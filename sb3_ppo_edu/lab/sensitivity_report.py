@@ -201,7 +201,7 @@ def collapse_section(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: 
         f"Clipping does not prevent the collapse at {COLLAPSE:g}: it removes the gradient of a ratio that has left the "
         "interval, which Adam's steps of that size leave at once; the data says nothing about a policy so far off.",
     ]
-    figure = draw_bands(f"{task.env}: a policy that collapses", bands, task.target, float(np.mean(random)))
+    figure = draw_bands(f"{task.env}: collapsed before its first evaluation", bands, task.target, float(np.mean(random)))
     return [Section("Collapse", text, None, Picture("collapse.png", figure, f"{task.env}: learning with two learning rates"))]
 
 

@@ -193,6 +193,7 @@ STOCK_POLICIES: dict[str, type[ActorCriticPolicy]] = {
     "CnnPolicy": ActorCriticCnnPolicy,
     "MultiInputPolicy": MultiInputActorCriticPolicy,
 }
+"""SB3's policies by their short names."""
 
 BOUNDED_POLICIES: dict[str, dict[str, type[BoundedActionMixin]]] = {
     "tanh_gaussian": {
@@ -206,8 +207,10 @@ BOUNDED_POLICIES: dict[str, dict[str, type[BoundedActionMixin]]] = {
         "MultiInputPolicy": BetaMultiInputPolicy,
     },
 }
+"""Those with bounded actions, by distribution and the same names."""
 
 ACTION_DISTRIBUTIONS = ("gaussian", *BOUNDED_POLICIES)
+"""What ``action_distribution=`` takes."""
 
 
 def resolve_policy(

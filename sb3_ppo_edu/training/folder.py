@@ -12,13 +12,21 @@ from pathlib import Path
 from sb3_ppo_edu.training.lock import LOCK_FILE, RunLock, killed_while_starting
 
 MODEL_FILE = "model.zip"
+"""The model as SB3 saves it."""
 NORMALIZATION_FILE = "vecnormalize.pkl"
+"""VecNormalize's statistics."""
 SETTINGS_FILE = "settings.yml"
+"""What was trained, and with what."""
 EVALUATION_FILE = "evaluation.json"
+"""Returns of the final evaluation, and of random actions."""
 EVALUATIONS_FILE = "evaluations.npz"
+"""The evaluations on the way, as SB3's EvalCallback writes them."""
 PROGRESS_FILE = "progress.csv"
+"""SB3's log."""
 CHECKPOINT_FOLDER = "checkpoints"
+"""Checkpoints to resume from."""
 MONITOR_FOLDER = "monitor"
+"""SB3's monitor files, one for each environment."""
 
 
 def default_name(env_id: str, seed: int, now: datetime) -> str:

@@ -147,7 +147,7 @@ def are_flags(values: NDArray[Any]) -> bool:
     return kind == "b" or (kind in "iuf" and bool(((values == 0) | (values == 1)).all()))
 
 
-def as_masks(given: Sequence[Any], choices: Sequence[int], step: int, where: str = f"{METHOD}()") -> NDArray[np.bool_]:
+def as_masks(given: Sequence[Any], choices: Sequence[int], step: int, where: str = METHOD + "()") -> NDArray[np.bool_]:
     """
     Check the masks of a step and put them into one array.
 

@@ -39,6 +39,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     *outcome.SYMPTOMS,
     *throughput.SYMPTOMS,
 )
+"""All that the doctor looks for."""
 
 BY_NAME = {symptom.name: symptom for symptom in SYMPTOMS}
 """The table by name."""

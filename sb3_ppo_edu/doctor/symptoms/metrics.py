@@ -15,6 +15,7 @@ from sb3_ppo_edu.doctor.record import Record
 
 KL, CLIP = "train/approx_kl", "train/clip_fraction"
 RETURN, LENGTH, EVALUATED = "rollout/ep_rew_mean", "rollout/ep_len_mean", "eval/mean_reward"
+"""SB3's log keys of returns and lengths."""
 EXPLAINED = "train/explained_variance"
 
 LECTURE_KL, LECTURE_CLIP = 0.05, 0.3
