@@ -2,8 +2,9 @@
 
 ``python benchmarks/lunarlander/refine.py --env LunarLander-v3 n_steps=16 n_epochs=27,clip_range=0.2`` trains EduPPO with the
 settings of ``hyperparams/eduppo.yml`` and each change of them, of one setting or of several, and writes the mean returns of
-the final policies to ``refine-LunarLander-v3.csv`` beside this file. ``--trials 7 12`` has those of the search instead, and
-``--settings shared`` begins with ``hyperparams/shared.yml``. What is in the file already is not trained again.
+the final policies to ``refine-LunarLander-v3.csv`` beside this file. ``--trials 7 12`` has those of the search instead, with
+``--wrappers none`` those of that one, and ``--settings shared`` begins with ``hyperparams/shared.yml``. What is in the file
+already is not trained again.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch as th
 import yaml
+from search import ENVS, WRAPPERS, hyperparameters_of
 
 from sb3_ppo_edu.lab.algorithms import FILES
-from sb3_ppo_edu.lab.learning import LANDER
 from sb3_ppo_edu.lab.runs import Run, execute
 from sb3_ppo_edu.training.hyperparameters import bundled_file, load_hyperparameters
 
 FIRST_SEED, SEEDS = 2000, 64
-STEPS, N_ENVS = 50_000, 8
 EPISODES = 50
 TARGET = 200.0
 
@@ -42,44 +42,6 @@ def changes_of(change: str) -> dict[str, Any]:
     """
     parts = [part.partition("=") for part in change.split(",")]
     return {name: yaml.safe_load(value) for name, _, value in parts}
-
-
-def settings_of(trial: dict[str, str]) -> dict[str, Any]:
-    """
-    Turn a trial of the search into settings as ``hyperparams/`` has them.
-
-    :param trial: its row
-    :return: settings by name
-    """
-    repeat, rollout = int(trial["action_repeat"]), int(trial["rollout"])
-    width, activation = int(trial["width"]), {"tanh": "Tanh", "relu": "ReLU"}[trial["activation"]]
-    wrappers = [{"sb3_ppo_edu.envs.wrappers.ActionRepeat": {"repeat": repeat}}, "sb3_ppo_edu.envs.wrappers.LanderSymmetry"]
-    numbers = ("clip_range", "gamma", "gae_lambda", "vf_coef", "max_grad_norm")
-    return {
-        "n_timesteps": STEPS // repeat // rollout * rollout,
-        "env_wrapper": wrappers,
-        "n_envs": N_ENVS,
-        "n_steps": rollout // N_ENVS,
-        "batch_size": int(trial["batch_size"]),
-        "n_epochs": int(trial["n_epochs"]),
-        "learning_rate": scheduled(trial["learning_rate"], trial["schedule"]),
-        "ent_coef": scheduled(trial["ent_coef"], trial["ent_schedule"]),
-        "advantage_normalization": trial["advantage_normalization"],
-        "recompute_advantages": trial["recompute_advantages"] == "True",
-        "policy_kwargs": f"dict(net_arch=[{width}, {width}], activation_fn=nn.{activation})",
-        **{name: float(trial[name]) for name in numbers},
-    }
-
-
-def scheduled(value: str, schedule: str) -> float | str:
-    """
-    Write a number that may fall.
-
-    :param value: where it begins
-    :param schedule: "constant" or "linear"
-    :return: the number, or such as "lin_0.1"
-    """
-    return f"lin_{value}" if schedule == "linear" else float(value)
 
 
 def train(env_id: str, steps: int, settings: str, change: str, overrides: dict[str, Any], seed: int) -> float:
@@ -115,10 +77,11 @@ def read(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     """Train with each change that the file does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", required=True, choices=[task.env for task in LANDER])
+    parser.add_argument("--env", required=True, choices=ENVS)
     parser.add_argument("--settings", default="own", choices=list(FILES), help="what is changed (default: own)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds of each (default: {SEEDS})")
     parser.add_argument("--first", type=int, default=FIRST_SEED, help=f"the first of them (default: {FIRST_SEED})")
+    parser.add_argument("--wrappers", choices=WRAPPERS, help="the search that the trials are of (default: an earlier one)")
     parser.add_argument("--trials", type=int, nargs="+", default=[], metavar="N", help="trials of the search")
     parser.add_argument("changes", nargs="*", metavar="NAME=VALUE", help="changes")
     given = parser.parse_args()
@@ -126,8 +89,10 @@ def main() -> None:
     folder = Path(__file__).parent
     own = load_hyperparameters(given.env, bundled_file(FILES[given.settings]))
     asked = {change: changes_of(change) for change in given.changes}
-    trials = {int(row["trial"]): row for row in read(folder / f"search-{given.env}.csv")}
-    asked |= {f"trial {number}": settings_of(trials[number]) for number in given.trials}
+    which = f"-{given.wrappers}" if given.wrappers else ""
+    trials = {int(row["trial"]): row for row in read(folder / f"search-{given.env}{which}.csv")}
+    for number in given.trials:
+        asked[f"trial {number}{which}"] = hyperparameters_of({"wrappers": "both", **trials[number]})
     table = folder / f"refine-{'' if given.settings == 'own' else given.settings + '-'}{given.env}.csv"
     for change, overrides in asked.items():
         if (change, str(given.first)) in [(row["change"], row["first"]) for row in read(table)]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +15,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
+from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_environment, load_hyperparameters, load_zoo_settings
 
@@ -57,8 +60,24 @@ ALGORITHMS = {
     RANDOM: Algorithm("random actions", "", own=True),
 }
 
-FILES = {"own": "eduppo.yml", "shared": "shared.yml"}
-"""This package's settings: EduPPO's, and those that SB3's PPO can have as well where EduPPO's go beyond it."""
+FILES = {
+    "own": "eduppo.yml",
+    "shared": "shared.yml",
+    **{name: f"{name}.yml" for name in ("lander-none", "lander-repeat", "lander-both")},
+}
+"""This package's settings: EduPPO's; those that SB3's PPO can have as well where EduPPO's go beyond it; and those that
+searches of equal effort have found for LunarLander without wrappers, with ``ActionRepeat``, with ``LanderSymmetry`` too."""
+
+SETTINGS = {
+    "own": "this package's settings",
+    "shared": "this package's settings for both",
+    "lander-none": "plain environment",
+    "lander-repeat": "ActionRepeat",
+    "lander-both": "ActionRepeat and LanderSymmetry",
+    "zoo": "the zoo's settings",
+    "defaults": "defaults",
+}
+"""What tells two lines of one algorithm from each other."""
 
 
 def load_settings(algorithm: str, settings: str, env_id: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,17 +85,15 @@ def load_settings(algorithm: str, settings: str, env_id: str, overrides: Mapping
     Find the settings of an algorithm for an environment.
 
     :param algorithm: key of :data:`ALGORITHMS`
-    :param settings: "zoo" for the zoo's, "own" for those of ``hyperparams/eduppo.yml``, "shared" for those of
-        ``hyperparams/shared.yml``, "defaults" for the algorithm's own
+    :param settings: "zoo" for the zoo's, a key of :data:`FILES` for this package's, "defaults" for the algorithm's own
     :param env_id: Gymnasium id
     :param overrides: settings that replace those
     :return: arguments of the algorithm, and the zoo's keys for environments
-    :raises ValueError: if there are none, or the algorithm is unknown or cannot act in this environment
+    :raises ValueError: if there are none, or the algorithm is unknown
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm {algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
     known = ALGORITHMS[algorithm]
-    check_actions(algorithm, env_id)
     if settings in FILES:
         if not known.own:
             raise ValueError(f"settings {settings!r} with algorithm {algorithm!r}: they are for PPO; use 'zoo'")
@@ -88,7 +105,21 @@ def load_settings(algorithm: str, settings: str, env_id: str, overrides: Mapping
             raise ValueError(f"algorithm {algorithm!r}, settings 'zoo': {error}") from error
     if settings in ("zoo", "defaults"):
         return {"policy": "MlpPolicy", "normalize": False, **overrides}
-    raise ValueError(f"settings {settings!r}: expected 'zoo', 'own', 'shared' or 'defaults'")
+    raise ValueError(f"settings {settings!r}: expected 'zoo', 'defaults', {', '.join(map(repr, FILES))}")
+
+
+@cache
+def held(algorithm: str, settings: str, env_id: str, overrides: str = "{}") -> int:
+    """
+    Count the environment steps that a decision is held for.
+
+    :param algorithm: as :func:`load_settings` has it, like the next two
+    :param settings: whose settings
+    :param env_id: Gymnasium id
+    :param overrides: settings that replace those, as JSON
+    :return: the number, 1 without a wrapper that repeats actions
+    """
+    return action_repeat(load_settings(algorithm, settings, env_id, json.loads(overrides)).get("env_wrapper"))
 
 
 def check_actions(algorithm: str, env_id: str) -> None:
