@@ -35,19 +35,20 @@ BAR = "{n_fmt}/{total_fmt}{unit} |{bar}| {elapsed}<{remaining} {desc}"
 SPEED_FOLDER, QUICK_SPEED_FOLDER = Path("benchmarks", "speed"), Path("runs", "speed-quick")
 SCALE_FOLDER, QUICK_SCALE_FOLDER = Path("benchmarks", "scale"), Path("runs", "scale-quick")
 
-LEARN_SUITES = ("lecture", "lander", "peers")
+LEARN_SUITES = ("lecture", "lander", "mujoco", "minatar", "atari", "peers")
 
 BENCH_LEARN_DESCRIPTION = """\
 Train EduPPO, SB3's PPO and others on several environments with several seeds, and write a report: final returns with
 intervals, learning curves, how many steps each needs. Each run has a process of its own with one thread. What is
-interrupted goes on where it stopped, what failed is tried again. "lander" takes some minutes,
-"lecture" and "peers" take hours.
+interrupted goes on where it stopped, what failed is tried again. "lander" and "atari" take less than an hour, the others
+take hours. "mujoco" and "atari" need the extras of these names, "minatar" needs the extra "lab".
 """
 
 BENCH_LEARN_EXAMPLES = """\
 examples:
   sb3-edu bench learn --suite lecture --envs CartPole-v1 Pendulum-v1
   sb3-edu bench learn --suite peers --seeds 3 --workers 2
+  sb3-edu bench learn --suite mujoco --envs Hopper-v5 --algorithms eduppo
   sb3-edu bench learn --suite peers --backend ray --address auto
 
 exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done is kept)
@@ -55,7 +56,7 @@ exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done i
 
 BENCH_PARITY_DESCRIPTION = """\
 Train both engines of EduPPO and SB3's PPO with the same settings and seeds, and compare: are the bits equal, do they learn
-equally well, how much faster is it. What is interrupted goes on where it stopped.
+equally well, how much faster is it. All of it takes hours. What is interrupted goes on where it stopped.
 
 exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted (what is done is kept)
 """
@@ -172,8 +173,9 @@ def add_bench_parity(experiments: Any) -> None:
         "parity",
         description=BENCH_PARITY_DESCRIPTION,
     )
-    parser.set_defaults(command=bench_suite, parser=parser, suite="parity", envs=None, algorithms=None, seeds=None)
+    parser.set_defaults(command=bench_suite, parser=parser, suite="parity", algorithms=None, seeds=None)
     parser.add_argument("--quick", action="store_true", help="two small environments, some minutes")
+    parser.add_argument("--envs", nargs="+", metavar="ENV", help="only these environments")
     _add_running(parser, "benchmarks/parity; with --quick runs/parity-quick")
 
 

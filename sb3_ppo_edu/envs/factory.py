@@ -8,6 +8,7 @@ environment's own. ``FiniteGuard`` comes right before normalisation, whose momen
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
@@ -395,10 +397,12 @@ def action_repeat(wrapper: Any) -> int:
     Count the environment steps that a decision is held for.
 
     :param wrapper: wrappers in the zoo's form
-    :return: product of the repeats of every ``ActionRepeat`` among them; 1 without
+    :return: product of the repeats of every ``ActionRepeat`` and SB3's ``AtariWrapper`` among them; 1 without
     """
     repeats = 1
     for name, kwargs in named_with_kwargs(wrapper):
         if name == f"{ActionRepeat.__module__}.{ActionRepeat.__qualname__}":
             repeats *= int(kwargs.get("repeat", ActionRepeat.REPEAT))
+        elif name == f"{AtariWrapper.__module__}.{AtariWrapper.__qualname__}":
+            repeats *= int(kwargs.get("frame_skip", inspect.signature(AtariWrapper).parameters["frame_skip"].default))
     return repeats

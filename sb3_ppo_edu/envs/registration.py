@@ -1,7 +1,9 @@
-"""The package's own environments, registered in Gymnasium when one is asked for, not when the package is imported."""
+"""The package's own environments, and MinAtar's, registered in Gymnasium when one is asked for and not before."""
 
 from __future__ import annotations
 
+import importlib
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
@@ -35,11 +37,14 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
 
 def register_for(env_id: str) -> None:
     """
-    Register the package's environments if an id is asked for that Gymnasium does not know.
+    Register the package's environments, or MinAtar's, if an id is asked for that Gymnasium does not know.
 
     :param env_id: Gymnasium id
     """
     if env_id in gym.registry:
+        return
+    if env_id.startswith("MinAtar/") and find_spec("minatar") is not None:
+        importlib.import_module("minatar.gym").register_envs()
         return
     if "TicTacToe-v0" not in gym.registry:
         gym.register("TicTacToe-v0", _entry_point(TicTacToe), reward_threshold=0.9)

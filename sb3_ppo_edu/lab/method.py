@@ -4,78 +4,150 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sb3_ppo_edu.envs.factory import action_repeat
-from sb3_ppo_edu.lab.algorithms import ALGORITHMS, FILES, RANDOM, load_settings
+from sb3_ppo_edu.envs.factory import named_with_kwargs
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS, FILES, RANDOM, held, load_settings
 from sb3_ppo_edu.lab.formatting import in_words, number
 from sb3_ppo_edu.lab.learning import Task
 from sb3_ppo_edu.lab.page import Section
 from sb3_ppo_edu.lab.runs import RunRow
 from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.lab.summary import algorithms_of, of_task
+from sb3_ppo_edu.lab.summary import Who, environment_steps, learners_of, of_task, title_of
+
+WHOSE = {
+    "own": "this package's (`hyperparams/eduppo.yml`)",
+    "shared": "those of this package that SB3's PPO can have as well (`hyperparams/shared.yml`)",
+    "zoo": "RL Baselines3 Zoo's, where need be those for an older version of the environment",
+    "defaults": "the algorithms' defaults",
+}
+"""Whose settings those are that a row names; of others, the file."""
+
+NEARLY = 0.1
+"""Numbers of steps that differ by less than this share are the same."""
 
 
 def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     """
-    Say whose settings the runs had, and how decisions are counted.
+    Say whose settings the runs had, and how steps are counted.
 
     :param rows: all rows
     :param tasks: environments that have rows
     :return: sentences
     """
-    words = {
-        "own": "this package's (`hyperparams/eduppo.yml`)",
-        "shared": "those of this package that SB3's PPO can have as well (`hyperparams/shared.yml`)",
-        "zoo": "RL Baselines3 Zoo's",
-        "defaults": "the algorithms' defaults",
-    }
     envs: dict[str, list[str]] = {}
     for task in tasks:
         # Random actions have no settings, but those that are held are held by this package's.
-        for name in sorted({row.settings for row in of_task(rows, task) if (row.algorithm, row.settings) != (RANDOM, "zoo")}):
+        for name in sorted(
+            {who.settings for who in learners_of(rows, task) if who.algorithm != RANDOM or who.settings in FILES}
+        ):
             envs.setdefault(name, []).append(task.env)
-    found = " and ".join(words[name] + (f" on {in_words(own)}" if len(envs) > 1 else "") for name, own in sorted(envs.items()))
+    found = " and ".join(
+        WHOSE.get(name, f"`hyperparams/{FILES.get(name)}`") + (f" on {in_words(own)}" if len(envs) > 1 else "")
+        for name, own in sorted(envs.items())
+    )
     found = f"Settings: {found}." if found else ""
-    packages = {env: load_settings(RANDOM, name, env, {}) for name in FILES for env in envs.get(name, ())}
-    for task in tasks:
-        if task.env in packages:
-            repeats = action_repeat(packages[task.env].get("env_wrapper"))
-            if repeats > 1:
-                found += (
-                    f" On {task.env} an action is held for {repeats} steps of the environment: {number(task.steps)} "
-                    f"decisions, which are what is counted here, are at most {number(repeats * task.steps)} of its steps."
-                )
-    others = []
-    for task in tasks:
-        made_for = int(packages[task.env].get("n_timesteps", task.steps)) if task.env in packages else 0
-        if made_for and abs(made_for - task.steps) > 0.1 * task.steps:
-            others.append(f"{number(made_for)} on {task.env} ({number(task.steps)} here)")
-    if others:
-        found += f" This package's are made for other numbers of steps: {', '.join(others)}."
-    return found + other_budgets(rows, [task for task in tasks if task.env in envs.get("zoo", ())])
+    repeats = sorted(
+        {(task.env, many) for task in tasks for who in learners_of(rows, task) if (many := held(*who, task.env)) > 1}
+    )
+    if repeats:
+        listed = in_words([f"{many} of them on {env}" for env, many in repeats])
+        found += (
+            " Steps are the environment's. Where an action is held for several, "
+            f"{listed}, they are the algorithm's decisions times that number: a little less is made, where an episode ends."
+        )
+    return found + other_budgets(rows, tasks)
+
+
+def wrappers_of(who: Who, env: str) -> str:
+    """
+    Name the wrappers around an environment.
+
+    :param who: an algorithm with its settings
+    :param env: Gymnasium id
+    :return: such as "ActionRepeat (3) and LanderSymmetry", or nothing
+    """
+    found = []
+    for name, kwargs in named_with_kwargs(load_settings(*who, env, {}).get("env_wrapper")):
+        given = f" ({', '.join(str(value) for value in kwargs.values())})" if kwargs else ""
+        found.append(name.rpartition(".")[2] + given)
+    return in_words(found) if found else ""
+
+
+def wrappers_in_words(rows: Sequence[RunRow], task: Task) -> str:
+    """
+    Say which wrappers all algorithms of an environment have; where they differ, each line of the page says its own.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: such as ", with ActionRepeat (3) and LanderSymmetry", or nothing
+    """
+    found = {wrappers_of(who, task.env) for who in learners_of(rows, task) if who.algorithm != RANDOM}
+    return f", with {found.pop()}" if len(found) == 1 and found != {""} else ""
+
+
+def made_for(who: Who, env: str) -> int | None:
+    """
+    Look up for how many environment steps settings are made.
+
+    :param who: an algorithm with its settings
+    :param env: Gymnasium id
+    :return: the number, or None if they do not say
+    """
+    steps = load_settings(*who, env, {}).get("n_timesteps") if who.algorithm != RANDOM else None
+    return None if steps is None else int(steps) * held(*who, env)
+
+
+def with_other_budgets(rows: Sequence[RunRow], task: Task) -> dict[Who, int]:
+    """
+    Find the algorithms whose settings are made for other numbers of steps than they were trained for.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: those numbers
+    """
+    found = {}
+    for who in learners_of(rows, task):
+        steps = max(environment_steps(row) for row in of_task(rows, task, who))
+        budget = made_for(who, task.env)
+        if budget is not None and abs(budget - steps) > NEARLY * steps:
+            found[who] = budget
+    return found
+
+
+def budgets_in_words(rows: Sequence[RunRow], task: Task) -> str:
+    """
+    Say in a title that settings are made for other numbers of steps.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: such as ", with settings made for 100,000 to 1,000,000", or nothing
+    """
+    found = with_other_budgets(rows, task)
+    if not found:
+        return ""
+    low, high = min(found.values()), max(found.values())
+    everybody = len(found) == len([who for who in learners_of(rows, task) if who.algorithm != RANDOM])
+    numbers = number(low) if low == high else f"{number(low)} to {number(high)}"
+    return f", {'with' if everybody else 'some with'} settings made for {numbers}"
 
 
 def other_budgets(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     """
-    Say for how many steps the zoo has made its settings, where that is not what was run.
+    Say whose settings are made for other numbers of steps.
 
     :param rows: all rows
-    :param tasks: environments with the zoo's settings
+    :param tasks: environments that have rows
     :return: a sentence, or nothing
     """
     found = []
     for task in tasks:
         titles: dict[int, list[str]] = {}
-        for name in algorithms_of(rows, task):
-            if ALGORITHMS[name].settings:
-                made_for = int(load_settings(name, "zoo", task.env, {}).get("n_timesteps", task.steps))
-                titles.setdefault(made_for, []).append(ALGORITHMS[name].title)
-        titles.pop(task.steps, None)
+        for who, budget in with_other_budgets(rows, task).items():
+            steps = max(environment_steps(row) for row in of_task(rows, task, who))
+            titles.setdefault(budget, []).append(f"{title_of(who, learners_of(rows, task))} ({number(steps)} here)")
         if titles:
             listed = ", ".join(f"{number(steps)} for {in_words(names)}" for steps, names in titles.items())
-            found.append(f"on {task.env} ({number(task.steps)} here) {listed}")
-    if not found:
-        return ""
-    return f" The zoo has made its settings for other numbers of steps: {'; '.join(found)}."
+            found.append(f"on {task.env} {listed}")
+    return f" Settings that are made for other numbers of steps: {'; '.join(found)}." if found else ""
 
 
 def last_rollouts(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
@@ -88,11 +160,12 @@ def last_rollouts(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:
     """
     found = []
     for task in tasks:
+        asked = {Who(entry.algorithm, entry.settings): entry.steps or task.steps for entry in task.entries}
         titles: dict[int, list[str]] = {}
-        for name in algorithms_of(rows, task):
-            most = max(row.steps for row in of_task(rows, task, name))
-            if most > 1.01 * task.steps:
-                titles.setdefault(most, []).append(ALGORITHMS[name].title)
+        for who in learners_of(rows, task):
+            most = max(environment_steps(row) for row in of_task(rows, task, who))
+            if most > 1.01 * asked.get(who, task.steps):
+                titles.setdefault(most, []).append(ALGORITHMS[who.algorithm].title)
         if titles:
             listed = ", ".join(f"{number(steps)} of {in_words(names)}" for steps, names in titles.items())
             found.append(f"{listed} on {task.env}")
@@ -114,11 +187,12 @@ def method(rows: Sequence[RunRow], tasks: Sequence[Task], note: str) -> Section:
         [
             f"{settings_in_words(rows, tasks)}{last_rollouts(rows, tasks)} Each run has a process of its own with one thread. "
             f"The final policy, not the best one seen, plays {' or '.join(map(str, episodes))} episodes deterministically, "
-            "the same ones for every run. **Training** is processor time without the evaluations; of older runs it is "
-            "wall-clock, or – where that was longer than all of the run took of a processor: it has then waited for others. "
-            "**Processor** is what a run took of one, evaluations included. Both are medians, and rough; speed is measured by "
-            "`sb3-edu bench speed`.",
-            "**Steps to it**: steps, counted as the table does, until an evaluation first reaches the target, median over the "
+            "the same ones for every run. **Training** is processor time without the evaluations, the median; of older "
+            "runs it is wall-clock, or – where that was longer than all of the run took of a processor: it has then "
+            "waited for others. It is rough; speed is measured by `sb3-edu bench speed`.",
+            "**Steps to it**: environment steps until an evaluation first reaches the target, median over the seeds; "
+            "**seconds to it**: what of the training these took, as long for each step, the slowest of the same half of "
+            "the "
             "seeds. **Variation**: standard deviation over the seeds divided by the mean. **Early rises**: share of the "
             "evaluations in the first quarter, and at least of the first two, that are not below the one before. "
             "**Forgotten**: best minus final evaluation. An evaluation's episodes are the same for all runs but others than "

@@ -55,8 +55,8 @@ class Section:
 
     :param title: its heading
     :param text: paragraphs, in which ``code`` and **strong** words are marked as in Markdown
-    :param table: a table below them
-    :param picture: a picture below that
+    :param table: a table, below the picture
+    :param picture: a picture, below the text
     """
 
     title: str
@@ -92,10 +92,10 @@ def to_markdown(page: Page) -> str:
     parts = [f"# {page.title}", *page.lead]
     for section in page.sections:
         parts += [f"## {section.title}", *section.text]
-        if section.table is not None:
-            parts.append(markdown_table(section.table))
         if section.picture is not None:
             parts.append(f"![{section.picture.caption}]({section.picture.name})")
+        if section.table is not None:
+            parts.append(markdown_table(section.table))
     return "\n\n".join([*parts, page.made_by]).rstrip() + "\n"
 
 
@@ -121,7 +121,7 @@ TEMPLATE = """<!doctype html>
 @media (prefers-color-scheme: dark) {
   :root { --text: #e6edf3; --quiet: #9aa4af; --line: #3d444d; --ground: #0d1117; --stripe: #161b22; }
 }
-body { margin: 0 auto; max-width: 66rem; padding: 1.5rem; font: 16px/1.55 system-ui, sans-serif; color: var(--text);
+body { margin: 0 auto; max-width: 82rem; padding: 1.5rem; font: 16px/1.55 system-ui, sans-serif; color: var(--text);
   background: var(--ground); }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0.5rem 0 1rem; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem; border-bottom: 1px solid var(--line); padding-bottom: 0.25rem; }
@@ -153,7 +153,10 @@ code { font-family: ui-monospace, monospace; font-size: 0.92em; }
 <section>
 <h2>{{ section.title }}</h2>
 {% for paragraph in section.text %}<p>{{ paragraph | marked }}</p>
-{% endfor %}{% if section.table %}<div class="scroll"><table>
+{% endfor %}{% if section.picture %}<figure>
+<img src="{{ section.picture | embedded }}" alt="{{ section.picture.caption }}">
+<figcaption>{{ section.picture.caption }}</figcaption></figure>
+{% endif %}{% if section.table %}<div class="scroll"><table>
 <thead><tr>{% for cell in section.table.header %}
 {% set name = ' class="name"' | safe if loop.index0 < section.table.names else "" -%}
 <th scope="col"{{ name }}>{{ cell | marked }}</th>{% endfor %}</tr></thead>
@@ -162,9 +165,6 @@ code { font-family: ui-monospace, monospace; font-size: 0.92em; }
 {% set name = ' class="name"' | safe if loop.index0 < section.table.names else "" -%}
 <td{{ name }}>{{ cell | marked }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div>
-{% endif %}{% if section.picture %}<figure>
-<img src="{{ section.picture | embedded }}" alt="{{ section.picture.caption }}">
-<figcaption>{{ section.picture.caption }}</figcaption></figure>
 {% endif %}</section>
 {% endfor %}
 <footer><p>{{ page.made_by | marked }}</p></footer>

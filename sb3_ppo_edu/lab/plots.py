@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.training.folder import EVALUATION_FILE, EVALUATIONS_FILE, MONITOR_FOLDER
@@ -278,11 +279,9 @@ def draw_bands(
         the order of ``bands``
     :return: the figure
     """
-    floor = -np.inf
-    if target is not None and random is not None and target > random:
-        floor = random - BELOW_RANDOM * (target - random)
-    figure, axes = _begin(title)
-    axes.set_xlabel("steps of training")
+    floor = lowest_shown(target, random)
+    figure, axes = _begin("\n".join(textwrap.wrap(title, 80)))
+    axes.set_xlabel("environment steps")
     axes.set_ylabel("return of the policy, deterministic")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(StrMethodFormatter(THOUSANDS))
@@ -310,6 +309,75 @@ def draw_bands(
         axes.plot([], [], " ", label="↓ goes below the picture")
     _draw_legend(axes)
     return figure
+
+
+def draw_each(
+    title: str, bands: Mapping[str, Band], target: float | None, random: float | None, known: Sequence[str] = ()
+) -> Figure:
+    """
+    Draw learning curves of many algorithms, a small picture for each, in which the others are grey.
+
+    :param title: what the picture is of
+    :param bands: curve by name of the algorithm
+    :param target: return that counts as reached, or None
+    :param random: mean return of random actions, or None
+    :param known: as :func:`draw_bands` has it
+    :return: the figure; its steps are on a logarithmic scale where some algorithms train for much longer than others
+    """
+    columns = 3
+    rows = -(-len(bands) // columns)
+    figure = Figure(figsize=(9, 0.9 + 2.5 * rows), dpi=150, layout="constrained")
+    figure.suptitle("\n".join(textwrap.wrap(title, 90)), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.supylabel("return of the policy, deterministic", fontsize=10)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    floor = lowest_shown(target, random)
+    highest = max([target or -np.inf, *(float(band.high.max()) for band in bands.values())])
+    ends = [int(band.steps[-1]) for band in bands.values()]
+    for index, (axes, (name, own)) in enumerate(zip(grid.flat, bands.items(), strict=False)):
+        _draw_grid(axes)
+        for other in bands.values():
+            axes.plot(other.steps, other.mean, color="#C8C8C8", linewidth=1, zorder=1)
+        colour = CURVE_COLOURS[(known.index(name) if name in known else index) % len(CURVE_COLOURS)]
+        axes.fill_between(own.steps, own.low, own.high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(own.steps, own.mean, color=colour, marker="o", markersize=3, linewidth=2, zorder=3)
+        seeds = f"{own.seeds} seed{'s' if own.seeds > 1 else ''}"
+        axes.set_title("\n".join(textwrap.wrap(f"{name} ({seeds})", 36)), loc="left", fontsize=9.5)
+        for level, style in ((target, "-"), (random, (0, (1, 2)))):
+            if level is not None:
+                axes.axhline(level, color=GREY, linewidth=1, linestyle=style)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_formatter(StrMethodFormatter(THOUSANDS))
+        if index + columns >= len(bands):
+            axes.tick_params(labelbottom=True)
+    if max(ends) > 4 * min(ends):
+        grid.flat[0].set_xscale("log")
+        grid.flat[0].xaxis.set_minor_formatter(NullFormatter())
+    else:
+        grid.flat[0].set_xlim(left=0)
+        grid.flat[0].xaxis.set_major_locator(MaxNLocator(5))
+    if any(band.low.min() < floor for band in bands.values()):
+        grid.flat[0].set_ylim(floor, highest + 0.05 * (highest - floor))
+    for axes in grid.flat[len(bands) :]:
+        axes.set_visible(False)
+    levels = [f"solid line: target, {target:,.0f}"] if target is not None else []
+    levels += [f"dotted: random actions, {random:,.0f}"] if random is not None else []
+    below = "; a curve that leaves a picture below goes on there" if np.isfinite(floor) else ""
+    legend = f"grey: the other algorithms; {'; '.join(levels)}{below}".replace("-", MINUS)
+    figure.supxlabel(f"environment steps\n{legend}", fontsize=9.5)
+    return figure
+
+
+def lowest_shown(target: float | None, random: float | None) -> float:
+    """
+    Say below which return nothing is drawn.
+
+    :param target: return that counts as reached, or None
+    :param random: mean return of random actions, or None
+    :return: somewhat below random actions; minus infinity where one of them is unknown, or random actions are better
+    """
+    if target is None or random is None or target <= random:
+        return float("-inf")
+    return random - BELOW_RANDOM * (target - random)
 
 
 def draw_profiles(title: str, profiles: Mapping[str, Band], known: Sequence[str] = ()) -> Figure:

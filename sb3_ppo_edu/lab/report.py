@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,19 +13,36 @@ from sb3_ppo_edu.lab.algorithms import ALGORITHMS, RANDOM
 from sb3_ppo_edu.lab.experiments import SUITES, Suite
 from sb3_ppo_edu.lab.formatting import NOTHING, in_words, interval, number
 from sb3_ppo_edu.lab.learning import OURS, REFERENCE_ENGINE, THEIRS, Task
-from sb3_ppo_edu.lab.method import method
+from sb3_ppo_edu.lab.method import budgets_in_words, method, wrappers_in_words
 from sb3_ppo_edu.lab.page import Page, Picture, Section, Table
-from sb3_ppo_edu.lab.plots import Band, draw_bands, draw_profiles
+from sb3_ppo_edu.lab.plots import Band, draw_bands, draw_each, draw_profiles
 from sb3_ppo_edu.lab.rows import read_rows
 from sb3_ppo_edu.lab.runs import CurveRow, RunRow
 from sb3_ppo_edu.lab.sensitivity_report import sensitivity_lead, sensitivity_sections
 from sb3_ppo_edu.lab.statistics import aggregates
 from sb3_ppo_edu.lab.statistics.comparisons import Equivalence
-from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.lab.summary import Comparison, Summary, algorithms_of, band, compare, of_task, score_table, summarise
+from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE, identity, is_of
+from sb3_ppo_edu.lab.summary import (
+    Comparison,
+    Summary,
+    Who,
+    band,
+    compare,
+    environment_steps,
+    learners_of,
+    of_task,
+    score_table,
+    summarise,
+    title_of,
+)
 
 TITLES = [algorithm.title for algorithm in ALGORITHMS.values()]
 """All algorithms, in the order of the pictures' palette."""
+
+FEW = 3
+"""Curves that one pair of axes can take."""
+
+CAPTION = "mean evaluation return over the seeds, with its 95% interval"
 
 ENOUGH_FOR_SHARES = 10
 """Seeds below which the interval of a share of them says nothing."""
@@ -63,7 +81,7 @@ def make_page(rows: Sequence[RunRow], points: Sequence[CurveRow], name: str) -> 
     sections += [task_section(rows, points, task) for task in tasks]
     if len(tasks) > 1 and not name.startswith("parity"):
         sections.append(together_section(rows, tasks))
-    if not name.startswith("parity") and any(compare(rows, task, OURS, THEIRS) for task in tasks):
+    if not name.startswith("parity") and any(compared(rows, task) for task in tasks):
         sections.append(comparison_section(rows, tasks))
     return Page(suite.title, lead(rows, tasks, suite), [*sections, method(rows, tasks, suite.note)], made_by(rows, name))
 
@@ -115,14 +133,16 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
     :return: paragraphs
     """
     found = []
-    pairs = [(task, comparison) for task in tasks if (comparison := compare(rows, task, OURS, THEIRS)) is not None]
-    bits = [comparison for task in tasks if (comparison := compare(rows, task, REFERENCE_ENGINE, THEIRS)) is not None]
+    every_pair = [(task, one) for task in tasks for one in compared(rows, task)]
+    pairs = [(task, one.found) for task, one in every_pair if one.first.algorithm == OURS]
+    speeds = [one for task in tasks for who in learners_of(rows, task) if (one := compare_with_sb3(rows, task, who))]
+    bits = [one.found for _, one in every_pair if one.first.algorithm == REFERENCE_ENGINE]
     if bits:
         same, all_of_them = sum(one.same_bits for one in bits), sum(one.seeds for one in bits)
         found.append(
             f'With `engine="autograd"` EduPPO ended with **the same bits** as SB3\'s PPO in {same} of {all_of_them} runs.'
         )
-    if any(set(algorithms_of(rows, task)) - {OURS, REFERENCE_ENGINE, THEIRS, RANDOM} for task in tasks):
+    if any({who.algorithm for who in learners_of(rows, task)} - {OURS, REFERENCE_ENGINE, THEIRS, RANDOM} for task in tasks):
         found += [ranked(rows, task) for task in tasks]
     tested = [(task, comparison, comparison.test) for task, comparison in pairs if comparison.test is not None]
     if tested:
@@ -136,8 +156,54 @@ def lead(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite) -> list[st
             *([f"in {in_words(other)} it is shown to differ"] if other else []),
             *([f"in {unclear} the seeds differ too much among themselves to tell"] if unclear else []),
         ]
-        found.append(f"{'; '.join(parts)}.{in_less_time([one for _, one in pairs])}")
+        found.append(f"{'; '.join(parts)}.{in_less_time(speeds)}")
     return found + what_is_missing(rows, tasks, suite)
+
+
+class Compared(NamedTuple):
+    """
+    A comparison of a page.
+
+    :param first: an algorithm with its settings
+    :param second: another with the same settings
+    :param found: what it came to
+    """
+
+    first: Who
+    second: Who
+    found: Comparison
+
+
+def compared(rows: Sequence[RunRow], task: Task) -> list[Compared]:
+    """
+    Compare what is to be equal.
+
+    EduPPO as it comes is compared with its autograd engine, or where that has no rows with SB3's PPO, whose bits it has; and
+    the autograd engine with SB3's PPO.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: comparisons of algorithms with the same settings
+    """
+    found = []
+    present = learners_of(rows, task)
+    for settings in dict.fromkeys(who.settings for who in present):
+        ours, reference, theirs = (Who(name, settings) for name in (OURS, REFERENCE_ENGINE, THEIRS))
+        pairs = [(ours, reference), (reference, theirs)] if reference in present else [(ours, theirs)]
+        found += [Compared(*pair, one) for pair in pairs if (one := compare(rows, task, *pair)) is not None]
+    return found
+
+
+def compare_with_sb3(rows: Sequence[RunRow], task: Task, who: Who) -> Comparison | None:
+    """
+    Compare EduPPO as it comes with SB3's PPO with the same settings.
+
+    :param rows: all rows
+    :param task: the environment
+    :param who: an algorithm with its settings
+    :return: the comparison, or None if it is another algorithm, or SB3's PPO has no such rows
+    """
+    return compare(rows, task, who, Who(THEIRS, who.settings)) if who.algorithm == OURS else None
 
 
 def ranked(rows: Sequence[RunRow], task: Task) -> str:
@@ -148,10 +214,14 @@ def ranked(rows: Sequence[RunRow], task: Task) -> str:
     :param task: the environment
     :return: a sentence
     """
-    means = {name: float(np.mean([row.final_mean for row in of_task(rows, task, name)])) for name in algorithms_of(rows, task)}
-    best_first = sorted(means, key=lambda name: -means[name])
-    listed = ", ".join(f"{ALGORITHMS[name].title} {number(means[name])}" for name in best_first)
-    return f"**{task.env}**, mean final return after {number(task.steps)} steps, the last rollout completed: {listed}."
+    present = learners_of(rows, task)
+    means = {who: float(np.mean([row.final_mean for row in of_task(rows, task, who)])) for who in present}
+    listed = []
+    for who in sorted(means, key=lambda who: -means[who]):
+        steps = max(environment_steps(row) for row in of_task(rows, task, who))
+        other = abs(steps - task.steps) > 0.1 * task.steps and who.algorithm != RANDOM
+        listed.append(f"{title_of(who, present)} {number(means[who])}" + (f" ({number(steps)} steps)" if other else ""))
+    return f"**{task.env}**, mean final return after {number(task.steps)} environment steps: {', '.join(listed)}."
 
 
 def why_equal(found: Comparison, test: Equivalence) -> str:
@@ -192,12 +262,14 @@ def what_is_missing(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite)
     :param suite: the suite
     :return: a paragraph, or nothing
     """
-    expected = len(suite.runs(range(suite.seeds)))
+    expected = suite.runs(range(suite.seeds))
+    of_run = {identity(row): row for row in rows}
+    done = sum(is_of(row, run) for run in expected if (row := of_run.get(identity(run))) is not None)
     absent = [task.env for task in suite.tasks if task not in tasks]
-    if len(rows) >= expected:
+    if done >= len(expected):
         return []
     without = f", none of {', '.join(absent)}" if absent else ""
-    return [f"**Not all of it is run yet**: there are {len(rows)} of {expected} runs{without}."]
+    return [f"**Not all of it is run yet**: there are {done} of {len(expected)} runs{without}."]
 
 
 def overview(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> Section:
@@ -209,15 +281,23 @@ def overview(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence
     :param tasks: environments that have rows
     :return: the section
     """
-    names = list(dict.fromkeys(name for task in tasks for name in algorithms_of(rows, task)))
-    header = ["environment", "steps", "target", *(ALGORITHMS[name].title for name in names)]
+    present = {task: learners_of(rows, task) for task in tasks}
+    # An algorithm with several settings in one environment has as many columns everywhere.
+    several = {who.algorithm for found in present.values() for who in found if title_of(who, found) != title_of(who, [who])}
+    columns = {
+        task: {title_of(who, [who, who] if who.algorithm in several else [who]): who for who in found}
+        for task, found in present.items()
+    }
+    names = list(dict.fromkeys(name for task in tasks for name in columns[task]))
     lines = []
     for task in tasks:
-        present = algorithms_of(rows, task)
-        cells = [plus_minus(summarise(rows, points, task, name)) if name in present else NOTHING for name in names]
+        cells = [
+            plus_minus(summarise(rows, points, task, columns[task][name])) if name in columns[task] else NOTHING
+            for name in names
+        ]
         lines.append([task.env, number(task.steps), number(task.target), *cells])
     text = "Return of the final policy, deterministic: mean ± standard deviation over the seeds."
-    return Section("Final returns", [text], Table(header, lines))
+    return Section("Final returns", [text], Table(["environment", "environment steps", "target", *names], lines))
 
 
 def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task) -> Section:
@@ -232,44 +312,61 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
     header = [
         "algorithm",
         "seeds",
+        "environment steps",
         "final return",
         "IQM [95% interval]",
         f"≥ {number(task.target)}",
         "steps to it",
+        "seconds to it",
         "variation",
         "early rises",
         "forgotten",
         "training",
-        "processor",
     ]
-    names = algorithms_of(rows, task)
+    present = learners_of(rows, task)
     lines = []
-    for name in names:
-        found = summarise(rows, points, task, name)
-        iqm = interval(found.iqm, 0)
+    for who in present:
+        found = summarise(rows, points, task, who)
+        random = who.algorithm == RANDOM
         lines.append(
             [
-                ALGORITHMS[name].title,
+                title_of(who, present),
                 str(found.seeds),
+                NOTHING if random else number(found.steps),
                 plus_minus(found),
-                iqm,
+                interval(found.iqm, 0),
                 reaching(found),
                 number(found.steps_to_target),
+                number(found.seconds_to_target),
                 number(found.variation, 2),
                 NOTHING if found.early is None else f"{found.early:.0%}",
                 number(found.forgetting),
-                NOTHING if name == RANDOM else trained_for(found),
-                NOTHING if name == RANDOM else f"{number(found.processor)} s",
+                NOTHING if random else trained_for(found),
             ]
         )
-    bands = {ALGORITHMS[name].title: curve for name in names if (curve := band(rows, points, task, name)) is not None}
-    picture = None
-    if bands:
-        random = [row.final_mean for row in of_task(rows, task, RANDOM)]
-        figure = draw_bands(task.env, bands, task.target, sum(random) / len(random) if random else None, TITLES)
-        caption = f"{task.env}: mean evaluation return over the seeds, with its 95% interval"
-        picture = Picture(f"{task.env}.png", figure, caption)
-    return Section(task.env, (), Table(header, lines), picture)
+    title = f"{task.env}, {number(task.steps)} environment steps{wrappers_in_words(rows, task)}{budgets_in_words(rows, task)}"
+    return Section(title, (), Table(header, lines), task_picture(rows, points, task, title))
+
+
+def task_picture(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, title: str) -> Picture | None:
+    """
+    Draw how each algorithm learned an environment.
+
+    :param rows: all rows
+    :param points: all evaluations during training
+    :param task: the environment
+    :param title: of the picture
+    :return: the picture, or None without evaluations
+    """
+    present = learners_of(rows, task)
+    bands = {title_of(who, present): curve for who in present if (curve := band(rows, points, task, who)) is not None}
+    if not bands:
+        return None
+    random = [row.final_mean for row in of_task(rows, task) if row.algorithm == RANDOM]
+    draw = draw_bands if len(bands) <= FEW else draw_each
+    known = TITLES if set(bands) <= set(TITLES) else []
+    figure = draw(title, bands, task.target, sum(random) / len(random) if random else None, known)
+    return Picture(f"{task.env.replace('/', '-').replace(':', '-')}.png", figure, f"{title}: {CAPTION}")
 
 
 def comparison_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
@@ -282,27 +379,27 @@ def comparison_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section
     """
     header = [
         "environment",
-        "EduPPO",
+        "compared",
+        "seeds",
         "bits equal",
         "difference [90% interval]",
         "margin",
+        "power",
         "equivalent",
-        "P(EduPPO better)",
+        "P(better)",
         "times as fast",
     ]
-    lines = []
-    for task in tasks:
-        for name in (OURS, REFERENCE_ENGINE):
-            found = compare(rows, task, name, THEIRS)
-            if found is not None:
-                lines.append(comparison_line(task, name, found))
+    lines = [comparison_line(task, one) for task in tasks for one in compared(rows, task)]
     text = [
-        "Against SB3's PPO with the same settings, environments and seeds. **Bits equal**: seeds of which both end with the "
-        "very same parameters. **Equivalent**: the 90% interval of the difference of the mean final returns lies within the "
-        "margin (two one-sided tests at 5%). **P(EduPPO better)**: probability that a run of EduPPO ends higher than one of "
-        "SB3's; 0.5 is a draw. As it comes, EduPPO trains with the fused engine where that supports the settings, else with "
-        "autograd, which is why its bits may be SB3's."
+        "With the same settings, environments and seeds. **Bits equal**: seeds of which both end with the very same "
+        "parameters. **Equivalent**: the 90% interval of the difference of the mean final returns, seed by seed, lies "
+        "within the margin (two one-sided tests at 5%). **Power**: the probability that two equal algorithms pass "
+        "this test, with so many seeds and the spread that was found. **P(better)**: probability that a run of the "
+        "first ends higher than one of the second; 0.5 is a draw. As it comes, EduPPO trains with the fused engine "
+        "where that supports the settings, else with autograd, which is why its bits may be SB3's."
     ]
+    if any(task.margin is None for task in tasks):
+        text.append("A margin that is marked with σ is one standard deviation of the second's returns over the seeds.")
     if all(row.algorithm != REFERENCE_ENGINE for row in rows):
         text.append(
             'With `engine="autograd"` EduPPO has no rows of its own here: it ends with the bits of SB3\'s PPO '
@@ -311,28 +408,29 @@ def comparison_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section
     return Section("EduPPO and SB3's PPO", text, Table(header, lines, names=2))
 
 
-def comparison_line(task: Task, name: str, found: Comparison) -> list[str]:
+def comparison_line(task: Task, one: Compared) -> list[str]:
     """
     Write one comparison.
 
     :param task: the environment
-    :param name: key of the algorithm that is compared with SB3's PPO
-    :param found: the comparison
+    :param one: the comparison
     :return: cells
     """
-    test, better = found.test, found.improvement
-    difference = NOTHING
+    names = {OURS: "as it comes", REFERENCE_ENGINE: "autograd", THEIRS: "SB3's PPO"}
+    found, test = one.found, one.found.test
+    cells = [NOTHING] * 4
     if test is not None:
-        digits = 1 if task.margin < 100 else 0
+        digits = 1 if test.margin < 100 else 0
         difference = f"{number(test.difference, digits)} [{number(test.low, digits)}, {number(test.high, digits)}]"
+        margin = f"±{number(test.margin)}{' (σ)' if task.margin is None else ''}"
+        cells = [difference, margin, f"{test.power:.0%}", "yes" if test.equivalent else "not shown"]
     return [
         task.env,
-        "autograd" if name == REFERENCE_ENGINE else "as it comes",
+        f"{names[one.first.algorithm]} − {names[one.second.algorithm]}",
+        str(found.seeds),
         f"{found.same_bits} of {found.seeds}",
-        difference,
-        f"±{number(task.margin)}",
-        NOTHING if test is None else "yes" if test.equivalent else "not shown",
-        interval(better),
+        *cells,
+        interval(found.improvement),
         number(found.speed, 1),
     ]
 
@@ -345,22 +443,26 @@ def together_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
     :param tasks: environments that have rows
     :return: the section
     """
-    names = [name for name in dict.fromkeys(row.algorithm for row in rows) if name != RANDOM]
+    # This package's settings that both PPOs can have stand for its own where EduPPO's go beyond them: one line for both.
+    groups: dict[Who, list[Who]] = {}
+    for who in dict.fromkeys(Who(row.algorithm, row.settings) for row in rows if row.algorithm != RANDOM):
+        groups.setdefault(who._replace(settings="own") if who.settings == "shared" else who, []).append(who)
     lines, profiles = [], {}
     thresholds = np.linspace(0.0, 1.5, 61)
-    for name in names:
-        scores = score_table(rows, tasks, name)
+    for group, members in groups.items():
+        scores = score_table(rows, tasks, members)
         if scores is None:
             continue
+        title = title_of(group, list(groups))
         cells = [
             interval(aggregates.bootstrap(scores, statistic))
             for statistic in (aggregates.interquartile_mean, aggregates.median, aggregates.mean, aggregates.optimality_gap)
         ]
-        lines.append([ALGORITHMS[name].title, str(scores.shape[1]), str(scores.shape[0]), *cells])
+        lines.append([title, str(scores.shape[1]), str(scores.shape[0]), *cells])
         if scores.shape[1] == len(tasks):
             low, high = aggregates.profile_band(scores, thresholds)
             shares = aggregates.performance_profile(scores, thresholds)
-            profiles[ALGORITHMS[name].title] = Band(thresholds, shares, low, high, len(scores))
+            profiles[title] = Band(thresholds, shares, low, high, len(scores))
     text = [
         "Scores: 0 is the mean return of random actions, 1 the target. Intervals are stratified bootstraps over seeds (95%; "
         "with few seeds too narrow). **Median**: of the environments' means. **Optimality gap**: how far runs fall short of 1 "

@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from sb3_ppo_edu.envs.factory import EnvironmentSettings, make_evaluation_env, make_training_env
-from sb3_ppo_edu.lab.algorithms import RANDOM, build, load_settings
+from sb3_ppo_edu.lab.algorithms import RANDOM, build, check_actions, load_settings
 from sb3_ppo_edu.lab.rows import machine
 from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EVALUATION_ENVS, Evaluation, RandomPolicy, evaluate
 from sb3_ppo_edu.training.folder import EVALUATIONS_FILE
@@ -37,8 +37,8 @@ class Run:
     :param algorithm: key of :data:`sb3_ppo_edu.lab.algorithms.ALGORITHMS`
     :param env: Gymnasium id
     :param seed: of weights, actions and environments
-    :param steps: environment steps
-    :param settings: "zoo", "own" (``hyperparams/eduppo.yml``), "shared" (``hyperparams/shared.yml``) or "defaults"
+    :param steps: of training as SB3 counts them, which are decisions where a wrapper holds actions
+    :param settings: "zoo", "defaults", or a key of :data:`sb3_ppo_edu.lab.algorithms.FILES`
     :param variant: name of the overrides, empty if there are none
     :param overrides: settings that replace those, as JSON with sorted keys
     :param evaluations: evaluations during training, evenly spaced
@@ -90,7 +90,7 @@ class RunRow:
     :param settings: whose settings
     :param variant: name of the overrides
     :param seed: of the run
-    :param steps: environment steps that were trained
+    :param steps: steps that were trained, as the run counts them
     :param final_mean: mean return of the final policy, deterministic
     :param final_std: standard deviation over its episodes
     :param final_min: the worst of them
@@ -135,7 +135,7 @@ class CurveRow:
     :param settings: whose settings
     :param variant: name of the overrides
     :param seed: of the run
-    :param step: environment steps so far
+    :param step: steps so far, as the run counts them
     :param mean: mean return
     :param std: standard deviation over the episodes
     :param episodes: their number
@@ -277,6 +277,7 @@ def check(run: Run) -> None:
     :raises ValueError: naming what is wrong
     """
     load_settings(run.algorithm, run.settings, run.env, json.loads(run.overrides))
+    check_actions(run.algorithm, run.env)
     for name in ("steps", "evaluations", "eval_episodes", "final_episodes"):
         if getattr(run, name) < 1:
             raise ValueError(f"{name}={getattr(run, name)}: expected a positive integer")

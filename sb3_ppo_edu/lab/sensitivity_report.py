@@ -14,7 +14,7 @@ from sb3_ppo_edu.lab.page import Picture, Section, Table
 from sb3_ppo_edu.lab.plots import Panel, draw_bands, draw_one_setting, draw_panels
 from sb3_ppo_edu.lab.runs import CurveRow, RunRow
 from sb3_ppo_edu.lab.sensitivity import COLLAPSE, FACTORS, JOINT, LECTURE_ORDER, Factor, variant_of
-from sb3_ppo_edu.lab.summary import band
+from sb3_ppo_edu.lab.summary import Who, band
 
 NO_DIFFERENCE = 0.01
 """Reach below which a setting counts as doing nothing."""
@@ -186,7 +186,7 @@ def collapse_section(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: 
     bands = {}
     for value in (RATE.default, COLLAPSE):
         own = [row for row in rows if row.variant == variant_of(RATE, value)]
-        found = band(own, points, task, OURS)
+        found = band(own, points, task, Who(OURS, "defaults"))
         if found is not None:
             bands[f"learning rate {value:g}"] = found
     if len(bands) < 2:

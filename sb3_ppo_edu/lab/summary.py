@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_ppo_edu.lab.algorithms import RANDOM
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS, RANDOM, SETTINGS, held
 from sb3_ppo_edu.lab.learning import Task
 from sb3_ppo_edu.lab.plots import Band
 from sb3_ppo_edu.lab.runs import CurveRow, RunRow
@@ -16,45 +16,59 @@ from sb3_ppo_edu.lab.statistics import aggregates, comparisons, curves
 from sb3_ppo_edu.lab.statistics.aggregates import Interval
 
 
-class Summary(NamedTuple):
+class Who(NamedTuple):
     """
-    One algorithm in one environment.
+    What a line of a page is about: an algorithm, and whose settings it has.
 
     :param algorithm: key of the algorithm
+    :param settings: as the runs have it
+    """
+
+    algorithm: str
+    settings: str
+
+
+class Summary(NamedTuple):
+    """
+    One algorithm in one environment. Steps are the environment's.
+
+    :param who: the algorithm and its settings
     :param seeds: number of runs
+    :param steps: trained, the most of all runs
     :param mean: mean over the runs of the final return
     :param std: its standard deviation over the runs (n − 1); 0 for a single run
     :param iqm: interquartile mean with its interval
     :param reached: runs whose final return is at least the target
     :param steps_to_target: median over the runs of the steps to the target, or None if fewer than half reach it
+    :param seconds_to_target: median over the same runs of their share of :func:`training_time`, or None if unknown
     :param variation: coefficient of variation over the runs, or None for a single one
     :param early: mean share of early evaluations that are not worse than the one before, or None without a curve
     :param forgetting: mean of best minus final evaluation, or None without a curve
     :param seconds: median of :func:`training_time`, or None if no run's is known
     :param timed: runs of which it is known
-    :param processor: seconds of a processor that a run takes, evaluations included, median
     """
 
-    algorithm: str
+    who: Who
     seeds: int
+    steps: int
     mean: float
     std: float
     iqm: Interval
     reached: int
     steps_to_target: int | None
+    seconds_to_target: float | None
     variation: float | None
     early: float | None
     forgetting: float | None
     seconds: float | None
     timed: int
-    processor: float
 
 
 class Comparison(NamedTuple):
     """
-    Two algorithms in one environment.
+    Two algorithms in one environment, on the seeds that both have.
 
-    :param test: two one-sided tests of the final returns, or None with fewer than two runs of either
+    :param test: two one-sided tests of the final returns, paired by seed; None with fewer than two seeds
     :param improvement: probability that a run of the first is better than one of the second
     :param same_bits: seeds of which both end with the same parameters to the bit
     :param seeds: seeds that both have
@@ -108,27 +122,50 @@ def speed_ratio(ours: RunRow, theirs: RunRow) -> float | None:
     return other / one if one and other else None
 
 
-def of_task(rows: Sequence[RunRow], task: Task, algorithm: str | None = None) -> list[RunRow]:
+def of_task(rows: Sequence[RunRow], task: Task, who: Who | None = None) -> list[RunRow]:
     """
     Choose the rows of an environment.
 
     :param rows: all rows
     :param task: the environment
-    :param algorithm: only this one's
+    :param who: only this one's
     :return: its rows
     """
-    return [row for row in rows if row.env == task.env and algorithm in (None, row.algorithm)]
+    return [row for row in rows if row.env == task.env and who in (None, Who(row.algorithm, row.settings))]
 
 
-def algorithms_of(rows: Sequence[RunRow], task: Task) -> list[str]:
+def learners_of(rows: Sequence[RunRow], task: Task) -> list[Who]:
     """
-    List the algorithms that have rows.
+    List who has rows.
 
     :param rows: all rows
     :param task: the environment
-    :return: their keys, in the order of the rows
+    :return: algorithms with their settings, in the order of the rows, random actions last
     """
-    return list(dict.fromkeys(row.algorithm for row in of_task(rows, task)))
+    found = dict.fromkeys(Who(row.algorithm, row.settings) for row in of_task(rows, task))
+    return sorted(found, key=lambda who: who.algorithm == RANDOM)
+
+
+def title_of(who: Who, among: Sequence[Who]) -> str:
+    """
+    Name a line of a page.
+
+    :param who: the algorithm and its settings
+    :param among: all lines
+    :return: the algorithm's title, with the settings where it is there with others as well
+    """
+    title = ALGORITHMS[who.algorithm].title
+    return title if sum(other.algorithm == who.algorithm for other in among) == 1 else f"{title}, {SETTINGS[who.settings]}"
+
+
+def environment_steps(row: RunRow) -> int:
+    """
+    Count the environment steps of a run.
+
+    :param row: the run
+    :return: its decisions times the steps that each is held for; the last one of an episode may be held for fewer
+    """
+    return row.steps * held(row.algorithm, row.settings, row.env, row.overrides)
 
 
 def curve_of(points: Sequence[CurveRow], run: RunRow) -> tuple[list[int], list[float]]:
@@ -137,7 +174,7 @@ def curve_of(points: Sequence[CurveRow], run: RunRow) -> tuple[list[int], list[f
 
     :param points: all evaluations
     :param run: the run
-    :return: steps and mean returns; empty without evaluations
+    :return: environment steps and mean returns; empty without evaluations
     """
     own = [
         point
@@ -145,89 +182,94 @@ def curve_of(points: Sequence[CurveRow], run: RunRow) -> tuple[list[int], list[f
         if (point.algorithm, point.env, point.settings, point.variant, point.seed)
         == (run.algorithm, run.env, run.settings, run.variant, run.seed)
     ]
-    return [point.step for point in own], [point.mean for point in own]
+    repeats = held(run.algorithm, run.settings, run.env, run.overrides) if own else 1
+    return [repeats * point.step for point in own], [point.mean for point in own]
 
 
-def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, algorithm: str) -> Summary:
+def summarise(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, who: Who) -> Summary:
     """
     Sum up an algorithm in an environment.
 
     :param rows: all rows
     :param points: all evaluations during training
     :param task: the environment
-    :param algorithm: key of the algorithm; it has rows
+    :param who: the algorithm and its settings; it has rows
     :return: the summary
     """
-    own = of_task(rows, task, algorithm)
+    own = of_task(rows, task, who)
     finals = np.array([row.final_mean for row in own])
-    learned = [curve for row in own if (curve := curve_of(points, row))[0]]
-    reaching = sorted(found for curve in learned if (found := curves.steps_to_threshold(*curve, task.target)) is not None)
+    learned = [(row, curve) for row in own if (curve := curve_of(points, row))[0]]
+    reaching = [
+        (found, row) for row, curve in learned if (found := curves.steps_to_threshold(*curve, task.target)) is not None
+    ]
+    reaching.sort(key=lambda pair: pair[0])
     half = -(-len(own) // 2)
+    reached_by_half = len(reaching) >= half
     times = [training_time(row) for row in own]
+    needed = [
+        time * steps / environment_steps(row) for steps, row in reaching[:half] if (time := training_time(row)) is not None
+    ]
     return Summary(
-        algorithm,
+        who,
         len(own),
+        max(environment_steps(row) for row in own),
         float(finals.mean()),
         float(finals.std(ddof=1)) if len(own) > 1 else 0.0,
         aggregates.bootstrap(finals, aggregates.interquartile_mean),
         int((finals >= task.target).sum()),
-        reaching[half - 1] if len(reaching) >= half else None,
+        reaching[half - 1][0] if reached_by_half else None,
+        max(needed) if reached_by_half and len(needed) == half else None,
         curves.coefficient_of_variation(finals) if len(own) > 1 else None,
-        float(np.mean([curves.early_improvement(*curve) for curve in learned if len(curve[0]) > 1])) if learned else None,
-        float(np.mean([curves.forgetting(*curve) for curve in learned])) if learned else None,
+        float(np.mean([curves.early_improvement(*curve) for _, curve in learned if len(curve[0]) > 1])) if learned else None,
+        float(np.mean([curves.forgetting(*curve) for _, curve in learned])) if learned else None,
         median_or_none(times),
         sum(time is not None for time in times),
-        float(np.median([row.cpu_seconds for row in own])),
     )
 
 
-def compare(rows: Sequence[RunRow], task: Task, first: str, second: str) -> Comparison | None:
+def compare(rows: Sequence[RunRow], task: Task, first: Who, second: Who) -> Comparison | None:
     """
-    Compare two algorithms in an environment.
+    Compare two algorithms in an environment, on the seeds that both have.
 
     :param rows: all rows
     :param task: the environment
-    :param first: key of an algorithm
-    :param second: key of the other
-    :return: the comparison, or None if either has no rows
+    :param first: an algorithm with its settings
+    :param second: the other
+    :return: the comparison, or None if they have no seed in common
     """
-    ours, theirs = (of_task(rows, task, algorithm) for algorithm in (first, second))
-    if not ours or not theirs:
+    by_seed = {row.seed: row for row in of_task(rows, task, second)}
+    pairs = [(row, by_seed[row.seed]) for row in of_task(rows, task, first) if row.seed in by_seed]
+    if not pairs:
         return None
-    finals = [np.array([row.final_mean for row in own]) for own in (ours, theirs)]
-    by_seed = {row.seed: row for row in theirs}
-    pairs = [(row, by_seed[row.seed]) for row in ours if row.seed in by_seed]
+    finals = [np.array([pair[which].final_mean for pair in pairs]) for which in (0, 1)]
     same_bits = sum(one.fingerprint == other.fingerprint for one, other in pairs)
-    test = comparisons.equivalence(*finals, margin=task.margin) if min(map(len, finals)) > 1 else None
+    test = None
+    if len(pairs) > 1:
+        margin = task.margin or float(finals[1].std(ddof=1)) or 1.0
+        test = comparisons.equivalence(*finals, margin=margin, pairs=True)
     speeds = [speed_ratio(one, other) for one, other in pairs]
     improvement = comparisons.improvement_interval(*finals)
-    if same_bits == len(ours) == len(theirs):  # the same policies: nothing to estimate
-        test = comparisons.Equivalence(0.0, 0.0, 0.0, 0.0, task.margin, True)
+    if same_bits == len(pairs):  # the same policies: nothing to estimate
         improvement = Interval(0.5, 0.5, 0.5)
-    return Comparison(
-        test,
-        improvement,
-        same_bits,
-        len(pairs),
-        median_or_none(speeds),
-        sum(speed is not None for speed in speeds),
-    )
+    known = sum(speed is not None for speed in speeds)
+    return Comparison(test, improvement, same_bits, len(pairs), median_or_none(speeds), known)
 
 
-def score_table(rows: Sequence[RunRow], tasks: Sequence[Task], algorithm: str) -> aggregates.Scores | None:
+def score_table(rows: Sequence[RunRow], tasks: Sequence[Task], whos: Sequence[Who]) -> aggregates.Scores | None:
     """
     Put an algorithm's final returns in all its environments on one scale: random actions 0, the target 1.
 
     :param rows: all rows
     :param tasks: environments
-    :param algorithm: key of the algorithm
+    :param whos: the algorithm, with its settings in one environment or another
     :return: scores of shape ``(runs, tasks)``: the environments that random actions have rows of, and it has all of its runs;
         None if there are none
     """
-    runs = max((len(of_task(rows, task, algorithm)) for task in tasks), default=0)
+    own_rows = {task: [row for who in whos for row in of_task(rows, task, who)] for task in tasks}
+    runs = max(map(len, own_rows.values()), default=0)
     columns, low, high = [], [], []
-    for task in tasks:
-        own, random = of_task(rows, task, algorithm), of_task(rows, task, RANDOM)
+    for task, own in own_rows.items():
+        random = [row for row in of_task(rows, task) if row.algorithm == RANDOM]
         if own and random and len(own) == runs:
             columns.append([row.final_mean for row in own])
             low.append(float(np.mean([row.final_mean for row in random])))
@@ -237,17 +279,17 @@ def score_table(rows: Sequence[RunRow], tasks: Sequence[Task], algorithm: str) -
     return aggregates.normalize(np.array(columns).T, low, high)
 
 
-def band(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, algorithm: str) -> Band | None:
+def band(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task, who: Who) -> Band | None:
     """
     Average the learning curves of an algorithm.
 
     :param rows: all rows
     :param points: all evaluations during training
     :param task: the environment
-    :param algorithm: key of the algorithm
+    :param who: the algorithm and its settings
     :return: the curve with its 95% interval at the steps that all seeds have, or None if there are none
     """
-    found = [curve for row in of_task(rows, task, algorithm) if (curve := curve_of(points, row))[0]]
+    found = [curve for row in of_task(rows, task, who) if (curve := curve_of(points, row))[0]]
     if not found:
         return None
     common = sorted(set.intersection(*(set(steps) for steps, _ in found)))

@@ -17,6 +17,7 @@ from sb3_ppo_edu.policies.bounded import (
     resolve_policy,
 )
 from sb3_ppo_edu.policies.net_arch import NetArchExtractor, NetArchMixin
+from sb3_ppo_edu.policies.small_images import SmallCNN, SmallImagePolicy
 
 __all__ = [
     "ACTION_DISTRIBUTIONS",
@@ -29,6 +30,8 @@ __all__ = [
     "BoundedActionMixin",
     "NetArchExtractor",
     "NetArchMixin",
+    "SmallCNN",
+    "SmallImagePolicy",
     "TanhGaussianCnnPolicy",
     "TanhGaussianMixin",
     "TanhGaussianMultiInputPolicy",

@@ -120,7 +120,8 @@ def zoo_file(algorithm: str) -> Path:
 def load_zoo_settings(algorithm: str, env_id: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the zoo's settings of one of its algorithms for one environment, as :func:`load_hyperparameters` does for ours.
 
-    Names are not checked: they are the other algorithm's, which refuses what it does not know.
+    Names are not checked: they are the other algorithm's, which refuses what it does not know. Where the zoo knows an older
+    version of the environment only, as of MuJoCo's, its settings for that one are taken.
 
     :param algorithm: the zoo's name of the algorithm
     :param env_id: a registered gymnasium id
@@ -131,7 +132,9 @@ def load_zoo_settings(algorithm: str, env_id: str, overrides: Mapping[str, Any] 
     """
     registered_id = check_environment(env_id)
     path = zoo_file(algorithm)
-    name, block = find_block(read_blocks(path), registered_id, path)
+    blocks = read_blocks(path)
+    older = [name for name in blocks if name.rpartition("-v")[0] == registered_id.rpartition("-v")[0]]
+    name, block = find_block(blocks, registered_id if registered_id in blocks or not older else max(older), path)
     return _prepare({**block, **(overrides or {})}, f"{path}, block {name!r}")
 
 

@@ -102,6 +102,7 @@ class Equivalence(NamedTuple):
     :param p_value: the larger one of the two tests' p-values
     :param margin: difference that does not matter
     :param equivalent: both tests reject, which is the same as the interval lying inside ±margin
+    :param power: probability that two samples of this size and spread pass whose means are equal, see :func:`power`
     """
 
     difference: float
@@ -110,6 +111,27 @@ class Equivalence(NamedTuple):
     p_value: float
     margin: float
     equivalent: bool
+    power: float
+
+
+def power(error: float, freedom: float, *, margin: float, alpha: float = 0.05) -> float:
+    r"""
+    Probability that two equal means pass two one-sided t-tests.
+
+    The difference found must lie within :math:`m - t_{1-\alpha,\nu}\,s` of 0, and is :math:`s` times a t-distributed number:
+    :math:`\max(0, 2F_\nu(m/s - t_{1-\alpha,\nu}) - 1)`. It takes the measured :math:`s` for the true one (Chow, Shao and Wang,
+    Sample Size Calculations in Clinical Research, section 3.2).
+
+    :param error: standard error :math:`s` of the difference, ≥ 0
+    :param freedom: its degrees of freedom :math:`\nu`
+    :param margin: difference :math:`m` that does not matter, > 0
+    :param alpha: level of each test
+    :return: the probability
+    """
+    if error == 0.0:
+        return 1.0
+    stats = need("scipy.stats", "lab", "the power of a test")
+    return max(0.0, float(2.0 * stats.t.cdf(margin / error - stats.t.ppf(1.0 - alpha, freedom), freedom) - 1.0))
 
 
 def equivalence(
@@ -138,14 +160,15 @@ def equivalence(
     difference, error, freedom = paired_error(one, other) if pairs else welch_error(one, other)
     if error == 0.0:
         inside = abs(difference) < margin
-        return Equivalence(difference, difference, difference, 0.0 if inside else 1.0, margin, inside)
+        return Equivalence(difference, difference, difference, 0.0 if inside else 1.0, margin, inside, 1.0)
     # Imported here, as every library of an extra: the package works without it.
     stats = need("scipy.stats", "lab", "an equivalence test")
     p_low = float(stats.t.sf((difference + margin) / error, freedom))
     p_high = float(stats.t.cdf((difference - margin) / error, freedom))
     half = float(stats.t.ppf(1.0 - alpha, freedom)) * error
     p_value = max(p_low, p_high)
-    return Equivalence(difference, difference - half, difference + half, p_value, margin, p_value < alpha)
+    passes = power(error, freedom, margin=margin, alpha=alpha)
+    return Equivalence(difference, difference - half, difference + half, p_value, margin, p_value < alpha, passes)
 
 
 def paired_error(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float, float]:
