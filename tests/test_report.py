@@ -21,9 +21,10 @@ from sb3_ppo_edu.lab.learning import Task
 from sb3_ppo_edu.lab.rows import read_rows, write_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Run, RunRow, check
 from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.lab.summary import band, compare, score_table, summarise
+from sb3_ppo_edu.lab.summary import Who, band, compare, environment_steps, score_table, summarise, title_of
 
 TASK = Task("CartPole-v1", 100, 450.0, 50.0)
+OURS, REFERENCE, THEIRS = (Who(name, "own") for name in ("eduppo", "eduppo-autograd", "ppo"))
 PUBLISHED = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -58,29 +59,72 @@ def test_summary_by_hand() -> None:
     """
     Finals 500 and 400: mean 450, standard deviation 50·√2; one of two reaches 450, at 50 steps, and one is half of them.
 
-    Of the two curves one rises and one falls; 0 and 10 are forgotten. Training took 1.5 s in the median, the processor 3.5 s.
+    Of the two curves one rises and one falls; 0 and 10 are forgotten. Training took 1.5 s in the median; half of the first
+    run's second was gone when it reached the target.
     """
-    found = summarise(ROWS, POINTS, TASK, "eduppo")
-    assert (found.seeds, found.mean, found.reached, found.steps_to_target) == (2, 450.0, 1, 50)
+    found = summarise(ROWS, POINTS, TASK, OURS)
+    assert (found.seeds, found.steps, found.mean, found.reached) == (2, 100, 450.0, 1)
+    assert (found.steps_to_target, found.seconds_to_target) == (50, 0.5)
     assert found.std == pytest.approx(50 * np.sqrt(2))
     assert found.variation == pytest.approx(50 * np.sqrt(2) / 450)
-    assert (found.early, found.forgetting, found.seconds, found.processor) == (0.5, 5.0, 1.5, 3.5)
-    without = summarise(ROWS, [], TASK, "ppo")
-    assert (without.steps_to_target, without.early, without.forgetting) == (None, None, None)
+    assert (found.early, found.forgetting, found.seconds) == (0.5, 5.0, 1.5)
+    without = summarise(ROWS, [], TASK, THEIRS)
+    assert (without.steps_to_target, without.seconds_to_target, without.early, without.forgetting) == (None, None, None, None)
+
+
+def test_decisions_are_counted_as_environment_steps() -> None:
+    """Where the settings hold an action for 4 steps, 100 decisions are 400 steps; so in curves and times to the target."""
+    lander = Task("LunarLander-v3", 400, 450.0, 50.0)
+    rows = [replace(entry, env="LunarLander-v3") for entry in ROWS]
+    points = [replace(entry, env="LunarLander-v3") for entry in POINTS]
+    assert [environment_steps(entry) for entry in rows[:2]] == [400, 400]
+    found = summarise(rows, points, lander, OURS)
+    assert (found.steps, found.steps_to_target, found.seconds_to_target) == (400, 200, 0.5)
+    drawn = band(rows, points, lander, OURS)
+    assert drawn is not None and drawn.steps.tolist() == [200, 400]
+    assert environment_steps(replace(rows[0], settings="shared")) == 300
+    assert environment_steps(replace(rows[0], settings="lander-none")) == 100
 
 
 def test_comparison_by_hand() -> None:
-    """The same parameters are equivalent and a draw, without a test; speed is the median over seeds of 10/1 and 10/2."""
-    same = compare(ROWS, TASK, "eduppo-autograd", "ppo")
+    """
+    The same parameters are equivalent and a draw; speed is the median over seeds of 10/1 and 10/2.
+
+    Pairs differ by 20 and −90: 35 lower in the mean. Seeds that only one of the two has do not count.
+    """
+    same = compare(ROWS, TASK, REFERENCE, THEIRS)
     assert same is not None and same.test is not None
-    assert (same.same_bits, same.seeds, same.test.equivalent, same.speed) == (2, 2, True, 1.0)
+    assert (same.same_bits, same.seeds, same.test.equivalent, same.test.power, same.speed) == (2, 2, True, 1.0, 1.0)
     assert same.improvement == (0.5, 0.5, 0.5)
-    other = compare(ROWS, TASK, "eduppo", "ppo")
+    other = compare([*ROWS, row("eduppo", 2, 9.0)], TASK, OURS, THEIRS)
     assert other is not None and other.test is not None
-    assert (other.same_bits, other.test.difference, other.test.equivalent, other.speed) == (0, -35.0, False, 7.5)
+    assert (other.same_bits, other.seeds, other.test.difference, other.test.equivalent, other.speed) == (
+        0,
+        2,
+        -35.0,
+        False,
+        7.5,
+    )
     # 500 beats both, 400 beats neither.
     assert other.improvement.value == 0.5
-    assert compare(ROWS, TASK, "eduppo", "a2c") is None
+    assert compare(ROWS, TASK, OURS, Who("a2c", "zoo")) is None
+
+
+def test_a_margin_that_is_not_given_is_one_standard_deviation_of_the_second() -> None:
+    """480 and 490 of SB3's PPO: 5·√2."""
+    found = compare(ROWS, TASK._replace(margin=None), OURS, THEIRS)
+    assert found is not None and found.test is not None
+    assert found.test.margin == pytest.approx(5 * np.sqrt(2))
+
+
+def test_lines_are_told_apart_by_their_settings_where_need_be() -> None:
+    """One EduPPO is EduPPO; two say whose settings they have."""
+    zoo, own = Who("eduppo", "zoo"), Who("eduppo", "own")
+    assert title_of(zoo, [zoo, THEIRS]) == "EduPPO"
+    assert [title_of(who, [zoo, own]) for who in (zoo, own)] == [
+        "EduPPO, the zoo's settings",
+        "EduPPO, this package's settings",
+    ]
 
 
 def test_training_time_is_the_processors() -> None:
@@ -92,16 +136,16 @@ def test_training_time_is_the_processors() -> None:
     """
     old = replace(row("eduppo", 0, 500.0), train_cpu_seconds=math.nan, train_seconds=3.0, cpu_seconds=4.0)
     waited = replace(old, seed=1, train_seconds=10.0)
-    assert summarise([old], [], TASK, "eduppo").seconds == 3.0
-    assert summarise([old, waited], [], TASK, "eduppo").seconds == 3.0
-    assert summarise([waited], [], TASK, "eduppo").seconds is None
+    assert summarise([old], [], TASK, OURS).seconds == 3.0
+    assert summarise([old, waited], [], TASK, OURS).seconds == 3.0
+    assert summarise([waited], [], TASK, OURS).seconds is None
     theirs = [replace(old, algorithm="ppo", train_seconds=3.9), replace(old, algorithm="ppo", seed=1, cpu_seconds=99.0)]
-    compared = compare([old, waited, *theirs], TASK, "eduppo", "ppo")
+    compared = compare([old, waited, *theirs], TASK, OURS, THEIRS)
     assert compared is not None
     assert (compared.timed, compared.seeds) == (1, 2)
     assert compared.speed == pytest.approx(1.3)
     for other in (waited, row("eduppo", 0, 500.0)):  # one that waited, and one whose time is of the other kind
-        unknown = compare([other, *theirs], TASK, "eduppo", "ppo")
+        unknown = compare([other, *theirs], TASK, OURS, THEIRS)
         assert unknown is not None and (unknown.speed, unknown.timed) == (None, 0)
     text = " ".join(pages.to_markdown(report.make_page([old, waited, *theirs], [], "lecture")).split())
     assert "It trained 1.3 times as fast here, where the times of both are known (1 of 2 pairs of runs)." in text
@@ -112,11 +156,11 @@ def test_training_time_is_the_processors() -> None:
 def test_lead_names_all_algorithms_where_there_are_others() -> None:
     """The best first, EduPPO wherever it is; with EduPPO and SB3's PPO alone there is no such list."""
     rows = [row(name, 0, final) for name, final in (("eduppo", -146.0), ("ppo", 21.0), ("random", -180.0), ("a2c", 30.0))]
-    text = pages.to_markdown(report.make_page([*rows, row("dqn", 0, 152.0)], [], "peers"))
-    expected = "DQN 152, A2C 30, SB3's PPO 21, EduPPO −146, random actions −180."
-    assert f"**CartPole-v1**, mean final return after 50,000 steps, the last rollout completed: {expected}" in " ".join(
-        text.split()
-    )
+    rows = [replace(entry, settings="zoo", steps=100_000) for entry in [*rows, row("dqn", 0, 152.0)]]
+    rows[-1] = replace(rows[-1], steps=50_000)
+    text = " ".join(pages.to_markdown(report.make_page(rows, [], "peers")).split())
+    expected = "DQN 152 (50,000 steps), A2C 30, SB3's PPO 21, EduPPO −146, random actions −180."
+    assert f"**CartPole-v1**, mean final return after 100,000 environment steps: {expected}" in text
     assert "mean final return after" not in pages.to_markdown(report.make_page(rows[:3], [], "lecture"))
 
 
@@ -133,7 +177,7 @@ def test_lead_says_where_there_was_nothing_to_tell_apart() -> None:
 def test_shares_of_many_seeds_have_an_interval(seeds: int, text: str) -> None:
     """Wilson's: all of 20 may be 84% of all seeds."""
     (line,) = report.task_section([row("eduppo", seed, 500.0) for seed in range(seeds)], [], TASK).table.rows  # type: ignore[union-attr]
-    assert line[4] == text
+    assert line[5] == text
 
 
 def test_a_difference_is_not_called_noise() -> None:
@@ -141,19 +185,26 @@ def test_a_difference_is_not_called_noise() -> None:
     apart = [row(name, seed, final + seed, name) for name, final in (("eduppo", 100.0), ("ppo", 400.0)) for seed in range(3)]
     text = " ".join(pages.to_markdown(report.make_page(apart, [], "lecture")).split())
     assert "in 0 of 1 environments; in CartPole-v1 it is shown to differ." in text
-    wide = [row(name, seed, 200.0 * seed, name) for name in ("eduppo", "ppo") for seed in range(3)]
+    wide = [row(name, seed, 200.0 * abs(turn - seed), name) for name, turn in (("eduppo", 0), ("ppo", 2)) for seed in range(3)]
     text = " ".join(pages.to_markdown(report.make_page(wide, [], "lecture")).split())
     assert "in 0 of 1 environments; in 1 the seeds differ too much among themselves to tell." in text
 
 
-def test_own_settings_made_for_other_numbers_of_steps_are_said() -> None:
+def test_settings_made_for_other_numbers_of_steps_are_said_in_the_title() -> None:
     """The lecture's half a million steps of LunarLander are ten times what its settings are made for; CartPole's are not."""
     rows = [
-        replace(row("eduppo", 0, 250.0), env=env, settings=settings)
-        for env, settings in (("LunarLander-v3", "shared"), ("CartPole-v1", "own"))
+        replace(row("eduppo", 0, 250.0), env=env, settings=settings, steps=steps)
+        for env, settings, steps in (("LunarLander-v3", "shared", 166_656), ("CartPole-v1", "own", 99_840))
     ]
-    text = " ".join(pages.to_markdown(report.make_page(rows, [], "lecture")).split())
-    assert "made for other numbers of steps: 16,640 on LunarLander-v3 (166,656 here)." in text
+    page = report.make_page(rows, [], "lecture")
+    titles = [section.title for section in page.sections]
+    assert "CartPole-v1, 100,000 environment steps" in titles
+    wrapped = (
+        "LunarLander-v3, 500,000 environment steps, with ActionRepeat (3) and LanderSymmetry, with settings made for 49,920"
+    )
+    assert wrapped in titles
+    text = " ".join(pages.to_markdown(page).split())
+    assert "made for other numbers of steps: on LunarLander-v3 49,920 for EduPPO (499,968 here)." in text
 
 
 def test_rows_of_random_actions_alone_make_a_page() -> None:
@@ -172,21 +223,22 @@ def test_the_lectures_note_is_true() -> None:
 
 
 def test_longer_trainings_are_said() -> None:
-    """A last rollout that makes 114,688 of 100,000 steps is said, one that makes 100,096 of them is not."""
-    long = [replace(row("ppo", 0, 500.0), env="LunarLander-v3", steps=114_688, settings="zoo"), row("a2c", 0, 9.0)]
+    """A last rollout that makes 514,688 of 500,000 steps is said, one that makes 500,096 of an entry's own 500,000 is not."""
+    long = [replace(row("ppo", 0, 500.0), env="LunarLander-v3", steps=514_688, settings="zoo")]
+    long.append(replace(row("a2c", 0, 9.0), steps=500_096, settings="zoo"))
     text = " ".join(pages.to_markdown(report.make_page(long, [], "peers")).split())
-    assert "The last rollout is completed, which makes more steps: 114,688 of SB3's PPO on LunarLander-v3." in text
+    assert "The last rollout is completed, which makes more steps: 514,688 of SB3's PPO on LunarLander-v3." in text
 
 
 def test_a_band_is_the_mean_over_seeds_at_common_steps() -> None:
     """(460 + 410) / 2 and (500 + 400) / 2; a step that one seed lacks is left out."""
-    found = band(ROWS, [*POINTS, point("eduppo", 0, 75, 1.0)], TASK, "eduppo")
+    found = band(ROWS, [*POINTS, point("eduppo", 0, 75, 1.0)], TASK, OURS)
     assert found is not None
     assert found.steps.tolist() == [50, 100]
     assert found.mean.tolist() == [435.0, 450.0]
     assert (found.low <= found.mean).all() and (found.mean <= found.high).all()
-    assert band(ROWS, POINTS, TASK, "ppo") is None
-    assert band(ROWS, [point("eduppo", 0, 50, 1.0), point("eduppo", 1, 60, 1.0)], TASK, "eduppo") is None
+    assert band(ROWS, POINTS, TASK, THEIRS) is None
+    assert band(ROWS, [point("eduppo", 0, 50, 1.0), point("eduppo", 1, 60, 1.0)], TASK, OURS) is None
 
 
 def test_scores_of_several_environments() -> None:
@@ -204,14 +256,14 @@ def test_scores_of_several_environments() -> None:
         row("eduppo", 0, 25.0, env="LunarLander-v3"),
         row("eduppo", 0, -150.0, env="Pendulum-v1"),
     ]
-    partial = score_table(rows, tasks, "eduppo")
+    partial = score_table(rows, tasks, [OURS])
     assert partial is not None
     np.testing.assert_allclose(partial, [[0.5], [1.0]])
     rows.append(row("eduppo", 1, 200.0, env="LunarLander-v3"))
-    scores = score_table(rows, tasks, "eduppo")
+    scores = score_table(rows, tasks, [OURS])
     assert scores is not None
     np.testing.assert_allclose(scores, [[0.5, 0.5], [1.0, 1.0]])
-    assert score_table(rows, tasks, "a2c") is None
+    assert score_table(rows, tasks, [Who("a2c", "zoo")]) is None
     page = report.make_page(rows, [], "lecture")
     (together,) = [section for section in page.sections if section.title == "All environments together"]
     assert together.table is not None
@@ -220,12 +272,30 @@ def test_scores_of_several_environments() -> None:
 
 
 def test_settings_and_held_actions_are_said() -> None:
-    """The lander's report says whose settings it has, and that 12,288 decisions are at most 49,152 environment steps."""
-    page = report.make_page([row("eduppo", 0, 210.0, env="LunarLander-v3")], [], "lander")
+    """The lander's report says whose settings it has, and that its steps are decisions times 4."""
+    page = report.make_page([replace(row("eduppo", 0, 210.0, env="LunarLander-v3"), steps=12_288)], [], "lander")
     text = page.sections[-1].text[0]
-    start = "Settings: this package's (`hyperparams/eduppo.yml`). On LunarLander-v3 an action is held for 4 steps"
+    start = "Settings: this package's (`hyperparams/eduppo.yml`). Steps are the environment's."
     assert text.startswith(start)
-    assert "12,288 decisions" in text and "49,152" in text
+    assert "4 of them on LunarLander-v3" in text
+    section = page.sections[1]
+    assert section.title == "LunarLander-v3, 50,000 environment steps, with ActionRepeat (4) and LanderSymmetry"
+    assert section.table is not None and section.table.rows[0][:3] == ["EduPPO", "1", "49,152"]
+
+
+def test_lines_with_other_wrappers_say_so_themselves() -> None:
+    """Then none stand in the title."""
+    names = ("own", "lander-none", "lander-repeat", "lander-both")
+    rows = [replace(row("eduppo", 0, 210.0, env="LunarLander-v3"), settings=name) for name in names]
+    section = report.task_section(rows, [], Task("LunarLander-v3", 50_000, 200.0, 20.0))
+    assert section.title.startswith("LunarLander-v3, 50,000 environment steps") and "ActionRepeat" not in section.title
+    assert section.table is not None
+    assert [line[0].partition(", ")[2] for line in section.table.rows] == [
+        "this package's settings",
+        "plain environment",
+        "ActionRepeat",
+        "ActionRepeat and LanderSymmetry",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -287,11 +357,11 @@ def test_a_page_without_the_autograd_engine_says_whose_rows_stand_for_it() -> No
 
 
 def test_a_page_says_for_how_many_steps_the_zoo_made_its_settings() -> None:
-    """PPO's for LunarLander are for a million steps, DQN's for as many as the comparison has: only the first needs saying."""
-    rows = [replace(row(name, 0, 0.0, env="LunarLander-v3"), settings="zoo") for name in ("ppo", "dqn")]
-    text = pages.to_markdown(report.make_page(rows, [], "peers"))
-    assert "other numbers of steps: on LunarLander-v3 (100,000 here) 1,000,000 for SB3's PPO. Each" in text
-    assert "The zoo has made" not in pages.to_markdown(report.make_page(ROWS, POINTS, "parity-quick"))
+    """PPO's for LunarLander are for a million steps, DQN's for a hundred thousand: after so many, the first needs saying."""
+    rows = [replace(row(name, 0, 0.0, env="LunarLander-v3"), settings="zoo", steps=100_000) for name in ("ppo", "dqn")]
+    page = report.make_page(rows, [], "peers")
+    assert "other numbers of steps: on LunarLander-v3 1,000,000 for SB3's PPO (100,000 here). Each" in pages.to_markdown(page)
+    assert page.sections[1].title == "LunarLander-v3, 500,000 environment steps, some with settings made for 1,000,000"
 
 
 def test_what_is_no_markup_is_text() -> None:

@@ -213,6 +213,23 @@ def test_equivalence_is_symmetric(samples: np.ndarray, margin: float) -> None:
     assert one.difference == -other.difference
 
 
+@pytest.mark.parametrize("margin", [0.2, 0.5, 0.8])
+def test_power_is_the_share_of_equal_samples_that_pass(margin: float) -> None:
+    """Of 4,000 times 20 pairs whose differences have a mean of 0 and a spread of 1, so many pass."""
+    differences = np.random.default_rng(5).normal(size=(4_000, 20))
+    means, errors = differences.mean(axis=1), differences.std(axis=1, ddof=1) / math.sqrt(20)
+    passed = np.abs(means) + stats.t.ppf(0.95, 19) * errors < margin
+    assert comparisons.power(1 / math.sqrt(20), 19.0, margin=margin) == pytest.approx(passed.mean(), abs=0.03)
+
+
+def test_equivalence_says_its_power() -> None:
+    """With the error and the degrees of freedom of the test itself; 1 where nothing spreads."""
+    one, other = np.arange(6.0), np.array([0.5, 0.5, 2.5, 2.5, 4.5, 4.5])
+    error = float((one - other).std(ddof=1)) / math.sqrt(6)
+    assert comparisons.equivalence(one, other, margin=1.0, pairs=True).power == comparisons.power(error, 5.0, margin=1.0)
+    assert comparisons.equivalence([1.0, 1.0], [1.0, 1.0], margin=1.0).power == 1.0
+
+
 def test_equivalence_without_spread_is_decided_by_the_difference() -> None:
     """All runs of both reach CartPole's 500: equivalent. All 500 against all 400: not within 50."""
     assert comparisons.equivalence([500.0] * 5, [500.0] * 5, margin=50.0).equivalent

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from sb3_ppo_edu.cli.experiments import run_with_bar
-from sb3_ppo_edu.lab.algorithms import ALGORITHMS, load_settings
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS, check_actions, load_settings
 from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.rows import read_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, execute, with_overrides
@@ -115,7 +115,7 @@ def test_every_algorithm_finds_its_settings(algorithm: str) -> None:
     assert load_settings(algorithm, "zoo", env, {})["policy"] == "MlpPolicy"
     if ALGORITHMS[algorithm].actions == ("Box",):
         with pytest.raises(ValueError, match=f"'{algorithm}' on CartPole-v1: found actions of Discrete.*expected Box"):
-            load_settings(algorithm, "zoo", "CartPole-v1", {})
+            check_actions(algorithm, "CartPole-v1")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_every_algorithm_finds_its_settings(algorithm: str) -> None:
     [
         ({"algorithm": "ppq"}, "algorithm 'ppq': expected one of"),
         ({"env": "CartPole-v9"}, "CartPole-v9"),
-        ({"settings": "mine"}, "settings 'mine': expected 'zoo', 'own', 'shared' or 'defaults'"),
+        ({"settings": "mine"}, "settings 'mine': expected 'zoo', 'defaults', 'own', 'shared'"),
         ({"algorithm": "a2c", "settings": "own"}, "settings 'own' with algorithm 'a2c'"),
         ({"steps": 0}, "steps=0: expected a positive integer"),
     ],

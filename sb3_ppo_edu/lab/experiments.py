@@ -61,9 +61,9 @@ SUITES = {
         20,
         "sb3-edu bench learn --suite lander",
         f"The seeds from {FIRST_LANDER_SEED} on were written down before the first of these runs; rows of others are of an "
-        "earlier edition. The settings were chosen on others (`benchmarks/lunarlander`): those that ship by searches from seed "
-        "30000 on and on the seeds 1000 to 1007, and a comparison on the seeds 2000 to 2063; those of each variant by searches "
-        "of equal effort, from seed 100000 on.",
+        "earlier edition. The settings were chosen on others (`benchmarks/lunarlander`): those that ship by searches from "
+        "seed 30000 on and on the seeds 1000 to 1007, and a comparison on the seeds 2000 to 2063; those of each variant by "
+        "searches of equal effort, from seed 100000 on.",
     ),
     "mujoco": Suite(
         "MuJoCo in a million steps",
