@@ -293,7 +293,7 @@ STYLES: list[tuple[str, Answer]] = [
         [np.median(k) > 0.05, np.median(k) < 0.003 and np.quantile(c, 0.5) < 0.05], [-1, 1], 0)),
     ("first_difference", first_difference_by_bytes),
     ("first_difference", first_difference_argmax),
-    ("first_difference", lambda a, b: min((i for i, j in np.argwhere(~((a == b) | np.isnan(a)))), default=-1)),
+    ("first_difference", lambda a, b: min((i for i, j in np.argwhere((a != b) & ~np.isnan([a, b]).all(0))), default=-1)),
     ("score_within_budget", score_loop),
     ("score_within_budget", lambda d, s, b, k: s[np.searchsorted(d * k, b, side="right") - 1]),
     ("score_within_budget", lambda d, s, b, k: th.as_tensor(s)[th.as_tensor(d) <= b // k].tolist()[-1]),

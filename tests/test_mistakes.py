@@ -224,8 +224,8 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("first_difference", ("nan-never-equal",), lambda a, b: next((i for i in range(len(a)) if (a[i] != b[i]).any()), -1)),
     ("first_difference", ("zero-for-never",), lambda a, b: np.argmax([x.tobytes() != y.tobytes() for x, y in zip(
         a, b, strict=True)])),
-    ("first_difference", ("sums-compared",), lambda a, b: next((i for i in range(len(a)) if sum(a[i]) != sum(b[i])
-        and not np.isnan(a[i]).any()), -1)),
+    ("first_difference", ("sums-compared",), lambda a, b: next((i for i in range(len(a)) if (sum(a[i]) != sum(b[i])
+        and not np.isnan(sum(a[i] + b[i]))) or np.isnan(a[i]).any() != np.isnan(b[i]).any()), -1)),
     ("first_difference", ("last-not-first",), lambda a, b: max((i for i in range(len(a)) if a[i].tobytes() != b[i].tobytes()),
         default=-1)),
     ("first_difference", ("counted-not-found",), lambda a, b: sum(x.tobytes() != y.tobytes() for x, y in zip(

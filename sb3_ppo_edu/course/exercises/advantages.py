@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch as th
 
+from sb3_ppo_edu.course.exercises.inputs import varied
 from sb3_ppo_edu.course.exercises.observing import Case
 from sb3_ppo_edu.functional.losses import ADVANTAGE_EPS
 
@@ -53,7 +54,8 @@ def return_cases(rng: Rng) -> list[Case]:
         Case("three rewards of 1, γ = 0.9", {"rewards": np.ones(3), "gamma": 0.9}),
         Case("one step", {"rewards": np.array([2.0]), "gamma": 0.9}),
         Case("a reward at the end only", {"rewards": np.array([0.0, 0.0, 0.0, 5.0]), "gamma": 0.5}),
-        Case("eight random rewards", {"rewards": rng.normal(size=8).round(2), "gamma": 0.95}),
+        several := Case("eight random rewards", {"rewards": rng.normal(size=8).round(2), "gamma": 0.95}),
+        varied(several, gamma=0.6),
         Case("γ = 0", {"rewards": rng.normal(size=5).round(2), "gamma": 0.0}),
     ]
 
@@ -153,7 +155,9 @@ def rollout_cases(*, with_lambda: bool) -> Callable[[Rng], list[Case]]:
         return [
             case("the lecture's toy example", [1, 1, 1], [0.5, 0.5, 0.5], [0, 0, 1], 0.0, lam=0.9),
             case("no episode ends", random(5), random(5), np.zeros(5), 1.7),
-            case("an episode ends in the middle", random(6), random(6), [0, 0, 1, 0, 0, 0], -1.3),
+            ending := case("an episode ends in the middle", random(6), random(6), [0, 0, 1, 0, 0, 0], -1.3),
+            varied(ending, gamma=0.5),
+            *([varied(ending, lam=0.3)] if with_lambda else []),
             case("an episode ends with the last step", random(4), random(4), [0, 0, 0, 1], 2.5),
             case("episodes end in two steps in a row", random(6), random(6), [0, 1, 1, 0, 0, 0], 0.8),
             case("a single step", random(1), random(1), [0], 1.1),
@@ -197,7 +201,7 @@ def bootstrap_time_limits(
 def time_limit_cases(rng: Rng) -> list[Case]:
     """Make steps of which some end an episode."""
 
-    def case(name: str, terminated: list[float], truncated: list[float]) -> Case:
+    def case(name: str, terminated: list[float], truncated: list[float], gamma: float = 0.9) -> Case:
         n = len(terminated)
         return Case(
             name,
@@ -206,7 +210,7 @@ def time_limit_cases(rng: Rng) -> list[Case]:
                 "terminated": np.array(terminated, dtype=float),
                 "truncated": np.array(truncated, dtype=float),
                 "final_values": rng.normal(size=n).round(2) + 7.0,
-                "gamma": 0.9,
+                "gamma": gamma,
             },
         )
 
@@ -215,7 +219,8 @@ def time_limit_cases(rng: Rng) -> list[Case]:
         case("a time limit", [0, 0, 0], [0, 1, 0]),
         case("a termination", [0, 1, 0], [0, 0, 0]),
         case("termination and time limit in one step", [1, 0], [1, 0]),
-        case("some of each", [0, 1, 0, 1, 0], [1, 0, 0, 1, 1]),
+        some := case("some of each", [0, 1, 0, 1, 0], [1, 0, 0, 1, 1]),
+        varied(some, gamma=0.5),
     ]
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sb3_ppo_edu.course.exercises.inputs import varied
+from sb3_ppo_edu.course.exercises.objectives import on_all_sides
 from sb3_ppo_edu.course.exercises.observing import Case
 
 FloatArray = npt.NDArray[np.floating]
@@ -45,8 +47,8 @@ def surrogate_cases(rng: Rng) -> list[Case]:
     return [
         case("a good action", [0.5, 0.9, 1.0, 1.1, 1.5], [2.0] * 5),
         case("a bad action", [0.5, 0.9, 1.0, 1.1, 1.5], [-2.0] * 5),
-        case("eight random ones", rng.uniform(0.3, 2.0, size=8).round(2), rng.normal(size=8).round(2)),
-        case("ε = 0.1", rng.uniform(0.7, 1.4, size=6).round(2), rng.normal(size=6).round(2), 0.1),
+        several := case("ten random ones, ε = 0.3", *on_all_sides(rng, 0.3, 0.1), 0.3),
+        varied(several, clip_range=0.1),
     ]
 
 
@@ -82,7 +84,7 @@ def logits_cases(rng: Rng) -> list[Case]:
     return [
         case("equal logits, two actions", [[0.0, 0.0]], [1], [2.0]),
         case("three states, four actions", rng.normal(size=(3, 4)).round(2), [0, 3, 1], rng.normal(size=3).round(2)),
-        case("large logits", [[500.0, 0.0, 499.0], [1.0, 2.0, 3.0]], [2, 0], [1.0, -1.0]),
+        case("large logits", [[1000.0, 0.0, 999.0], [1.0, 2.0, 3.0]], [2, 0], [1.0, -1.0]),
     ]
 
 

@@ -101,7 +101,7 @@ def logit_cases(rng: Rng) -> list[Case]:
         case("equal logits: log 4", [[1.0, 1.0, 1.0, 1.0]]),
         case("three states, four actions", rng.normal(size=(3, 4)).round(2)),
         case("two states, three actions", rng.normal(size=(2, 3)).round(2)),
-        case("a policy that is sure", [[200.0, 0.0, -200.0], [0.0, 0.5, 1.0]]),
+        case("a policy that is sure", [[1000.0, 0.0, -1000.0], [0.0, 0.5, 1.0]]),
     ]
 
 

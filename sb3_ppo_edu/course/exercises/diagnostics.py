@@ -92,7 +92,7 @@ def reading_cases(rng: Rng) -> list[Case]:
         return Case(name, {"approx_kl": np.array(approx_kl), "clip_fraction": np.array(clip_fraction)})
 
     def at_random(name: str, divergence: float, clipped: float) -> Case:
-        spread = rng.uniform(0.5, 1.5, size=(2, 7))
+        spread = rng.uniform(0.9, 1.1, size=(2, 7))
         return case(name, (divergence * spread[0]).round(6).tolist(), (clipped * spread[1]).round(3).tolist())
 
     return [
@@ -104,8 +104,12 @@ def reading_cases(rng: Rng) -> list[Case]:
         case("healthy, with a small peak", [0.01, 0.012, 0.07, 0.009, 0.011], [0.1, 0.11, 0.2, 0.09, 0.1]),
         case("it leaps, but for the last update", [0.1, 0.2, 0.15, 0.09, 0.01], [0.3, 0.4, 0.35, 0.3, 0.1]),
         case("nothing moves, with one peak", [1e-5, 1e-5, 0.02, 1e-5, 1e-5], [0.0, 0.0, 0.3, 0.0, 0.0]),
-        at_random("random, about 0.2 nats", 0.2, 0.3),
-        at_random("random, about 0.01 nats", 0.012, 0.02),
-        at_random("random, about 0.0005 nats", 5e-4, 0.02),
+        # Medians on both sides of each threshold, a fifth away from it, which is twice as far as they are spread.
+        at_random("random, about 0.06 nats", 0.06, 0.2),
+        at_random("random, about 0.04 nats", 0.04, 0.02),
+        at_random("random, about 0.0036 nats", 0.0036, 0.02),
+        at_random("random, about 0.0024 nats", 0.0024, 0.02),
+        at_random("random, about 0.0024 nats, 4 % of it clipped", 0.0024, 0.04),
+        at_random("random, about 0.0024 nats, 6 % of it clipped", 0.0024, 0.06),
         at_random("random, about 0.0005 nats, much of it clipped", 5e-4, 0.4),
     ]

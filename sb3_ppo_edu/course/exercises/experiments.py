@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sb3_ppo_edu.course.exercises.inputs import varied
 from sb3_ppo_edu.course.exercises.observing import Case
 
 FloatArray = npt.NDArray[np.floating]
@@ -54,11 +55,17 @@ def run_pairs(rng: Rng) -> list[Case]:
     nan = case("a NaN in both, and a difference after it", {(3, 0): 0.5, (4, 0): 0.5})
     for run in nan.arguments.values():
         run[1, 2] = np.nan
+    first_nan = case("a NaN in the first run, where the second has 0", {(4, 1): 0.5})
+    first_nan.arguments["first"][2, 0], first_nan.arguments["second"][2, 0] = np.nan, 0.0
+    second_nan = case("a NaN in the second run, where the first has 0", {(3, 1): 0.5})
+    second_nan.arguments["first"][1, 1], second_nan.arguments["second"][1, 1] = 0.0, np.nan
     return [
         case("they part at the third update", {(2, 0): 0.25, (3, 1): 0.5, (4, 1): 0.75}),
         case("two equal runs", {}),
         ulp,
         nan,
+        first_nan,
+        second_nan,
         case("two differences that add up to nothing", {(1, 0): 0.5, (1, 1): -0.5, (2, 0): 0.125}),
         case("they part at once, in every number", {(0, 0): 1.0, (0, 1): 1.0, (0, 2): 1.0}),
         case("random", {(int(rng.integers(1, 7)), 1): 0.5, (7, 0): 1.0}, updates=8, numbers=2),
@@ -113,6 +120,7 @@ def budget_cases(rng: Rng) -> list[Case]:
         case("an evaluation exactly at the budget", [100, 200, 300, 400], [10.0, 40.0, 30.0, 90.0], 300),
         case("each action held for four steps", [100, 200, 300, 400], [10.0, 40.0, 30.0, 90.0], 900, 4),
         case("a budget that is never spent", [100, 200, 300, 400], [10.0, 40.0, 90.0, 60.0], 10_000, 2),
-        case("random", every, rng.normal(100.0, 50.0, size=8).round(1).tolist(), int(rng.integers(3000, 7000))),
-        case("random, each action held twice", every, rng.normal(100.0, 50.0, size=8).round(1).tolist(), 5000, 2),
+        several := case("random", every, rng.normal(100.0, 50.0, size=8).round(1).tolist(), int(rng.integers(5000, 7000))),
+        varied(several, action_repeat=2),
+        varied(several, budget=int(rng.integers(3000, 4900))),
     ]

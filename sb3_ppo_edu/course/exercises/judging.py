@@ -16,16 +16,14 @@ from functools import lru_cache
 import numpy as np
 
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.comparing import alike, close, same_values
 from sb3_ppo_edu.course.exercises.exercise import VISIBLE_SEED, Exercise
-from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
+from sb3_ppo_edu.course.exercises.naming import explain
 from sb3_ppo_edu.course.exercises.observing import Answer, Case, Observation, observe, observe_once
 from sb3_ppo_edu.course.exercises.verdict import Verdict
 
 NBGRADER_VARIABLE = "NBGRADER_EXECUTION"
 """Set by nbgrader while it validates or grades."""
-
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""How far numbers may be apart: float32, added up in any order."""
 
 
 def check(name: str, answer: Answer, seed: int = VISIBLE_SEED) -> Verdict:
@@ -76,13 +74,14 @@ def judge(exercise: Exercise, observations: Sequence[Observation], seed: int = V
     expected = _expected(exercise.name, seed)
     if [one.case for one in observations] != [case.name for case in cases]:
         return Verdict(exercise.name, "crashed", "it did not finish", ("Not every input was answered.",))
-    same = [_alike(one, other) for one, other in zip(observations, expected, strict=True)]
+    same = [alike(one, other) for one, other in zip(observations, expected, strict=True)]
     share = float(np.mean([ok and one.repeatable and not one.changed for ok, one in zip(same, observations, strict=True)]))
     verdict = (
-        _stopped(exercise, observations, share)
+        _nothing(exercise, observations, share)
         or _meddling(exercise, observations, share)
         or (_right(exercise, cases) if all(same) else None)
-        or _named(exercise, cases, observations, expected, seed, share)
+        or _named(exercise, cases, observations, expected, share)
+        or _stopped(exercise, observations, share)
         or _by_numbers(exercise, cases, observations, expected, same, share)
     )
     return verdict
@@ -95,38 +94,6 @@ def _expected(name: str, seed: int) -> tuple[Observation, ...]:
     return tuple(observe_once(exercise.solution, case) for case in exercise.cases(seed))
 
 
-@lru_cache(maxsize=256)
-def _wrong(name: str, seed: int) -> tuple[tuple[tuple[str, ...], tuple[Observation, ...]], ...]:
-    """Observe what comes of each mistake and each pair of mistakes."""
-    exercise = EXERCISES[name]
-    cases = exercise.cases(seed)
-    with np.errstate(all="ignore"):
-        return tuple(
-            (names, tuple(observe_once(answer, case) for case in cases)) for names, answer in exercise.wrong_answers()
-        )
-
-
-def _close(found: Sequence[float] | np.ndarray, expected: Sequence[float] | np.ndarray) -> bool:
-    """Compare numbers as float32 arithmetic allows; NaN equals NaN."""
-    return len(found) == len(expected) and bool(
-        np.allclose(np.array(found), np.array(expected), rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
-    )
-
-
-def _same_values(one: Observation, other: Observation) -> bool:
-    """Tell whether two answers gave the same numbers in the same shape."""
-    return not one.error and not other.error and one.shape == other.shape and _close(one.values, other.values)
-
-
-def _alike(one: Observation, other: Observation) -> bool:
-    """Tell whether two answers gave the same numbers and the same gradients."""
-    return (
-        _same_values(one, other)
-        and one.gradients.keys() == other.gradients.keys()
-        and all(_close(one.gradients[name], other.gradients[name]) for name in other.gradients)
-    )
-
-
 def _right(exercise: Exercise, cases: Sequence[Case]) -> Verdict:
     """Praise, shortly."""
     gradients = " Gradients too." if cases[0].differentiable else ""
@@ -135,17 +102,11 @@ def _right(exercise: Exercise, cases: Sequence[Case]) -> Verdict:
     )
 
 
-def _stopped(exercise: Exercise, observations: Sequence[Observation], share: float) -> Verdict | None:
-    """Report what keeps an answer from being judged: not written, an exception, no number."""
+def _nothing(exercise: Exercise, observations: Sequence[Observation], share: float) -> Verdict | None:
+    """Report what keeps an answer from being compared: not written, None, or what is no number."""
     raised = [one for one in observations if one.error]
     if raised and raised[0].error == "NotImplementedError":
         return Verdict(exercise.name, "todo", "not written yet", (f"Expected: {exercise.expects}.",))
-    if len(raised) == len(observations) or (raised and _hint(raised[0]) is not None):
-        first = raised[0]
-        where = (("where", first.line),) if first.line else ()
-        evidence = (("input", first.case), (first.error, first.message[:300]), *where)
-        hint = _hint(first)
-        return Verdict(exercise.name, "crashed", f"it raises {first.error}", (hint,) if hint else (), evidence, share=share)
     if all(one.kind == "NoneType" for one in observations):
         text = "A function without `return` returns None, whatever it has computed."
         return Verdict(exercise.name, "wrong", "it returns nothing", (text, f"Expected: {exercise.expects}."))
@@ -156,6 +117,18 @@ def _stopped(exercise: Exercise, observations: Sequence[Observation], share: flo
             exercise.name, "wrong", "it returns something that is no tensor, array or number", (found,), share=share
         )
     return None
+
+
+def _stopped(exercise: Exercise, observations: Sequence[Observation], share: float) -> Verdict | None:
+    """Report an exception, where it is one for all inputs or one that everybody meets."""
+    raised = [one for one in observations if one.error]
+    if not raised or (len(raised) < len(observations) and _hint(raised[0]) is None):
+        return None
+    first = raised[0]
+    where = (("where", first.line),) if first.line else ()
+    evidence = (("input", first.case), (first.error, first.message[:300]), *where)
+    hint = _hint(first)
+    return Verdict(exercise.name, "crashed", f"it raises {first.error}", (hint,) if hint else (), evidence, share=share)
 
 
 def _hint(raised: Observation) -> str | None:
@@ -202,18 +175,25 @@ def _named(
     cases: Sequence[Case],
     observations: Sequence[Observation],
     expected: Sequence[Observation],
-    seed: int,
     share: float,
 ) -> Verdict | None:
-    """Find the mistake, or the two, that give exactly the numbers found."""
-    for names, wrong in _wrong(exercise.name, seed):
-        if all(_alike(one, other) for one, other in zip(observations, wrong, strict=True)):
-            found = [MISTAKES[name] for name in names]
-            headline = found[0].title if len(found) == 1 else "; and: ".join(mistake.title for mistake in found)
-            paragraphs = tuple(mistake.idea for mistake in found)
-            evidence = _first_difference(cases, observations, expected)
-            return Verdict(exercise.name, "wrong", headline, paragraphs, evidence, names, share)
-    return None
+    """Name the mistake, or the two, that explain the numbers found."""
+    found = explain(exercise, cases, observations, expected)
+    if not found:
+        return None
+    raised = [one for one in observations if one.error]
+    paragraphs = [mistake.idea for mistake in found]
+    if raised:
+        paragraphs.append(f"And for the input “{raised[0].case}” it raises {raised[0].error}: {raised[0].message[:300]}")
+    return Verdict(
+        exercise.name,
+        "wrong",
+        "; and: ".join(mistake.title for mistake in found),
+        tuple(dict.fromkeys(paragraphs)),
+        _first_difference(cases, observations, expected),
+        tuple(mistake.name for mistake in found),
+        share,
+    )
 
 
 def _by_numbers(
@@ -252,15 +232,15 @@ def _describe(exercise: Exercise, observations: Sequence[Observation], expected:
     if not np.all(np.isfinite(values)):
         text = "Look for a division by 0, a logarithm of 0, or exp of something large."
         return "some results are NaN or infinite", text
-    if all(_same_values(one, other) for one, other in zip(observations, expected, strict=True)):
+    if all(same_values(one, other) for one, other in zip(observations, expected, strict=True)):
         return "the numbers are right, the gradient is not", _describe_gradients(observations, expected)
-    if _close(values, -wanted_values):
+    if close(values, -wanted_values):
         return "the sign is wrong", "Each number is minus what it should be."
     ratios = values[wanted_values != 0] / wanted_values[wanted_values != 0]
     if (
         len(ratios)
         and np.allclose(ratios, ratios[0], rtol=1e-3)
-        and _close(values[wanted_values == 0], wanted_values[wanted_values == 0])
+        and close(values[wanted_values == 0], wanted_values[wanted_values == 0])
     ):
         return "the scale is wrong", f"Each number is {ratios[0]:.4g} times what it should be: a factor too many or too few."
     differences = values - wanted_values
@@ -278,7 +258,7 @@ def _describe(exercise: Exercise, observations: Sequence[Observation], expected:
 def _describe_gradients(observations: Sequence[Observation], expected: Sequence[Observation]) -> str:
     """Say what is wrong with gradients while the numbers are right."""
     pairs = list(zip(observations, expected, strict=True))
-    names = [name for name in expected[0].gradients if not all(_close(a.gradients[name], b.gradients[name]) for a, b in pairs)]
+    names = [name for name in expected[0].gradients if not all(close(a.gradients[name], b.gradients[name]) for a, b in pairs)]
     found = [value for one in observations for name in names for value in one.gradients[name]]
     which = f"The gradient with respect to {', '.join(f'`{name}`' for name in names)}"
     if not np.all(np.isfinite(found)):
@@ -293,15 +273,15 @@ def _first_difference(
 ) -> tuple[tuple[str, str], ...]:
     """Show the first input where the answer is wrong, with what came out and what should have."""
     for case, one, other in zip(cases, observations, expected, strict=True):
-        if not _alike(one, other):
+        if not alike(one, other):
             rows = [("input", case.name)]
             rows += [(name, _short(value)) for name, value in case.arguments.items()]
-            if not _same_values(one, other):
+            if not same_values(one, other):
                 found = f"raises {one.error}" if one.error else _numbers(one.values, one.shape)
                 rows += [("found", found), ("expected", _numbers(other.values, other.shape))]
             else:
                 for name in other.gradients:
-                    if not _close(one.gradients[name], other.gradients[name]):
+                    if not close(one.gradients[name], other.gradients[name]):
                         rows.append((f"∂/∂{name}", _numbers(one.gradients[name], None)))
                         rows.append(("expected", _numbers(other.gradients[name], None)))
             return tuple(rows)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch as th
 
+from sb3_ppo_edu.course.exercises.inputs import away_from, varied, window
 from sb3_ppo_edu.course.exercises.observing import Case
 
+FloatArray = npt.NDArray[np.floating]
 Faults = frozenset[str]
 Rng = np.random.Generator
 
@@ -107,8 +110,8 @@ def actor_critic_cases(rng: Rng) -> list[Case]:
     return [
         case("two actions", [-0.5, -2.0], [1.0, 2.0], [2.0, 1.5]),
         case("a single action", [-1.0], [0.0], [3.0]),
-        case("six random ones", -rng.uniform(0.1, 3.0, size=6), rng.normal(size=6), rng.normal(size=6)),
-        case("another vf_coef", -rng.uniform(0.1, 3.0, size=4), rng.normal(size=4), rng.normal(size=4), 0.25),
+        several := case("six random ones", -rng.uniform(0.1, 3.0, size=6), rng.normal(size=6), rng.normal(size=6)),
+        varied(several, vf_coef=0.25),
     ]
 
 
@@ -197,9 +200,20 @@ def clipped_cases(rng: Rng) -> list[Case]:
     return [
         case("a good action", [0.5, 0.9, 1.0, 1.1, 1.5], [2.0] * 5),
         case("a bad action", [0.5, 0.9, 1.0, 1.1, 1.5], [-2.0] * 5),
-        case("eight random ones", rng.uniform(0.3, 2.0, size=8).round(2), rng.normal(size=8).round(2)),
-        case("ε = 0.1", rng.uniform(0.7, 1.4, size=6).round(2), rng.normal(size=6).round(2), 0.1),
+        several := case("ten random ones, ε = 0.3", *on_all_sides(rng, 0.3, 0.1), 0.3),
+        varied(several, clip_range=0.1),
     ]
+
+
+def on_all_sides(rng: Rng, *clip_ranges: float) -> tuple[FloatArray, FloatArray]:
+    """
+    Draw ratios on all sides of some windows, each with an advantage above 0 and one below, none near a kink of the objective.
+
+    :param clip_ranges: the two ε
+    :return: ten ratios and advantages
+    """
+    # Five sides of two windows and two signs: ten pairs before one comes again.
+    return away_from(window(*clip_ranges), rng, 0.4, 1.8, 10), away_from([0.0], rng, -2.0, 2.0, 10, margin=0.2)
 
 
 def policy_loss(
@@ -238,14 +252,15 @@ def policy_cases(rng: Rng) -> list[Case]:
         return Case(name, arguments, ("log_probs",))
 
     ratios = np.array([0.5, 0.9, 1.0, 1.1, 1.5])
-    old = -rng.uniform(0.2, 3.0, size=8).round(2)
+    old = -rng.uniform(0.2, 3.0, size=10).round(2)
+    moved, advantages = on_all_sides(rng, 0.3, 0.1)
     return [
         # Old log-probabilities other than the activity's zeros, whose quotient nobody could tell from a division by zero.
         case("the activity's three transitions", [-1.0, -0.9, -1.1], [-1.0, -1.0, -1.0], [1.0, 1.0, -1.0]),
         case("good actions, ratios from 0.5 to 1.5", np.log(ratios) - 1.0, -np.ones(5), [2.0] * 5),
         case("bad actions, ratios from 0.5 to 1.5", np.log(ratios) - 1.0, -np.ones(5), [-2.0] * 5),
-        case("eight random ones", old + rng.normal(0.0, 0.4, size=8).round(2), old, rng.normal(size=8).round(2)),
-        case("ε = 0.1", old + rng.normal(0.0, 0.2, size=8).round(2), old, rng.normal(size=8).round(2), 0.1),
+        several := case("ten random ones, ε = 0.3", old + np.log(moved), old, advantages, 0.3),
+        varied(several, clip_epsilon=0.1),
     ]
 
 
@@ -296,11 +311,17 @@ def value_cases(rng: Rng) -> list[Case]:
         }
         return Case(name, arguments, ("values",))
 
+    old = rng.normal(2.0, 1.0, size=10)
+    change = away_from([-0.5, -0.2, 0.2, 0.5], rng, -1.5, 1.5, 10, margin=0.03)
+    # The two errors are equal where the return lies half-way between the value and the clipped one.
+    ties = np.stack([(change + np.clip(change, -window, window)) / 2 for window in (0.5, 0.2)], axis=1)
+    aims = [away_from(kinks, rng, -2.0, 2.0, 3, margin=0.05)[i % 3] for i, kinks in enumerate(np.sort(ties))]
     return [
         case("within the window", [1.1, 0.95], [1.0, 1.0], [2.0, 2.0]),
         case("beyond the window, towards the return", [1.5, 1.8], [1.0, 1.0], [2.0, 2.0]),
         case("beyond the window, away from the return", [0.2, 0.5], [1.0, 1.0], [2.0, 2.0]),
-        case("eight random ones", rng.normal(2, 1, size=8), rng.normal(2, 1, size=8), rng.normal(2, 1, size=8), 0.5),
+        several := case("ten random ones, ε = 0.5", old + change, old, old + aims, 0.5),
+        varied(several, clip_range_vf=0.2),
     ]
 
 
@@ -354,11 +375,13 @@ def clip_fraction(faults: Faults, ratio: th.Tensor, clip_range: float) -> th.Ten
 
 
 def fraction_cases(rng: Rng) -> list[Case]:
-    """Make ratios."""
+    """Make ratios, some of them between 1 ± ε and exp(±ε), which are different windows."""
+    ratio = away_from(np.sort([*window(0.2, 0.3), np.exp(-0.3), np.exp(0.3)]), rng, 0.4, 1.8, 12, margin=0.01)
     return [
         Case("none outside", {"ratio": _tensor([0.9, 1.0, 1.1]), "clip_range": CLIP}),
         Case("one above, two below", {"ratio": _tensor([0.5, 0.7, 1.0, 1.5, 1.1]), "clip_range": CLIP}),
-        Case("ten random ones", {"ratio": _tensor(rng.uniform(0.5, 1.6, size=10).round(2)), "clip_range": 0.155}),
+        several := Case("twelve random ones, ε = 0.3", {"ratio": _tensor(ratio), "clip_range": 0.3}),
+        varied(several, clip_range=0.2),
     ]
 
 
@@ -395,5 +418,7 @@ def total_cases(rng: Rng) -> list[Case]:
 
     return [
         case("the lecture's coefficients", [-0.1, 2.0, 1.4], 0.5, 0.01),
-        case("other coefficients", rng.normal(size=3).round(2), 0.25, 0.1),
+        several := case("other coefficients", rng.normal(size=3).round(2) + 0.5, 0.25, 0.1),
+        varied(several, vf_coef=1.5),
+        varied(several, ent_coef=0.3),
     ]

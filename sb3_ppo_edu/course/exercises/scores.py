@@ -38,6 +38,7 @@ def score_cases(rng: Rng) -> list[Case]:
             "eight runs, one of which collapsed", {"scores": np.array([200.0, 210.0, 9.0, 190.0, 205.0, 250.0, 230.0, 180.0])}
         ),
         Case("three runs", {"scores": np.array([3.0, 1.0, 2.5])}),
+        Case("seven runs", {"scores": np.array([7.0, 1.0, 4.0, 2.0, 9.0, 30.0, 5.5])}),
         Case("ten random runs", {"scores": rng.normal(200.0, 50.0, size=10).round(1)}),
         Case("seventeen random runs", {"scores": rng.exponential(100.0, size=17).round(1)}),
     ]
@@ -75,4 +76,6 @@ def pair_cases(rng: Rng) -> list[Case]:
         case("three runs each", [5.0, 1.0, 4.0], [2.0, 4.5, 0.0]),
         case("some runs reach the most there is", [500.0, 500.0, 480.0, 300.0], [500.0, 450.0, 500.0, 200.0]),
         case("random, six runs against six", rng.normal(size=6).round(1), rng.normal(size=6).round(1)),
+        case("two runs against five", [3.0, 1.0], [2.0, 0.5, 3.0, 1.5, -1.0]),
+        case("random, seven runs against four", rng.normal(0.5, 1.0, size=7).round(1), rng.normal(size=4).round(1)),
     ]

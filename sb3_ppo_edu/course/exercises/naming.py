@@ -1,0 +1,151 @@
+"""
+Which mistake explains what an answer did, on every input.
+
+Searched in the order of how much they tell: the catalogue's mistakes; an argument without effect; one small change to what is
+right, or one thing done before or after it; two of the catalogue's; another quantity of the course; two changes. Only what
+explains all inputs counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.comparing import alike, same_values
+from sb3_ppo_edu.course.exercises.exercise import Exercise
+from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
+from sb3_ppo_edu.course.exercises.mistakes.families import IDEAS
+from sb3_ppo_edu.course.exercises.observing import Answer, Case, Observation, observe_once
+from sb3_ppo_edu.course.exercises.transforming import after, before
+from sb3_ppo_edu.course.exercises.variants import pairs, variants
+
+TELLING = ("sign", "term", "factor", "argument", "function", "reduction", "axis", "power")
+"""Families of which two may be in one answer."""
+FEWEST = 3
+"""Inputs that a mistake has to explain."""
+
+
+class Mistake(NamedTuple):
+    """
+    What is wrong with an answer.
+
+    :param name: in the catalogue, or the family's
+    :param title: in a few words
+    :param idea: what it misses
+    """
+
+    name: str
+    title: str
+    idea: str
+
+
+Explanation = tuple[Mistake, ...]
+Candidate = tuple[Explanation, Answer]
+
+
+def explain(
+    exercise: Exercise, cases: Sequence[Case], observations: Sequence[Observation], expected: Sequence[Observation]
+) -> Explanation:
+    """
+    Find what explains an answer on all inputs that it returned something for.
+
+    :param exercise: what was asked
+    :param cases: the inputs
+    :param observations: what the answer did
+    :param expected: what is right
+    :return: the mistakes, one or two, or none if nothing explains it
+    """
+    returned = [one for one in zip(cases, observations, expected, strict=True) if not one[1].error]
+    if len(returned) < min(FEWEST, len(cases)):
+        return ()
+    # Random inputs tell most and stand last; where the answer is right, there is nothing to explain.
+    returned.sort(key=lambda one: (alike(one[1], one[2]), -cases.index(one[0])))
+    observed = [(case, observation) for case, observation, _ in returned]
+    for explanation, answer in _catalogue(exercise, 1):
+        if _does(answer, observed):
+            return explanation
+    for name in _without_effect(cases, observations, expected):
+        return (_family("without-effect", f"`{name}` has no effect"),)
+    for explanation, answer in _candidates(exercise, cases, expected):
+        if _does(answer, observed):
+            return explanation
+    return ()
+
+
+def _does(answer: Answer, observed: Sequence[tuple[Case, Observation]]) -> bool:
+    """Tell whether an answer does what was observed; most differ on the first input already."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return all(alike(observation, observe_once(answer, case)) for case, observation in observed)
+
+
+def _without_effect(
+    cases: Sequence[Case], observations: Sequence[Observation], expected: Sequence[Observation]
+) -> Iterator[str]:
+    """Name the numbers that change nothing, in pairs of inputs that differ in this number alone and have other answers."""
+    for name, value in cases[0].arguments.items():
+        pairs_of = [
+            (one, other)
+            for one, other in itertools.combinations(range(len(cases)), 2)
+            if isinstance(value, int | float) and _differ_in(name, cases[one], cases[other])
+            if not same_values(expected[one], expected[other])
+        ]
+        if pairs_of and all(same_values(observations[one], observations[other]) for one, other in pairs_of):
+            yield name
+
+
+def _differ_in(name: str, one: Case, other: Case) -> bool:
+    """Tell whether two inputs are the same objects but for one argument; :func:`varied` makes such pairs."""
+    return {key for key, value in one.arguments.items() if value is not other.arguments[key]} == {name}
+
+
+def _candidates(exercise: Exercise, cases: Sequence[Case], expected: Sequence[Observation]) -> Iterator[Candidate]:
+    """List what may explain an answer, the more telling first."""
+    ones = [((_family(one.family, one.title),), one.answer) for one in variants(exercise.name)]
+    yield from ones
+    yield from _detours(cases, [((), exercise.solution)])
+    yield from _catalogue(exercise, 2)
+    yield from _other_quantities(exercise)
+    # A few whole numbers can be explained by anything.
+    if not all(float(value).is_integer() for one in expected for value in one.values if np.isfinite(value)):
+        yield from _detours(cases, [*_catalogue(exercise, 1), *ones])
+        for one, other, answer in pairs(exercise.name, TELLING):
+            yield (_family(one.family, one.title), _family(other.family, other.title)), answer
+
+
+def _catalogue(exercise: Exercise, count: int) -> Iterator[Candidate]:
+    """List the catalogue's mistakes, or pairs of them."""
+    for names in itertools.combinations(exercise.mistakes, count):
+        found = [MISTAKES[name] for name in names]
+        yield tuple(Mistake(one.name, one.title, one.idea) for one in found), exercise.with_faults(*names)
+
+
+def _detours(cases: Sequence[Case], answers: Sequence[Candidate]) -> Iterator[Candidate]:
+    """List answers with one thing done before or after."""
+    arguments = cases[-1].arguments
+    number = np.ndim(answers[0][1](*arguments.values())) == 0
+    changes = [*after(number), *before(arguments)]
+    for explanation, answer in answers:
+        for family, title, change in changes:
+            yield (*explanation, _family(family, title)), change(answer)
+
+
+def _other_quantities(exercise: Exercise) -> Iterator[Candidate]:
+    """List what other exercises ask for, of arguments of the same names."""
+    mine = list(exercise.cases()[0].arguments)
+    for name, other in EXERCISES.items():
+        theirs = list(other.cases()[0].arguments)
+        if name != exercise.name and set(theirs) <= set(mine):
+            places = [mine.index(one) for one in theirs]
+            explanation = _family("other-quantity", f"This is `{name}`")
+            yield (explanation,), lambda *given, o=other, p=places: o.solution(*(given[place] for place in p))
+
+
+def _family(name: str, title: str) -> Mistake:
+    """Describe a mistake of a family."""
+    return Mistake(name, title[0].upper() + title[1:], IDEAS[name])

@@ -1,0 +1,485 @@
+"""
+All small changes to what is right: the families of mistakes that need no catalogue.
+
+The source of an exercise's function is read, its faults are taken out, and then one thing at a time is changed in it: a term
+or a factor left out, a sign, a function, an axis, a bound, an index, a number, an argument. What a student's numbers look like
+can so be compared with every such change, and the change says in words what it is. It names the arguments that it is about and
+not the formula.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.observing import Answer
+
+FAULTS = "faults"
+"""Name of the argument that the functions of the exercises have in common."""
+
+DROPPED = {
+    **dict.fromkeys(("exp", "log", "tanh", "sqrt", "abs", "square", "clamp", "clip", "softmax", "log_softmax"), "function"),
+    **dict.fromkeys(("mean", "sum", "median", "sort", "diff", "cumsum"), "reduction"),
+    "detach": "gradient",
+}
+"""Functions that one may forget, with the family of the mistake; what they are called with stays."""
+
+EXCHANGED = {
+    "min": ("max",), "max": ("min",), "minimum": ("maximum",), "maximum": ("minimum",), "amax": ("amin",),
+    "sum": ("mean",), "mean": ("sum",), "median": ("mean", "max", "min"), "var": ("std",), "any": ("all",), "all": ("any",),
+    "exp": ("log", "expm1"), "log": ("log2", "log10", "log1p", "exp"), "log_softmax": ("softmax", "logsigmoid"),
+    "tanh": ("sigmoid",),
+}  # fmt: skip
+"""Functions that are taken for others."""
+
+COMPARED = {
+    ast.Gt: (ast.Lt, ast.GtE), ast.Lt: (ast.Gt, ast.LtE), ast.GtE: (ast.LtE, ast.Gt), ast.LtE: (ast.GtE, ast.Lt),
+    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,),
+}  # fmt: skip
+
+AXES = ("dim", "axis")
+SUMS, PRODUCTS, BITS = (ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.BitAnd, ast.BitOr)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """
+    An answer that differs from the right one in one thing.
+
+    :param family: kind of the mistake, such as "sign"
+    :param title: in a few words, as in the catalogue
+    :param answer: the function
+    """
+
+    family: str
+    title: str
+    answer: Answer
+
+
+class Edit(NamedTuple):
+    """
+    One change to a function's source.
+
+    :param family: of the mistake
+    :param title: in a few words
+    :param place: what holds the changed part, with the name of its field and the place in it
+    :param new: what stands there instead
+    """
+
+    family: str
+    title: str
+    place: tuple[ast.AST, str, int | None]
+    new: Any
+
+
+class _Faultless(ast.NodeTransformer):
+    """Takes the faults out of a function: what is left is what is right, without cases."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Answer `"name" in faults`."""
+        if any(isinstance(one, ast.Name) and one.id == FAULTS for one in node.comparators):
+            return ast.Constant(isinstance(node.ops[0], ast.NotIn))
+        return self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        """Answer `faults & {"name", "other"}`."""
+        if isinstance(node.op, ast.BitAnd) and any(isinstance(one, ast.Name) and one.id == FAULTS for one in ast.walk(node)):
+            return ast.Constant(False)
+        return self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        """Negate a constant."""
+        self.generic_visit(node)
+        known = isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant)
+        return ast.Constant(not node.operand.value) if known else node  # type: ignore[attr-defined]
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        """Leave out what decides nothing."""
+        self.generic_visit(node)
+        decisive = isinstance(node.op, ast.Or)
+        left = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value is not decisive)]
+        if any(isinstance(one, ast.Constant) for one in left) or not left:
+            return ast.Constant(decisive if left else not decisive)
+        return left[0] if len(left) == 1 else ast.BoolOp(node.op, left)
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        """Choose."""
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Constant):
+            return node.body if node.test.value else node.orelse
+        return node
+
+    def visit_If(self, node: ast.If) -> Any:
+        """Choose a branch."""
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Constant):
+            return node.body if node.test.value else node.orelse
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        """Leave out `x = x`."""
+        self.generic_visit(node)
+        return None if ast.unparse(node.targets[0]) == ast.unparse(node.value) else node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        """Leave out docstrings."""
+        return None if isinstance(node.value, ast.Constant) else node
+
+
+def _takes_faults(function: ast.FunctionDef) -> bool:
+    """Tell whether a function knows mistakes."""
+    return FAULTS in [one.arg for one in function.args.args]
+
+
+@lru_cache(maxsize=64)
+def functions_of(name: str) -> tuple[ModuleType, tuple[ast.FunctionDef, ...]]:
+    """
+    Read an exercise's function and what it calls of its own module, without faults.
+
+    :param name: of the exercise
+    :return: the module, and the functions, the exercise's own first
+    """
+    faulty = EXERCISES[name].faulty
+    module = inspect.getmodule(faulty)
+    assert module is not None
+    tree = ast.parse(inspect.getsource(module))
+    defined = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef) and _takes_faults(one)}
+    found: list[ast.FunctionDef] = []
+    todo = [faulty.__name__]
+    while todo:
+        function = _Faultless().visit(copy.deepcopy(defined[todo.pop(0)]))
+        found.append(ast.fix_missing_locations(function))
+        called = {one.id for one in ast.walk(function) if isinstance(one, ast.Name)} & defined.keys()
+        todo += sorted(called - {one.name for one in found} - set(todo))
+    return module, tuple(found)
+
+
+@lru_cache(maxsize=64)
+def variants(name: str) -> tuple[Variant, ...]:
+    """
+    Make all answers that differ in one thing from the right one.
+
+    :param name: of the exercise
+    """
+    module, functions = functions_of(name)
+    return tuple(
+        Variant(edit.family, edit.title, answer)
+        for edit in _edits(name, functions)
+        if (answer := _compiled(module, functions, [edit])) is not None
+    )
+
+
+def pairs(name: str, families: Sequence[str]) -> Iterator[tuple[Variant, Variant, Answer]]:
+    """
+    Make answers that differ in two things from the right one.
+
+    :param name: of the exercise
+    :param families: of the mistakes that may be two
+    :return: both by themselves, and the answer with the two together
+    """
+    module, functions = functions_of(name)
+    chosen = [edit for edit in _edits(name, functions) if edit.family in families]
+    for index, one in enumerate(chosen):
+        for other in chosen[index + 1 :]:
+            if one.place != other.place and (answer := _compiled(module, functions, [one, other])) is not None:
+                yield Variant(one.family, one.title, answer), Variant(other.family, other.title, answer), answer
+
+
+def _compiled(module: ModuleType, functions: Sequence[ast.FunctionDef], edits: Sequence[Edit]) -> Answer | None:
+    """Make a function with some edits, or None if there is no such function."""
+    before = [_get(edit.place) for edit in edits]
+    for edit in edits:
+        _set(edit.place, edit.new)
+    try:
+        tree = ast.fix_missing_locations(ast.Module(list(functions), type_ignores=[]))
+        code = compile(tree, "<variant>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, TypeError):
+        return None
+    finally:
+        for edit, old in zip(reversed(edits), reversed(before), strict=True):
+            _set(edit.place, old)
+    namespace = dict(vars(module))
+    exec(code, namespace)
+    return partial(namespace[functions[0].name], frozenset())
+
+
+def _get(place: tuple[ast.AST, str, int | None]) -> Any:
+    """Read what stands at a place."""
+    node, name, index = place
+    return getattr(node, name) if index is None else getattr(node, name)[index]
+
+
+def _set(place: tuple[ast.AST, str, int | None], new: Any) -> None:
+    """Put something at a place."""
+    node, name, index = place
+    if index is None:
+        setattr(node, name, new)
+    else:
+        getattr(node, name)[index] = new
+
+
+@lru_cache(maxsize=64)
+def _edits(name: str, functions: tuple[ast.FunctionDef, ...]) -> tuple[Edit, ...]:
+    """List the changes to all functions of an exercise, those of the more telling families first."""
+    arguments = EXERCISES[name].cases()[0].arguments
+    found = [edit for function in functions for edit in _edits_within(function, arguments)]
+    return tuple(sorted(found, key=lambda edit: _FAMILIES.index(edit.family)))
+
+
+def _edits_within(function: ast.FunctionDef, arguments: dict[str, Any]) -> Iterator[Edit]:
+    """List the changes to one function."""
+    words = _Words(function)
+    for parent in ast.walk(function):
+        if isinstance(parent, ast.arguments) or parent in function.decorator_list or parent is function.returns:
+            continue
+        for field, value in ast.iter_fields(parent):
+            if field in ("annotation", "returns", "args", "targets") and not isinstance(parent, ast.Call):
+                continue
+            for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                place = (parent, field, index)
+                for rule in _RULES:
+                    for family, title, new in rule(node, words):
+                        yield Edit(family, title, place, new)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in arguments:
+                    yield from _other_arguments(node, place, arguments)
+
+
+class _Words:
+    """
+    Says what an expression is made of in words of the exercise.
+
+    :param function: that it stands in
+    """
+
+    def __init__(self, function: ast.FunctionDef) -> None:
+        self.arguments = [one.arg for one in function.args.args if one.arg != FAULTS]
+        self.made_of: dict[str, set[str]] = {}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign | ast.AnnAssign | ast.For):
+                value = node.iter if isinstance(node, ast.For) else node.value
+                targets = [node.target] if not isinstance(node, ast.Assign) else node.targets
+                names = {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+                used = {one.id for one in ast.walk(value) if isinstance(one, ast.Name)} if value else set()
+                for name in names:
+                    self.made_of.setdefault(name, set()).update(used)
+
+    def __call__(self, node: ast.AST) -> str:
+        """Name the arguments that an expression is made of, such as "`values`, `returns`"."""
+        names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+        if not names & (set(self.arguments) | self.made_of.keys()):
+            return f"{ast.unparse(node)}" if len(ast.unparse(node)) < 12 else "a number"
+        while more := {used for name in names for used in self.made_of.get(name, ())} - names:
+            names |= more
+        return ", ".join(f"`{name}`" for name in self.arguments if name in names) or "a number"
+
+
+Change = tuple[str, str, Any]
+Rule = Callable[[Any, _Words], Iterator[Change]]
+
+
+def _arithmetic(node: Any, words: _Words) -> Iterator[Change]:
+    """Leave out terms and factors, turn signs and fractions."""
+    if not isinstance(node, ast.BinOp):
+        return
+    left, op, right = node.left, node.op, node.right
+    if isinstance(op, SUMS):
+        minus = isinstance(op, ast.Sub)
+        yield "term", f"A term is missing: the one with {words(right)}", left
+        yield "term", f"A term is missing: the one with {words(left)}", ast.UnaryOp(ast.USub(), right) if minus else right
+        other = ast.Add() if minus else ast.Sub()
+        yield "sign", f"A sign is wrong, that of the term with {words(right)}", ast.BinOp(left, other, right)
+        yield "sign", f"A sign is wrong, that of the term with {words(left)}", ast.BinOp(_minus(left), op, right)
+        yield "sign", f"The wrong one is subtracted, in what is made of {words(node)}", _minus(node)
+        yield (
+            "operation",
+            f"Multiplied where it should be added or subtracted: {words(node)}",
+            ast.BinOp(left, ast.Mult(), right),
+        )
+        if minus:
+            yield "operation", f"Divided where it should be subtracted: {words(node)}", ast.BinOp(left, ast.Div(), right)
+    elif isinstance(op, PRODUCTS):
+        divided = isinstance(op, ast.Div)
+        what = "A division is missing: the one by" if divided else "A factor is missing: the one with"
+        yield "factor", f"{what} {words(right)}", left
+        if not divided:
+            yield "factor", f"A factor is missing: the one with {words(left)}", right
+        yield "factor", f"{'Multiplied with' if divided else 'Divided by'} {words(right)}, and it should not be", ast.BinOp(
+            left, ast.Mult() if divided else ast.Div(), right
+        )  # fmt: skip
+        yield "operation", f"Added where it should be multiplied: {words(node)}", ast.BinOp(left, ast.Add(), right)
+        if divided:
+            yield "operation", f"A fraction is upside down: {words(node)}", ast.BinOp(right, op, left)
+        else:
+            twice = ast.BinOp(node, ast.Mult(), right)
+            yield "factor", f"A factor is there once too often: the one with {words(right)}", twice
+            again = ast.BinOp(node, ast.Mult(), left)
+            yield "factor", f"A factor is there once too often: the one with {words(left)}", again
+    elif isinstance(op, ast.Pow):
+        yield "power", f"The power is missing: {words(left)}", left
+        yield "power", f"An absolute value for a power: {words(left)}", _call("abs", left)
+    elif isinstance(op, BITS):
+        yield "condition", f"A condition is missing: the one on {words(right)}", left
+        yield "condition", f"A condition is missing: the one on {words(left)}", right
+        other_op = ast.BitOr() if isinstance(op, ast.BitAnd) else ast.BitAnd()
+        yield "condition", f"“and” and “or” are exchanged: {words(node)}", ast.BinOp(left, other_op, right)
+
+
+def _signs(node: Any, words: _Words) -> Iterator[Change]:
+    """Leave out a minus, a not."""
+    if isinstance(node, ast.UnaryOp) and not isinstance(node.operand, ast.Constant):
+        family, what = ("sign", "A sign is wrong, that") if isinstance(node.op, ast.USub) else ("condition", "The opposite")
+        yield family, f"{what} of what is made of {words(node)}", node.operand
+
+
+def _functions(node: Any, words: _Words) -> Iterator[Change]:
+    """Leave out a function or take another, another axis, other bounds."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+        return
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+    # `x.exp()`, or `th.exp(x)`
+    method = isinstance(node.func, ast.Attribute) and not (
+        isinstance(node.func.value, ast.Name) and node.func.value.id in _MODULES
+    )
+    inner = node.func.value if method and isinstance(node.func, ast.Attribute) else node.args[0] if node.args else None
+    if inner is None:
+        return
+    if name in DROPPED:
+        yield DROPPED[name], f"`{name}` is missing: {words(inner)}", inner
+    for other in EXCHANGED.get(name, ()):
+        called = copy.copy(node)
+        called.func = copy.copy(node.func)
+        setattr(called.func, "attr" if isinstance(node.func, ast.Attribute) else "id", other)
+        if other in ("expm1", "log2", "log10", "log1p", "log", "sigmoid", "softmax"):
+            called.func = ast.Attribute(inner, other, ast.Load()) if method else called.func
+        yield "function", f"`{other}` where `{name}` belongs: {words(inner)}", called
+    for index, keyword in enumerate(node.keywords):
+        if keyword.arg in AXES and not isinstance(keyword.value, ast.Constant | ast.UnaryOp):
+            continue
+        if keyword.arg in AXES:
+            for axis in (0, 1, None):
+                called = copy.copy(node)
+                called.keywords = [
+                    *node.keywords[:index],
+                    ast.keyword(keyword.arg, ast.Constant(axis)),
+                    *node.keywords[index + 1 :],
+                ]
+                where = "everything" if axis is None else "the wrong axis"
+                yield "axis", f"`{name}` goes over {where}: {words(inner)}", called
+    if name in ("clamp", "clip") and len(node.args) + method == 3:
+        for place, which in ((-2, "lower"), (-1, "upper")):
+            called = copy.copy(node)
+            called.args = list(node.args)
+            called.args[place] = ast.Constant(None)
+            yield "bound", f"The {which} bound is missing: {words(inner)}", called
+    if name == "where" and len(node.args) == 3:
+        yes, no = node.args[1:]
+        yield "condition", f"A case distinction is the wrong way round: {words(node.args[0])}", _call_like(node, no, yes)
+        yield "condition", f"A case distinction is missing: {words(node.args[0])}", yes
+        yield "condition", f"A case distinction is missing: {words(node.args[0])}", no
+    if name == "reversed":
+        yield "order", "The loop runs the other way through time", node.args[0]
+
+
+def _comparisons(node: Any, words: _Words) -> Iterator[Change]:
+    """Turn comparisons round, leave out cases."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARED:
+        for other in COMPARED[type(node.ops[0])]:
+            title = f"A comparison is not the right one: {words(node)}"
+            yield "comparison", title, ast.Compare(node.left, [other()], node.comparators)
+    elif isinstance(node, ast.BoolOp):
+        for index, value in enumerate(node.values):
+            rest = [*node.values[:index], *node.values[index + 1 :]]
+            title = f"A condition is missing: the one on {words(value)}"
+            yield "condition", title, rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+        exchanged = ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
+        yield "condition", f"“and” and “or” are exchanged: {words(node)}", exchanged
+    elif isinstance(node, ast.IfExp):
+        for branch in (node.body, node.orelse):
+            yield "condition", f"A case distinction is missing: {words(node.test)}", branch
+        exchanged_branches = ast.IfExp(node.test, node.orelse, node.body)
+        yield "condition", f"A case distinction is the wrong way round: {words(node.test)}", exchanged_branches
+    elif isinstance(node, ast.If):
+        for value, what in ((False, "is missing"), (True, "is missing")):
+            chosen = ast.If(ast.Constant(value), node.body, node.orelse)
+            yield "condition", f"A case distinction {what}: {words(node.test)}", chosen
+
+
+def _numbers(node: Any, words: _Words) -> Iterator[Change]:
+    """Take other numbers."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        value = node.value
+        # A slice or an index takes whole numbers only.
+        for other in dict.fromkeys((value * 2, value / 2, value + 1, value - 1, -value)):
+            if other != value:
+                new = int(other) if isinstance(value, int) and float(other).is_integer() else other
+                yield "number", f"A number is not right: {new:g} stands where another belongs", ast.Constant(new)
+
+
+def _indices(node: Any, words: _Words) -> Iterator[Change]:
+    """Take the neighbour in time, another end, another order."""
+    if not isinstance(node, ast.Subscript):
+        return
+    value, index = node.value, node.slice
+    if isinstance(index, ast.Name):
+        for step, when in ((1, "late"), (-1, "early")):
+            moved = ast.BinOp(index, ast.Add(), ast.Constant(step))
+            yield "step", f"One step too {when}: {words(value)}", ast.Subscript(value, moved, node.ctx)
+    elif isinstance(index, ast.Slice):
+        if index.lower is not None and index.upper is None:
+            other = ast.Slice(None, ast.UnaryOp(ast.USub(), index.lower))
+            yield "step", f"One step too early: {words(value)}", ast.Subscript(value, other, node.ctx)
+        for lower, upper in ((None, index.upper), (index.lower, None)):
+            yield "step", f"A range begins or ends at the wrong place: {words(value)}", ast.Subscript(
+                value, ast.Slice(lower, upper), node.ctx
+            )  # fmt: skip
+
+
+def _statements(node: Any, words: _Words) -> Iterator[Change]:
+    """Leave out a step that changes something which is there already."""
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        name = node.targets[0].id
+        if name in words.arguments or any(isinstance(one, ast.Name) and one.id == name for one in ast.walk(node.value)):
+            yield "statement", f"A step is missing: the one that changes `{name}`", ast.Pass()
+
+
+def _other_arguments(node: ast.Name, place: tuple[ast.AST, str, int | None], arguments: dict[str, Any]) -> Iterator[Edit]:
+    """Take another argument of the same kind, or leave a number out."""
+    mine = arguments[node.id]
+    for name, value in arguments.items():
+        if name != node.id and type(value) is type(mine) and getattr(value, "shape", None) == getattr(mine, "shape", None):
+            yield Edit("argument", f"`{name}` stands where `{node.id}` belongs", place, ast.Name(name, ast.Load()))
+    if isinstance(mine, int | float):
+        for number in (1.0, 0.0):
+            yield Edit("argument", f"`{node.id}` is missing in one place", place, ast.Constant(number))
+
+
+def _minus(node: ast.expr) -> ast.expr:
+    """Negate."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        return ast.BinOp(node.right, ast.Sub(), node.left)
+    return ast.UnaryOp(ast.USub(), node)
+
+
+def _call(name: str, node: ast.expr) -> ast.expr:
+    """Call a function of Python's own."""
+    return ast.Call(ast.Name(name, ast.Load()), [node], [])
+
+
+def _call_like(node: ast.Call, *last: ast.expr) -> ast.Call:
+    """Make the same call with other last arguments."""
+    return ast.Call(node.func, [*node.args[: -len(last)], *last], node.keywords)
+
+
+_MODULES = ("np", "th", "F", "math")
+_RULES: tuple[Rule, ...] = (_arithmetic, _signs, _functions, _comparisons, _numbers, _indices, _statements)
+_FAMILIES = (
+    "sign", "term", "factor", "argument", "function", "reduction", "axis", "bound", "power", "step", "order", "condition",
+    "comparison", "operation", "gradient", "number", "statement",
+)  # fmt: skip

@@ -1,0 +1,190 @@
+"""Inputs of the exercises: none lies where two right answers differ, and none lets a number be left out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+
+from sb3_ppo_edu.course.exercises import check
+from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.inputs import away_from, varied, window
+from sb3_ppo_edu.course.exercises.observing import Case, observe_once
+from tests.right_answers import STYLES, Answer
+
+NUMBERS = [
+    (name, argument)
+    for name, exercise in EXERCISES.items()
+    for argument, value in exercise.cases()[0].arguments.items()
+    if isinstance(value, int | float)
+    if argument != "next_value"  # a value of the critic, which is an array in other inputs
+]
+
+
+def bounded(ratio: Any, advantages: Any, clip_range: float, *, at: bool) -> Any:
+    """The advantage times the ratio or its bound, whichever holds the policy back; `at` says what is done on a bound."""
+    beyond = (ratio >= 1 + clip_range) if at else (ratio > 1 + clip_range)
+    before = (ratio <= 1 - clip_range) if at else (ratio < 1 - clip_range)
+    held = ((advantages >= 0) & beyond) | ((advantages < 0) & before)
+    bound = th.where(advantages >= 0, 1 + clip_range, 1 - clip_range)
+    return th.where(held, bound, ratio) * advantages
+
+
+def spinning_up(ratio: Any, advantages: Any, clip_range: float) -> Any:
+    """PPO-clip as it is written with a bound g(ε, A)."""
+    bound = th.where(advantages >= 0, (1 + clip_range) * advantages, (1 - clip_range) * advantages)
+    return th.min(ratio * advantages, bound)
+
+
+def by_minimum_and_clip(ratio: Any, advantages: Any, clip_range: float) -> Any:
+    """The paper's."""
+    return th.minimum(ratio * advantages, ratio.clip(1 - clip_range, 1 + clip_range) * advantages)
+
+
+OBJECTIVES: list[Answer] = [
+    spinning_up,
+    by_minimum_and_clip,
+    lambda r, a, e: bounded(r, a, e, at=True),
+    lambda r, a, e: bounded(r, a, e, at=False),
+    lambda r, a, e: r * a - th.relu(r * a - r.clip(1 - e, 1 + e) * a),
+]
+
+FORMS: list[tuple[str, Answer]] = [
+    *STYLES,
+    *(("clipped_objective", form) for form in OBJECTIVES),
+    *(
+        ("compute_policy_loss", lambda new, old, a, e, form=form: -form((new - old).exp(), a, e).mean())  # type: ignore[misc]
+        for form in OBJECTIVES
+    ),
+    ("surrogate_gradient", lambda r, a, e: np.where(np.where(a >= 0, r >= 1 + e, r <= 1 - e), 0.0, -r * a / len(r))),
+    ("surrogate_gradient", lambda r, a, e: np.where(r * a < r.clip(1 - e, 1 + e) * a, -r * a, np.where(
+        abs(r - 1) <= e, -r * a, 0)) / len(r)),
+    ("clip_fraction", lambda r, e: (abs(r - 1) >= e).float().mean()),
+    ("clip_fraction", lambda r, e: ((r <= 1 - e) | (r >= 1 + e)).double().mean()),
+    ("clip_fraction", lambda r, e: (r != r.clip(1 - e, 1 + e)).float().mean()),
+    ("clipped_value_loss", lambda v, o, r, e: th.where(
+        (v - r).abs() >= (o + (v - o).clip(-e, e) - r).abs(), v - r, o + (v - o).clip(-e, e) - r).square().mean()),
+    ("clipped_value_loss", lambda v, o, r, e: th.where(
+        (v - r).abs() > (v.clip(o - e, o + e) - r).abs(), v - r, v.clip(o - e, o + e) - r).pow(2).mean()),
+    ("learning_rate_advice", lambda k, c: -1 if np.median(k) >= 0.05 else int(
+        np.median(k) <= 0.003 and np.median(c) <= 0.05)),
+]  # fmt: skip
+"""Right answers that do something else, or have another derivative, exactly on a threshold or at a kink."""
+
+
+def assert_accepted(seeds: range) -> None:
+    """Try every form on many inputs."""
+    for (name, answer), seed in itertools.product(FORMS, seeds):
+        verdict = check(name, answer, seed)
+        assert verdict.passed, f"seed {seed}: {verdict}"
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_no_right_form_is_refused() -> None:
+    """`>` or `>=`, min, clip, where, relu or a bound: whatever the seed of the inputs, what is right is accepted."""
+    assert_accepted(range(1, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_no_right_form_is_refused_with_a_thousand_seeds() -> None:
+    """The same for 1,000 seeds."""
+    assert_accepted(range(1000))
+
+
+def kinks(name: str, a: dict[str, Any]) -> Any:
+    """How far each number of an input is from where its exercise has a kink or a threshold."""
+    if name == "clipped_value_loss":
+        change = a["values"] - a["old_values"]
+        clipped = change.clip(-a["clip_range_vf"], a["clip_range_vf"])
+        tie = (change + clipped) / 2 - (a["returns"] - a["old_values"])
+        return th.cat([change.abs() - a["clip_range_vf"], tie])
+    if name == "learning_rate_advice":
+        kl, clipped = np.median(a["approx_kl"]), np.median(a["clip_fraction"])
+        return np.array([kl / 0.05 - 1, kl / 0.003 - 1, clipped / 0.05 - 1])
+    ratio = a["ratio"] if "ratio" in a else (a["log_probs"] - a["old_log_probs"]).exp()
+    return abs(ratio - 1) - a.get("clip_range", a.get("clip_epsilon"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "clipped_objective",
+        "compute_policy_loss",
+        "surrogate_gradient",
+        "clip_fraction",
+        "clipped_value_loss",
+        "learning_rate_advice",
+    ],
+)
+def test_no_number_lies_near_a_kink(name: str) -> None:
+    """For 100 seeds no number comes nearer to a bound of the window, a tie or a threshold than a hundredth."""
+    nearest = min(float(abs(kinks(name, case.arguments)).min()) for seed in range(100) for case in EXERCISES[name].cases(seed))
+    assert nearest > 0.0099
+
+
+@pytest.mark.parametrize(("name", "argument"), NUMBERS)
+def test_each_number_has_a_pair_of_inputs_of_its_own(name: str, argument: str) -> None:
+    """Two inputs differ in this number alone and have different answers: hard-coding it, whatever the value, shows."""
+    exercise = EXERCISES[name]
+    for seed in range(20):
+        assert any(
+            differs_only(one, other, argument)
+            and not np.allclose(
+                observe_once(exercise.solution, one).values,
+                observe_once(exercise.solution, other).values,
+                rtol=1e-3,
+                atol=1e-4,
+            )
+            for one, other in itertools.combinations(exercise.cases(seed), 2)
+        )
+
+
+def differs_only(one: Case, other: Case, argument: str) -> bool:
+    """Whether two inputs are the same but for one argument."""
+    return one.arguments[argument] != other.arguments[argument] and all(
+        np.array_equal(np.asarray(value), np.asarray(other.arguments[name]))
+        for name, value in one.arguments.items()
+        if name != argument
+    )
+
+
+HARD_CODED: list[tuple[str, Answer]] = [
+    ("compute_policy_loss", lambda n, o, a, e: -by_minimum_and_clip((n - o).exp(), a, 0.2).mean()),
+    ("clip_fraction", lambda r, e: (r.log().abs() > e).float().mean()),
+    ("first_difference", lambda a, b: next(iter(np.flatnonzero((np.nan_to_num(a) != np.nan_to_num(b)).any(1))), -1)),
+    ("logits_gradient", lambda x, a, g: (np.eye(x.shape[1])[a] - np.exp(x) / np.exp(x).sum(1, keepdims=True)) * g[:, None]),
+    ("probability_of_improvement", lambda a, b: np.sum((a[:, None] > b) + (a[:, None] == b) / 2) / len(a) ** 2),
+    ("discounted_returns", lambda r, g: EXERCISES["discounted_returns"].solution(r, 0.9)),
+    ("bootstrap_time_limits", lambda r, te, tr, v, g: r + 0.9 * v * tr * (1 - te)),
+    ("learning_rate_advice", lambda k, c: -1 if np.median(k) > 0.1 else int(np.median(k) < 0.001 and np.median(c) < 0.1)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize("index", range(len(HARD_CODED)))
+def test_what_the_grader_rejects_the_notebook_rejects(index: int) -> None:
+    """Constants of the usual value, another window, lengths taken for equal and naive softmax fail on the visible inputs."""
+    assert check(*HARD_CODED[index]).status == "wrong"
+
+
+def test_numbers_are_drawn_on_all_sides_of_the_kinks() -> None:
+    """One number in each interval between kinks before a second in any; none within the margin; the bounds are kept."""
+    drawn = away_from([0.0, 1.0], np.random.default_rng(3), -1.0, 2.0, 9, margin=0.1)
+    assert drawn.shape == (9,)
+    assert [int(np.floor(number)) for number in drawn] == [-1, 0, 1] * 3
+    assert np.min(np.abs(drawn[:, None] - [0.0, 1.0])) >= 0.1
+    assert window(0.2, 0.1) == pytest.approx([0.8, 0.9, 1.1, 1.2])
+
+
+def test_varied_changes_one_number_and_says_which() -> None:
+    """The other arguments are the same objects, the old case is as it was."""
+    case = Case("six", {"rewards": np.arange(6.0), "gamma": 0.9}, ("rewards",))
+    other = varied(case, gamma=0.5)
+    assert other.name == "the same as “six”, γ = 0.5"
+    assert other.arguments == {"rewards": case.arguments["rewards"], "gamma": 0.5}
+    assert case.arguments["gamma"] == 0.9
+    assert other.differentiable == ("rewards",)
