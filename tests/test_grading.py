@@ -29,6 +29,7 @@ from sb3_ppo_edu.course.grading import (
     grade_folder,
     network_isolation,
     read_cells,
+    said_lesson,
     write_results,
 )
 from tests.lessons import GOOD, LESSONS, PINS, write_submission
@@ -244,6 +245,24 @@ def test_lesson_is_found_by_its_functions() -> None:
         cells = [f"def {name}(*a):\n    pass" for name in lesson.exercises]
         assert find_lesson(cells, list(LESSONS.values())) == lesson
     assert find_lesson(["x = 1"], list(LESSONS.values())) is None
+
+
+def test_file_says_which_lesson_it_is(tmp_path: Path) -> None:
+    """Two of the activity's five functions, which lesson 04 has as well, are graded as the activity by metadata or title."""
+    lessons, activity = list(LESSONS.values()), LESSONS["activity_lunarlander"]
+    path = tmp_path / "ada.ipynb"
+    cells = [f"def {name}(*a):\n    pass" for name in ("normalize_advantages", "compute_policy_loss")]
+    assert find_lesson(cells, lessons) == LESSONS["04_ppo_from_scratch"]
+    write_submission(path, *cells)
+    assert said_lesson(path, lessons) is None
+    notebook = make_notebook(activity, STUDENT, PINS)
+    nbformat.write(notebook, path)
+    assert said_lesson(path, lessons) == activity
+    notebook.metadata = {}
+    nbformat.write(notebook, path)
+    assert said_lesson(path, lessons) == activity
+    graded_ones = grade_folder(tmp_path, lessons, tmp_path, seed=5, limits=LIMITS)
+    assert [one.lesson for one in graded_ones] == [activity.name]
 
 
 def test_too_large_a_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

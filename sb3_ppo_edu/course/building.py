@@ -35,6 +35,8 @@ public address; notebooks then have no badge, and :func:`without_address` is wha
 SOURCES, STUDENT, SOLUTIONS = "sources", "student", "solutions"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 NOTEBOOK_FORMAT = (4, 5)
+PROJECT_KEY = "sb3_ppo_edu"
+"""In a notebook's metadata: which lesson it is."""
 CELL_WIDTH = 100
 """Characters in a line of code that every front end shows without scrolling sideways; notebooks/ruff.toml has it too."""
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -86,6 +88,11 @@ class Lesson:
     def exercises(self) -> list[str]:
         """Names of its exercises, in their order."""
         return [cell.metadata["exercise"] for cell in self.cells if "exercise" in cell.metadata]
+
+    @property
+    def title(self) -> str:
+        """Its first line, a heading."""
+        return str(self.cells[0].source).partition("\n")[0]
 
 
 def read_lessons(folder: Path) -> list[Lesson]:
@@ -209,6 +216,7 @@ def make_notebook(lesson: Lesson, kind: str, pins: list[str]) -> Any:
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
+            PROJECT_KEY: {"lesson": lesson.name},
         }
     )
     return notebook

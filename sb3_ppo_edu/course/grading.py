@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_ppo_edu.course import slicing
-from sb3_ppo_edu.course.building import Lesson
+from sb3_ppo_edu.course.building import PROJECT_KEY, Lesson
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.judging import judge
 from sb3_ppo_edu.course.exercises.observing import Observation, case_to_json
@@ -112,9 +112,12 @@ def grade_folder(
     paths = sorted(path for path in folder.glob("*.ipynb") if path.is_file())
     if not paths:
         raise ValueError(f"{folder}: no submissions found, expected files such as name.ipynb")
-    submissions = {path.stem: read_cells(path) for path in paths}
+    submissions = {path.stem: (read_cells(path), said_lesson(path, lessons)) for path in paths}
     isolation = network_isolation()
-    grades = [grade(name, cells, lessons, seed, limits or Limits(), isolation) for name, cells in submissions.items()]
+    grades = [
+        grade(name, cells, lessons if said is None else [said], seed, limits or Limits(), isolation)
+        for name, (cells, said) in submissions.items()
+    ]
     write_results(grades, output, isolation, seed)
     return grades
 
@@ -126,14 +129,46 @@ def read_cells(path: Path) -> list[str] | None:
     :return: their sources, or None if it is no notebook
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            return None
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        sources = ["".join(cell["source"]) if isinstance(cell["source"], list) else cell["source"] for cell in cells]
+        sources = _sources(_read(path), "code")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return sources if all(isinstance(source, str) for source in sources) else None
+
+
+def said_lesson(path: Path, lessons: Sequence[Lesson]) -> Lesson | None:
+    """
+    Read from a notebook which lesson it is: its metadata say it, and where a front end has dropped them, the lesson's title.
+
+    :param path: of the submission
+    :param lessons: that it may belong to
+    :return: the lesson, or None if it does not say
+    """
+    try:
+        notebook = _read(path)
+        said = notebook["metadata"].get(PROJECT_KEY, {}).get("lesson")
+        lines = {line.strip() for source in _sources(notebook, "markdown") for line in source.splitlines()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return next((one for one in lessons if one.name == said), None) or next(
+        (one for one in lessons if one.title and one.title in lines), None
+    )
+
+
+def _read(path: Path) -> Any:
+    """
+    Parse a file that nobody vouches for.
+
+    :raises ValueError: if it is too large, or no JSON
+    """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: more than {MOST_BYTES} bytes")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _sources(notebook: Any, kind: str) -> list[Any]:
+    """List the sources of a notebook's cells of one kind."""
+    cells = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == kind]
+    return ["".join(source) if isinstance(source, list) else source for source in cells]
 
 
 def find_lesson(cells: Sequence[str], lessons: Sequence[Lesson]) -> Lesson | None:

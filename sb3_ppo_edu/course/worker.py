@@ -67,7 +67,7 @@ def answer_one(task: dict[str, Any], statements: Any, slicing: ModuleType, obser
     module = slicing.slice_for(task["name"], statements)
     if module is None:
         return {"status": "missing"}
-    namespace: dict[str, Any] = {"__name__": "submission", "__builtins__": __builtins__}
+    namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
     problems = []
     for statement in module.body:
         # One by one: what fails may not be needed after all, and if it is, the call will say so.
