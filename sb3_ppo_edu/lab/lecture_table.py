@@ -132,7 +132,7 @@ def published_section(rows: Sequence[RunRow], tasks: Sequence[Task]) -> Section:
         f"Figures of others after a million steps, carried over: {listed}.",
         "Here: the final policy, deterministic, mean ± standard deviation over the seeds. **The versions of the environments "
         "differ**: v5 has mended rewards and observations, contact forces of Ant and Humanoid among them, and v3 runs on an "
-        "older simulator, so that figures of Ant and Humanoid above all are no measure of each other. The targets of this page "
+        "older simulator, so that figures of Ant and Humanoid above all are no measure of each other. This page's targets "
         "are the highest published mean of each line.",
     ]
     return Section("Beside published figures", text, Table(header, lines))
