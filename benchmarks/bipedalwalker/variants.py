@@ -1,8 +1,8 @@
 """Which settings walk to 300 in 2,000,000 steps of BipedalWalker-v3? One change at a time around a first guess.
 
-``python benchmarks/bipedalwalker/variants.py`` trains each of :data:`VARIANTS` on the plain environment with seeds 100 and 101,
-those with the best means then with 102 to 105 (``--variants`` and ``--seeds`` name them), and appends a row for each run to
-``variants.csv`` beside this file; what is there is not trained again, and several of these processes may share the file.
+``python benchmarks/bipedalwalker/variants.py`` trains each of :data:`VARIANTS` on the plain environment with the seeds 100
+and 101, those with the best means then with 102 to 105 (``--variants`` and ``--seeds`` name them), and appends a row for each
+run to ``variants.csv`` beside this file; what is there is not trained again, and several processes may share the file.
 ``--fresh`` trains one variant with the seeds 0 to 9, which no search has seen: those count. The final policy, not the best one
 seen, plays 100 episodes with its most likely actions, the same episodes for every run.
 
