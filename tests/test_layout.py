@@ -89,6 +89,7 @@ HOUSE = House(
 SERVICES = {
     "resume": "sb3_ppo_edu.checkpoint.resume:resume",
     "export": "sb3_ppo_edu.export.onnx_file:export",
+    "from_hub": "sb3_ppo_edu.training.hub:from_hub",
     "doctor_page": "sb3_ppo_edu.lab.doctor_page:write_page",
 }
 

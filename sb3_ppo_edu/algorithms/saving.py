@@ -159,6 +159,32 @@ class SavingModel(ActingModel):
 
     # -- the statistics of VecNormalize ------------------------------------------------------------------------------------
 
+    @classmethod
+    def from_hub(
+        cls: type[SelfSavingModel],
+        repo_id: str,
+        filename: str | None = None,
+        *,
+        revision: str | None = None,
+        trusted: bool = False,
+        **kwargs: Any,
+    ) -> SelfSavingModel:
+        """
+        Fetch a model from the Hugging Face Hub, ours or SB3's, and load it.
+
+        :param repo_id: such as ``"sb3/ppo-CartPole-v1"``
+        :param filename: the model's file there; None for ``model.zip``, or else the only ``.zip`` file
+        :param revision: branch, tag or commit, so that another file under the same name is not taken for this one
+        :param trusted: as for :meth:`load`, but False unless it is given: the file is somebody else's
+        :param kwargs: further arguments of :meth:`load`
+        :return: the model
+        :raises ValueError: if the repository has no such file, or the file is refused
+        :raises ImportError: if the package of the extra ``hub`` is missing
+        :raises OSError: if the Hub or the repository can't be reached
+        """
+        fetched: SelfSavingModel = service("from_hub")(cls, repo_id, filename, revision, trusted, **kwargs)
+        return fetched
+
     def normalization(self) -> VecNormalize | None:
         """
         Find what normalises the observations: the ``VecNormalize`` around the environments, else the loaded file's.

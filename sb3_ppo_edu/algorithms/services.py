@@ -8,6 +8,7 @@ from typing import Any
 SERVICES = {
     "resume": "sb3_ppo_edu.checkpoint.resume:resume",
     "export": "sb3_ppo_edu.export.onnx_file:export",
+    "from_hub": "sb3_ppo_edu.training.hub:from_hub",
     "doctor_page": "sb3_ppo_edu.lab.doctor_page:write_page",
 }
 """Name of the service, and the function behind it: of a model's method, and of the page that the doctor leaves."""

@@ -54,6 +54,7 @@ COMMANDS = {
     "evaluate": "evaluate a saved run against random actions",
     "enjoy": "watch a saved run",
     "export": "write a saved run's policy into an ONNX file",
+    "push": "copy a saved run to the Hugging Face Hub, with a model card",
     "resume": "go on with a run that was interrupted, exactly",
     "reproduce": "do a run again, and compare bit by bit",
     "doctor": "say what is wrong with a training",

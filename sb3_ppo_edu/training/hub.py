@@ -1,0 +1,183 @@
+"""Models on the Hugging Face Hub: ``EduPPO.from_hub`` and ``sb3-edu push``. Needs the extra ``hub``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.training.algorithms import algorithm_named
+from sb3_ppo_edu.training.folder import EVALUATION_FILE, MODEL_FILE, NORMALIZATION_FILE, PROGRESS_FILE, SETTINGS_FILE
+from sb3_ppo_edu.training.saved_run import open_run
+from sb3_ppo_edu.training.settings import read_settings
+
+Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
+
+PUSHED = (MODEL_FILE, NORMALIZATION_FILE, SETTINGS_FILE, EVALUATION_FILE, PROGRESS_FILE, "learning_curve.png", "replay.gif")
+"""What of a run's folder others can use; checkpoints and monitors stay at home."""
+
+
+def hub() -> ModuleType:
+    """
+    Import the library of the Hub.
+
+    :raises ImportError: if it is missing, with the remedy
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError("the Hugging Face Hub needs huggingface_hub: pip install 'sb3-ppo-edu[hub]'") from error
+    return huggingface_hub
+
+
+@contextmanager
+def reaching(repo_id: str) -> Iterator[None]:
+    """
+    Say in one way that the Hub can't be reached, has no such repository or refuses: its library has many.
+
+    :raises OSError: with what the library says
+    """
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"hub {repo_id}: {error}") from error
+
+
+def from_hub(
+    cls: type[Algorithm], repo_id: str, filename: str | None, revision: str | None, trusted: bool, **kwargs: Any
+) -> Algorithm:
+    """
+    Fetch a model and load it: what :meth:`sb3_ppo_edu.EduPPO.from_hub` does.
+
+    :param cls: class of the model
+    :param repo_id: such as ``"someone/ppo-CartPole-v1"``
+    :param filename: the model's file in it; None for ``model.zip``, or else the only ``.zip`` file
+    :param revision: branch, tag or commit
+    :param trusted: as for ``load``
+    :param kwargs: further arguments of ``load``
+    :raises ValueError: if no file there must be the model, or the file is refused
+    :raises OSError: if the Hub can't be reached, or has no such repository or file
+    """
+    api = hub().HfApi()
+    if filename is None:
+        with reaching(repo_id):
+            files = api.list_repo_files(repo_id, revision=revision)
+        found = [name for name in files if name.endswith(".zip")]
+        filename = MODEL_FILE if MODEL_FILE in found else found[0] if len(found) == 1 else None
+        if filename is None:
+            listed = ", ".join(sorted(found)) or f"no .zip file among {len(files)}"
+            raise ValueError(
+                f"hub {repo_id}: found {listed}; expected {MODEL_FILE} or a single .zip file, or name one: filename=…"
+            )
+    with reaching(repo_id):
+        path = api.hf_hub_download(repo_id, filename, revision=revision)
+    loaded: Algorithm = cls.load(path, trusted=trusted, **kwargs)
+    return loaded
+
+
+def push(folder: Path, repo_id: str, *, public: bool = False) -> str:
+    """
+    Copy a run to the Hub, with a model card that says what it reached and how to use it.
+
+    :param folder: the run's
+    :param repo_id: such as ``"someone/ppo-CartPole-v1"``; created if it is not there
+    :param public: create it for everybody to see; what exists stays as it is
+    :return: its address
+    :raises ValueError: if the folder is no run's
+    :raises OSError: if the Hub can't be reached, or refuses
+    """
+    open_run(folder)  # refuses what is no run's
+    api = hub().HfApi()
+    card = model_card(folder, repo_id).encode("utf-8")
+    add = hub().CommitOperationAdd
+    operations = [add("README.md", card), *(add(name, folder / name) for name in PUSHED if (folder / name).is_file())]
+    with reaching(repo_id):
+        address = str(api.create_repo(repo_id, private=not public, exist_ok=True))
+        api.create_commit(repo_id, operations, commit_message=f"The run {folder.absolute().name}")
+    return address
+
+
+def model_card(folder: Path, repo_id: str) -> str:
+    """
+    Describe a run for those who find it.
+
+    :param folder: the run's
+    :param repo_id: where it will be
+    :return: Markdown, with the metadata that the Hub reads at its head
+    """
+    settings = read_settings(folder / SETTINGS_FILE)
+    env_id = settings["environment"]["id"]
+    algorithm = algorithm_named(settings.get("algo", "eduppo")).__name__
+    repeats = action_repeat(settings["environment"].get("wrapper"))
+    steps = f"{settings['steps'] * repeats:,} steps of the environment"
+    if repeats > 1:
+        steps += f" ({settings['steps']:,} decisions, each held for {repeats})"
+    metadata = {
+        "library_name": "stable-baselines3",
+        "tags": [env_id, "reinforcement-learning", "stable-baselines3", algorithm],
+    }
+    figures = "It has not been evaluated."
+    if (folder / EVALUATION_FILE).is_file():
+        found = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+        lines = [
+            f"| {name} | {one['mean']:.1f} ± {one['std']:.1f} | {one['min']:.1f} | {one['max']:.1f} |"
+            for name, one in (("this model", found["trained"]), ("random actions", found["random"]))
+        ]
+        number = found["trained"]["n"]
+        head = (
+            f"Return over {number} episodes from the same starts:\n\n| | mean ± std | lowest | highest |\n|---|---:|---:|---:|"
+        )
+        figures = "\n".join([head, *lines])
+        mean = f"{found['trained']['mean']:.2f} +/- {found['trained']['std']:.2f}"
+        metadata["model-index"] = [
+            {
+                "name": algorithm,
+                "results": [
+                    {
+                        "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
+                        "dataset": {"name": env_id, "type": env_id},
+                        "metrics": [{"type": "mean_reward", "value": mean, "name": "mean_reward", "verified": False}],
+                    }
+                ],
+            }
+        ]
+    pictures = [f"![{name}]({name})" for name in ("replay.gif", "learning_curve.png") if (folder / name).is_file()]
+    return f"""---
+{json.dumps(metadata, indent=1, ensure_ascii=False)}
+---
+
+# {algorithm} on {env_id}
+
+Trained for {steps} with [`sb3_ppo_edu`](https://pypi.org/project/sb3-ppo-edu), seed {settings["seed"]}:
+
+```bash
+{settings["command"]}
+```
+
+{figures}
+
+{chr(10).join(pictures)}
+
+## Use
+
+```python
+from sb3_ppo_edu import {algorithm}
+
+model = {algorithm}.from_hub("{repo_id}")
+```
+
+With the wrappers and the normalisation that it was trained in, which `settings.yml` names:
+
+```bash
+hf download {repo_id} --local-dir runs/{repo_id.rpartition("/")[2]}
+sb3-edu evaluate runs/{repo_id.rpartition("/")[2]}
+```
+
+No code from these files runs while they are read. All settings and versions are in `settings.yml`.
+"""

@@ -1,0 +1,161 @@
+"""Models on the Hugging Face Hub, against one on this machine: what is sent, what comes back, and that no code of it runs."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from stable_baselines3 import PPO
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.training.hub import model_card
+from tests.local_hub import LocalHub
+
+constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed (extra 'hub')")
+
+WORDS = "train --env CartPole-v1 --steps 64 --n-steps 32 --n-envs 1 --batch-size 32 --n-epochs 1 --eval-episodes 3 --normalize"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A Hub that ``huggingface_hub`` takes for the real one, with a cache of its own."""
+    local = LocalHub()
+    with local.running() as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+        yield local
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert main([*WORDS.split(), "--folder", str(folder), "--name", "small"]) == 0
+    return folder / "small"
+
+
+def test_a_run_goes_there_and_comes_back(hub: LocalHub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pushed and fetched, the model predicts the same, with its statistics; a new repository is private."""
+    assert main(["push", str(run), "someone/cart"]) == 0
+    assert "/someone/cart" in capsys.readouterr().out
+    assert hub.private == {"someone/cart": True}
+    sent = hub.files["someone/cart"]
+    assert {"README.md", "model.zip", "settings.yml", "evaluation.json", "replay.gif"} <= set(sent)
+    assert all("/" not in name for name in sent), "checkpoints and monitors stay at home"
+    assert sent["model.zip"] == (run / "model.zip").read_bytes()
+    fetched, own = EduPPO.from_hub("someone/cart"), EduPPO.load(run / "model.zip")
+    observations = np.linspace(-1, 1, 40, dtype=np.float32).reshape(10, 4)
+    assert np.array_equal(
+        fetched.predict(observations, deterministic=True)[0], own.predict(observations, deterministic=True)[0]
+    )
+    assert fetched.normalization() is not None
+
+
+def test_public_must_be_said(hub: LocalHub, run: Path) -> None:
+    """With --public the repository is created for everybody."""
+    assert main(["push", str(run), "someone/open", "--public"]) == 0
+    assert hub.private == {"someone/open": False}
+
+
+def test_card_says_what_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The metadata that the Hub reads, the figures of the evaluation, the command that made it, and how to use it."""
+    text = model_card(run, "someone/cart")
+    _, metadata, body = text.split("---\n", 2)
+    found = yaml.safe_load(metadata)
+    assert found["library_name"] == "stable-baselines3" and "CartPole-v1" in found["tags"]
+    evaluation = yaml.safe_load((run / "evaluation.json").read_text())
+    trained = evaluation["trained"]
+    (result,) = found["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == f"{trained['mean']:.2f} +/- {trained['std']:.2f}"
+    assert f"| this model | {trained['mean']:.1f} ± {trained['std']:.1f} |" in body
+    assert "sb3-edu train --env CartPole-v1" in body and 'EduPPO.from_hub("someone/cart")' in body
+    assert main(["push", str(run), "someone/cart", "--card"]) == 0
+    assert capsys.readouterr().out.strip() == text.strip()
+
+
+@pytest.mark.parametrize("words", [[], ["--card"]])
+def test_what_is_no_run_is_not_sent(words: list[str], hub: LocalHub, tmp_path: Path) -> None:
+    """A folder without model and settings: exit code 2, and nothing is created."""
+    assert main(["push", str(tmp_path), "someone/nothing", *words]) == 2
+    assert hub.files == {}
+
+
+def zipped(change: Callable[[dict[str, Any]], None]) -> bytes:
+    """A file of SB3's PPO."""
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8)
+    change(vars(model))
+    file = io.BytesIO()
+    model.save(file)
+    return file.getvalue()
+
+
+def test_files_of_sb3_are_found(hub: LocalHub) -> None:
+    """As SB3's own repositories have them: one .zip with a name of its own; of two, none is guessed."""
+    content = zipped(lambda attributes: None)
+    hub.files["sb3/ppo-CartPole-v1"] = {"ppo-CartPole-v1.zip": content, "README.md": b"", "args.yml": b""}
+    assert EduPPO.from_hub("sb3/ppo-CartPole-v1").n_steps == 8
+    hub.files["sb3/two"] = {"a.zip": content, "b.zip": content}
+    with pytest.raises(
+        ValueError, match=r"hub sb3/two: found a.zip, b.zip; expected model.zip or a single .zip file, or name"
+    ):
+        EduPPO.from_hub("sb3/two")
+    assert EduPPO.from_hub("sb3/two", "b.zip").n_steps == 8
+    hub.files["sb3/none"] = {"README.md": b""}
+    with pytest.raises(ValueError, match=r"hub sb3/none: found no .zip file among 1"):
+        EduPPO.from_hub("sb3/none")
+    with pytest.raises(OSError, match="hub nobody/nothing: "):
+        EduPPO.from_hub("nobody/nothing")
+
+
+def test_a_hub_that_is_not_there_is_said(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a network: one sentence, not a traceback."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="hub someone/cart: "):
+        EduPPO.from_hub("someone/cart")
+    assert main(["push", str(run), "someone/cart"]) == 2
+    assert "error: hub someone/cart: " in capsys.readouterr().err
+
+
+class Planted:
+    """Something whose pickle runs code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Note that it was read."""
+        return (exec, ("import builtins; builtins.it_ran = True",))
+
+
+def test_no_code_of_a_fetched_file_runs(hub: LocalHub) -> None:
+    """Unless ``trusted=True`` is given; the refusal names the type."""
+    hub.files["bad/model"] = {"model.zip": zipped(lambda attributes: attributes.update(planted=Planted()))}
+    with pytest.raises(ValueError, match="exec"):
+        EduPPO.from_hub("bad/model")
+    assert "it_ran" not in vars(sys.modules["builtins"])
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"needs huggingface_hub: pip install 'sb3-ppo-edu\[hub\]'"):
+        EduPPO.from_hub("someone/cart")
+
+
+def test_the_file_is_a_zip(hub: LocalHub, run: Path) -> None:
+    """What the store gave back is what was put into it, byte by byte: the model's members are all there."""
+    assert main(["push", str(run), "someone/cart"]) == 0
+    with zipfile.ZipFile(io.BytesIO(hub.files["someone/cart"]["model.zip"])) as archive:
+        assert {"data", "policy.pth", "vecnormalize.pkl"} <= set(archive.namelist())
