@@ -15,6 +15,7 @@ import yaml
 from stable_baselines3 import PPO
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.cli import main
 from sb3_ppo_edu.training.hub import model_card
 from tests.local_hub import LocalHub
@@ -56,7 +57,8 @@ def test_a_run_goes_there_and_comes_back(hub: LocalHub, run: Path, capsys: pytes
     assert {"README.md", "model.zip", "settings.yml", "evaluation.json", "replay.gif"} <= set(sent)
     assert all("/" not in name for name in sent), "checkpoints and monitors stay at home"
     assert sent["model.zip"] == (run / "model.zip").read_bytes()
-    fetched, own = EduPPO.from_hub("someone/cart"), EduPPO.load(run / "model.zip")
+    with pytest.warns(StatisticsWarning):
+        fetched, own = EduPPO.from_hub("someone/cart"), EduPPO.load(run / "model.zip")
     observations = np.linspace(-1, 1, 40, dtype=np.float32).reshape(10, 4)
     assert np.array_equal(
         fetched.predict(observations, deterministic=True)[0], own.predict(observations, deterministic=True)[0]

@@ -139,11 +139,19 @@ class SavingModel(ActingModel):
             changes["policy_kwargs"] = kwargs["policy_kwargs"]
         where = f"model {path}" if isinstance(path, str | pathlib.Path) else "model"
         if trusted:
-            model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
+            try:
+                model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name.partition(".")[0] != "gym":
+                    raise
+                raise ArgumentError(
+                    f"{where}: found spaces of gym, which Stable-Baselines3 1.x had; expected Gymnasium's, and gym is not "
+                    f"installed: {cls.__name__}.load(…, trusted=False) reads them without it"
+                ) from error
             return model._with_statistics(path, where, trusted)
         from sb3_ppo_edu.serialization.models import check_model, describing_failure  # most models are one's own: on demand
 
-        checked = check_model(path, cls, custom_objects)
+        checked = check_model(path, cls, custom_objects, kwargs)
         try:
             with describing_failure(path):
                 model = super().load(checked.file, env, device, checked.attributes, print_system_info, force_reset, **changes)

@@ -90,6 +90,7 @@ NAMED: tuple[type, ...] = (
     *(np.dtype(code).type for code in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")),
     # Arguments of the functions that make their instances.
     np.ndarray,
+    np.random.MT19937,
     np.random.PCG64,
     np.random.SeedSequence,
 )
@@ -127,13 +128,17 @@ BUILT_ON_SB3_CONTRIB = frozenset(
 NAMED_LATER = NAMED_IN_SB3_CONTRIB | BUILT_ON_SB3_CONTRIB
 """Named, too, but not imported before a file names them: who trains without both shall not wait for sb3-contrib."""
 
-FILLED: tuple[type, ...] = (
+SPACES: tuple[type, ...] = (
     spaces.Box,
     spaces.Discrete,
     spaces.MultiDiscrete,
     spaces.MultiBinary,
     spaces.Dict,
     spaces.Tuple,
+)
+
+FILLED: tuple[type, ...] = (
+    *SPACES,
     utils.ConstantSchedule,
     utils.FloatSchedule,
     utils.LinearSchedule,
@@ -160,6 +165,8 @@ ALLOWED: dict[str, Any] = {
     # Files of the first edition name our policies by the module that they were in.
     **{f"sb3_ppo_edu.policies {cls.__qualname__}": cls for cls in OWN_POLICIES},
     **by_pickled_name(FILLED),
+    # Stable-Baselines3 1.x had gym's spaces, which are Gymnasium's by another name.
+    **{name.replace("gymnasium", "gym", 1): cls for name, cls in by_pickled_name(SPACES).items()},
     **{name: Constructor(make) for name, make in CONSTRUCTORS.items()},
 }
 """Everything that may be named: classes themselves, and a :class:`Constructor` for what may be called."""

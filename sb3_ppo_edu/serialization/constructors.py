@@ -59,15 +59,29 @@ def _make_number(dtype: Any, content: Any) -> Any:
     return np.frombuffer(content, dtype=dtype)[0]
 
 
-def _make_pcg64(kind: Any = "PCG64") -> np.random.PCG64:
+class OldGenerator:
+    """What stands for numpy's old random generator, which spaces of ``gym`` held: it keeps nothing."""
+
+
+def _make_bit_generator(kind: Any = "PCG64") -> np.random.PCG64 | OldGenerator:
     """Make the bit generator that gets its state next."""
+    if kind is np.random.MT19937 or kind == "MT19937":
+        return OldGenerator()
     require(kind is np.random.PCG64 or kind == "PCG64")
     return np.random.PCG64(0)
 
 
 def _make_generator(bits: Any = "PCG64", _: Any = None) -> np.random.Generator:
     """Make a random generator from its bit generator (numpy 2) or the name of one (numpy 1)."""
-    return np.random.Generator(bits if type(bits) is np.random.PCG64 else _make_pcg64(bits))
+    made = _make_bit_generator(bits) if type(bits) is not np.random.PCG64 else bits
+    require(type(made) is np.random.PCG64)
+    return np.random.Generator(made)
+
+
+def _make_old_generator(kind: Any = "MT19937", _: Any = None) -> OldGenerator:
+    """Make what stands for ``RandomState``, from its bit generator (numpy 1.24 on) or the name of it."""
+    require(isinstance(kind, OldGenerator) or kind == "MT19937")
+    return OldGenerator()
 
 
 def _make_seed_sequence(kind: Any, checksum: Any, state: Any) -> np.random.SeedSequence:
@@ -120,7 +134,8 @@ CONSTRUCTORS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray _reconstruct": _make_empty_array,
     "numpy._core.multiarray scalar": _make_number,
     "numpy.core.multiarray scalar": _make_number,
-    "numpy.random._pickle __bit_generator_ctor": _make_pcg64,
+    "numpy.random._pickle __bit_generator_ctor": _make_bit_generator,
+    "numpy.random._pickle __randomstate_ctor": _make_old_generator,
     "numpy.random._pickle __generator_ctor": _make_generator,
     "numpy.random.bit_generator __pyx_unpickle_SeedSequence": _make_seed_sequence,
     "collections deque": _make_deque,
@@ -193,6 +208,7 @@ def set_attributes(instance: Any, state: Any) -> None:
     """
     require(type(state) is dict and all(type(key) is str for key in state))
     require(not any(is_method(type(instance), key) for key in state))
+    state = {key: value for key, value in state.items() if not isinstance(value, OldGenerator)}
     if hasattr(type(instance), "__setstate__"):
         instance.__setstate__(state)
     else:
@@ -215,5 +231,6 @@ SETTERS: dict[type, Callable[[Any, Any], None]] = {
     np.random.PCG64: _set_pcg64,
     np.random.Generator: _set_generator,
     np.random.SeedSequence: _set_seed_sequence,
+    OldGenerator: lambda made, state: None,
 }
 """How a type that is made, not filled, gets its state."""

@@ -11,7 +11,8 @@ import binascii
 import io
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,13 @@ NOT_SAVED = frozenset(
 
 _SERIALIZED = ":serialized:"
 
+OLD_SCHEDULES = {"learning_rate": 3e-4, "lr_schedule": 3e-4, "clip_range": 0.2, "clip_range_vf": None}
+"""What Stable-Baselines3 1.x saves as functions, even where it is constant, and what stands for it: PPO's defaults."""
+
+
+class OldScheduleWarning(UserWarning):
+    """A model of Stable-Baselines3 1.x is read without its schedules, which are code."""
+
 
 @dataclass(frozen=True)
 class CheckedModel:
@@ -94,13 +102,16 @@ class CheckedModel:
     attributes: dict[str, Any]
 
 
-def check_model(path: Any, algorithm: type, custom_objects: Mapping[str, Any] | None = None) -> CheckedModel:
+def check_model(
+    path: Any, algorithm: type, custom_objects: Mapping[str, Any] | None = None, given: Collection[str] = ()
+) -> CheckedModel:
     """
     Read a model's file without running anything of it.
 
     :param path: the file, or its name with or without ``.zip``, as Stable-Baselines3 takes it
     :param algorithm: class that it is to become
     :param custom_objects: attributes that replace what the file has, which is then not looked at
+    :param given: arguments that the model gets anew, for whose old values nobody asks
     :return: the model, checked
     :raises FileNotFoundError: if there is no such file
     :raises DamagedFileError: if it is damaged or no PPO's
@@ -118,9 +129,32 @@ def check_model(path: Any, algorithm: type, custom_objects: Mapping[str, Any] | 
     for name in members:
         if name.endswith(".pth"):
             _check_tensors(members[name], name, where)
-    attributes = _read_attributes(members["data"], where, algorithm, custom_objects or {})
+    replaced = dict(custom_objects or {})
+    if members.get("_stable_baselines3_version", b"2")[:2] in (b"0.", b"1."):
+        replaced = _old_schedules(members["data"], where, {*replaced, *given}) | replaced
+    attributes = _read_attributes(members["data"], where, algorithm, replaced)
     check_sizes(attributes, len(members["policy.pth"]), where)
     return CheckedModel(io.BytesIO(content), attributes)
+
+
+def _old_schedules(text: bytes, where: str, given: Collection[str]) -> dict[str, Any]:
+    """Give what stands for the functions of an old file, and say so: who only acts with the model misses nothing."""
+    record = _read_json(text, where)
+    code = [key for key in OLD_SCHEDULES if "function" in str(_type_of(record.get(key)))]
+    told = ", ".join(f"{key}={OLD_SCHEDULES[key]}" for key in code if key not in {"lr_schedule", *given})
+    if told:
+        warnings.warn(
+            f"{where}: saved by Stable-Baselines3 1.x, whose schedules are code and are not read: found functions, took "
+            f"{told}; to train on, give those it had, as arguments of load",
+            OldScheduleWarning,
+            stacklevel=5,
+        )
+    return {key: OLD_SCHEDULES[key] for key in code}
+
+
+def _type_of(value: Any) -> Any:
+    """Give the type that a file names for a pickled attribute; None for a plain one."""
+    return value.get(":type:") if isinstance(value, dict) else None
 
 
 def _check_tensors(content: bytes, name: str, where: str) -> None:
@@ -130,8 +164,8 @@ def _check_tensors(content: bytes, name: str, where: str) -> None:
     read_archive(content, f"{where}, {name}")
 
 
-def _read_attributes(text: bytes, where: str, algorithm: type, custom_objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the attributes of a model from their JSON and the pickles in it."""
+def _read_json(text: bytes, where: str) -> dict[str, Any]:
+    """Read the JSON of a model's attributes."""
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
@@ -140,6 +174,12 @@ def _read_attributes(text: bytes, where: str, algorithm: type, custom_objects: M
         raise DamagedFileError(
             f"{where}, data: found broken JSON ({reason(error)}); expected a model's attributes: {ANOTHER_COPY}"
         ) from error
+    return record
+
+
+def _read_attributes(text: bytes, where: str, algorithm: type, custom_objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the attributes of a model from their JSON and the pickles in it."""
+    record = _read_json(text, where)
     missing = sorted(_REQUIRED_ATTRIBUTES - record.keys())
     if missing:
         raise DamagedFileError(

@@ -1,0 +1,83 @@
+"""Files of Stable-Baselines3 1.x, with gym's spaces and functions for schedules, are read without gym or their code."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3 import PPO
+
+from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.serialization.models import OldScheduleWarning
+from tests.environments import RandomWalk
+
+SPACES = ("box.Box", "discrete.Discrete", "dict.Dict")
+
+
+def old_file(path: Path, model: PPO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save a model as version 1.2.0 would have: gym's names, old random generators in spaces, functions for schedules."""
+    model.observation_space._np_random = model.action_space._np_random = np.random.RandomState(1)  # type: ignore[assignment]
+    vars(model).update(learning_rate=lambda _: 1e-3, lr_schedule=lambda _: 1e-3, clip_range=lambda _: 0.3)
+    file = io.BytesIO()
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "gym", sys.modules["gymnasium"])
+        for name in ("spaces", *(f"spaces.{one.partition('.')[0]}" for one in SPACES), "spaces.space"):
+            patched.setitem(sys.modules, f"gym.{name}", sys.modules[f"gymnasium.{name}"])
+        for one in SPACES:
+            module, _, name = one.partition(".")
+            patched.setattr(getattr(spaces, name), "__module__", f"gym.spaces.{module}")
+        model.save(file)
+    with zipfile.ZipFile(file) as read, zipfile.ZipFile(path, "w") as written:
+        for name in read.namelist():
+            written.writestr(name, b"1.2.0" if name == "_stable_baselines3_version" else read.read(name))
+
+
+@pytest.fixture(params=["box", "dict"])
+def saved(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, PPO]:
+    """An old file, and the model that is in it."""
+    policy, env = (
+        ("MlpPolicy", "CartPole-v1") if request.param == "box" else ("MultiInputPolicy", RandomWalk("dict", "discrete"))
+    )
+    model = PPO(policy, env, n_steps=16, batch_size=16, device="cpu")
+    model.learn(16)
+    old_file(tmp_path / "old.zip", model, monkeypatch)
+    return tmp_path / "old.zip", model
+
+
+def test_an_old_file_acts_as_it_did(saved: tuple[Path, PPO]) -> None:
+    """With ``trusted=False`` it is read without gym; the policy gives the same actions, and spaces have new generators."""
+    path, model = saved
+    assert "gym" not in sys.modules
+    with pytest.warns(OldScheduleWarning, match=r"took learning_rate=0.0003, clip_range=0.2; to train on, give those it had"):
+        loaded = EduPPO.load(path, trusted=False, device="cpu")
+    assert loaded.observation_space == model.observation_space
+    assert loaded.action_space.sample() is not None
+    observation = loaded.observation_space.sample()
+    expected = model.predict(observation, deterministic=True)[0]
+    assert np.array_equal(loaded.predict(observation, deterministic=True)[0], expected)
+
+
+def test_an_old_file_trains_on_with_what_it_is_given(saved: tuple[Path, PPO]) -> None:
+    """Learning rate and clip range that ``load`` is given are taken, and nothing is left to warn of."""
+    path, model = saved
+    given: dict[str, Any] = {"learning_rate": 1e-4, "clip_range": 0.1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OldScheduleWarning)
+        loaded = EduPPO.load(path, env=model.get_env(), trusted=False, device="cpu", **given)
+    loaded.learn(16, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 32 and loaded.lr_schedule(1.0) == 1e-4
+
+
+def test_a_missing_gym_is_one_sentence(saved: tuple[Path, PPO]) -> None:
+    """With ``trusted=True``, as SB3 reads it, Python's own message names neither the file nor a way; ours does."""
+    with pytest.raises(
+        ValueError, match=r"old.zip: found spaces of gym.*EduPPO.load\(…, trusted=False\) reads them without it"
+    ):
+        EduPPO.load(saved[0])
