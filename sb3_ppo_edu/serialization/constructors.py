@@ -208,7 +208,7 @@ def set_attributes(instance: Any, state: Any) -> None:
     """
     require(type(state) is dict and all(type(key) is str for key in state))
     require(not any(is_method(type(instance), key) for key in state))
-    state = {key: value for key, value in state.items() if not isinstance(value, OldGenerator)}
+    state = {key: None if isinstance(value, OldGenerator) else value for key, value in state.items()}
     if hasattr(type(instance), "__setstate__"):
         instance.__setstate__(state)
     else:
