@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_cleanrl_has_the_settings_of_its_case() -> None:
     defaults = peers.cleanrl_flags(CASES["cartpole-defaults"], 0)
     # 2048 transitions in minibatches of 64
     assert {"--num-minibatches=32", "--learning-rate=0.0003", "--gamma=0.99", "--no-anneal-lr"} <= set(defaults)
+
+
+@pytest.mark.parametrize("rate", ["cos_1e-3", "lin_1e-3_1e-4", "warmup_0.1_lin_1e-3", "kl_0.01"])
+def test_cleanrl_is_not_given_a_rate_that_it_does_not_have(rate: str) -> None:
+    """Its scripts have a constant rate or a line to 0; the clip range is constant, what a schedule begins with."""
+    case = replace(TINY, arguments={"batch_size": 64, "learning_rate": rate})
+    with pytest.raises(ValueError, match=f"learning_rate='{rate}': expected a number, or a line to 0"):
+        peers.cleanrl_flags(case, 0)
+    case = replace(TINY, arguments={"batch_size": 64, "learning_rate": 1e-3, "clip_range": "cos_0.3_0.1"})
+    assert {"--learning-rate=0.001", "--clip-coef=0.3", "--no-anneal-lr"} <= set(peers.cleanrl_flags(case, 0))
 
 
 def test_cleanrl_is_timed_from_reset_to_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

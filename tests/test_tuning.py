@@ -128,6 +128,31 @@ def test_linear_settings_stay_linear() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "start", "tried"),
+    [
+        ("cos_6e-3_1e-5", 6e-3, {"cos_0.002_1e-5", "cos_0.018_1e-5"}),
+        ("warmup_0.1_6e-3", 6e-3, {"warmup_0.1_0.002", "warmup_0.1_0.018"}),
+        ("kl_0.01_6e-3", 6e-3, {"kl_0.01_0.002"}),  # and not beyond the highest rate, 0.01
+        ("kl_0.01", 3e-4, {"kl_0.01_0.0001", "kl_0.01_0.0009"}),
+    ],
+)
+def test_any_schedule_stays_one(monkeypatch: pytest.MonkeyPatch, text: str, start: float, tried: set[str]) -> None:
+    """It is known by the number that it begins with, and its neighbours are schedules that begin with theirs."""
+    monkeypatch.setattr("sb3_ppo_edu.lab.tuning.load_settings", lambda *_: {"learning_rate": text})
+    tuning = Tuning("CartPole-v1", STEPS, stages=stages("learning_rate"))
+    assert tuning.start["learning_rate"] == start
+    asked = next(tuning.procedure())
+    assert {json.loads(run.overrides)["learning_rate"] for run in asked if run.overrides != "{}"} == tried
+
+
+def test_what_is_no_number_to_begin_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what was probably meant."""
+    monkeypatch.setattr("sb3_ppo_edu.lab.tuning.load_settings", lambda *_: {"learning_rate": "linear_0.1"})
+    with pytest.raises(ValueError, match=r"learning_rate='linear_0.1': expected a number.*did you mean 'lin_0.1'"):
+        Tuning("CartPole-v1", STEPS)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("CartPole-v1", STEPS, 1), "seeds=1: expected at least 2"),

@@ -159,13 +159,14 @@ def beginning_at(text: str, start: float) -> str:
     """
     Let a schedule begin at another value.
 
-    :param text: as the module describes it, but for "kl"
-    :param start: the value
-    :return: the text with that value in the place of its first
+    :param text: as the module describes it
+    :param start: the value; of a rate that follows the KL within its bounds
+    :return: the text with that value in the place of its first; of a rate that follows the KL behind the target
     """
     words = text.split("_")
     at = 2 * (words[0] == WARMUP)
-    words[at + (words[at] in SHAPES)] = f"{start:g}"
+    at += 2 if words[at] == KL else words[at] in SHAPES
+    words[at : at + 1] = [f"{start:g}"]
     return "_".join(words)
 
 

@@ -10,6 +10,7 @@ on some seeds looks better on those than it is.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sb3_ppo_edu.algorithms.arguments import CHECKS, ArgumentError
+from sb3_ppo_edu.functional.schedules import beginning_at, read
 from sb3_ppo_edu.lab.algorithms import load_settings
 from sb3_ppo_edu.lab.learning import OURS
 from sb3_ppo_edu.lab.runs import Run, RunRow, with_overrides
@@ -181,12 +184,13 @@ class Tuning:
 
     def written(self, values: Mapping[str, float]) -> dict[str, Any]:
         """
-        Write values as the settings do: one that falls linearly there goes on to do so.
+        Write values as the settings do: a schedule there stays one, and begins with the value.
 
         :param values: by name of the setting
         :return: the same, as the zoo writes them
         """
-        return {name: f"lin_{value:g}" if is_linear(self.given.get(name)) else value for name, value in values.items()}
+        texts = {name: given for name, given in self.given.items() if isinstance(given, str)}
+        return {name: beginning_at(texts[name], value) if name in texts else value for name, value in values.items()}
 
     def with_value(self, stage: Stage, value: float) -> dict[str, float]:
         """
@@ -236,7 +240,9 @@ class Tuning:
             one = neighbour if isinstance(neighbour, int) else float(f"{neighbour:.3g}")
             trial = {**self.present, stage.name: one}
             if 2 <= trial["batch_size"] <= trial["n_steps"] * self.given.get("n_envs", 1) <= self.steps:
-                found.append(one)
+                with contextlib.suppress(ArgumentError):  # such as a rate that follows the KL, beyond its bounds
+                    CHECKS[stage.name](stage.name, self.written({stage.name: one})[stage.name])
+                    found.append(one)
         return found
 
     def block(self) -> dict[str, Any]:
@@ -264,25 +270,23 @@ DEFAULTS: dict[str, float] = {
 """EduPPO's, which are SB3's."""
 
 
-def is_linear(value: Any) -> bool:
-    """Tell whether a setting is written as a line that falls to 0."""
-    return isinstance(value, str) and value.startswith("lin_")
-
-
 def number_in(name: str, value: Any) -> float:
     """
     Read the number of a setting.
 
     :param name: of the setting
-    :param value: a number, or ``lin_`` and a number
-    :return: the number
+    :param value: a number, or a schedule's text
+    :return: the number, or the one that the schedule begins with
     :raises ValueError: if it is anything else
     """
-    if is_linear(value):
-        return float(value.removeprefix("lin_"))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}={value!r}: expected a number, or a line such as 'lin_0.001', to begin tuning with")
-    return value
+    expected = f"{name}={value!r}: expected a number, or a schedule such as 'lin_0.001', to begin tuning with"
+    try:
+        number = read(value).start if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{expected}{error}") from None
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(expected)
+    return number
 
 
 def summarise_candidates(tried: Mapping[float, Sequence[float | None]]) -> list[Candidate]:

@@ -23,6 +23,7 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
+from sb3_ppo_edu.functional.schedules import read
 from sb3_ppo_edu.lab.speed.cases import ALGORITHMS, Case
 from sb3_ppo_edu.lab.speed.watches import Reading, read_clocks, replaced
 
@@ -152,9 +153,16 @@ def cleanrl_flags(case: Case, seed: int) -> list[str]:
     :param case: the training
     :param seed: of the training
     :return: flags
+    :raises ValueError: for a learning rate that is neither constant nor a line to 0, which these scripts don't have
     """
     given = {"batch_size": 64, "learning_rate": 3e-4, "clip_range": 0.2, "n_epochs": 10, "ent_coef": 0.0, **case.arguments}
-    rates = {name: str(given[name]) for name in ("learning_rate", "clip_range")}
+    starts = {
+        name: read(given[name]).start if isinstance(given[name], str) else given[name]
+        for name in ("learning_rate", "clip_range")
+    }
+    rate = given["learning_rate"]
+    if isinstance(rate, str) and (read(rate)[:2] != (0.0, "lin") or any(read(rate).numbers[1:])):
+        raise ValueError(f"learning_rate={rate!r}: expected a number, or a line to 0 such as 'lin_0.001', as CleanRL has them")
     flags = {
         "env-id": case.env_id,
         "seed": seed,
@@ -163,11 +171,11 @@ def cleanrl_flags(case: Case, seed: int) -> list[str]:
         "num-steps": case.n_steps,
         "num-minibatches": case.n_steps * case.n_envs // given["batch_size"],
         "update-epochs": given["n_epochs"],
-        "learning-rate": rates["learning_rate"].removeprefix("lin_"),
-        "clip-coef": rates["clip_range"].removeprefix("lin_"),
+        "learning-rate": starts["learning_rate"],
+        "clip-coef": starts["clip_range"],
         "gamma": given.get("gamma", 0.99),
         "gae-lambda": given.get("gae_lambda", 0.95),
         "ent-coef": given["ent_coef"],
     }
-    anneals = "--anneal-lr" if rates["learning_rate"].startswith("lin_") else "--no-anneal-lr"
-    return [*(f"--{name}={value}" for name, value in flags.items()), anneals, "--no-clip-vloss", "--no-cuda"]
+    anneal = "--anneal-lr" if isinstance(rate, str) else "--no-anneal-lr"
+    return [*(f"--{name}={value}" for name, value in flags.items()), anneal, "--no-clip-vloss", "--no-cuda"]
