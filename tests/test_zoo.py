@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_ppo_edu import EduPPO, zoo
+from sb3_ppo_edu.functional.schedules import TextSchedule
 from sb3_ppo_edu.training.algorithms import ALGORITHMS
 from sb3_ppo_edu.training.hyperparameters import bundled_file, load_hyperparameters, read_blocks
 
@@ -313,8 +314,8 @@ def study(tmp_path: Path, settings: str, monkeypatch: pytest.MonkeyPatch) -> tup
     monkeypatch.setitem(ALGORITHMS, "eduppo", Recorded)
     named = ["--storage", storage, "--study-name", "s", "--no-optim-plots"]
     search = ["-optimize", "-n", "64", "--n-trials", "2", "--n-evaluations", "1", "--eval-episodes", "1", *named]
-    tanh = ["-params", "action_distribution:'tanh_gaussian'", "dual_clip:3.0"]
-    assert train(settings, tmp_path, *search, *tanh, env="Pendulum-v1") == 0
+    ours = ["action_distribution:'tanh_gaussian'", "dual_clip:3.0", "shared_net_arch:[8]", "layer_norm:True", "vf_n_steps:3"]
+    assert train(settings, tmp_path, *search, "-params", *ours, "vf_coef:'cos_1_0.5'", env="Pendulum-v1") == 0
     return models, named
 
 
@@ -326,6 +327,9 @@ def test_a_search_keeps_what_eduppo_adds(study: tuple[list[EduPPO], list[str]]) 
         assert (model.action_distribution, model.dual_clip) == ("tanh_gaussian", 3.0)
         assert (model.n_steps, model.batch_size, model.n_epochs) == (32, 32, 1)
         assert model.policy_kwargs["net_arch"] == {"pi": [64], "vf": [64]}
+        shared: Any = model.policy.mlp_extractor.shared_net
+        assert [type(layer) for layer in shared][:2] == [torch.nn.Linear, torch.nn.LayerNorm] and shared[0].out_features == 8
+        assert model.vf_n_steps == 3 and model.vf_coef == TextSchedule("cos_1_0.5")
 
 
 def test_a_trial_is_loaded_by_its_number(study: tuple[list[EduPPO], list[str]], settings: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import parse_schedule
 from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_environment, load_hyperparameters, load_zoo_settings
 
@@ -151,12 +152,15 @@ def build(algorithm: str, env: VecEnv, policy: Any, arguments: Mapping[str, Any]
     :param arguments: its settings without those for environments
     :param seed: of weights, actions and environments
     :return: the model, on the CPU
+    :raises ValueError: for a wrong schedule, and for a rate that follows the KL in an algorithm that measures none
     """
     known = ALGORITHMS[algorithm]
     prepared = {**known.arguments, **arguments}
     for key in SCHEDULES:
         if isinstance(prepared.get(key), str):
             prepared[key] = parse_schedule(key, prepared[key])
+    if isinstance(prepared.get("learning_rate"), KLAdaptiveLearningRate) and "sb3_ppo_edu." not in known.path:
+        raise ValueError(f"algorithm {algorithm!r}: learning_rate={arguments['learning_rate']!r}: only ours follow the KL")
     if isinstance(prepared.get("train_freq"), list):
         prepared["train_freq"] = tuple(prepared["train_freq"])
     if prepared.get("noise_type") is not None:
