@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from sb3_ppo_edu.cli.experiments import run_with_bar
-from sb3_ppo_edu.lab.algorithms import ALGORITHMS, check_actions, load_settings
+from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.lab.algorithms import ALGORITHMS, build, check_actions, load_settings
 from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.rows import read_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, execute, with_overrides
@@ -136,6 +137,14 @@ def test_a_run_that_cannot_be_is_refused_before_anything_starts(tmp_path: Path, 
 
 
 # -- suites --------------------------------------------------------------------------------------------------------------
+
+
+def test_only_ours_have_a_rate_that_follows_the_kl() -> None:
+    """In SB3's PPO it would stay what it begins with, without a word."""
+    env = make_training_env("CartPole-v1")
+    assert build("eduppo", env, "MlpPolicy", {"learning_rate": "kl_0.01"}, 0).lr_schedule(1.0) == 3e-4
+    with pytest.raises(ValueError, match=r"algorithm 'ppo': learning_rate='kl_0.01': only ours follow the KL"):
+        build("ppo", env, "MlpPolicy", {"learning_rate": "kl_0.01"}, 0)
 
 
 def test_a_suite_keeps_what_comes_and_repeats_nothing(tmp_path: Path) -> None:
