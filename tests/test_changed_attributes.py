@@ -389,7 +389,11 @@ def test_iteration_is_there_when_training_starts() -> None:
             r"observation_space=Discrete\(3, start=-1\).*TransformObservation.*value - -1",
         ),
         (gym.spaces.Dict(a=gym.spaces.Discrete(3, start=1)), None, "observation_space=.*TransformObservation"),
-        (gym.spaces.MultiDiscrete([[2, 3], [2, 2]]), None, r"observation_space=MultiDiscrete\(\[\[2 3\].*one row.*FlattenObs"),
+        (
+            gym.spaces.MultiDiscrete(np.array([[2, 3], [2, 2]])),
+            None,
+            r"observation_space=MultiDiscrete\(\[\[2 3\].*one row.*FlattenObs",
+        ),
     ],
 )
 def test_discrete_spaces_that_sb3_does_not_know_are_refused(observation: Any, action: Any, expected: str) -> None:

@@ -61,8 +61,9 @@ def test_a_wrong_dict_is_refused_by_its_fault(model: EduPPO, case: str) -> None:
 
 def test_what_sb3_takes_is_taken_and_what_it_says_is_said(model: EduPPO) -> None:
     """Lists, one environment or several; and an error that is not the observation's stays as it is."""
-    assert model.predict({"vector": VECTOR.tolist(), "choice": [0, 1]})[0].shape == (2,)
-    assert model.predict({"vector": VECTOR[0], "choice": 1})[0].shape == ()
+    lists: Any = {"vector": VECTOR.tolist(), "choice": [0, 1]}
+    one: Any = {"vector": VECTOR[0], "choice": 1}
+    assert (model.predict(lists)[0].shape, model.predict(one)[0].shape) == ((2,), ())
     assert model.policy.training is False
     policy, model.policy = model.policy, None  # type: ignore[assignment]
     with pytest.raises(AttributeError, match="NoneType"):
