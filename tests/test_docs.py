@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from sb3_ppo_edu import zoo
-from sb3_ppo_edu.cli import bench, main
+from sb3_ppo_edu.cli import experiments, main
 from sb3_ppo_edu.lab.experiments import SUITES
 from tests.command_line import TINY, process_restored
 
@@ -31,6 +31,7 @@ SHORT = {
 ELSEWHERE = {
     "pip install .": "tests/test_packaging.py::test_installed_wheel_trains",
     "sb3-edu bench parity --quick": "tests/test_docs.py::test_parity_command",
+    "sb3-edu push runs/lander someone/ppo-LunarLanderContinuous-v3": "tests/test_hub.py::test_a_run_goes_there_and_comes_back",
     "sb3-edu course build": "tests/test_course.py::test_command_builds_checks_and_grades",
     "python -m sb3_ppo_edu.zoo train --env LunarLanderContinuous-v3": "tests/test_zoo.py::train",
     "torchrun --nproc-per-node 2 -m sb3_ppo_edu train --env BipedalWalker-v3 --name walker --checkpoint-freq 100000": (
@@ -104,8 +105,8 @@ def test_commands_run(page: Path, elsewhere: Path, restored: None) -> None:
 def test_parity_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """``sb3-edu bench parity --quick`` runs that suite, whose trainings take minutes, in a folder of its own."""
     called: list[object] = []
-    monkeypatch.setattr(bench, "run_suite", lambda folder, runs, *_: called.extend((folder, runs)))
-    monkeypatch.setattr(bench, "show_report", lambda *_: None)
+    monkeypatch.setattr(experiments, "run_suite", lambda folder, runs, *_: called.extend((folder, runs)))
+    monkeypatch.setattr(experiments, "show_report", lambda *_: None)
     assert main(["bench", "parity", "--quick"]) == 0
     assert called == [Path("runs/parity-quick"), SUITES["parity-quick"].runs(range(5))]
 
