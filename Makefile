@@ -113,5 +113,5 @@ lock: $(STAMP) ## resolve requirements.lock anew, for every platform and Python 
 	@mv requirements.new requirements.lock
 
 clean: ## remove what builds and tests leave; .venv and runs/ stay
-	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache requirements.new MUJOCO_LOG.TXT sb3_ppo_edu/engines/fused/.libsb3edu-*
+	rm -rf build docs/api docs/lessons dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache requirements.new MUJOCO_LOG.TXT sb3_ppo_edu/engines/fused/.libsb3edu-*
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -157,6 +157,23 @@ def test_every_page_of_results_is_in_the_index() -> None:
     assert {f"{path}.md" for path in re.findall(r"^(?:.* <)?([\w/-]+)>?$", menu, re.MULTILINE)} == pages
 
 
+def test_figures_of_the_index_are_on_their_pages() -> None:
+    """Each number that the index of results says of a page is there, where it may have more digits."""
+    folder = PROJECT / "benchmarks"
+    said = re.findall(r"^\[\*\*[^]]*\]\(([^)]+)\): (.*?)\n\n", (folder / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(said) > 8
+    for page, sentence in said:
+        there = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", (folder / page).read_text(encoding="utf-8"))}
+        for number in re.findall(r"(?<![\w-])\d+(?![\w-])", sentence):
+            assert float(number) in there | {float(round(found)) for found in there}, (page, number)
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """What README links to in the repository is there; of the other pages the site's own check knows."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (PROJECT / "README.md").read_text(encoding="utf-8"))
+    assert links and not [link for link in links if not (PROJECT / link).exists()]
+
+
 def test_pages_name_no_machine() -> None:
     """No page names a path of somebody's machine."""
     for page in PAGES:

@@ -23,6 +23,7 @@ from sb3_ppo_edu.lab.plots import (
     draw_bands,
     draw_learning_curve,
     draw_one_setting,
+    draw_panels,
     read_learning_curve,
     read_training_episodes,
     rolling_mean,
@@ -261,16 +262,6 @@ def test_curves_keep_their_colours_and_stay_in_the_picture() -> None:
     assert "↓" not in "".join(text.get_text() for text in alone.get_legend().get_texts())  # type: ignore[union-attr]
 
 
-def test_many_intervals_are_bars_at_the_end() -> None:
-    """Three curves have bands; of four each has one bar, at its last step, from the interval's low end to its high one."""
-    steps, mean = np.array([1.0, 2.0]), np.array([5.0, 6.0])
-    bands = {name: Band(steps, mean, mean - 1.0, mean + 2.0, seeds=3) for name in "ABCD"}
-    few = draw_bands("", {name: bands[name] for name in "ABC"}, None, None).axes[0]
-    many = draw_bands("", bands, None, None).axes[0]
-    assert [type(drawn).__name__ for drawn in few.collections] == ["FillBetweenPolyCollection"] * 3
-    assert [drawn.get_segments()[0].tolist() for drawn in many.collections] == [[[2.0, 5.0], [2.0, 8.0]]] * 4  # type: ignore[attr-defined]
-
-
 def test_legend_shows_two_strokes_of_a_broken_line() -> None:
     """The third curve, SB3's PPO, is broken; its sample is longer than two strokes and the gaps between them."""
     steps = np.array([1.0, 2.0])
@@ -288,6 +279,17 @@ def test_learning_rates_stand_to_scale() -> None:
         axes = draw_one_setting("", {"an environment": panel}).axes[0]
         np.testing.assert_allclose(axes.lines[0].get_xdata(), expected)
         assert axes.lines[1].get_xdata() == [pytest.approx(expected[1])] * 2
+
+
+def test_levels_of_a_small_panel_do_not_run_into_each_other() -> None:
+    """Half a decade of three is room enough for a label, half a decade of four is not: then every other one is named."""
+    levels = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+    panel = Panel("rate", levels, [0.0] * 6, [0.0] * 6, [0.0] * 6, default=1e-4)
+    named = [text.get_text() for text in draw_panels("", [panel, panel]).axes[0].get_xticklabels()]
+    assert named == ["1e-4", "3e-4", "1e-3", "3e-3", "0.01", "0.1"]  # a sixth of the width each: enough
+    panel = Panel("rate", (1e-5, 3e-5, *levels), [0.0] * 8, [0.0] * 8, [0.0] * 8, default=1e-4)
+    named = [text.get_text() for text in draw_panels("", [panel, panel]).axes[0].get_xticklabels()]
+    assert named == ["1e-5", "", "1e-4", "", "1e-3", "", "0.01", "0.1"]  # an eighth: too little
 
 
 def test_one_disaster_does_not_flatten_the_picture() -> None:

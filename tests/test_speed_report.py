@@ -11,10 +11,12 @@ import pytest
 from sb3_ppo_edu.lab.page import save_page, to_markdown
 from sb3_ppo_edu.lab.speed import plots, report
 from sb3_ppo_edu.lab.speed import summary as numbers
-from sb3_ppo_edu.lab.speed.cases import CASES, STANDARD_CASES
+from sb3_ppo_edu.lab.speed.cases import CASES, PEERS, STANDARD_CASES
 from sb3_ppo_edu.lab.speed.rows import Tables, read_tables
 from tests.speed_rows import PUBLISHED, save
 from tests.speed_rows import tables as tables
+
+TITLES = {CASES[key].title: key for key in STANDARD_CASES}
 
 
 def text_of(tables: Tables) -> str:
@@ -113,3 +115,17 @@ def test_the_guides_speeds_are_the_published_ones() -> None:
         columns = ("autograd", "fused-dummy", "fused")
         medians = [f"{np.median(numbers.speedups(trainings, key, algorithm)):.1f}" for algorithm in columns]
         assert f"| {case.title} | {' | '.join(medians)} |" in guide, key
+
+
+def test_the_readmes_speeds_are_the_published_ones() -> None:
+    """README's two trainings, with those of other implementations: SBX's with its compilation and, in brackets, without."""
+    trainings = read_tables(PUBLISHED).end_to_end
+    readme = (PUBLISHED.parent.parent / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in readme.splitlines() if line.startswith("| ") and line.partition(" | ")[0][2:] in TITLES]
+    for line in lines:
+        key = TITLES[line.partition(" | ")[0][2:]]
+        ours, sbx, warm, cleanrl = (
+            float(np.median(numbers.speedups(trainings, key, algorithm))) for algorithm in ("fused", *PEERS)
+        )
+        assert line == f"| {CASES[key].title} | {ours:.1f} | 1 | | {sbx:.2f} ({warm:.2f}) | {cleanrl:.2f} |"
+    assert len(lines) == 2

@@ -33,6 +33,22 @@ DOCS = PROJECT / "docs"
 SHOWN_BYTES = 300_000
 """Larger files are offered for download; no browser is glad of their highlighted text."""
 
+API_INDEX = """\
+# API
+
+A page for each room of the package; [the house](../../sb3_ppo_edu/README.md#the-house) says who may import whom.
+
+| room | what is there |
+|---|---|
+{rows}
+
+```{{toctree}}
+:hidden:
+
+{menu}
+```
+"""
+
 logger = logging.getLogger(__name__)
 linked: set[str] = set()
 """Files and folders that a page links to and that are no page, from the repository's root."""
@@ -82,7 +98,7 @@ def write_api() -> None:
     """Write a page for each room: every module with the names that it defines, and where those are that it passes on."""
     for room in rooms():
         first, *others = modules(room)
-        lines = [f"# `{first}`", ""]
+        lines = [f"# {first}", ""]
         for module in (first, *others):
             lines += [] if module == first else [f"## `{module.removeprefix(first + '.')}`", ""]
             lines += ["```{eval-rst}", f".. automodule:: {module}", "   :ignore-module-all:", "```", ""]
@@ -90,26 +106,9 @@ def write_api() -> None:
             lines += [f"- {{py:obj}}`{where}`" for where in passed_on] + [""]
         write(DOCS / "api" / f"{first}.md", "\n".join(lines))
     names = [".".join(room.relative_to(PROJECT).parts) for room in rooms()]
-    table = [f"| [`{name}`]({name}.md) | {(ast.get_docstring(tree(name)) or '').partition(chr(10))[0]} |" for name in names]
-    heading = [
-        "# API",
-        "",
-        "A page for each room of the package; [the house](../../sb3_ppo_edu/README.md#the-house) says who may",
-    ]
-    heading += [
-        "import whom.",
-        "",
-        "| room | what is there |",
-        "|---|---|",
-        *table,
-        "",
-        "```{toctree}",
-        ":hidden:",
-        "",
-        *names,
-        "```",
-    ]
-    write(DOCS / "api" / "index.md", "\n".join([*heading, ""]))
+    rows = [f"| [`{name}`]({name}.md) | {(ast.get_docstring(tree(name)) or '').partition(chr(10))[0]} |" for name in names]
+    menu = [f"{name.removeprefix('sb3_ppo_edu.')} <{name}>" for name in names]
+    write(DOCS / "api" / "index.md", API_INDEX.format(rows="\n".join(rows), menu="\n".join(menu)))
 
 
 def write_lessons() -> None:

@@ -203,9 +203,6 @@ CURVE_MARKERS = "oDs^vPX*h"
 CURVE_STYLES: tuple[Any, ...] = ("-", "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)), "-", (0, (5, 4)))
 """Some are broken, the third one of all, SB3's PPO, so that of two equal curves both are seen."""
 
-MOST_BANDS = 3
-"""Intervals that one picture shows as bands: more of them lie on each other, and none is seen."""
-
 BELOW_RANDOM = 0.75
 """How far below random actions a picture goes, in parts of the way from them to the target."""
 
@@ -254,22 +251,14 @@ def _draw_legend(axes: Axes, columns: int = 3) -> None:
             handle.set_alpha(1)
 
 
-def _draw_interval(axes: Axes, band: Band, colour: str, *, everywhere: bool) -> None:
-    """Draw a curve's interval, as a band or, where many bands would make a fog, as a bar at the curve's end."""
-    if everywhere:
-        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
-    else:
-        axes.vlines(band.steps[-1:], band.low[-1:], band.high[-1:], color=colour, linewidth=1.5)
-
-
 def draw_bands(
     title: str, bands: Mapping[str, Band], target: float | None, random: float | None, known: Sequence[str] = ()
 ) -> Figure:
     """
     Draw learning curves of several algorithms, each with the interval of its mean over seeds.
 
-    Curves differ in colour and in marker, for readers who don't see all colours. Of more than three the interval is drawn at
-    the end alone. What falls far below random actions is cut off, and the legend says whose mean.
+    Curves differ in colour and in marker, for readers who don't see all colours. What falls far below random actions is cut
+    off, and the legend says whose mean.
 
     :param title: what the picture is of
     :param bands: curve by name of the algorithm
@@ -289,7 +278,7 @@ def draw_bands(
     looks = list(zip(CURVE_COLOURS, CURVE_MARKERS, CURVE_STYLES, strict=True))
     for index, (name, band) in enumerate(bands.items()):
         colour, marker, style = looks[known.index(name) if name in known else index]
-        _draw_interval(axes, band, colour, everywhere=len(bands) <= MOST_BANDS)
+        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         label = f"{name} ({band.seeds} seed{'s' if band.seeds > 1 else ''}){' ↓' if band.mean.min() < floor else ''}"
         # The first one is wider, and seen where another lies on it: EduPPO and SB3's PPO often have the same bits.
         width, size = (2.0, 4) if index else (5.0, 7)
@@ -395,8 +384,7 @@ def draw_profiles(title: str, profiles: Mapping[str, Band], known: Sequence[str]
     looks = list(zip(CURVE_COLOURS, CURVE_STYLES, strict=True))
     for index, (name, band) in enumerate(profiles.items()):
         colour, style = looks[known.index(name) if name in known else index]
-        if len(profiles) <= MOST_BANDS:
-            _draw_interval(axes, band, colour, everywhere=True)
+        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(band.steps, band.mean, color=colour, linestyle=style, linewidth=2, label=name)
     axes.axvline(1.0, color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="the target")
     axes.set_ylim(0, 1.02)
@@ -450,7 +438,7 @@ def draw_panels(title: str, panels: Sequence[Panel], scale: str = SCORE_AXIS, *,
     figure.supylabel(scale, fontsize=10)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        _draw_levels(axes, panel, BLUE, "o")
+        _draw_levels(axes, panel, BLUE, "o", apart=0.15)
         axes.set_title(panel.title, loc="left", fontsize=10)
     if from_zero:
         grid.flat[0].set_ylim(bottom=0)
@@ -487,13 +475,22 @@ def short(level: float) -> str:
     return f"{level:.0e}".replace("e-0", "e-") if 0 < level < 0.01 else f"{level:g}"
 
 
-def _draw_levels(axes: Axes, panel: Panel, colour: str, marker: str, name: str | None = None) -> None:
-    """Draw means with their intervals at the levels, to scale where they span decades, and a line at the default."""
+def _draw_levels(axes: Axes, panel: Panel, colour: str, marker: str, name: str | None = None, *, apart: float = 0.0) -> None:
+    """
+    Draw means with their intervals at the levels, to scale where they span decades, and a line at the default.
+
+    A level is named where it lies that part of the picture's width to the right of the last one named.
+    """
     decades = min(panel.levels) > 0 and max(panel.levels) >= LEAST_SPAN * min(panel.levels)
     places = [float(np.log10(level)) if decades else float(index) for index, level in enumerate(panel.levels)]
     axes.fill_between(places, panel.lows, panel.highs, color=colour, alpha=0.15, linewidth=0)
     axes.plot(places, panel.means, color=colour, marker=marker, markersize=5, linewidth=2, label=name)
     if panel.default in panel.levels:
         axes.axvline(places[panel.levels.index(panel.default)], color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-    axes.set_xticks(places, [short(level) for level in panel.levels], fontsize=8)
+    labels, last = [], -np.inf
+    for place, level in zip(places, panel.levels, strict=True):
+        named = place - last >= apart * (places[-1] - places[0])
+        labels.append(short(level) if named else "")
+        last = place if named else last
+    axes.set_xticks(places, labels, fontsize=8)
     _draw_grid(axes)
