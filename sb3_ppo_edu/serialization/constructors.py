@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -73,9 +73,9 @@ def _make_bit_generator(kind: Any = "PCG64") -> np.random.PCG64 | OldGenerator:
 
 def _make_generator(bits: Any = "PCG64", _: Any = None) -> np.random.Generator:
     """Make a random generator from its bit generator (numpy 2) or the name of one (numpy 1)."""
-    made = _make_bit_generator(bits) if type(bits) is not np.random.PCG64 else bits
+    made = bits if type(bits) is np.random.PCG64 else _make_bit_generator(bits)
     require(type(made) is np.random.PCG64)
-    return np.random.Generator(made)
+    return np.random.Generator(cast(np.random.PCG64, made))
 
 
 def _make_old_generator(kind: Any = "MT19937", _: Any = None) -> OldGenerator:
