@@ -27,7 +27,8 @@ def explaining(observation: Any, space: spaces.Space[Any], optional: Sequence[st
     try:
         yield
     except Exception as error:
-        found = _fault(observation, space, optional)
+        said = isinstance(observation, tuple) and isinstance(error, ValueError)  # by SB3 itself
+        found = None if said else _fault(observation, space, optional)
         if found is None:
             raise
         raise ArgumentError(f"observation: found {found}") from error
