@@ -203,6 +203,8 @@ def test_no_wrapper_is_no_change() -> None:
         (None, 1),
         ("gymnasium.wrappers.FlattenObservation", 1),
         ("sb3_ppo_edu.envs.wrappers.ActionRepeat", 4),
+        ("stable_baselines3.common.atari_wrappers.AtariWrapper", 4),
+        ({"stable_baselines3.common.atari_wrappers.AtariWrapper": {"frame_skip": 2}}, 2),
         ([{"sb3_ppo_edu.envs.wrappers.ActionRepeat": {"repeat": 3}}, "sb3_ppo_edu.envs.wrappers.LanderSymmetry"], 3),
     ],
 )

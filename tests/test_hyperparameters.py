@@ -390,3 +390,12 @@ def test_the_zoos_settings_of_other_algorithms() -> None:
     assert found["learning_rate"] == theirs["learning_rate"]
     with pytest.raises(FileNotFoundError, match=r"ppq.yml: expected it among the settings of rl_zoo3"):
         load_zoo_settings("ppq", "CartPole-v1")
+
+
+def test_the_zoos_settings_of_an_older_version_serve_where_it_knows_no_newer() -> None:
+    """It knows HalfCheetah-v4 and no v5; an environment that it knows in no version is refused."""
+    theirs = yaml.safe_load(zoo_file("ppo").read_text(encoding="utf-8"))
+    assert "HalfCheetah-v5" not in theirs
+    assert load_zoo_settings("ppo", "HalfCheetah-v5")["clip_range"] == theirs["HalfCheetah-v4"]["clip_range"] == 0.1
+    with pytest.raises(ValueError, match=r"expected a block 'Blackjack-v1' or 'default'"):
+        load_zoo_settings("ppo", "Blackjack-v1")

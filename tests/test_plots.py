@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sb3_ppo_edu.lab.plots import (
     LearningCurve,
     Panel,
     draw_bands,
+    draw_each,
     draw_learning_curve,
     draw_one_setting,
     draw_panels,
@@ -290,6 +292,29 @@ def test_levels_of_a_small_panel_do_not_run_into_each_other() -> None:
     panel = Panel("rate", (1e-5, 3e-5, *levels), [0.0] * 8, [0.0] * 8, [0.0] * 8, default=1e-4)
     named = [text.get_text() for text in draw_panels("", [panel, panel]).axes[0].get_xticklabels()]
     assert named == ["1e-5", "", "1e-4", "", "1e-3", "", "0.01", "0.1"]  # an eighth: too little
+
+
+def test_each_curve_has_a_small_picture_of_its_own() -> None:
+    """
+    Of five curves each is coloured once and grey in every picture; budgets that differ by more than 4 get a logarithmic axis.
+
+    The target is a solid line, random actions a dotted one; unused places are empty.
+    """
+    steps = np.array([100, 200])
+    bands = {f"A{index}": Band(steps * (index + 1), *[np.array([index, index + 1.0])] * 3, 5) for index in range(5)}
+    figure = draw_each("An environment", bands, 9.0, 0.0)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == [f"{name} (5 seeds)" for name in bands]
+    for axes, own in zip(shown, bands.values(), strict=True):
+        greys = [line for line in axes.lines if line.get_color() == "#C8C8C8"]
+        assert [line.get_xdata().tolist() for line in greys] == [band.steps.tolist() for band in bands.values()]
+        (coloured,) = [line for line in axes.lines if line.get_marker() == "o"]
+        assert coloured.get_xdata().tolist() == own.steps.tolist() and coloured.get_ydata().tolist() == own.mean.tolist()
+    assert len({line.get_color() for axes in shown for line in axes.lines if line.get_marker() == "o"}) == 5
+    assert shown[0].get_xscale() == "log"
+    assert "solid line: target, 9; dotted: random actions, 0" in figure.get_supxlabel()
+    near = draw_each("An environment", {name: replace(band, steps=steps) for name, band in bands.items()}, None, None)
+    assert near.axes[0].get_xscale() == "linear"
 
 
 def test_one_disaster_does_not_flatten_the_picture() -> None:

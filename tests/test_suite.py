@@ -32,6 +32,7 @@ from sb3_ppo_edu.lab.suite import (
     Done,
     FailureRow,
     in_processes,
+    is_of,
     on_ray,
     run_suite,
 )
@@ -174,9 +175,16 @@ def test_tables_are_enough_to_go_on(tmp_path: Path) -> None:
         asked.extend(left)
         yield from ()
 
-    longer = [replace(runs[0], steps=128), replace(runs[1], final_episodes=4)]
-    run_suite(tmp_path, longer, note)
-    assert asked == longer
+    others = [replace(runs[0], steps=128), replace(runs[1], final_episodes=4)]
+    run_suite(tmp_path, others, note)
+    assert asked == others
+
+
+@pytest.mark.parametrize(("steps", "done"), [(49_999, False), (50_000, True), (50_176, True), (100_000, False)])
+def test_a_row_of_a_shorter_or_much_longer_run_does_not_count(steps: int, done: bool) -> None:
+    """Of 50,000 steps: completing the last rollout makes a few more; twice as many are another run."""
+    row = replace(execute(tiny("random")).row, algorithm="sac", steps=steps)
+    assert is_of(row, replace(tiny("sac"), steps=50_000)) == done
 
 
 def test_a_part_of_a_suite_keeps_the_rows_of_the_others(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ most likely moves, which are its score, and 10,000 with drawn ones, and no move 
 ``--report-only`` trains nothing.
 
 The margin is 10% of the return that has to be reached: 45 of CartPole's 450, 0.08 of tic-tac-toe's 0.8. Algorithms are
-equivalent where the 90% interval of the difference of their means lies within it (as in ``equivalence.py``).
+equivalent where the 90% interval of the difference of their means, seed by seed, lies within it; the power is the probability
+that two equal algorithms pass this test, with so many seeds and the spread that was found.
 """
 
 from __future__ import annotations
@@ -187,19 +188,20 @@ def report(rows: list[Row]) -> str:
         means = []
         for name in task.names:
             found = [row for row in rows if (row.env, row.algorithm) == (env_id, name)]
-            means.append(np.array([row.mean for row in found]))
+            means.append(np.array([row.mean for row in sorted(found, key=lambda row: row.seed)]))
             if found:
                 reached = f"{sum(row.mean >= task.goal for row in found)} of {len(found)}"
                 of_seeds = ", ".join(f"{row.mean:g}" for row in sorted(found, key=lambda row: row.seed))
                 illegal = sum(row.illegal for row in found)
                 cells = (env_id, name, f"{found[0].steps:,}", of_seeds, f"{task.goal:g}: {reached}", illegal)
                 lines.append(f"| {' | '.join(map(str, cells))} |")
-        interval, verdict = "", "not all are trained yet"
+        interval, power, verdict = "", "", "not all are trained yet"
         if min(len(found) for found in means) == len(SEEDS):
-            test = equivalence(means[0], means[1], margin=task.goal / 10)
+            test = equivalence(means[0], means[1], margin=task.goal / 10, pairs=True)
+            power = f"{test.power:.0%}"
             verdict = "equivalent" if test.equivalent else "not shown"
             interval = f"{test.difference:.3g} [{test.low:.3g}, {test.high:.3g}]"
-        tests.append(f"| {env_id} | {' − '.join(task.names)} | {interval} | ±{task.goal / 10:g} | {verdict} |")
+        tests.append(f"| {env_id} | {' − '.join(task.names)} | {interval} | ±{task.goal / 10:g} | {power} | {verdict} |")
     now = conditions("full")
     return f"""# Memory and masks learn what they are for
 
@@ -212,11 +214,12 @@ tic-tac-toe. Rows: [memory_and_masks.csv](memory_and_masks.csv).
 |---|---|---:|---|---|---:|
 {chr(10).join(lines)}
 
-Are ours as good as sb3-contrib's? The difference of the means with its 90% interval; two one-sided tests at 5% call them
-equivalent where it lies within the margin.
+Are ours as good as sb3-contrib's? The difference of the means with its 90% interval, seed by seed; two one-sided tests at 5%
+call them equivalent where it lies within the margin. Power: the probability that two equal algorithms pass, with so many seeds
+and the spread that was found.
 
-| environment | difference | found | margin | verdict |
-|---|---|---|---|---|
+| environment | difference | found | margin | power | verdict |
+|---|---|---|---|---|---|
 {chr(10).join(tests)}
 
 Made by `python benchmarks/learning/memory_and_masks.py` with one thread on {now.machine}; {now.versions}.

@@ -11,7 +11,7 @@ from sb3_ppo_edu.lab.learning import Task
 from sb3_ppo_edu.lab.page import Section
 from sb3_ppo_edu.lab.runs import RunRow
 from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE
-from sb3_ppo_edu.lab.summary import Who, environment_steps, learners_of, of_task, title_of
+from sb3_ppo_edu.lab.summary import NEARLY, Who, environment_steps, learners_of, of_task, title_of
 
 WHOSE = {
     "own": "this package's (`hyperparams/eduppo.yml`)",
@@ -20,9 +20,6 @@ WHOSE = {
     "defaults": "the algorithms' defaults",
 }
 """Whose settings those are that a row names; of others, the file."""
-
-NEARLY = 0.1
-"""Numbers of steps that differ by less than this share are the same."""
 
 
 def settings_in_words(rows: Sequence[RunRow], tasks: Sequence[Task]) -> str:

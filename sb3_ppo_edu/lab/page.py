@@ -130,6 +130,7 @@ h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem; border-bottom: 1px solid var(-
 table { border-collapse: collapse; font-size: 0.92rem; margin: 0.6rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.3rem 0.55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th.name, td.name { text-align: left; }
+td.name:not(:first-child) { white-space: normal; }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; white-space: normal; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }

@@ -269,7 +269,7 @@ def draw_bands(
     :return: the figure
     """
     floor = lowest_shown(target, random)
-    figure, axes = _begin("\n".join(textwrap.wrap(title, 80)))
+    figure, axes = _begin("\n".join(textwrap.wrap(title, 72)))
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of the policy, deterministic")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

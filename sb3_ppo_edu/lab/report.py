@@ -24,6 +24,7 @@ from sb3_ppo_edu.lab.statistics import aggregates
 from sb3_ppo_edu.lab.statistics.comparisons import Equivalence
 from sb3_ppo_edu.lab.suite import CURVES_FILE, RUNS_FILE, identity, is_of
 from sb3_ppo_edu.lab.summary import (
+    NEARLY,
     Comparison,
     Summary,
     Who,
@@ -32,6 +33,7 @@ from sb3_ppo_edu.lab.summary import (
     learners_of,
     of_task,
     score_table,
+    steps_of,
     summarise,
     title_of,
 )
@@ -172,14 +174,14 @@ def ranked(rows: Sequence[RunRow], task: Task) -> str:
     :param task: the environment
     :return: a sentence
     """
-    present = learners_of(rows, task)
+    present, total = learners_of(rows, task), steps_of(rows, task)
     means = {who: float(np.mean([row.final_mean for row in of_task(rows, task, who)])) for who in present}
     listed = []
     for who in sorted(means, key=lambda who: -means[who]):
         steps = max(environment_steps(row) for row in of_task(rows, task, who))
-        other = abs(steps - task.steps) > 0.1 * task.steps and who.algorithm != RANDOM
+        other = abs(steps - total) > NEARLY * total and who.algorithm != RANDOM
         listed.append(f"{title_of(who, present)} {number(means[who])}" + (f" ({number(steps)} steps)" if other else ""))
-    return f"**{task.env}**, mean final return after {number(task.steps)} environment steps: {', '.join(listed)}."
+    return f"**{task.env}**, mean final return after {number(total)} environment steps: {', '.join(listed)}."
 
 
 def why_equal(found: Comparison, test: Equivalence) -> str:
@@ -253,7 +255,7 @@ def overview(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence
             plus_minus(summarise(rows, points, task, columns[task][name])) if name in columns[task] else NOTHING
             for name in names
         ]
-        lines.append([task.env, number(task.steps), number(task.target), *cells])
+        lines.append([task.env, number(steps_of(rows, task)), number(task.target), *cells])
     text = "Return of the final policy, deterministic: mean ± standard deviation over the seeds."
     return Section("Final returns", [text], Table(["environment", "environment steps", "target", *names], lines))
 
@@ -302,7 +304,8 @@ def task_section(rows: Sequence[RunRow], points: Sequence[CurveRow], task: Task)
                 NOTHING if random else trained_for(found),
             ]
         )
-    title = f"{task.env}, {number(task.steps)} environment steps{wrappers_in_words(rows, task)}{budgets_in_words(rows, task)}"
+    title = f"{task.env}, {number(steps_of(rows, task))} environment steps"
+    title += wrappers_in_words(rows, task) + budgets_in_words(rows, task)
     return Section(title, (), Table(header, lines), task_picture(rows, points, task, title))
 
 

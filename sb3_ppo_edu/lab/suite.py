@@ -26,6 +26,8 @@ from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, check, execute
 from sb3_ppo_edu.serialization.writing import write_atomically
 
 RESULT_FILE = "result.json"
+LAST_ROLLOUT = 4_096
+"""Steps that completing the last rollout may add to few; to many it adds a tenth at most."""
 RUNS_FILE, CURVES_FILE, FAILURES_FILE = "runs.csv", "curves.csv", "failures.csv"
 
 
@@ -153,14 +155,14 @@ def kept_rows(folder: Path, runs: Sequence[Run]) -> dict[Run, Rows]:
 
 def is_of(row: RunRow, run: Run) -> bool:
     """
-    Tell whether a row is what a run would give, and not one with other settings or a shorter one.
+    Tell whether a row is what a run would give, and not one with other settings, or a shorter or longer one.
 
     :param row: a row of the same identity
     :param run: the run
     :return: True if it is
     """
     same = (row.overrides, row.final_episodes) == (run.overrides, run.final_episodes)
-    return same and (row.algorithm == RANDOM or row.steps >= run.steps)
+    return same and (row.algorithm == RANDOM or run.steps <= row.steps <= 1.1 * run.steps + LAST_ROLLOUT)
 
 
 def identity(one: Run | RunRow | CurveRow) -> tuple[object, ...]:

@@ -15,6 +15,9 @@ from sb3_ppo_edu.lab.runs import CurveRow, RunRow
 from sb3_ppo_edu.lab.statistics import aggregates, comparisons, curves
 from sb3_ppo_edu.lab.statistics.aggregates import Interval
 
+NEARLY = 0.1
+"""Numbers of steps that differ by less than this share are the same."""
+
 
 class Who(NamedTuple):
     """
@@ -166,6 +169,18 @@ def environment_steps(row: RunRow) -> int:
     :return: its decisions times the steps that each is held for; the last one of an episode may be held for fewer
     """
     return row.steps * held(row.algorithm, row.settings, row.env, row.overrides)
+
+
+def steps_of(rows: Sequence[RunRow], task: Task) -> int:
+    """
+    Count the environment steps that an environment was trained for.
+
+    :param rows: all rows
+    :param task: the environment
+    :return: the task's, if some algorithm has nearly as many; else the most of all
+    """
+    most = max((environment_steps(row) for row in of_task(rows, task) if row.algorithm != RANDOM), default=task.steps)
+    return task.steps if most > (1.0 - NEARLY) * task.steps else most
 
 
 def curve_of(points: Sequence[CurveRow], run: RunRow) -> tuple[list[int], list[float]]:
