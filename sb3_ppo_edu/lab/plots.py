@@ -350,9 +350,9 @@ def draw_each(
         axes.set_visible(False)
     levels = [f"solid line: target, {target:,.0f}"] if target is not None else []
     levels += [f"dotted: random actions, {random:,.0f}"] if random is not None else []
-    below = "; a curve that leaves a picture below goes on there" if np.isfinite(floor) else ""
+    below = "; what leaves a picture below goes on there" if np.isfinite(floor) else ""
     legend = f"grey: the other algorithms; {'; '.join(levels)}{below}".replace("-", MINUS)
-    figure.supxlabel(f"environment steps\n{legend}", fontsize=9.5)
+    figure.supxlabel("\n".join(["environment steps", *textwrap.wrap(legend, 110)]), fontsize=9)
     return figure
 
 
