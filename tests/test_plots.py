@@ -301,15 +301,16 @@ def test_each_curve_has_a_small_picture_of_its_own() -> None:
     The target is a solid line, random actions a dotted one; unused places are empty.
     """
     steps = np.array([100, 200])
-    bands = {f"A{index}": Band(steps * (index + 1), *[np.array([index, index + 1.0])] * 3, 5) for index in range(5)}
+    rising = {index: np.array([index, index + 1.0]) for index in range(5)}
+    bands = {f"A{index}": Band(steps * (index + 1), mean, mean, mean, 5) for index, mean in rising.items()}
     figure = draw_each("An environment", bands, 9.0, 0.0)
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == [f"{name} (5 seeds)" for name in bands]
     for axes, own in zip(shown, bands.values(), strict=True):
         greys = [line for line in axes.lines if line.get_color() == "#C8C8C8"]
-        assert [line.get_xdata().tolist() for line in greys] == [band.steps.tolist() for band in bands.values()]
+        assert [list(np.asarray(line.get_xdata())) for line in greys] == [list(band.steps) for band in bands.values()]
         (coloured,) = [line for line in axes.lines if line.get_marker() == "o"]
-        assert coloured.get_xdata().tolist() == own.steps.tolist() and coloured.get_ydata().tolist() == own.mean.tolist()
+        np.testing.assert_array_equal(coloured.get_xydata(), np.stack([own.steps, own.mean], axis=1))
     assert len({line.get_color() for axes in shown for line in axes.lines if line.get_marker() == "o"}) == 5
     assert shown[0].get_xscale() == "log"
     assert "solid line: target, 9; dotted: random actions, 0" in figure.get_supxlabel()

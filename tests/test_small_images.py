@@ -41,6 +41,7 @@ def test_features_are_those_of_one_convolution_and_one_layer() -> None:
     images = th.rand(4, 5, 6, 2)
     convolution, linear = network.convolution[0], network.linear[0]
     assert isinstance(convolution, th.nn.Conv2d) and isinstance(linear, th.nn.Linear)
+    assert convolution.bias is not None
     found = th.zeros(4, 16, 3, 4)
     for row in range(3):
         for column in range(4):

@@ -137,7 +137,7 @@ def hyperparameters_of(settings: dict[str, Any]) -> dict[str, Any]:
     """
     repeat, rollout, wrappers = int(settings["action_repeat"]), int(settings["rollout"]), settings["wrappers"]
     repeating = {REPEAT: {"repeat": repeat}}
-    around: list[Any] = {"none": [], "repeat": [repeating], "both": [repeating, MIRROR]}[wrappers]
+    choices: dict[str, list[Any]] = {"none": [], "repeat": [repeating], "both": [repeating, MIRROR]}
     width, activation = int(settings["width"]), {"tanh": "Tanh", "relu": "ReLU"}[settings["activation"]]
     policy = f"net_arch=[{width}, {width}], activation_fn=nn.{activation}"
     if settings.get("log_std_init"):
@@ -145,7 +145,7 @@ def hyperparameters_of(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "policy": "MlpPolicy",
         "n_timesteps": STEPS // repeat // rollout * rollout,
-        "env_wrapper": around,
+        "env_wrapper": choices[wrappers],
         "normalize": True,
         "n_envs": N_ENVS,
         "n_steps": rollout // N_ENVS,
