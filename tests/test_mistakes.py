@@ -16,6 +16,7 @@ import torch as th
 from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
+from sb3_ppo_edu.course.exercises.mistakes.families import IDEAS
 from tests.right_answers import Answer, advice_by_votes
 
 
@@ -120,7 +121,7 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("compute_gae", ("reversed-in-time",), lambda *a: gae_loop(*a, append=True)),
     ("compute_gae", ("last-value-ignored",), lambda *a: gae_loop(*a, ignore_last=True)),
     ("compute_gae", ("returns-not-advantages",), lambda *a: gae_loop(*a, add_values=True)),
-    ("compute_gae", ("lambda-missing", "last-value-ignored"), lambda *a: gae_loop(*a, decay=a[4], ignore_last=True)),
+    ("compute_gae", ("without-effect",), lambda *a: gae_loop(*a, decay=a[4], ignore_last=True)),
     ("td_errors", ("no-baseline",), lambda r, v, d, n, g: r + g * np.concatenate([v[1:], np.asarray(n)[None]]) * (1 - d)),
     ("td_errors", ("sign-of-td-error",), lambda r, v, d, n, g: v - r - g * np.append(v[1:], [n], 0) * (1 - d)),
     ("td_errors", ("current-value-for-next",), lambda r, v, d, n, g: r + g * v * (1 - d) - v),
@@ -130,13 +131,13 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("bootstrap_time_limits", ("bootstrap-on-every-end",), lambda r, te, tr, v, g: r + g * v * np.logical_or(te, tr)),
     ("bootstrap_time_limits", ("bootstrap-when-both",), lambda r, te, tr, v, g: r + g * v * tr),
     ("bootstrap_time_limits", ("no-bootstrap-on-truncation",), lambda r, te, tr, v, g: r),
-    ("normalize_advantages", ("epsilon-missing",), lambda a: a if len(a) < 2 else (a - a.mean()) / a.std()),
+    ("normalize_advantages", ("epsilon-missing",), lambda a: a if a.numel() < 2 else (a - a.mean()) / a.std()),
     ("normalize_advantages", ("population-std",), lambda a: (
-        (a - a.mean()) / (a.std(correction=0) + 1e-8) if len(a) > 1 else a)),
+        (a - a.mean()) / (a.std(correction=0) + 1e-8) if a.numel() > 1 else a)),
     ("normalize_advantages", ("single-becomes-nan",), lambda a: (a - a.mean()) / (a.flatten().std() + 1e-8)),
-    ("normalize_advantages", ("variance-for-std",), lambda a: a if len(a) < 2 else (a - a.mean()) / (a.var() + 1e-8)),
-    ("normalize_advantages", ("wrong-axis",), lambda a: a if len(a) < 2 else (a - a.mean(0)) / (a.std(0) + 1e-8)),
-    ("normalize_advantages", ("mean-not-subtracted",), lambda a: a if len(a) < 2 else a / (a.std() + 1e-8)),
+    ("normalize_advantages", ("variance-for-std",), lambda a: a if a.numel() < 2 else (a - a.mean()) / (a.var() + 1e-8)),
+    ("normalize_advantages", ("wrong-axis",), lambda a: a if a.numel() < 2 else (a - a.mean(0)) / (a.std(0) + 1e-8)),
+    ("normalize_advantages", ("mean-not-subtracted",), lambda a: a if a.numel() < 2 else a / (a.std() + 1e-8)),
     ("normalize_advantages", ("inputs-changed",), in_place),
     ("compute_policy_loss", ("sign-flipped",), lambda lp, old, a, e: th.min(*surrogate(lp, old, a, e)).mean()),
     ("compute_policy_loss", ("max-for-min",), lambda lp, old, a, e: -th.max(*surrogate(lp, old, a, e)).mean()),
@@ -203,7 +204,8 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("probability_of_improvement", ("ties-lost",), lambda a, b: np.mean([x > y for x in a for y in b])),
     ("interquartile_mean", ("median-for-middle-half",), lambda s: np.quantile(s, 0.5)),
     ("interquartile_mean", ("cut-at-one-end",), lambda s: sum(sorted(s)[len(s) // 4 :]) / (len(s) - len(s) // 4)),
-    ("probability_of_improvement", ("means-compared",), lambda a, b: 1.0 if sum(a) / len(a) > sum(b) / len(b) else 0.0),
+    ("probability_of_improvement", ("means-compared", "ties-lost"), lambda a, b: 1.0 if sum(a) / len(a) > sum(b) / len(b)
+        else 0.0),
     ("probability_of_improvement", ("other-way-round",), lambda a, b: np.mean([(y > x) + (x == y) / 2 for x in a for y in b])),
     ("explained_variance", ("unexplained-share",), lambda v, g: np.nan if g.std() == 0 else (np.std(g - v) / np.std(g)) ** 2),
     ("explained_variance", ("error-squared-for-variance",), lambda v, g: np.nan if len(set(g)) == 1 else 1 - sum(
@@ -236,7 +238,7 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("score_within_budget", ("budget-overdrawn",), lambda d, s, b, k: s[min(np.searchsorted(d * k, b), len(s) - 1)]),
     ("score_within_budget", ("budget-boundary-lost",), lambda d, s, b, k: s[np.searchsorted(d * k, b) - 1]),
     ("score_within_budget", ("mean-of-run",), lambda d, s, b, k: sum((d * k <= b) * s) / sum(d * k <= b)),
-    ("score_within_budget", ("best-not-final", "decisions-for-steps"), lambda d, s, b, k: s[d <= b].max()),
+    ("score_within_budget", ("without-effect",), lambda d, s, b, k: s[d <= b].max()),
     ("weight_gradient", ("weights-transposed",), lambda x, g: np.einsum("bi,bo->io", x, g)),
     ("weight_gradient", ("averaged-again",), lambda x, g: (g[:, :, None] * x[:, None, :]).mean(0)),
     ("squashed_log_prob", ("jacobian-missing",), lambda u, m, s: th.distributions.Normal(m, s.exp()).log_prob(u).sum(-1)),
@@ -259,7 +261,7 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("sequence_lengths", ("first-sequence-lost", "last-sequence-lost"), lambda s: np.diff(np.flatnonzero(s))),
     ("padded_mean", ("padding-counted",), lambda x, n: x.mean()),
     ("padded_mean", ("mean-of-means",), lambda x, n: sum(x[i, :k].mean() for i, k in enumerate(n)) / len(n)),
-    ("padded_mean", ("divided-by-all",), lambda x, n: (x * (th.arange(x.shape[1]) < n[:, None])).mean()),
+    ("padded_mean", ("divided-by-all",), lambda x, n: x.where(th.arange(x.shape[1]) < n[:, None], th.zeros(())).mean()),
     ("padded_mean", ("one-step-of-padding",), lambda x, n: x[th.arange(x.shape[1]) <= n[:, None]].mean()),
     ("masked_log_prob", ("not-renormalised",), lambda x, m, a: x.log_softmax(-1).gather(1, a[:, None])[:, 0]),
     ("masked_log_prob", ("logits-zeroed",), lambda x, m, a: th.distributions.Categorical(logits=x * m).log_prob(a)),
@@ -285,7 +287,9 @@ def test_planted_mistakes_are_named(index: int) -> None:
     assert set(verdict.mistakes) == set(mistakes), str(verdict)
     assert verdict.status == "wrong"
     if mistakes != ("inputs-changed",):
-        assert all(MISTAKES[mistake].idea in verdict.paragraphs for mistake in mistakes)
+        assert all(
+            {**IDEAS, **{one.name: one.idea for one in MISTAKES.values()}}[name] in verdict.paragraphs for name in mistakes
+        )
         assert verdict.share < 1.0
 
 

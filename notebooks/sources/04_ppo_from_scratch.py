@@ -148,7 +148,7 @@ def compute_gae(rewards, values, dones, next_value, gamma=0.99, lam=0.95):
 
 
 # %% check="compute_gae"
-check("compute_gae", compute_gae)
+check("compute_gae", compute_gae, lesson="04")
 
 # %% [markdown]
 # ## 4. The losses
@@ -172,7 +172,7 @@ def normalize_advantages(advantages):
 
 
 # %% check="normalize_advantages"
-check("normalize_advantages", normalize_advantages)
+check("normalize_advantages", normalize_advantages, lesson="04")
 
 # %% [markdown]
 # The clipped surrogate, as a loss:

@@ -204,20 +204,20 @@ def grade(name: str, cells: list[str] | None, lessons: Sequence[Lesson], seed: i
     lesson = find_lesson(cells, lessons)
     if lesson is None:
         return Grade(name, "", "none of the functions asked for is there")
-    outcomes = run(cells, lesson.exercises, seed, limits, isolation)
-    verdicts = {exercise: _verdict(exercise, outcomes.get(exercise, {}), seed) for exercise in lesson.exercises}
+    outcomes = run(cells, lesson, seed, limits, isolation)
+    verdicts = {exercise: _verdict(exercise, outcomes.get(exercise, {}), seed, lesson.name) for exercise in lesson.exercises}
     points = {exercise: EXERCISES[exercise].points if verdict.passed else 0 for exercise, verdict in verdicts.items()}
     printed = {exercise: str(outcome.get("printed", ""))[-2000:] for exercise, outcome in outcomes.items()}
     return Grade(name, lesson.name, "graded", verdicts, points, printed)
 
 
-def _verdict(exercise: str, outcome: Mapping[str, Any], seed: int) -> Verdict:
+def _verdict(exercise: str, outcome: Mapping[str, Any], seed: int, lesson: str) -> Verdict:
     """Judge what came back from a submission; nothing in it is believed."""
     status = outcome.get("status", "not run")
     if status == "observed":
         try:
             observations = [Observation.from_json(found) for found in outcome["observations"]]
-            return judge(EXERCISES[exercise], observations, seed)
+            return judge(EXERCISES[exercise], observations, seed, lesson)
         except (ValueError, TypeError, KeyError):
             status = "killed"
     message = str(outcome.get("message", ""))[:500]
@@ -225,12 +225,12 @@ def _verdict(exercise: str, outcome: Mapping[str, Any], seed: int) -> Verdict:
     return Verdict(exercise, "crashed", WORDS.get(str(status), WORDS["killed"]), evidence=evidence)
 
 
-def run(cells: list[str], exercises: Sequence[str], seed: int, limits: Limits, isolation: str) -> dict[str, dict[str, Any]]:
+def run(cells: list[str], lesson: Lesson, seed: int, limits: Limits, isolation: str) -> dict[str, dict[str, Any]]:
     """
     Run the functions of a submission, each on its inputs, in processes of their own.
 
     :param cells: sources of the code cells
-    :param exercises: names of the functions
+    :param lesson: whose functions they are
     :param seed: of the inputs
     :param limits: what each may use
     :param isolation: from :func:`network_isolation`
@@ -238,7 +238,10 @@ def run(cells: list[str], exercises: Sequence[str], seed: int, limits: Limits, i
     """
     setup = {
         "cells": cells,
-        "tasks": [{"name": name, "cases": [case_to_json(case) for case in EXERCISES[name].cases(seed)]} for name in exercises],
+        "tasks": [
+            {"name": name, "cases": [case_to_json(case) for case in EXERCISES[name].cases(seed, lesson.name)]}
+            for name in lesson.exercises
+        ],
         "network_namespace": isolation == "namespace",
         "wall_seconds": limits.wall_seconds,
         "cpu_seconds": limits.cpu_seconds,
@@ -267,7 +270,7 @@ def run(cells: list[str], exercises: Sequence[str], seed: int, limits: Limits, i
             text=True,
             errors="replace",
         )
-        seconds = limits.start_seconds + (limits.wall_seconds + 5.0) * len(exercises)
+        seconds = limits.start_seconds + (limits.wall_seconds + 5.0) * len(lesson.exercises)
         try:
             text, _ = process.communicate(json.dumps(setup), timeout=seconds)
         except subprocess.TimeoutExpired as expired:

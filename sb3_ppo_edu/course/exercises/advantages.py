@@ -30,7 +30,9 @@ def discounted_returns(faults: Faults, rewards: FloatArray, gamma: float) -> Flo
     :param gamma: discount factor
     :return: shape ``(n_steps,)``
     """
-    gamma = 1.0 if "no-discount" in faults else gamma
+    if "discounted-from-start" in faults:
+        rewards = rewards * gamma ** np.arange(len(rewards))
+    gamma = 1.0 if {"no-discount", "discounted-from-start"} & faults else gamma
     forwards = "past-not-future" in faults
     returns, tail = np.zeros_like(rewards), 0.0
     for t in range(len(rewards)) if forwards else reversed(range(len(rewards))):
@@ -89,6 +91,8 @@ def td_errors(
     not_done = np.ones_like(dones) if "mask-missing-in-td-error" in faults else _not_done(faults, dones)
     gamma = 1.0 if "no-gamma-on-next-value" in faults else gamma
     target = rewards + gamma * next_values * not_done
+    if "value-masked-too" in faults:
+        return rewards + (gamma * next_values - values) * not_done
     if "no-baseline" in faults:
         return target
     return values - target if "sign-of-td-error" in faults else target - values
@@ -116,6 +120,8 @@ def compute_gae(
     """
     deltas = td_errors(faults, rewards, values, dones, next_value, gamma)
     not_done = np.ones_like(dones) if "mask-missing-in-recursion" in faults else _not_done(faults, dones)
+    if "mask-of-all-environments" in faults:
+        not_done = np.broadcast_to(not_done.min(axis=tuple(range(1, dones.ndim)), keepdims=True), dones.shape)
     decay = (1.0 if "gamma-missing-in-recursion" in faults else gamma) * (1.0 if "lambda-missing" in faults else lam)
     advantages, advantage = np.zeros_like(deltas), np.zeros_like(deltas[0])
     for t in reversed(range(len(deltas))):
@@ -147,7 +153,9 @@ def rollout_cases(*, with_lambda: bool) -> Callable[[Rng], list[Case]]:
                 "next_value": np.array(next_value, dtype=float) if np.ndim(next_value) else float(next_value),
                 "gamma": gamma,
             }
-            return Case(name, {**arguments, "lam": lam} if with_lambda else arguments)
+            # Lesson 04 asks for several environments side by side only.
+            beyond = ("04",) if np.ndim(rewards) == 1 else ()
+            return Case(name, {**arguments, "lam": lam} if with_lambda else arguments, (), beyond)
 
         def random(*shape: int) -> Any:
             return rng.normal(size=shape).round(2)
@@ -161,13 +169,16 @@ def rollout_cases(*, with_lambda: bool) -> Callable[[Rng], list[Case]]:
             case("an episode ends with the last step", random(4), random(4), [0, 0, 0, 1], 2.5),
             case("episodes end in two steps in a row", random(6), random(6), [0, 1, 1, 0, 0, 0], 0.8),
             case("a single step", random(1), random(1), [0], 1.1),
-            case(
+            case("one environment, as a column", random(4, 1), random(4, 1), [[0], [1], [0], [0]], [-0.7], 0.95, 0.7),
+            several := case(
                 "three environments at once",
                 random(5, 3),
                 random(5, 3),
                 [[0, 0, 1], [1, 0, 0], [0] * 3, [0, 1, 0], [0] * 3],
                 random(3),
             ),
+            varied(several, gamma=0.6),
+            *([varied(several, lam=0.4)] if with_lambda else []),
         ]
 
     return make
@@ -187,6 +198,8 @@ def bootstrap_time_limits(
     :return: shape ``(n,)``
     """
     cut = truncated * (1.0 - terminated)
+    if "value-of-next-row" in faults:
+        final_values = np.concatenate([final_values[1:], final_values[-1:]])
     if "no-bootstrap-on-truncation" in faults:
         cut = np.zeros_like(cut)
     if "bootstrap-when-both" in faults:
@@ -231,8 +244,12 @@ def normalize_advantages(faults: Faults, advantages: th.Tensor) -> th.Tensor:
     :param advantages: any shape
     :return: the same shape
     """
+    if "length-for-number" in faults and len(advantages) < 2:
+        return advantages
     if advantages.numel() < 2 and not {"single-becomes-nan", "scaled-by-maximum", "min-max-scaled"} & faults:
         return -advantages if "sign-flipped" in faults else advantages
+    if "constant-kept" in faults and bool((advantages == advantages.reshape(-1)[0]).all()):
+        return advantages
     axis = 0 if "wrong-axis" in faults else tuple(range(advantages.dim()))
     centre = advantages.mean(dim=axis, keepdim=True)
     squares = (advantages - centre) ** 2
@@ -259,11 +276,17 @@ def advantage_cases(rng: Rng) -> list[Case]:
     def tensor(numbers: Any) -> th.Tensor:
         return th.tensor(np.asarray(numbers), dtype=th.float32)
 
+    def several(name: str, *shape: int) -> Case:
+        # Lesson 04 asks for a flat batch only.
+        return Case(name, {"advantages": tensor(rng.normal(2.0, 3.0, size=shape).round(2))}, (), ("04",))
+
     return [
         Case("five advantages", {"advantages": tensor([1.0, 2.0, 3.0, 4.0, 10.0])}),
         Case("constant advantages (std = 0)", {"advantages": tensor([2.0, 2.0, 2.0, 2.0])}),
         Case("random advantages from −100 to 100", {"advantages": tensor(rng.uniform(-100, 100, size=7).round(1))}),
         Case("two advantages", {"advantages": tensor([-1.0, 3.0])}),
         Case("a single advantage", {"advantages": tensor([5.0])}),
-        Case("a rollout of 4 steps in 3 environments", {"advantages": tensor(rng.normal(2.0, 3.0, size=(4, 3)).round(2))}),
+        Case("random advantages of mean 2", {"advantages": tensor(rng.normal(2.0, 3.0, size=12).round(2))}),
+        several("a rollout of 4 steps in 3 environments", 4, 3),
+        several("one step in 5 environments", 1, 5),
     ]

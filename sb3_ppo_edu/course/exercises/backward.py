@@ -62,7 +62,8 @@ def logits_gradient(faults: Faults, logits: FloatArray, actions: npt.NDArray[np.
     :return: shape ``(batch, n_actions)``
     """
     axis = 0 if "softmax-over-batch" in faults else -1
-    exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    largest = np.zeros(1) if "softmax-overflows" in faults else logits.max(axis=axis, keepdims=True)
+    exponentials = np.exp(logits - largest)
     taken = np.eye(logits.shape[1])[actions]
     gradient: FloatArray = taken - exponentials / exponentials.sum(axis=axis, keepdims=True)
     if "only-the-action-taken" in faults:
@@ -101,6 +102,8 @@ def tanh_gradient(faults: Faults, outputs: FloatArray, upstream: FloatArray) -> 
         slope = 1.0 - np.tanh(outputs) ** 2
     elif "tanh-not-squared" in faults:
         slope = 1.0 - outputs
+    elif "slope-of-sigmoid" in faults:
+        slope = outputs * (1.0 - outputs)
     else:
         slope = 1.0 - outputs**2
     return slope if "upstream-missing" in faults else slope * upstream

@@ -84,6 +84,9 @@ def categorical_entropy(faults: Faults, logits: th.Tensor) -> th.Tensor:
     if "sigmoid-for-softmax" in faults:
         log_probs = F.logsigmoid(logits)
     probs = log_probs.exp()
+    if "mean-policy" in faults:
+        probs = probs.mean(dim=0, keepdim=True)
+        log_probs = probs.clamp(min=1e-38).log()
     if "zero-log-zero" in faults:
         log_probs = probs.log()
     entropy = -(probs * log_probs).mean(dim=-1) if "actions-mean-for-sum" in faults else -(probs * log_probs).sum(dim=-1)

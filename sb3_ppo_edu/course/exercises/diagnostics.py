@@ -28,7 +28,9 @@ def explained_variance(faults: Faults, values: FloatArray, returns: FloatArray) 
     errors = returns - values
     left, total = errors.var(), returns.var()
     if total == 0 and "explained-of-nothing" not in faults:
-        return float("nan")
+        return 0.0 if "zero-for-undefined" in faults else float("nan")
+    if "squared-correlation" in faults:
+        return float(np.corrcoef(values, returns)[0, 1] ** 2)
     if "error-squared-for-variance" in faults:
         left = np.mean(errors**2)
     if "variance-of-predictions" in faults:
@@ -67,6 +69,10 @@ def learning_rate_advice(faults: Faults, approx_kl: FloatArray, clip_fraction: F
     :param clip_fraction: of each update, shape ``(updates,)``
     :return: −1 for a lower one, 1 for a higher one, 0 where it is not to blame
     """
+    if "votes-counted" in faults:
+        pairs = zip(approx_kl[:, None], clip_fraction[:, None], strict=True)
+        each = [learning_rate_advice(frozenset(), *pair) for pair in pairs]
+        return max(sorted(set(each)), key=each.count)
     if "last-update-only" in faults:
         divergence, clipped = approx_kl[-1], clip_fraction[-1]
     elif "peak-for-trend" in faults:
@@ -75,6 +81,9 @@ def learning_rate_advice(faults: Faults, approx_kl: FloatArray, clip_fraction: F
         divergence, clipped = approx_kl.mean(), clip_fraction.mean()
     else:
         divergence, clipped = np.median(approx_kl), np.median(clip_fraction)
+    if "thresholds-included" in faults:
+        divergence = np.nextafter(divergence, 1.0 if divergence >= TOO_FAR else 0.0)
+        clipped = np.nextafter(clipped, 0.0)
     if "clip-fraction-alone" in faults:
         advice = -1 if clipped > SILENCED else 1 if clipped < UNTOUCHED else 0
     elif divergence > TOO_FAR:
@@ -104,6 +113,10 @@ def reading_cases(rng: Rng) -> list[Case]:
         case("healthy, with a small peak", [0.01, 0.012, 0.07, 0.009, 0.011], [0.1, 0.11, 0.2, 0.09, 0.1]),
         case("it leaps, but for the last update", [0.1, 0.2, 0.15, 0.09, 0.01], [0.3, 0.4, 0.35, 0.3, 0.1]),
         case("nothing moves, with one peak", [1e-5, 1e-5, 0.02, 1e-5, 1e-5], [0.0, 0.0, 0.3, 0.0, 0.0]),
+        case("leaps and standstill", [0.07, 0.001, 0.004, 0.06, 0.002], [0.2, 0.01, 0.02, 0.2, 0.02]),
+        case("a KL of exactly 0.05", [0.05] * 5, [0.2, 0.3, 0.2, 0.1, 0.2]),
+        case("a KL of exactly 0.003", [0.003] * 5, [0.0, 0.01, 0.0, 0.02, 0.0]),
+        case("a clip fraction of exactly 0.05", [0.001, 0.002, 0.001, 0.002, 0.001], [0.05] * 5),
         # Medians on both sides of each threshold, a fifth away from it, which is twice as far as they are spread.
         at_random("random, about 0.06 nats", 0.06, 0.2),
         at_random("random, about 0.04 nats", 0.04, 0.02),

@@ -90,6 +90,8 @@ def score_within_budget(
     within = steps < budget if "budget-boundary-lost" in faults else steps <= budget
     if "budget-overdrawn" in faults:
         within = np.arange(len(steps)) <= int(np.argmax(steps >= budget)) if (steps >= budget).any() else steps > 0
+    if "nearest-to-budget" in faults:
+        return float(scores[np.argmin(np.abs(steps - budget))])
     if "budget-ignored" in faults:
         within = np.ones(len(steps), dtype=bool)
     found = scores[within]
@@ -116,11 +118,12 @@ def budget_cases(rng: Rng) -> list[Case]:
 
     every = list(range(1000, 9000, 1000))
     return [
-        case("a budget between two evaluations", [100, 200, 300, 400], [10.0, 40.0, 30.0, 90.0], 350),
+        case("a budget between two evaluations", [100, 200, 300, 400], [10.0, 40.0, 30.0, 90.0], 380),
         case("an evaluation exactly at the budget", [100, 200, 300, 400], [10.0, 40.0, 30.0, 90.0], 300),
         case("each action held for four steps", [100, 200, 300, 400], [10.0, 40.0, 30.0, 90.0], 900, 4),
         case("a budget that is never spent", [100, 200, 300, 400], [10.0, 40.0, 90.0, 60.0], 10_000, 2),
-        several := case("random", every, rng.normal(100.0, 50.0, size=8).round(1).tolist(), int(rng.integers(5000, 7000))),
+        several := case("random", every, rng.normal(100.0, 50.0, size=8).round(1).tolist(), int(rng.integers(5600, 5900))),
         varied(several, action_repeat=2),
-        varied(several, budget=int(rng.integers(3000, 4900))),
+        varied(several, budget=int(rng.integers(2100, 2400))),
+        varied(several, budget=int(rng.integers(3600, 3900))),
     ]

@@ -9,6 +9,7 @@ wrong there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,5 @@ def varied(case: Case, **change: float) -> Case:
     :param change: the number by its name
     """
     ((name, value),) = change.items()
-    return Case(
-        f"the same as “{case.name}”, {SYMBOLS.get(name, name)} = {value:g}", {**case.arguments, **change}, case.differentiable
-    )
+    title = f"the same as “{case.name}”, {SYMBOLS.get(name, name)} = {value:g}"
+    return replace(case, name=title, arguments={**case.arguments, **change})

@@ -26,13 +26,28 @@ NBGRADER_VARIABLE = "NBGRADER_EXECUTION"
 """Set by nbgrader while it validates or grades."""
 
 
-def check(name: str, answer: Answer, seed: int = VISIBLE_SEED) -> Verdict:
+WRONG_SHAPE, WRONG_GRADIENT = "the shape is not right", "the numbers are right, the gradient is not"
+WRONG_SIGN, WRONG_SCALE, WRONG_CONSTANT = "the sign is wrong", "the scale is wrong", "a constant is wrong"
+FAMILY_OF = {
+    WRONG_SHAPE: "shape",
+    WRONG_GRADIENT: "gradient",
+    WRONG_SIGN: "sign",
+    WRONG_SCALE: "number",
+    WRONG_CONSTANT: "number",
+}
+"""What can be said of numbers alone -> family of mistakes."""
+SCALES = {1 / np.log(2): "to base 2", 1 / np.log(10): "to base 10"}
+"""Factors that tell of another logarithm than the natural one."""
+
+
+def check(name: str, answer: Answer, seed: int = VISIBLE_SEED, lesson: str = "") -> Verdict:
     """
     Try an answer and say whether it is right, and if not, what it misses.
 
     :param name: name of the exercise
     :param answer: the function that was written
     :param seed: of the inputs
+    :param lesson: number of the lesson, where several ask for the function and one of them for less
     :return: the verdict; it shows itself in a notebook, ``print`` gives it as text
     :raises ValueError: if there is no such exercise, or the answer cannot be called
     :raises AssertionError: under nbgrader, which takes points off where a cell raises, if the answer is not right
@@ -40,12 +55,12 @@ def check(name: str, answer: Answer, seed: int = VISIBLE_SEED) -> Verdict:
     exercise = find_exercise(name)
     if not callable(answer):
         raise ValueError(f"check({name!r}, {answer!r}): expected the function itself: check({name!r}, {name})")
-    cases = exercise.cases(seed)
+    cases = exercise.cases(seed, lesson)
     if NBGRADER_VARIABLE not in os.environ:
-        return judge(exercise, observe(answer, cases), seed)
+        return judge(exercise, observe(answer, cases), seed, lesson)
     # nbgrader takes all points off where anything is written there, be it a warning on the way to the right number.
     with contextlib.redirect_stderr(sys.stdout):
-        verdict = judge(exercise, observe(answer, cases), seed)
+        verdict = judge(exercise, observe(answer, cases), seed, lesson)
     if not verdict.passed:
         raise AssertionError(str(verdict))
     return verdict
@@ -62,16 +77,17 @@ def find_exercise(name: str) -> Exercise:
     return EXERCISES[name]
 
 
-def judge(exercise: Exercise, observations: Sequence[Observation], seed: int = VISIBLE_SEED) -> Verdict:
+def judge(exercise: Exercise, observations: Sequence[Observation], seed: int = VISIBLE_SEED, lesson: str = "") -> Verdict:
     """
     Judge what an answer did. Nothing of the answer itself is needed, so observations may come from another process.
 
     :param exercise: what was asked
     :param observations: one for each case
     :param seed: of the inputs
+    :param lesson: that the answer was written for
     """
-    cases = exercise.cases(seed)
-    expected = _expected(exercise.name, seed)
+    cases = exercise.cases(seed, lesson)
+    expected = _expected(exercise.name, seed, lesson)
     if [one.case for one in observations] != [case.name for case in cases]:
         return Verdict(exercise.name, "crashed", "it did not finish", ("Not every input was answered.",))
     same = [alike(one, other) for one, other in zip(observations, expected, strict=True)]
@@ -88,10 +104,10 @@ def judge(exercise: Exercise, observations: Sequence[Observation], seed: int = V
 
 
 @lru_cache(maxsize=256)
-def _expected(name: str, seed: int) -> tuple[Observation, ...]:
+def _expected(name: str, seed: int, lesson: str) -> tuple[Observation, ...]:
     """Observe what is right."""
     exercise = EXERCISES[name]
-    return tuple(observe_once(exercise.solution, case) for case in exercise.cases(seed))
+    return tuple(observe_once(exercise.solution, case) for case in exercise.cases(seed, lesson))
 
 
 def _right(exercise: Exercise, cases: Sequence[Case]) -> Verdict:
@@ -206,12 +222,13 @@ def _by_numbers(
 ) -> Verdict:
     """Say what can be said of numbers whose origin is not known."""
     headline, text = _describe(exercise, observations, expected)
+    names = (FAMILY_OF[headline],) if headline in FAMILY_OF else ()
     right = [case.name for case, ok in zip(cases, same, strict=True) if ok]
     paragraphs = [text] if text else []
     if right:
         paragraphs.append(f"Right already: {', '.join(f'“{name}”' for name in right)}.")
     return Verdict(
-        exercise.name, "wrong", headline, tuple(paragraphs), _first_difference(cases, observations, expected), (), share
+        exercise.name, "wrong", headline, tuple(paragraphs), _first_difference(cases, observations, expected), names, share
     )
 
 
@@ -224,35 +241,49 @@ def _describe(exercise: Exercise, observations: Sequence[Observation], expected:
     if shapes:
         found, wanted = shapes[0]
         text = f"found shape {found}, expected {wanted}: {exercise.expects}."
-        if found is not None and wanted == () and len(found) > 0 and np.prod(found) == 1:
-            text += " One number, but still in a list: some `keepdim` or `[:, None]` is too much."
-        return "the shape is not right", text
+        return WRONG_SHAPE, f"{text} {_about_shapes(found, wanted)}".strip()
     values = np.array([value for one in observations for value in one.values])
     wanted_values = np.array([value for one in expected for value in one.values])
-    if not np.all(np.isfinite(values)):
+    if not np.all(np.isfinite(values[np.isfinite(wanted_values)])):
         text = "Look for a division by 0, a logarithm of 0, or exp of something large."
         return "some results are NaN or infinite", text
     if all(same_values(one, other) for one, other in zip(observations, expected, strict=True)):
-        return "the numbers are right, the gradient is not", _describe_gradients(observations, expected)
+        return WRONG_GRADIENT, _describe_gradients(observations, expected)
     if close(values, -wanted_values):
-        return "the sign is wrong", "Each number is minus what it should be."
+        return WRONG_SIGN, "Each number is minus what it should be."
     ratios = values[wanted_values != 0] / wanted_values[wanted_values != 0]
     if (
         len(ratios)
         and np.allclose(ratios, ratios[0], rtol=1e-3)
         and close(values[wanted_values == 0], wanted_values[wanted_values == 0])
     ):
-        return "the scale is wrong", f"Each number is {ratios[0]:.4g} times what it should be: a factor too many or too few."
+        logarithm = next((base for scale, base in SCALES.items() if np.isclose(ratios[0], scale, rtol=1e-3)), None)
+        cause = "a factor too many or too few" if logarithm is None else f"a logarithm {logarithm}, where nats are asked for"
+        return WRONG_SCALE, f"Each number is {ratios[0]:.4g} times what it should be: {cause}."
     differences = values - wanted_values
     if np.allclose(differences, differences[0], rtol=1e-3, atol=1e-5):
         return (
-            "a constant is wrong",
+            WRONG_CONSTANT,
             f"Each number is {differences[0]:+.4g} beside what it should be: a term too many or too few.",
         )
     return (
         "the numbers are not right",
         "No mistake that has a name here. Work the first input out by hand, and print what comes in between.",
     )
+
+
+def _about_shapes(found: tuple[int, ...] | None, wanted: tuple[int, ...] | None) -> str:
+    """Say where a wrong shape comes from."""
+    if found is None or wanted is None:
+        return ""
+    if wanted == ():
+        one = "One number, but still in a list: some `keepdim` or `[:, None]` is too much."
+        return one if np.prod(found) == 1 else "One number is expected: something is still to be added up or averaged."
+    if len(wanted) == 1 and found == wanted * 2:
+        return "Each was put together with each, where each belongs to one: a broadcast, or an index for all rows at once."
+    if found == wanted[::-1]:
+        return "The axes are exchanged."
+    return "An axis too many was added up or averaged." if len(found) < len(wanted) else ""
 
 
 def _describe_gradients(observations: Sequence[Observation], expected: Sequence[Observation]) -> str:

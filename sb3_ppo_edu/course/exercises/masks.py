@@ -63,6 +63,10 @@ def masked_entropy(faults: Faults, logits: th.Tensor, mask: th.Tensor) -> th.Ten
     if "not-renormalised" in faults or "where-hides-nan" in faults:
         products = th.where(mask, products, 0.0)
     entropy = -(products.mean(dim=-1) if "actions-mean-for-sum" in faults else products.sum(dim=-1))
+    if "gini-for-entropy" in faults:
+        entropy = 1.0 - (log_probs.exp() ** 2).sum(dim=-1)
+    if "share-of-possible" in faults:
+        entropy = entropy / mask.sum(dim=-1).float().log()
     if "averaged-too-early" in faults:
         entropy = entropy.mean()
     return -entropy if "entropy-sign" in faults else entropy

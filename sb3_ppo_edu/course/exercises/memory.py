@@ -45,8 +45,10 @@ def recurrent_states(
     states = []
     for x, keep in zip(inputs, kept[..., None], strict=True):
         fed = x @ w_in.T * (keep if "input-reset-too" in faults else 1.0)
-        summed = fed + keep * before @ w_rec.T
+        summed = fed + keep * before @ (w_rec if "w-rec-transposed" in faults else w_rec.T)
         after = summed if "tanh-left-out" in faults else th.tanh(summed)
+        if "old-state-added" in faults:
+            after = after + keep * before
         states.append(after)
         if "state-not-carried" not in faults:
             before = after.detach() if "state-detached" in faults else after
@@ -125,8 +127,8 @@ def padded_mean(faults: Faults, losses: th.Tensor, lengths: th.Tensor) -> th.Ten
     if "padding-counted" in faults:
         return losses.mean()
     if "mean-of-means" in faults:
-        return ((losses * real).sum(dim=1) / real.sum(dim=1)).mean()
-    total = (losses * real).sum()
+        return (th.where(real, losses, 0.0).sum(dim=1) / real.sum(dim=1)).mean()
+    total = (losses * real).sum() if "padding-multiplied" in faults else th.where(real, losses, 0.0).sum()
     if "summed-not-averaged" in faults:
         return total
     return total / (losses.numel() if "divided-by-all" in faults else real.sum())
@@ -142,6 +144,7 @@ def padded_cases(rng: Rng) -> list[Case]:
     return [
         case("3 steps and 2, and 9 in the padding", [3, 2], [[1.0, 2.0, 3.0], [4.0, 6.0, 9.0]]),
         case("sequences of equal length", [3, 3]),
+        case("NaN and infinity in the padding", [3, 1], [[1.0, 2.0, 4.0], [5.0, np.nan, np.inf]]),
         case("a long one and short ones", [7, 2, 3]),
         case("random", [int(rng.integers(2, 6)), 6, int(rng.integers(2, 6)), 4]),
     ]

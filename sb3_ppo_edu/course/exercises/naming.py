@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
-from sb3_ppo_edu.course.exercises.comparing import alike, same_values
+from sb3_ppo_edu.course.exercises.comparing import ABSOLUTE, RELATIVE, alike, same_values
 from sb3_ppo_edu.course.exercises.exercise import Exercise
 from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
 from sb3_ppo_edu.course.exercises.mistakes.families import IDEAS
-from sb3_ppo_edu.course.exercises.observing import Answer, Case, Observation, observe_once
+from sb3_ppo_edu.course.exercises.observing import Answer, Case, Observation, observe_once, to_numbers
 from sb3_ppo_edu.course.exercises.transforming import after, before
-from sb3_ppo_edu.course.exercises.variants import pairs, variants
+from sb3_ppo_edu.course.exercises.variants import variants
 
-TELLING = ("sign", "term", "factor", "argument", "function", "reduction", "axis", "power")
-"""Families of which two may be in one answer."""
 FEWEST = 3
 """Inputs that a mistake has to explain."""
+GLANCE = 4
+"""Numbers of the first input that are looked at before all the rest is computed."""
 
 
 class Mistake(NamedTuple):
@@ -66,22 +66,49 @@ def explain(
     # Random inputs tell most and stand last; where the answer is right, there is nothing to explain.
     returned.sort(key=lambda one: (alike(one[1], one[2]), -cases.index(one[0])))
     observed = [(case, observation) for case, observation, _ in returned]
-    for explanation, answer in _catalogue(exercise, 1):
-        if _does(answer, observed):
-            return explanation
-    for name in _without_effect(cases, observations, expected):
-        return (_family("without-effect", f"`{name}` has no effect"),)
-    for explanation, answer in _candidates(exercise, cases, expected):
-        if _does(answer, observed):
-            return explanation
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return _first_that_does(exercise, cases, observations, expected, observed)
+
+
+def _first_that_does(
+    exercise: Exercise,
+    cases: Sequence[Case],
+    observations: Sequence[Observation],
+    expected: Sequence[Observation],
+    observed: Sequence[tuple[Case, Observation]],
+) -> Explanation:
+    """Search in the order of how much an explanation tells."""
+    unread = [f"`{name}`" for name in _without_effect(cases, observations, expected)]
+    none = (_family("without-effect", f"{', '.join(unread)} {'has' if len(unread) == 1 else 'have'} no effect"),)
+    levels: list[Iterable[Candidate]] = [
+        itertools.chain(_catalogue(exercise, 1), _variants(exercise)),
+        itertools.chain(_catalogue(exercise, 2), _further(exercise, cases, expected)),
+    ]
+    for level in levels:
+        if found := next((explanation for explanation, answer in level if _does(answer, observed)), ()):
+            return found
+        if unread:
+            return none
     return ()
 
 
 def _does(answer: Answer, observed: Sequence[tuple[Case, Observation]]) -> bool:
-    """Tell whether an answer does what was observed; most differ on the first input already."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        return all(alike(observation, observe_once(answer, case)) for case, observation in observed)
+    """Tell whether an answer does what was observed; most differ in the first numbers of the first input already."""
+    case, seen = observed[0]
+    try:
+        numbers = to_numbers(answer(*case.arguments.values()))
+    except Exception:
+        return False
+    if numbers.shape != seen.shape:
+        return False
+    for found, wanted in zip(numbers.flat, seen.values[:GLANCE], strict=False):
+        # NaN is in no interval.
+        if not (
+            abs(found - wanted) <= 10 * (ABSOLUTE + RELATIVE * abs(wanted)) or found == wanted or found != wanted != wanted
+        ):
+            return False
+    return all(alike(observation, observe_once(answer, case)) for case, observation in observed)
 
 
 def _without_effect(
@@ -104,18 +131,19 @@ def _differ_in(name: str, one: Case, other: Case) -> bool:
     return {key for key, value in one.arguments.items() if value is not other.arguments[key]} == {name}
 
 
-def _candidates(exercise: Exercise, cases: Sequence[Case], expected: Sequence[Observation]) -> Iterator[Candidate]:
-    """List what may explain an answer, the more telling first."""
-    ones = [((_family(one.family, one.title),), one.answer) for one in variants(exercise.name)]
-    yield from ones
+def _variants(exercise: Exercise) -> Iterator[Candidate]:
+    """List what differs in one thing from what is right."""
+    for one in variants(exercise.name):
+        yield (_family(one.family, one.title),), one.answer
+
+
+def _further(exercise: Exercise, cases: Sequence[Case], expected: Sequence[Observation]) -> Iterator[Candidate]:
+    """List detours, other quantities, and detours of answers that are wrong already."""
     yield from _detours(cases, [((), exercise.solution)])
-    yield from _catalogue(exercise, 2)
     yield from _other_quantities(exercise)
     # A few whole numbers can be explained by anything.
     if not all(float(value).is_integer() for one in expected for value in one.values if np.isfinite(value)):
-        yield from _detours(cases, [*_catalogue(exercise, 1), *ones])
-        for one, other, answer in pairs(exercise.name, TELLING):
-            yield (_family(one.family, one.title), _family(other.family, other.title)), answer
+        yield from _detours(cases, [*_catalogue(exercise, 1), *_variants(exercise)])
 
 
 def _catalogue(exercise: Exercise, count: int) -> Iterator[Candidate]:

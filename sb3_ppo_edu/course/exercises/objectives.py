@@ -169,6 +169,8 @@ def _surrogate(faults: Faults, ratio: th.Tensor, advantages: th.Tensor, clip_ran
         clipped = ratio * th.clamp(advantages, low, high)
     else:
         clipped = th.clamp(ratio, low, high) * advantages
+    if "smaller-ratio" in faults:
+        return th.min(ratio, th.clamp(ratio, low, high)) * advantages
     if "only-clipped" in faults:
         return clipped
     if "not-clipped" in faults:
@@ -282,6 +284,8 @@ def clipped_value_loss(
     if "value-clip-around-return" in faults:
         centre = returns
     clipped = centre + th.clamp(values - centre, -clip_range_vf, clip_range_vf)
+    if "value-window-as-of-ratio" in faults:
+        clipped = th.max(th.min(values, (1 + clip_range_vf) * old_values), (1 - clip_range_vf) * old_values)
 
     def error(prediction: th.Tensor) -> th.Tensor:
         return (prediction - returns).abs() if "absolute-error" in faults else (prediction - returns) ** 2

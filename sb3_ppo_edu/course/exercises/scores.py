@@ -27,6 +27,13 @@ def interquartile_mean(faults: Faults, scores: FloatArray) -> float:
         cut = 0
     if "median-for-middle-half" in faults:
         return float(np.median(scores))
+    if "empty-slice" in faults and cut == 0:
+        return float("nan")
+    if "ends-replaced" in faults:
+        return float(ordered.clip(ordered[cut], ordered[len(scores) - 1 - cut]).mean())
+    if "between-percentiles" in faults:
+        low, high = np.percentile(scores, [25, 75])
+        return float(scores[(scores >= low) & (scores <= high)].mean())
     end = len(scores) if "cut-at-one-end" in faults else len(scores) - cut
     return float(ordered[cut:end].mean())
 
@@ -55,12 +62,17 @@ def probability_of_improvement(faults: Faults, first: FloatArray, second: FloatA
     if "other-way-round" in faults:
         first, second = second, first
     if "means-compared" in faults:
-        return float(first.mean() > second.mean())
+        first, second = first.mean(keepdims=True), second.mean(keepdims=True)
     if "pair-by-pair" in faults:
         shared = min(len(first), len(second))
         difference: Any = first[:shared] - second[:shared]
     else:
         difference = first[:, None] - second[None, :]
+    if "ties-left-out" in faults:
+        difference = difference[difference != 0] if (difference != 0).any() else -np.ones(1)
+    if "divided-by-own-number" in faults:
+        first, second = first[:, None], second[None, :]
+        return float(((first > second) + 0.5 * (first == second)).sum() / first.size**2)
     tie = 0.0 if "ties-lost" in faults else 1.0 if "ties-won" in faults else 0.5
     return float(np.where(difference == 0, tie, difference > 0).mean())
 

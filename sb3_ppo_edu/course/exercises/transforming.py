@@ -42,17 +42,26 @@ def _softmax(x: Any) -> Any:
     return exponentials / exponentials.sum(-1)[..., None] if x.ndim else x
 
 
+WITH: tuple[tuple[str, Callable[[Any, Any], Any]], ...] = (
+    ("multiplied by", lambda x, y: x * y),
+    ("divided by", lambda x, y: x / y),
+    ("multiplied by 1 minus", lambda x, y: x * (1 - y)),
+    ("made larger by", lambda x, y: x + y),
+    ("made smaller by", lambda x, y: x - y),
+)
+"""With a result and an argument: what was done, how."""
+
 BOTH: tuple[tuple[str, str, Transform], ...] = (
+    ("sign", "negated", lambda x: -x),
     ("function", "exponentiated", lambda x: _lib(x).exp(x)),
-    ("function", "taken the logarithm of", lambda x: _lib(x).log(x)),
-    ("function", "taken the logarithm to base 2 of", lambda x: _lib(x).log2(x)),
-    ("function", "taken the logarithm to base 10 of", lambda x: _lib(x).log10(x)),
+    ("function", "replaced by its logarithm", lambda x: _lib(x).log(x)),
+    ("function", "replaced by its logarithm to base 2", lambda x: _lib(x).log2(x)),
+    ("function", "replaced by its logarithm to base 10", lambda x: _lib(x).log10(x)),
     ("function", "put through tanh", lambda x: _lib(x).tanh(x)),
-    ("function", "taken the absolute value of", abs),
+    ("function", "replaced by its absolute value", abs),
     ("power", "squared", lambda x: x**2),
-    ("power", "taken the root of", lambda x: _lib(x).sqrt(x)),
+    ("power", "replaced by its square root", lambda x: _lib(x).sqrt(x)),
     ("power", "inverted (1/x)", lambda x: 1 / x),
-    ("sign", "taken with the other sign", lambda x: -x),
     ("complement", "replaced by 1 minus it", lambda x: 1 - x),
     ("number", "doubled", lambda x: 2 * x),
     ("number", "halved", lambda x: x / 2),
@@ -64,13 +73,16 @@ BOTH: tuple[tuple[str, str, Transform], ...] = (
 ARRAYS: tuple[tuple[str, str, Transform], ...] = (
     ("order", "turned round in time", lambda x: _lib(x).flip(x, (0,))),
     ("order", "sorted", _sorted),
-    ("step", "moved to one step later", lambda x: _shifted(x, 1)),
-    ("step", "moved to one step earlier", lambda x: _shifted(x, -1)),
+    ("order", "replaced by its first entry in every place", lambda x: 0 * x + x[:1]),
+    ("order", "replaced by its last entry in every place", lambda x: 0 * x + x[-1:]),
+    ("step", "shifted one step later", lambda x: _shifted(x, 1)),
+    ("step", "shifted one step earlier", lambda x: _shifted(x, -1)),
     ("step", "rolled on by one step", lambda x: _lib(x).roll(x, 1, 0)),
     ("step", "rolled back by one step", lambda x: _lib(x).roll(x, -1, 0)),
     ("normalised", "normalised (mean 0, standard deviation 1)", _scaled),
     ("normalised", "reduced by its mean", lambda x: x - x.mean()),
     ("normalised", "divided by its standard deviation", lambda x: x / x.std()),
+    ("normalised", "divided by its mean", lambda x: x / x.mean()),
     ("normalised", "divided by its sum", lambda x: x / x.sum()),
     ("normalised", "divided by its largest absolute value", lambda x: x / abs(x).max()),
     ("normalised", "put through a softmax", _softmax),
@@ -128,6 +140,9 @@ def before(arguments: dict[str, Any]) -> Iterator[tuple[str, str, Callable[[Answ
             partner = arguments[names[other]]
             if type(partner) is type(value) and getattr(partner, "shape", ()) == getattr(value, "shape", ()):
                 yield "argument", f"`{name}` and `{names[other]}` are exchanged", _exchanged(index, other)
+    for index, name in enumerate(arguments):
+        for what, join in WITH:
+            yield "factor", f"the result is {what} `{name}`", _with(index, join)
     sizes = [(index, name) for index, (name, value) in enumerate(arguments.items()) if getattr(value, "ndim", 0)]
     for index, name in sizes[:1]:
         yield "number", f"the result is multiplied by the number of `{name}`", _by_length(index, 1)
@@ -163,6 +178,11 @@ def _first(index: int, change: Transform) -> Callable[[Answer], Answer]:
 def _last(change: Transform) -> Callable[[Answer], Answer]:
     """Compute, then change the result."""
     return lambda answer: lambda *given: change(_array(answer(*given)))
+
+
+def _with(index: int, change: Callable[[Any, Any], Any]) -> Callable[[Answer], Answer]:
+    """Compute, then join the result with an argument."""
+    return lambda answer: lambda *given: change(_array(answer(*given)), given[index])
 
 
 def _exchanged(one: int, other: int) -> Callable[[Answer], Answer]:

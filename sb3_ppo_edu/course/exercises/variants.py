@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,10 +19,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
+from sb3_ppo_edu.course.exercises.faultless import FAULTS, functions_of
 from sb3_ppo_edu.course.exercises.observing import Answer
-
-FAULTS = "faults"
-"""Name of the argument that the functions of the exercises have in common."""
 
 DROPPED = {
     **dict.fromkeys(("exp", "log", "tanh", "sqrt", "abs", "square", "clamp", "clip", "softmax", "log_softmax"), "function"),
@@ -79,88 +77,6 @@ class Edit(NamedTuple):
     new: Any
 
 
-class _Faultless(ast.NodeTransformer):
-    """Takes the faults out of a function: what is left is what is right, without cases."""
-
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        """Answer `"name" in faults`."""
-        if any(isinstance(one, ast.Name) and one.id == FAULTS for one in node.comparators):
-            return ast.Constant(isinstance(node.ops[0], ast.NotIn))
-        return self.generic_visit(node)
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        """Answer `faults & {"name", "other"}`."""
-        if isinstance(node.op, ast.BitAnd) and any(isinstance(one, ast.Name) and one.id == FAULTS for one in ast.walk(node)):
-            return ast.Constant(False)
-        return self.generic_visit(node)
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        """Negate a constant."""
-        self.generic_visit(node)
-        known = isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant)
-        return ast.Constant(not node.operand.value) if known else node  # type: ignore[attr-defined]
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        """Leave out what decides nothing."""
-        self.generic_visit(node)
-        decisive = isinstance(node.op, ast.Or)
-        left = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value is not decisive)]
-        if any(isinstance(one, ast.Constant) for one in left) or not left:
-            return ast.Constant(decisive if left else not decisive)
-        return left[0] if len(left) == 1 else ast.BoolOp(node.op, left)
-
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        """Choose."""
-        self.generic_visit(node)
-        if isinstance(node.test, ast.Constant):
-            return node.body if node.test.value else node.orelse
-        return node
-
-    def visit_If(self, node: ast.If) -> Any:
-        """Choose a branch."""
-        self.generic_visit(node)
-        if isinstance(node.test, ast.Constant):
-            return node.body if node.test.value else node.orelse
-        return node
-
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        """Leave out `x = x`."""
-        self.generic_visit(node)
-        return None if ast.unparse(node.targets[0]) == ast.unparse(node.value) else node
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """Leave out docstrings."""
-        return None if isinstance(node.value, ast.Constant) else node
-
-
-def _takes_faults(function: ast.FunctionDef) -> bool:
-    """Tell whether a function knows mistakes."""
-    return FAULTS in [one.arg for one in function.args.args]
-
-
-@lru_cache(maxsize=64)
-def functions_of(name: str) -> tuple[ModuleType, tuple[ast.FunctionDef, ...]]:
-    """
-    Read an exercise's function and what it calls of its own module, without faults.
-
-    :param name: of the exercise
-    :return: the module, and the functions, the exercise's own first
-    """
-    faulty = EXERCISES[name].faulty
-    module = inspect.getmodule(faulty)
-    assert module is not None
-    tree = ast.parse(inspect.getsource(module))
-    defined = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef) and _takes_faults(one)}
-    found: list[ast.FunctionDef] = []
-    todo = [faulty.__name__]
-    while todo:
-        function = _Faultless().visit(copy.deepcopy(defined[todo.pop(0)]))
-        found.append(ast.fix_missing_locations(function))
-        called = {one.id for one in ast.walk(function) if isinstance(one, ast.Name)} & defined.keys()
-        todo += sorted(called - {one.name for one in found} - set(todo))
-    return module, tuple(found)
-
-
 @lru_cache(maxsize=64)
 def variants(name: str) -> tuple[Variant, ...]:
     """
@@ -172,39 +88,23 @@ def variants(name: str) -> tuple[Variant, ...]:
     return tuple(
         Variant(edit.family, edit.title, answer)
         for edit in _edits(name, functions)
-        if (answer := _compiled(module, functions, [edit])) is not None
+        if (answer := _compiled(module, functions, edit)) is not None
     )
 
 
-def pairs(name: str, families: Sequence[str]) -> Iterator[tuple[Variant, Variant, Answer]]:
-    """
-    Make answers that differ in two things from the right one.
-
-    :param name: of the exercise
-    :param families: of the mistakes that may be two
-    :return: both by themselves, and the answer with the two together
-    """
-    module, functions = functions_of(name)
-    chosen = [edit for edit in _edits(name, functions) if edit.family in families]
-    for index, one in enumerate(chosen):
-        for other in chosen[index + 1 :]:
-            if one.place != other.place and (answer := _compiled(module, functions, [one, other])) is not None:
-                yield Variant(one.family, one.title, answer), Variant(other.family, other.title, answer), answer
-
-
-def _compiled(module: ModuleType, functions: Sequence[ast.FunctionDef], edits: Sequence[Edit]) -> Answer | None:
-    """Make a function with some edits, or None if there is no such function."""
-    before = [_get(edit.place) for edit in edits]
-    for edit in edits:
-        _set(edit.place, edit.new)
+def _compiled(module: ModuleType, functions: Sequence[ast.FunctionDef], edit: Edit) -> Answer | None:
+    """Make a function with one edit, or None if there is no such function."""
+    before = _get(edit.place)
+    _set(edit.place, edit.new)
     try:
         tree = ast.fix_missing_locations(ast.Module(list(functions), type_ignores=[]))
-        code = compile(tree, "<variant>", "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of an index into what is no list
+            code = compile(tree, "<variant>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, TypeError):
         return None
     finally:
-        for edit, old in zip(reversed(edits), reversed(before), strict=True):
-            _set(edit.place, old)
+        _set(edit.place, before)
     namespace = dict(vars(module))
     exec(code, namespace)
     return partial(namespace[functions[0].name], frozenset())
@@ -302,10 +202,20 @@ def _arithmetic(node: Any, words: _Words) -> Iterator[Change]:
             f"Multiplied where it should be added or subtracted: {words(node)}",
             ast.BinOp(left, ast.Mult(), right),
         )
+        for inner, outer, where in ((left, right, "left"), (right, left, "right")):
+            if isinstance(inner, ast.BinOp) and isinstance(inner.op, PRODUCTS):
+                parts = (inner.left, outer) if where == "left" else (outer, inner.left)
+                all_of_it = ast.BinOp(ast.BinOp(parts[0], op, parts[1]), inner.op, inner.right)
+                yield "brackets", f"A factor weighs too much: the one with {words(inner.right)}", all_of_it
         if minus:
             yield "operation", f"Divided where it should be subtracted: {words(node)}", ast.BinOp(left, ast.Div(), right)
     elif isinstance(op, PRODUCTS):
         divided = isinstance(op, ast.Div)
+        if isinstance(left, ast.BinOp) and isinstance(left.op, SUMS):
+            second = ast.BinOp(left.left, left.op, ast.BinOp(left.right, op, right))
+            yield "brackets", f"Brackets are missing: {words(left)}", second
+            first = ast.BinOp(ast.BinOp(left.left, op, right), left.op, left.right)
+            yield "brackets", f"A factor belongs to both terms and weighs one: the one with {words(right)}", first
         what = "A division is missing: the one by" if divided else "A factor is missing: the one with"
         yield "factor", f"{what} {words(right)}", left
         if not divided:
@@ -383,6 +293,9 @@ def _functions(node: Any, words: _Words) -> Iterator[Change]:
         yield "condition", f"A case distinction is the wrong way round: {words(node.args[0])}", _call_like(node, no, yes)
         yield "condition", f"A case distinction is missing: {words(node.args[0])}", yes
         yield "condition", f"A case distinction is missing: {words(node.args[0])}", no
+    if name in ("min", "max", "minimum", "maximum") and len(node.args) == 2:
+        means: list[ast.expr] = [ast.Call(ast.Attribute(one, "mean", ast.Load()), [], []) for one in node.args]
+        yield "order", f"The mean is taken before the `{name}`: {words(node)}", ast.Call(node.func, means, [])
     if name == "reversed":
         yield "order", "The loop runs the other way through time", node.args[0]
 
@@ -406,15 +319,15 @@ def _comparisons(node: Any, words: _Words) -> Iterator[Change]:
         exchanged_branches = ast.IfExp(node.test, node.orelse, node.body)
         yield "condition", f"A case distinction is the wrong way round: {words(node.test)}", exchanged_branches
     elif isinstance(node, ast.If):
-        for value, what in ((False, "is missing"), (True, "is missing")):
-            chosen = ast.If(ast.Constant(value), node.body, node.orelse)
-            yield "condition", f"A case distinction {what}: {words(node.test)}", chosen
+        for always in (False, True):
+            chosen = ast.If(ast.Constant(always), node.body, node.orelse)
+            yield "condition", f"A case distinction is missing: {words(node.test)}", chosen
 
 
 def _numbers(node: Any, words: _Words) -> Iterator[Change]:
     """Take other numbers."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        value = node.value
+        value: Any = node.value
         # A slice or an index takes whole numbers only.
         for other in dict.fromkeys((value * 2, value / 2, value + 1, value - 1, -value)):
             if other != value:
@@ -460,6 +373,22 @@ def _other_arguments(node: ast.Name, place: tuple[ast.AST, str, int | None], arg
             yield Edit("argument", f"`{node.id}` is missing in one place", place, ast.Constant(number))
 
 
+def _names(node: Any, words: _Words) -> Iterator[Change]:
+    """Cut the graph, or take a function of what should be taken as it is."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in {*words.arguments, *words.made_of}:
+        yield (
+            "gradient",
+            f"It is detached, and should not be: {words(node)}",
+            ast.Call(ast.Attribute(node, "detach", ast.Load()), [], []),
+        )
+        for op, done in ((ast.Mult(), "doubled"), (ast.Div(), "halved")):
+            yield "number", f"It is {done} in one place: {words(node)}", ast.BinOp(node, op, ast.Constant(2))
+        for function in ("tanh", "exp", "log", "sqrt", "abs") if node.id in words.arguments else ():
+            for module in ("th", "np"):
+                called = ast.Call(ast.Attribute(ast.Name(module, ast.Load()), function, ast.Load()), [node], [])
+                yield "function", f"`{function}` of {words(node)} where it is taken as it is", called
+
+
 def _minus(node: ast.expr) -> ast.expr:
     """Negate."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
@@ -478,8 +407,8 @@ def _call_like(node: ast.Call, *last: ast.expr) -> ast.Call:
 
 
 _MODULES = ("np", "th", "F", "math")
-_RULES: tuple[Rule, ...] = (_arithmetic, _signs, _functions, _comparisons, _numbers, _indices, _statements)
+_RULES: tuple[Rule, ...] = (_arithmetic, _signs, _functions, _comparisons, _numbers, _indices, _statements, _names)
 _FAMILIES = (
-    "sign", "term", "factor", "argument", "function", "reduction", "axis", "bound", "power", "step", "order", "condition",
-    "comparison", "operation", "gradient", "number", "statement",
+    "sign", "term", "factor", "brackets", "argument", "function", "reduction", "axis", "bound", "power", "step", "order",
+    "condition", "comparison", "operation", "gradient", "number", "statement",
 )  # fmt: skip

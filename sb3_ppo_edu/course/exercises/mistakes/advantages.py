@@ -153,5 +153,31 @@ TEXTS: dict[str, tuple[str, str]] = {
         "All entries of the batch are treated alike, whatever environment they came from: mean and standard deviation are "
         "over everything, not along one axis.",
     ),
+    "discounted-from-start": (
+        "Discounted from the start of the episode",
+        "A reward is discounted by how far it lies ahead of step t, not by how far from the episode's first step: seen "
+        "from t, r_t counts in full.",
+    ),
+    "value-masked-too": (
+        "The mask takes V(s_t) away as well",
+        "Where an episode ends, nothing *follows*; but the state was one the critic had an opinion of, and the TD error"
+        " still compares with it.",
+    ),
+    "mask-of-all-environments": (
+        "An end in one environment cuts off all of them",
+        "Environments stand side by side and have nothing to do with each other: each has a mask of its own.",
+    ),
+    "value-of-next-row": (
+        "The value of the next row is taken",
+        "`final_values[t]` is already the value of the observation after step t; one row on is another step's.",
+    ),
+    "length-for-number": (
+        "The length of the first axis is taken for the number of advantages",
+        "One step in five environments has the shape (1, 5): five advantages, which can be standardised.",
+    ),
+    "constant-kept": (
+        "Equal advantages are given back as they are",
+        "If all are alike none is better than the mean: standardised they are all 0.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

@@ -56,5 +56,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "A product of sums instead of the sum of products",
         "Each transition contributes its own input times its own derivative; add up after multiplying.",
     ),
+    "slope-of-sigmoid": (
+        "The slope of the sigmoid",
+        "y·(1 − y) is the sigmoid's derivative. tanh goes from −1 to 1, and its slope is largest, 1, at y = 0.",
+    ),
+    "softmax-overflows": (
+        "exp overflows",
+        "exp(710) is no number any more. A softmax stays the same if one number is taken away from all logits of a "
+        "state; take the one that makes every exponent harmless.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

@@ -110,5 +110,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The Jacobian is averaged over the action dimensions",
         "Each dimension is squeezed by itself; the logarithms of their derivatives add up, as the log-probabilities do.",
     ),
+    "mean-policy": (
+        "The entropy of the mean policy",
+        "Each state has a policy of its own. Two sure policies that prefer different actions have no entropy; their "
+        "mean has much.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

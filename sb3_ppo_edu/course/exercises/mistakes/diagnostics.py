@@ -54,5 +54,21 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Only the last update is looked at",
         "One update is an anecdote, the last one too. Ask what a typical update does: the median of all.",
     ),
+    "squared-correlation": (
+        "The squared correlation",
+        "It forgives a wrong scale, a wrong offset and even a wrong sign. The explained variance does not.",
+    ),
+    "votes-counted": (
+        "Each update is judged by itself",
+        "The rule asks for the medians of the two gauges first, and judges once.",
+    ),
+    "zero-for-undefined": (
+        "0 where nothing can be explained",
+        "If all returns are equal there is no variance of which a share could be explained: neither all of it nor none.",
+    ),
+    "thresholds-included": (
+        "A number exactly on the threshold is counted",
+        "*Above* 0.05 and *below* 0.003 leave out 0.05 and 0.003 themselves.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

@@ -67,5 +67,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The mean of all evaluations",
         "That is how the run was on its way. Asked for is what it had reached in the end.",
     ),
+    "nearest-to-budget": (
+        "The evaluation nearest to the budget",
+        "What was evaluated after the budget was spent does not count, however near it is.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

@@ -6,6 +6,7 @@ IDEAS: dict[str, str] = {
     "sign": "Follow the signs once through the whole formula: what pushes the result up, and what down?",
     "term": "The rest of the formula is there. Add up all that the text names.",
     "factor": "The rest of the formula is there. Which quantity weighs which?",
+    "brackets": "What is weighed by what? Put brackets around each part of the formula and look again.",
     "argument": "Each argument has its own meaning; read once more what the docstring says of them.",
     "function": "Which quantity lives on which scale: a probability or its logarithm, a logit, a standard deviation "
     "or its logarithm?",

@@ -33,5 +33,13 @@ TEXTS: dict[str, tuple[str, str]] = {
         "`where` chooses numbers, and on the way back it hands 0 to the branch that was not chosen: 0·(−∞) is NaN there. "
         "Take −1e8 instead of −∞, so that no infinity comes up at all.",
     ),
+    "gini-for-entropy": (
+        "The Gini impurity",
+        "1 − Σ p² measures something like it, but the entropy is −Σ p·log p, in nats.",
+    ),
+    "share-of-possible": (
+        "Divided by the largest entropy possible",
+        "A share of log n was not asked for; with one legal action it is 0/0.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

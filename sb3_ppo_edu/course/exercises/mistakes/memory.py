@@ -86,5 +86,18 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The last step of each sequence is lost",
         "A sequence of n steps has the indices 0 to n − 1, and all of them were played.",
     ),
+    "old-state-added": (
+        "The old state is added once more",
+        "The new state is tanh of the sum, and nothing else: it never leaves −1 to 1.",
+    ),
+    "w-rec-transposed": (
+        "W_rec is transposed",
+        "W_rec h has in row i what unit i gets from all the others; with states in rows that is h times the transposed "
+        "matrix.",
+    ),
+    "padding-multiplied": (
+        "The padding is multiplied by 0",
+        "In the padding there may be anything, and NaN times 0 is NaN. Choose the steps that were taken instead.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

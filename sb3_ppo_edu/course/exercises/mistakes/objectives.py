@@ -191,5 +191,15 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The coefficients are missing",
         "Value loss and entropy have other scales than the policy loss; c_v and c_e balance them.",
     ),
+    "smaller-ratio": (
+        "The smaller ratio instead of the smaller product",
+        "For a bad action (negative advantage) the smaller ratio gives the *larger* product: the min has to see the "
+        "advantage.",
+    ),
+    "value-window-as-of-ratio": (
+        "The window is a share of the old value",
+        "For a ratio the window is around 1; a value may move by ε in units of the return, whatever the old value is: "
+        "it may be 0, or negative.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

@@ -43,5 +43,25 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The other way round",
         "The probability that the *first* is better.",
     ),
+    "empty-slice": (
+        "Nothing is left where nothing is cut off",
+        "`[k:-k]` is empty for k = 0, since −0 is the beginning and not the end.",
+    ),
+    "ends-replaced": (
+        "The ends are replaced, not left out",
+        "A winsorised mean keeps as many numbers as there were. Here the outer quarters are not to count at all.",
+    ),
+    "between-percentiles": (
+        "The runs between two percentiles",
+        "Interpolated percentiles keep another number of runs. Count: ⌊n/4⌋ runs are left out at either end.",
+    ),
+    "ties-left-out": (
+        "Ties are left out",
+        "A tie is half a win, and it counts among the comparisons.",
+    ),
+    "divided-by-own-number": (
+        "Divided by n² although the two numbers of runs differ",
+        "There are as many comparisons as pairs: the number of the one times the number of the other.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""
