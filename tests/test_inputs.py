@@ -181,3 +181,27 @@ def test_varied_changes_one_number_and_says_which() -> None:
     assert other.arguments == {"rewards": case.arguments["rewards"], "gamma": 0.5}
     assert case.arguments["gamma"] == 0.9
     assert other.differentiable == ("rewards",)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("normalize_advantages", lambda a: a if len(a) == 1 else (a - sum(a) / len(a)) / (a.std() + 1e-8)),
+        ("compute_gae", lambda r, v, d, n, g, lam: by_environment(r, v, d, n, g, lam)),
+    ],
+)
+def test_a_lesson_is_judged_by_its_own_text(name: str, answer: Answer) -> None:
+    """Lesson 04 asks for a flat batch, and for several environments: what does no more is right there and wrong elsewhere."""
+    assert check(name, answer, lesson="04").passed
+    assert check(name, answer, 3, "04_ppo_from_scratch").passed
+    assert not check(name, answer).passed
+    assert check(name, EXERCISES[name].solution, lesson="04").passed
+
+
+def by_environment(rewards: Any, values: Any, dones: Any, next_value: Any, gamma: float, lam: float) -> Any:
+    """GAE, one column after the other."""
+    columns = [
+        EXERCISES["compute_gae"].solution(rewards[:, e], values[:, e], dones[:, e], next_value[e], gamma, lam)
+        for e in range(rewards.shape[1])
+    ]
+    return np.stack(columns, axis=1)

@@ -67,6 +67,7 @@ def log_std_cases(rng: Rng) -> list[Case]:
         case("one dimension, σ = 0.5", [math.log(0.5)]),
         case("two dimensions", [-0.5, -1.0]),
         case("three random dimensions", rng.uniform(-2.0, 1.0, size=3).round(2)),
+        case("a narrow Gaussian, whose entropy is negative", [-3.0, -2.5]),
         case("a batch of four states with two dimensions", rng.uniform(-2.0, -0.1, size=(4, 2)).round(2)),
     ]
 

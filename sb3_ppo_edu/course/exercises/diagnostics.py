@@ -120,6 +120,7 @@ def reading_cases(rng: Rng) -> list[Case]:
         # Medians on both sides of each threshold, a fifth away from it, which is twice as far as they are spread.
         at_random("random, about 0.06 nats", 0.06, 0.2),
         at_random("random, about 0.04 nats", 0.04, 0.02),
+        at_random("random, about 0.01 nats", 0.01, 0.02),
         at_random("random, about 0.0036 nats", 0.0036, 0.02),
         at_random("random, about 0.0024 nats", 0.0024, 0.02),
         at_random("random, about 0.0024 nats, 4 % of it clipped", 0.0024, 0.04),

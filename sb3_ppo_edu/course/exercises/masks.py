@@ -89,6 +89,7 @@ def _positions(rng: Rng) -> list[tuple[str, th.Tensor, th.Tensor, th.Tensor]]:
         position("nothing is forbidden", [[1, 1, 1], [1, 1, 1]]),
         position("one choice is left", [[0, 1, 0], [1, 1, 0]]),
         position("the favourite is forbidden", [[0, 1, 1], [1, 1, 0]], [[6.0, 0.5, 1.0], [1.0, 2.0, 5.0]]),
+        position("the legal actions have low logits", [[1, 0, 1], [0, 1, 1]], [[-60.0, 5.0, -61.0], [3.0, -40.0, -40.5]]),
         position("four random states, five actions", several),
     ]
 

@@ -383,6 +383,7 @@ def fraction_cases(rng: Rng) -> list[Case]:
     ratio = away_from(np.sort([*window(0.2, 0.3), np.exp(-0.3), np.exp(0.3)]), rng, 0.4, 1.8, 12, margin=0.01)
     return [
         Case("none outside", {"ratio": _tensor([0.9, 1.0, 1.1]), "clip_range": CLIP}),
+        Case("all have become likelier", {"ratio": _tensor([1.05, 1.1, 1.15, 1.5, 1.6]), "clip_range": CLIP}),
         Case("one above, two below", {"ratio": _tensor([0.5, 0.7, 1.0, 1.5, 1.1]), "clip_range": CLIP}),
         several := Case("twelve random ones, ε = 0.3", {"ratio": _tensor(ratio), "clip_range": 0.3}),
         varied(several, clip_range=0.2),

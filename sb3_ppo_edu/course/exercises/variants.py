@@ -18,6 +18,8 @@ from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch as th
+
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.faultless import FAULTS, functions_of
 from sb3_ppo_edu.course.exercises.observing import Answer
@@ -135,7 +137,7 @@ def _edits(name: str, functions: tuple[ast.FunctionDef, ...]) -> tuple[Edit, ...
 
 def _edits_within(function: ast.FunctionDef, arguments: dict[str, Any]) -> Iterator[Edit]:
     """List the changes to one function."""
-    words = _Words(function)
+    words = _Words(function, arguments)
     for parent in ast.walk(function):
         if isinstance(parent, ast.arguments) or parent in function.decorator_list or parent is function.returns:
             continue
@@ -156,9 +158,11 @@ class _Words:
     Says what an expression is made of in words of the exercise.
 
     :param function: that it stands in
+    :param arguments: of one of the exercise's cases
     """
 
-    def __init__(self, function: ast.FunctionDef) -> None:
+    def __init__(self, function: ast.FunctionDef, arguments: dict[str, Any]) -> None:
+        self.library = "th" if any(isinstance(value, th.Tensor) for value in arguments.values()) else "np"
         self.arguments = [one.arg for one in function.args.args if one.arg != FAULTS]
         self.made_of: dict[str, set[str]] = {}
         for node in ast.walk(function):
@@ -376,17 +380,14 @@ def _other_arguments(node: ast.Name, place: tuple[ast.AST, str, int | None], arg
 def _names(node: Any, words: _Words) -> Iterator[Change]:
     """Cut the graph, or take a function of what should be taken as it is."""
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in {*words.arguments, *words.made_of}:
-        yield (
-            "gradient",
-            f"It is detached, and should not be: {words(node)}",
-            ast.Call(ast.Attribute(node, "detach", ast.Load()), [], []),
-        )
+        if words.library == "th":
+            detached = ast.Call(ast.Attribute(node, "detach", ast.Load()), [], [])
+            yield "gradient", f"It is detached, and should not be: {words(node)}", detached
         for op, done in ((ast.Mult(), "doubled"), (ast.Div(), "halved")):
             yield "number", f"It is {done} in one place: {words(node)}", ast.BinOp(node, op, ast.Constant(2))
         for function in ("tanh", "exp", "log", "sqrt", "abs") if node.id in words.arguments else ():
-            for module in ("th", "np"):
-                called = ast.Call(ast.Attribute(ast.Name(module, ast.Load()), function, ast.Load()), [node], [])
-                yield "function", f"`{function}` of {words(node)} where it is taken as it is", called
+            called = ast.Call(ast.Attribute(ast.Name(words.library, ast.Load()), function, ast.Load()), [node], [])
+            yield "function", f"`{function}` of {words(node)} where it is taken as it is", called
 
 
 def _minus(node: ast.expr) -> ast.expr:
