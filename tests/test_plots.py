@@ -279,8 +279,20 @@ def test_learning_rates_stand_to_scale() -> None:
     for levels, expected in (((1e-3, 1e-2, 1e-1), [-3.0, -2.0, -1.0]), ((0.0, 1.0, 100.0), [0.0, 1.0, 2.0])):
         panel = Panel("rate", levels, [0.0] * 3, [0.0] * 3, [0.0] * 3, default=levels[1])
         axes = draw_one_setting("", {"an environment": panel}).axes[0]
-        np.testing.assert_allclose(axes.lines[0].get_xdata(), expected)
-        assert axes.lines[1].get_xdata() == [pytest.approx(expected[1])] * 2
+        curve, default = (np.asarray(line.get_xdata(), dtype=float) for line in axes.lines)
+        np.testing.assert_allclose(curve, np.array(expected))
+        np.testing.assert_allclose(default, np.full(2, expected[1]))
+
+
+def test_levels_of_a_small_panel_do_not_run_into_each_other() -> None:
+    """Half a decade of three is room enough for a label, half a decade of four is not: then every other one is named."""
+    levels = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+    panel = Panel("rate", levels, [0.0] * 6, [0.0] * 6, [0.0] * 6, default=1e-4)
+    named = [text.get_text() for text in draw_panels("", [panel, panel]).axes[0].get_xticklabels()]
+    assert named == ["1e-4", "3e-4", "1e-3", "3e-3", "0.01", "0.1"]  # a sixth of the width each: enough
+    panel = Panel("rate", (1e-5, 3e-5, *levels), [0.0] * 8, [0.0] * 8, [0.0] * 8, default=1e-4)
+    named = [text.get_text() for text in draw_panels("", [panel, panel]).axes[0].get_xticklabels()]
+    assert named == ["1e-5", "", "1e-4", "", "1e-3", "", "0.01", "0.1"]  # an eighth: too little
 
 
 def test_levels_of_a_small_panel_do_not_run_into_each_other() -> None:
