@@ -1,11 +1,11 @@
-"""Do memory and masks learn what they are for, and as well as sb3-contrib's? Twenty seeds each on two tasks.
+"""Do memory and masks learn what they are for, and as well as sb3-contrib's? Ten or twenty seeds each on two tasks.
 
 ``python benchmarks/learning/memory_and_masks.py`` trains ``RecurrentEduPPO`` and sb3-contrib's ``RecurrentPPO`` on CartPole
-without velocities, with the zoo's settings, and ``MaskableEduPPO`` and ``MaskablePPO`` on tic-tac-toe against a player that
-moves at random. CartPole's final policy is judged on 100 deterministic episodes; tic-tac-toe's plays 10,000 steps with its
-most likely moves, which are its score, and 10,000 with drawn ones, and no move may be illegal. One row for each run is kept in
-``memory_and_masks.csv`` beside this file (what is there is not trained again); ``memory_and_masks.md`` says what they come to.
-``--report-only`` trains nothing.
+without velocities, with this package's settings and with the zoo's, and ``MaskableEduPPO`` and ``MaskablePPO`` on tic-tac-toe
+against a player that moves at random. CartPole's final policy is judged on 100 deterministic episodes; tic-tac-toe's plays
+10,000 steps with its most likely moves, which are its score, and 10,000 with drawn ones, and no move may be illegal. One row
+for each run is kept in ``memory_and_masks.csv`` beside this file (what is there is not trained again);
+``memory_and_masks.md`` says what they come to. ``--report-only`` trains nothing.
 
 The margin is 10% of the return that has to be reached: 45 of CartPole's 450, 0.08 of tic-tac-toe's 0.8. Algorithms are
 equivalent where the 90% interval of the difference of their means, seed by seed, lies within it; the power is the probability
@@ -37,10 +37,10 @@ from sb3_ppo_edu.lab.rows import append_rows, read_rows
 from sb3_ppo_edu.lab.speed.rows import conditions
 from sb3_ppo_edu.lab.statistics.comparisons import equivalence
 from sb3_ppo_edu.training.evaluation import evaluate
-from sb3_ppo_edu.training.hyperparameters import load_hyperparameters, load_zoo_settings
+from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 
 ROWS = Path(__file__).with_suffix(".csv")
-SEEDS = range(20)
+MEMORY = "CartPoleNoVel-v1"
 EPISODES = 100
 PLAYED_STEPS = 10_000
 EVALUATION_SEED = 1_000_000
@@ -75,29 +75,34 @@ class Row:
     seconds: float
 
 
-def train_recurrent(algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int) -> tuple[BaseAlgorithm, list[float], int]:
+def train_recurrent(
+    algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int, changes: dict[str, Any] | None = None
+) -> tuple[BaseAlgorithm, list[float], int]:
     """
-    Learn CartPole without velocities, with the zoo's settings of ``ppo_lstm``, and play it.
+    Learn CartPole without velocities, with this package's settings, and play it.
 
+    :param changes: what else differs from the settings
     :return: the model, returns of 100 episodes, and no illegal action
     """
-    zoo = load_zoo_settings("ppo_lstm", "CartPoleNoVel-v1")
-    settings = EnvironmentSettings("CartPoleNoVel-v1", normalize=zoo["normalize"])
-    about_the_run = ("n_envs", "n_timesteps", "normalize", "learning_rate", "clip_range")
-    arguments = {name: value for name, value in zoo.items() if name not in about_the_run}
+    given = load_hyperparameters(MEMORY, algo="recurrenteduppo")
+    settings = EnvironmentSettings(MEMORY, normalize=given["normalize"])
+    about_the_run = (*ABOUT_THE_RUN, "learning_rate", "clip_range")
+    arguments = {name: value for name, value in given.items() if name not in about_the_run}
     env = make_training_env(settings, N_ENVS, seed=100 * seed)
-    model = algorithm(
-        env=env,
-        seed=seed,
-        device="cpu",
-        learning_rate=lambda left: 1e-3 * left,
-        clip_range=lambda left: 0.2 * left,
-        **arguments,
-    )
+    # Both schedules fall in a line to 0: as functions, which sb3-contrib knows too.
+    schedules = {"learning_rate": lambda left: 1e-3 * left, "clip_range": lambda left: 0.2 * left}
+    model = algorithm(env=env, seed=seed, device="cpu", **schedules, **arguments, **(changes or {}))
     model.learn(steps)
     judged = make_evaluation_env(settings, 10, EVALUATION_SEED)
     judged.obs_rms = env.obs_rms  # type: ignore[attr-defined]
     return model, evaluate(model, judged, EPISODES).returns, 0
+
+
+def train_recurrent_as_the_zoo(
+    algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int
+) -> tuple[BaseAlgorithm, list[float], int]:
+    """The same with the zoo's settings of ``ppo_lstm``."""
+    return train_recurrent(algorithm, seed, steps, {"n_steps": 32, "gae_lambda": 0.8})
 
 
 def train_masked(algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int) -> tuple[BaseAlgorithm, list[float], int]:
@@ -141,12 +146,14 @@ class Task:
     :param goal: return that has to be reached
     :param algorithms: ours first
     :param train: trains one and plays
+    :param seeds: how many seeds of each
     """
 
     steps: int
     goal: float
     algorithms: tuple[Callable[..., BaseAlgorithm], ...]
     train: Callable[[Callable[..., BaseAlgorithm], int, int], tuple[BaseAlgorithm, list[float], int]]
+    seeds: int = 20
 
     @property
     def names(self) -> list[str]:
@@ -155,7 +162,8 @@ class Task:
 
 
 TASKS = {
-    "CartPoleNoVel-v1": Task(99_840, 450.0, (RecurrentEduPPO, RecurrentPPO), train_recurrent),
+    MEMORY: Task(99_328, 450.0, (RecurrentEduPPO, RecurrentPPO), train_recurrent, 10),
+    f"{MEMORY}, the zoo's settings": Task(99_840, 450.0, (RecurrentEduPPO, RecurrentPPO), train_recurrent_as_the_zoo),
     "TicTacToe-v0": Task(100_352, 0.8, (MaskableEduPPO, MaskablePPO), train_masked),
 }
 
@@ -196,7 +204,7 @@ def report(rows: list[Row]) -> str:
                 cells = (env_id, name, f"{found[0].steps:,}", of_seeds, f"{task.goal:g}: {reached}", illegal)
                 lines.append(f"| {' | '.join(map(str, cells))} |")
         interval, power, verdict = "", "", "not all are trained yet"
-        if min(len(found) for found in means) == len(SEEDS):
+        if min(len(found) for found in means) == task.seeds:
             test = equivalence(means[0], means[1], margin=task.goal / 10, pairs=True)
             power = f"{test.power:.0%}"
             verdict = "equivalent" if test.equivalent else "not shown"
@@ -207,8 +215,8 @@ def report(rows: list[Row]) -> str:
 
 Mean return of the final policy with its most likely actions, seed by seed: CartPole without velocities over {EPISODES}
 episodes, tic-tac-toe against a player that moves at random over {PLAYED_STEPS:,} steps. Illegal moves are counted in these and
-in {PLAYED_STEPS:,} steps with drawn moves. Settings: the zoo's `ppo_lstm` for CartPole, `hyperparams/maskableeduppo.yml` for
-tic-tac-toe. Rows: [memory_and_masks.csv](memory_and_masks.csv).
+in {PLAYED_STEPS:,} steps with drawn moves. Settings: `hyperparams/recurrenteduppo.yml` and the
+zoo's `ppo_lstm` for CartPole, `hyperparams/maskableeduppo.yml` for tic-tac-toe. Rows: [memory_and_masks.csv](memory_and_masks.csv).
 
 | environment | algorithm | steps | mean return of each seed | reached | illegal moves |
 |---|---|---:|---|---|---:|
@@ -231,15 +239,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [name for task in TASKS.values() for name in task.names]
     parser.add_argument("--algorithms", nargs="+", default=names, choices=names)
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), choices=SEEDS, help="for several processes")
+    parser.add_argument("--tasks", nargs="+", default=[*TASKS], choices=[*TASKS])
+    parser.add_argument("--seeds", nargs="+", type=int, help="for several processes (default: all)")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     given = parser.parse_args()
     rows = read_rows(ROWS, Row)
     for env_id, task in TASKS.items():
         for algorithm in task.algorithms:
-            for seed in given.seeds:
+            for seed in given.seeds or range(task.seeds):
                 done = any((row.env, row.algorithm, row.seed) == (env_id, algorithm.__name__, seed) for row in rows)
-                if given.report_only or done or algorithm.__name__ not in given.algorithms:
+                if given.report_only or done or algorithm.__name__ not in given.algorithms or env_id not in given.tasks:
                     continue
                 row = run_one(env_id, algorithm, seed)
                 append_rows(ROWS, [row])
