@@ -295,17 +295,6 @@ def test_levels_of_a_small_panel_do_not_run_into_each_other() -> None:
     assert named == ["1e-5", "", "1e-4", "", "1e-3", "", "0.01", "0.1"]  # an eighth: too little
 
 
-def test_levels_of_a_small_panel_do_not_run_into_each_other() -> None:
-    """Half a decade of three is room enough for a label, half a decade of four is not: then every other one is named."""
-    levels = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
-    panel = Panel("rate", levels, [0.0] * 6, [0.0] * 6, [0.0] * 6, default=1e-4)
-    named = [text.get_text() for text in draw_panels("", [panel, panel]).axes[0].get_xticklabels()]
-    assert named == ["1e-4", "3e-4", "1e-3", "3e-3", "0.01", "0.1"]  # a sixth of the width each: enough
-    panel = Panel("rate", (1e-5, 3e-5, *levels), [0.0] * 8, [0.0] * 8, [0.0] * 8, default=1e-4)
-    named = [text.get_text() for text in draw_panels("", [panel, panel]).axes[0].get_xticklabels()]
-    assert named == ["1e-5", "", "1e-4", "", "1e-3", "", "0.01", "0.1"]  # an eighth: too little
-
-
 def test_each_curve_has_a_small_picture_of_its_own() -> None:
     """
     Of five curves each is coloured once and grey in every picture; budgets that differ by more than 4 get a logarithmic axis.

@@ -91,7 +91,7 @@ def train_recurrent(
     env = make_training_env(settings, N_ENVS, seed=100 * seed)
     # Both schedules fall in a line to 0: as functions, which sb3-contrib knows too.
     schedules = {"learning_rate": lambda left: 1e-3 * left, "clip_range": lambda left: 0.2 * left}
-    model = algorithm(env=env, seed=seed, device="cpu", **schedules, **arguments, **(changes or {}))
+    model = algorithm(env=env, seed=seed, device="cpu", **schedules, **{**arguments, **(changes or {})})
     model.learn(steps)
     judged = make_evaluation_env(settings, 10, EVALUATION_SEED)
     judged.obs_rms = env.obs_rms  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def train_recurrent_as_the_zoo(
     algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int
 ) -> tuple[BaseAlgorithm, list[float], int]:
     """The same with the zoo's settings of ``ppo_lstm``."""
-    return train_recurrent(algorithm, seed, steps, {"n_steps": 32, "gae_lambda": 0.8})
+    return train_recurrent(algorithm, seed, steps, {"n_steps": 32, "gae_lambda": 0.8, "n_epochs": 20})
 
 
 def train_masked(algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int) -> tuple[BaseAlgorithm, list[float], int]:
@@ -215,8 +215,8 @@ def report(rows: list[Row]) -> str:
 
 Mean return of the final policy with its most likely actions, seed by seed: CartPole without velocities over {EPISODES}
 episodes, tic-tac-toe against a player that moves at random over {PLAYED_STEPS:,} steps. Illegal moves are counted in these and
-in {PLAYED_STEPS:,} steps with drawn moves. Settings: `hyperparams/recurrenteduppo.yml` and the
-zoo's `ppo_lstm` for CartPole, `hyperparams/maskableeduppo.yml` for tic-tac-toe. Rows: [memory_and_masks.csv](memory_and_masks.csv).
+in {PLAYED_STEPS:,} steps with drawn moves. Settings: `hyperparams/recurrenteduppo.yml` and the zoo's `ppo_lstm` for CartPole,
+`hyperparams/maskableeduppo.yml` for tic-tac-toe. Rows: [memory_and_masks.csv](memory_and_masks.csv).
 
 | environment | algorithm | steps | mean return of each seed | reached | illegal moves |
 |---|---|---:|---|---|---:|
