@@ -124,6 +124,8 @@ def compute_gae(
         not_done = np.broadcast_to(not_done.min(axis=tuple(range(1, dones.ndim)), keepdims=True), dones.shape)
     decay = (1.0 if "gamma-missing-in-recursion" in faults else gamma) * (1.0 if "lambda-missing" in faults else lam)
     advantages, advantage = np.zeros_like(deltas), np.zeros_like(deltas[0])
+    if "recursion-from-last-value" in faults:
+        advantage = np.asarray(next_value)
     for t in reversed(range(len(deltas))):
         advantage = deltas[t] + decay * not_done[t] * advantage
         advantages[t] = advantage

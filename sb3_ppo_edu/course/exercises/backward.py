@@ -31,7 +31,8 @@ def surrogate_gradient(faults: Faults, ratio: FloatArray, advantages: FloatArray
     if "never-silent" in faults:
         silent = np.zeros_like(silent)
     slope = np.ones_like(ratio) if "ratio-not-differentiated" in faults else ratio
-    gradient = -np.where(silent, 0.0, slope * advantages)
+    held = np.clip(ratio, 1 - clip_range, 1 + clip_range) if "bound-for-zero" in faults else 0.0
+    gradient = -np.where(silent, held * advantages, slope * advantages)
     if "mean-not-differentiated" not in faults:
         gradient = gradient / len(ratio)
     return -gradient if "gradient-sign" in faults else gradient

@@ -49,6 +49,8 @@ def reinforce_loss(faults: Faults, log_probs: th.Tensor, returns: th.Tensor) -> 
     if "product-of-means" in faults:
         log_probs, returns = log_probs.mean().expand_as(log_probs), returns.mean().expand_as(returns)
     loss = _reduced(faults, log_probs * returns)
+    if "regression" in faults:
+        return _reduced(faults, (log_probs - returns) ** 2)
     return loss if "sign-flipped" in faults else -loss
 
 

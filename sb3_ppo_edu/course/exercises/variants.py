@@ -266,6 +266,16 @@ def _functions(node: Any, words: _Words) -> Iterator[Change]:
         return
     if name in DROPPED:
         yield DROPPED[name], f"`{name}` is missing: {words(inner)}", inner
+    if name in ("mean", "sum"):
+        yield (
+            "power",
+            f"Squared before the `{name}`: {words(inner)}",
+            _around(node, inner, ast.BinOp(inner, ast.Pow(), ast.Constant(2))),
+        )
+        yield "function", f"An absolute value before the `{name}`: {words(inner)}", _around(node, inner, _call("abs", inner))
+        for argument in words.arguments:
+            weighed = ast.BinOp(inner, ast.Mult(), ast.Name(argument, ast.Load()))
+            yield "factor", f"Weighed with `{argument}` before the `{name}`", _around(node, inner, weighed)
     for other in EXCHANGED.get(name, ()):
         called = copy.copy(node)
         called.func = copy.copy(node.func)
@@ -400,6 +410,14 @@ def _minus(node: ast.expr) -> ast.expr:
 def _call(name: str, node: ast.expr) -> ast.expr:
     """Call a function of Python's own."""
     return ast.Call(ast.Name(name, ast.Load()), [node], [])
+
+
+def _around(node: ast.Call, inner: ast.expr, changed: ast.expr) -> ast.expr:
+    """Make the same call of something else: `x.mean()`, or `th.mean(x)`."""
+    if node.args and node.args[0] is inner:
+        return ast.Call(node.func, [changed, *node.args[1:]], node.keywords)
+    assert isinstance(node.func, ast.Attribute)
+    return ast.Call(ast.Attribute(changed, node.func.attr, ast.Load()), node.args, node.keywords)
 
 
 def _call_like(node: ast.Call, *last: ast.expr) -> ast.Call:

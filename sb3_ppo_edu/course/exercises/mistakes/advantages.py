@@ -179,5 +179,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Equal advantages are given back as they are",
         "If all are alike none is better than the mean: standardised they are all 0.",
     ),
+    "recursion-from-last-value": (
+        "The recursion begins with the value of what follows",
+        "That value is in the last TD error already. Behind the last step there is no *advantage* yet: begin with 0.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

@@ -65,5 +65,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "exp(710) is no number any more. A softmax stays the same if one number is taken away from all logits of a "
         "state; take the one that makes every exponent harmless.",
     ),
+    "bound-for-zero": (
+        "The clipped ratio where nothing is left",
+        "Beyond the bound the objective is flat. Its *value* has the bound in it, its derivative is 0.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""

@@ -201,5 +201,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "For a ratio the window is around 1; a value may move by ε in units of the return, whatever the old value is: "
         "it may be 0, or negative.",
     ),
+    "regression": (
+        "A regression on the returns",
+        "Log-probabilities are not to become like the returns: each is pushed up or down, and the return says how hard.",
+    ),
 }
 """Name of each mistake -> its title, and the idea that it misses."""
