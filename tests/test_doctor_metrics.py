@@ -237,10 +237,11 @@ def test_guide_lists_every_key() -> None:
     """Each ``train/`` key that trainings with a Box, with Discrete and with a KL penalty log is in the guide, and no other."""
     logged: set[str] = set()
     penalty: dict[str, Any] = {"objective": KLPenaltyObjective(d_targ=0.01)}
-    for arguments in ({"clip_range_vf": 0.2}, {"action": "discrete"}, penalty):
+    long: dict[str, Any] = {"n_steps": 8 * N_STEPS}  # enough transitions and episodes to compare
+    for arguments in ({"clip_range_vf": 0.2}, {"action": "discrete"}, penalty, long):
         model = make_model(**arguments)
         recorder = record(model)
-        model.learn(2 * N_STEPS)
+        model.learn(2 * model.n_steps)
         model.logger.dump()
         logged |= {key.removeprefix("train/") for row in recorder.rows for key in row if key.startswith("train/")}
     flat = counted_row()[1]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import explained_variance
 
+from sb3_ppo_edu.algorithms.environment_numbers import environment_numbers, is_sampled, unfinished_episodes
+from sb3_ppo_edu.algorithms.logged_settings import logged_settings
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines import UpdateSettings, as_array, gradient_shares
@@ -57,9 +59,19 @@ def log_update(model: PPOModel, record: UpdateRecord, settings: UpdateSettings) 
     model.logger.record("train/advantage_mean", buffer.advantages.mean())
     model.logger.record("train/advantage_std", buffer.advantages.std())
     # What sb3-edu doctor reads; too much for SB3's table on the console. Of short updates a sample: there it would count.
-    if len(record.rows) >= SHORT_UPDATE or model.session.iteration % SAMPLED_UPDATES == min(model.session.iteration, 1):
-        for name, value in doctor_numbers(model, record, settings).items():
+    session, every = model.session, 1 if len(record.rows) >= SHORT_UPDATE else SAMPLED_UPDATES
+    index, between = divmod(session.iteration - min(session.iteration, 1), every)
+    if between == 0:
+        numbers = doctor_numbers(model, record, settings)
+        if is_sampled(index):
+            ends = model._last_episode_starts
+            numbers |= environment_numbers(model, ends, session.bootstraps, session.n_processes, session.unfinished)
+        for name, value in numbers.items():
             model.logger.record(f"train/{name}", value, exclude="stdout")
+    session.unfinished = unfinished_episodes(buffer, session.unfinished)
+    if session.iteration == 1:
+        for name, value in logged_settings(model).items():
+            model.logger.record(f"settings/{name}", value, exclude="stdout")
 
 
 def doctor_numbers(model: PPOModel, record: UpdateRecord, settings: UpdateSettings) -> dict[str, float]:

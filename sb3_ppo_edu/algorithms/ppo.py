@@ -338,9 +338,10 @@ class EduPPO(PPOModel):
         """
         for index, info in enumerate(infos):
             if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
-                self.session.truncated_episodes += 1
                 terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
-                rewards[index] += self.gamma * engine.value(self.value_inputs(terminal_obs, index))[0]
+                bootstrap = self.gamma * engine.value(self.value_inputs(terminal_obs, index))[0]
+                rewards[index] += bootstrap
+                self.session.bootstraps.append((self.num_timesteps, index, float(bootstrap)))
 
     def _kl_exceeds_target(self, kl: np.floating[Any]) -> bool:
         """Decide whether the policy has moved far enough for this rollout, by an estimate of KL(old || new) in nats."""

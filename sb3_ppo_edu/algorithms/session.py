@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -26,18 +28,27 @@ class Session:
     :ivar iteration: rollouts that are done
     :ivar rollout_steps: steps of the rollout in progress that are done, per environment
     :ivar in_rollout: whether the next rollout goes on with one that was interrupted
-    :ivar truncated_episodes: episodes of the rollout that a time limit ended
+    :ivar bootstraps: for each episode of the rollout that a time limit ended ``num_timesteps``, the environment, and the value
+        that was added to its last reward
+    :ivar unfinished: steps and rewards of the episodes that the last rollout has left, see ``environment_numbers``
     :ivar n_processes: how many processes step environments for this training, this one included
     :ivar around_engine: puts what averages over processes around the engine; None for nothing
     :ivar mean_over_processes: averages a number over the processes of this training
     """
 
     def __init__(self) -> None:
-        self.iteration = self.rollout_steps = self.truncated_episodes = 0
+        self.iteration = self.rollout_steps = 0
+        self.bootstraps: list[tuple[int, int, float]] = []
+        self.unfinished: NDArray[np.float64] | None = None
         self.in_rollout = False
         self.n_processes = 1
         self.around_engine: Callable[[Engine[Any]], Engine[Any]] | None = None
         self.mean_over_processes: Callable[[float], float] = float
+
+    @property
+    def truncated_episodes(self) -> int:
+        """Episodes of the rollout that a time limit ended."""
+        return len(self.bootstraps)
 
     def steps_to_do(self, model: OnPolicyAlgorithm, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
         """
@@ -73,7 +84,7 @@ class Session:
             self.in_rollout = False
             return self.rollout_steps
         rollout_buffer.reset()
-        self.rollout_steps = self.truncated_episodes = 0
+        self.rollout_steps, self.bootstraps = 0, []
         if model.use_sde:
             model.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()

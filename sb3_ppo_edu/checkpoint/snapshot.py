@@ -77,7 +77,8 @@ def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
         "model": attributes,
         "iteration": session.iteration,
         "rollout_steps": session.rollout_steps,
-        "truncated_episodes": session.truncated_episodes,
+        "bootstraps": session.bootstraps,
+        "unfinished": session.unfinished,
         "objective": describe_objective(model.objective),
         "learning_rate": getattr(adaptive_rate(model.lr_schedule), "rate", None),
         "elapsed": time.time_ns() - model.start_time,
@@ -127,8 +128,10 @@ def restore(model: EduPPO, callback: BaseCallback, state: dict[str, Any], enviro
     restore_attributes(model, state)
     session = model.session
     session.iteration, session.rollout_steps = state["iteration"], state["rollout_steps"]
-    # Version 0.1 kept it with the model.
-    session.truncated_episodes = state.get("truncated_episodes", state["model"].get("_truncated_episodes", 0))
+    # Before, only their number was kept; in version 0.1 with the model.
+    counted = state.get("truncated_episodes", state["model"].get("_truncated_episodes", 0))
+    session.bootstraps = [*map(tuple, state.get("bootstraps", [(0, 0, 0.0)] * counted))]
+    session.unfinished = state.get("unfinished")
     model.start_time = time.time_ns() - state["elapsed"]
     model.set_parameters(state["parameters"], exact_match=True)
     for name, value in state["noise"].items():
