@@ -26,6 +26,15 @@ SETTINGS: dict[str, Any] = {
     "target_kl": None,
     "normalize_advantage": True,
     "env": "Somewhere-v0",
+    "batch_size": 64,
+    "gae_lambda": 0.95,
+    "trained": 1.0,
+    "layer_width": 64,
+    "adaptive": True,
+    "optimizer_eps": 1e-5,
+    "weight_decay": 0.0,
+    "n_actions": 2,
+    "time_limit": 500,
 }
 
 
@@ -65,6 +74,26 @@ def healthy() -> dict[str, Any]:
         "train/observation_scale_min": 0.05,
         "train/episodes_ended": 10.0,
         "train/episodes_truncated": 2.0,
+        "train/observation_constant": 0.0,
+        "train/observation_predicted_max": 0.99,
+        "train/observation_predicted_min": 0.8,
+        "train/observation_repeated": 0.0,
+        "train/observation_distinct": 1.0,
+        "train/observation_clipped": 0.01,
+        "train/observation_outside": 0.0,
+        "train/action_effect": 0.9,
+        "train/action_effect_late": 0.05,
+        "train/starts_distinct": 1.0,
+        "train/episode_length_max": 30.0 + 400.0 * time,
+        "train/monitor_lengths_equal": 1.0,
+        "train/monitor_length_ratio": 1.0,
+        "train/monitor_difference": 1e-8,
+        "train/monitor_ratio": 1.0,
+        "train/monitor_slope": 1.0,
+        "train/monitor_offset": 0.0,
+        "train/monitor_correlation": 1.0,
+        "train/reward_zero": 0.0,
+        "doctor/improvement": 0.4,
         "doctor/gae_error": 1e-6,
     }
 
@@ -88,7 +117,7 @@ def make_record(
     """
     Build a record: a healthy one with some columns and settings changed, others taken away, or cut short.
 
-    :param columns: in place of the healthy ones
+    :param columns: in place of the healthy ones; None is not logged
     :param settings: in place of the healthy ones
     :param without: columns and settings to leave out, exact names
     :param rows: how many of them
@@ -97,7 +126,7 @@ def make_record(
     table = {
         key: np.broadcast_to(value, (ROWS,)) for key, value in (healthy() | (columns or {})).items() if key not in without
     }
-    listed = [{key: float(values[row]) for key, values in table.items()} for row in range(rows)]
+    listed = [{key: float(values[row]) for key, values in table.items() if values[row] is not None} for row in range(rows)]
     kept = {name: value for name, value in (SETTINGS | (settings or {})).items() if name not in without}
     return record_of_rows(listed, "by hand", kept)
 

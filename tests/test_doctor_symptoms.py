@@ -13,6 +13,15 @@ from sb3_ppo_edu.doctor.diagnose import diagnose
 from sb3_ppo_edu.doctor.symptoms import BY_NAME, SYMPTOMS
 from tests.doctor_records import FLAT, ROWS, TIME, gaussian, healthy, make_record, names
 
+LONG_ROLLOUTS: dict[str, Any] = {
+    "time/total_timesteps": 8192 * np.arange(1, ROWS + 1),
+    **{
+        f"train/{name}": np.array([0.01] * 3 + [None] * (ROWS - 3), dtype=object)
+        for name in ("approx_kl", "clip_fraction", "policy_gradient_loss", "clip_range")
+    },
+}
+DIFFERENT = {"train/monitor_difference": 2.0}
+
 ILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nan-coming": ({"train/value_loss": np.where(TIME > 0.8, math.nan, 20.0)}, {}),
     "learning-rate-too-high": ({"train/approx_kl": 0.3, "train/clip_fraction": 0.6, "train/learning_rate": 0.02}, {}),
@@ -56,6 +65,38 @@ ILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "poor-evaluation": ({"eval/mean_reward": 20.0}, {}),
     "forgetting": ({"rollout/ep_rew_mean": 20.0 + 400.0 * np.sin(np.pi * TIME)}, {}),
     "no-progress": (FLAT, {}),
+    "observations-constant": ({"train/observation_constant": 1.0}, {}),
+    "observations-without-information": (
+        {"train/observation_predicted_max": 0.0, "train/observation_predicted_min": 0.0},
+        {},
+    ),
+    "observations-stale": ({"train/observation_repeated": 0.8}, {}),
+    "observations-coarse": ({"train/observation_distinct": 0.02}, {}),
+    "observations-outside": ({"train/observation_outside": 1.0}, {}),
+    "action-without-effect": ({"train/action_effect": 0.0}, {}),
+    "action-late": ({"train/action_effect": 0.01, "train/action_effect_late": 0.9}, {}),
+    "episodes-never-end": ({"train/episodes_ended": 0.0, "train/episodes_truncated": 0.0}, {}),
+    "episodes-cut-short": ({"train/episode_length_max": 20.0}, {}),
+    "ends-changed": ({"train/monitor_lengths_equal": 0.1, "train/monitor_length_ratio": 2.5}, {}),
+    "resets-alike": ({"train/starts_distinct": 0.1}, {}),
+    "reward-sign": ({f"train/monitor_{name}": -1.0 for name in ("ratio", "slope", "correlation")} | DIFFERENT, {}),
+    "reward-noise": ({"train/monitor_correlation": 0.1} | DIFFERENT, {}),
+    "reward-altered": ({"train/monitor_ratio": 100.0, "train/monitor_slope": 100.0} | DIFFERENT, {}),
+    "reward-sparse": ({"train/reward_zero": 0.999, **FLAT}, {}),
+    "parameters-not-trained": ({}, {"trained": 0.5}),
+    "update-backwards": ({"doctor/improvement": -0.4}, {}),
+    "update-without-gain": ({"doctor/improvement": 0.005, **FLAT}, {}),
+    "sampling-wrong": ({"train/surprise": 2.0}, {}),
+    "optimizer-unusual": ({}, {"weight_decay": 5.0}),
+    "network-too-small": ({}, {"layer_width": 1}),
+    "too-few-updates": ({"train/n_updates": np.arange(ROWS)}, {"n_epochs": 1, "batch_size": 1024}),
+    "too-few-rollouts": (LONG_ROLLOUTS, {}),
+    "ends-unreported": ({"rollout/ep_len_mean": math.nan, "rollout/ep_rew_mean": math.nan}, {}),
+    "batch-too-small": ({}, {"batch_size": 2}),
+    "lambda-too-low": ({}, {"gae_lambda": 0.0}),
+    "value-weight-too-large": ({"train/vf_coef": 100.0}, {}),
+    "rate-ends-early": ({"train/learning_rate": np.where(TIME > 0.3, 1e-9, 3e-4)}, {}),
+    "starts-certain": ({"train/surprise": 0.05, "train/entropy_loss": -0.05}, {}),
     "throughput-lost": (
         {"time/time_elapsed": np.cumsum(np.where(TIME < 0.5, 1.0, 9.0)), "eval/mean_reward": math.nan},
         {},
@@ -78,7 +119,7 @@ def test_symptom_is_found(name: str) -> None:
     assert 0.0 <= finding.severity <= 1.0
     for piece in finding.evidence:
         assert any(sign.isdigit() for sign in piece.text) or "NaN" in piece.text
-        assert 0 < piece.begin <= piece.end <= 40 * 1024
+        assert 0 < piece.begin <= piece.end <= 40 * (8192 if name == "too-few-rollouts" else 1024)
 
 
 CONSEQUENCES = ("value-overfits", "kl-stop-every-time", "no-progress", "value-not-learning")

@@ -16,13 +16,13 @@ LARGE = {"train/return_std": 2e4, "train/value_loss": 4e8}
 
 
 HIDDEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "learning-rate-too-high": ({"train/learning_rate": 0.02}, {}),
-    "learning-rate-too-low": ({"train/learning_rate": 1e-6}, {}),
-    "clip-range-too-tight": ({"train/clip_range": 0.01}, {}),
-    "clip-range-too-loose": ({"train/clip_range": 2.0}, {}),
-    "too-many-epochs": ({}, {"n_epochs": 60}),
-    "target-kl-too-small": ({}, {"target_kl": 1e-5}),
-    "entropy-bonus-too-large": ({"train/ent_coef": 1.0}, {}),
+    "learning-rate-too-high": ({"train/learning_rate": 0.01}, {}),
+    "learning-rate-too-low": ({"train/learning_rate": 3e-6}, {}),
+    "clip-range-too-tight": ({"train/clip_range": 0.02}, {}),
+    "clip-range-too-loose": ({"train/clip_range": 1.0}, {}),
+    "too-many-epochs": ({}, {"n_epochs": 45}),
+    "target-kl-too-small": ({}, {"target_kl": 1e-3}),
+    "entropy-bonus-too-large": ({"train/ent_coef": 0.2}, {}),
     "advantages-not-normalized": ({}, {"normalize_advantage": False}),
 }
 """A setting far from the usual, while KL, clip fraction, entropy and losses are healthy."""
@@ -49,6 +49,22 @@ def test_unusual_setting_with_healthy_metrics_is_healthy(name: str, sign: dict[s
     """Where nothing is wrong the metrics decide, and where there is a sign only (a return that does not rise), too."""
     columns, settings = HIDDEN[name]
     assert name not in names(make_record(columns | sign, settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "settings"),
+    [
+        ("learning-rate-too-high", {"train/learning_rate": 0.05}, {}),
+        ("learning-rate-too-low", {"train/learning_rate": 1e-7}, {}),
+        ("clip-range-too-loose", {"train/clip_range": 5.0}, {}),
+        ("clip-range-too-tight", {"train/clip_range": 1e-3}, {}),
+        ("too-many-epochs", {"train/n_updates": 100 * np.arange(ROWS)}, {"n_epochs": 100}),
+        ("entropy-bonus-too-large", {"train/ent_coef": 1.0}, {}),
+    ],
+)
+def test_setting_beyond_all_use_is_named(name: str, columns: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Whatever the metrics say, a setting that nobody uses is named."""
+    assert names(make_record(columns, settings))[0] == name
 
 
 def test_all_unusual_settings_have_a_case() -> None:

@@ -25,19 +25,32 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_ppo_edu.algorithms.diagnostics import rollout_statistics, share_at_bounds
+from sb3_ppo_edu.algorithms.environment_numbers import Bootstrap, environment_numbers, is_sampled
+from sb3_ppo_edu.algorithms.logged_settings import logged_settings
 from sb3_ppo_edu.algorithms.ppo import EduPPO
 from sb3_ppo_edu.algorithms.services import SERVICES, service
+from sb3_ppo_edu.doctor.checks import gae_error, sample_of, surrogate_gain
 from sb3_ppo_edu.doctor.diagnose import Diagnosis, diagnose
-from sb3_ppo_edu.doctor.record import MODEL_SETTINGS, STEPS_KEY, Record, add_row, read_settings, record_of_columns
+from sb3_ppo_edu.doctor.record import (
+    SETTINGS_PREFIX,
+    STEPS_KEY,
+    Record,
+    add_row,
+    as_settings,
+    read_settings,
+    record_of_columns,
+)
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.engines import NonFiniteUpdateError
-from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.serialization.names import import_named
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.vec_env.guard import NonFiniteStepError
 
 REPORT_FILE, PAGE_FILE = "doctor.json", "doctor.html"
+
+CHECK_EVERY = 20
+"""Updates from one whose effect on the policy is looked at to the next."""
 
 PageWriter = Callable[[Diagnosis, Path], Any]
 
@@ -115,9 +128,10 @@ class TrainingDoctor(BaseCallback):
         self._not_finite: dict[str, int] = {}
         self._seen_before: list[str] = []
         self._counting = False
-        self._truncated = 0
+        self._truncated: list[Bootstrap] = []
         self._updates = 0
         self._next_look = self.every
+        self._sample: tuple[th.Tensor, ...] | None = None
 
     # -- what is collected -------------------------------------------------------------------------------------------------
 
@@ -149,18 +163,20 @@ class TrainingDoctor(BaseCallback):
         if self._counting:
             dones = self.locals["dones"]
             if dones.any():
-                infos = self.locals["infos"]
-                self._truncated += sum(bool(infos[i].get("TimeLimit.truncated", False)) for i in np.flatnonzero(dones))
+                infos, now = self.locals["infos"], self.model.num_timesteps
+                cut_off = (int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False))
+                self._truncated += [(now, i, math.nan) for i in cut_off]
         return not self._terminated
 
     def _on_rollout_start(self) -> None:
         """Take in the update that has just ended, and look at it now and then."""
+        self._check_update()
         self._take_row()
         rows = self._count_rows()
         if rows >= self._next_look:
             self._next_look = rows + min(max(rows, self.every), MOST_BETWEEN_LOOKS * self.every)
             self._look()
-        self._truncated = 0
+        self._truncated = []
 
     def _on_rollout_end(self) -> None:
         """Begin a row with what the rollout says."""
@@ -187,15 +203,30 @@ class TrainingDoctor(BaseCallback):
             row["eval/mean_reward"] = evaluated
         own = {} if isinstance(self.model, EduPPO) else self._rollout_of_sb3(buffer)
         if not rows:
-            own |= self._check_advantages(buffer)
+            error = gae_error(buffer, self.locals.get("values"), self.locals.get("dones"))
+            own |= {} if error is None else {"doctor/gae_error": error}
         for key, value in own.items():
             # For the log too: sb3-edu doctor may have nothing else to read.
             self.logger.record(key, value, exclude="stdout")
         self._row = row | own
+        if rows % CHECK_EVERY == 0 and not (further_inputs(self.model.policy) or self.model.use_sde):
+            self._sample = sample_of(buffer)
+
+    def _check_update(self) -> None:
+        """See what the update that has just ended has done to the actions of its rollout."""
+        if self._sample is None or not self._row:
+            return
+        assert isinstance(self.model, (EduPPO, PPO))
+        improvement = surrogate_gain(self.model.policy, *self._sample)
+        if improvement is not None:
+            self._row["doctor/improvement"] = improvement
+            self.logger.record("doctor/improvement", improvement, exclude="stdout")
+        self._sample = None
 
     def _rollout_of_sb3(self, buffer: RolloutBuffer) -> dict[str, float]:
         """Measure what EduPPO logs of a rollout and SB3's PPO does not."""
         row = {f"train/{name}": value for name, value in rollout_statistics(buffer).items()}
+        assert isinstance(self.model, PPO)
         space, policy = self.model.action_space, self.model.policy
         if isinstance(space, spaces.Box):
             actions = buffer.actions.reshape(-1, *space.shape)
@@ -205,23 +236,15 @@ class TrainingDoctor(BaseCallback):
         ends = self.locals.get("dones")
         if ends is not None:
             row["train/episodes_ended"] = float(buffer.episode_starts[1:].sum() + np.sum(ends))
-            row["train/episodes_truncated"] = float(self._truncated)
+            row["train/episodes_truncated"] = float(len(self._truncated))
+        rows = self._count_rows()
+        if is_sampled(rows):
+            numbers = environment_numbers(self.model, ends, self._truncated)
+            row |= {f"train/{name}": value for name, value in numbers.items()}
+        if rows == 0:
+            for name, value in logged_settings(self.model).items():
+                self.logger.record(f"{SETTINGS_PREFIX}{name}", value, exclude="stdout")
         return row
-
-    def _check_advantages(self, buffer: RolloutBuffer) -> dict[str, float]:
-        """Work the advantages of a rollout out again."""
-        values, ends = self.locals.get("values"), self.locals.get("dones")
-        if not isinstance(values, th.Tensor) or ends is None or values.numel() != buffer.n_envs:
-            return {}
-        expected = generalized_advantage_estimate(
-            buffer.rewards,
-            buffer.values,
-            np.concatenate([buffer.episode_starts[1:], np.asarray(ends)[None].astype(np.float32)]),
-            values.detach().cpu().numpy().flatten(),
-            buffer.gamma,
-            buffer.gae_lambda,
-        )
-        return {"doctor/gae_error": float(np.abs(buffer.advantages - expected).max() / (expected.std() + 1e-8))}
 
     def _take_row(self) -> None:
         """Complete the row with what the update after its rollout has logged, and put it to the others."""
@@ -319,6 +342,7 @@ class TrainingDoctor(BaseCallback):
         atexit.unregister(self._at_exit)
         ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == self._terminate
         try:
+            self._check_update()
             self._take_row()
             if terminated:
                 notes = (*notes, f"Training was ended by SIGTERM after {self.num_timesteps:,} steps")
@@ -391,16 +415,12 @@ def last_evaluation(callback: Any) -> float | None:
 
 def settings_of(model: EduPPO | PPO) -> dict[str, Any]:
     """Take down those settings of a model that are numbers, and what its environment is."""
-    settings = {name: getattr(model, name, None) for name in MODEL_SETTINGS}
-    settings = {name: value for name, value in settings.items() if value is None or isinstance(value, (bool, int, float))}
     policy = model.policy
     # What is said of a small network holds neither for images nor for an LSTM.
     plain = isinstance(policy.features_extractor, FlattenExtractor) and "lstm_states" not in further_inputs(policy)
     return {
-        **settings,
-        "n_envs": model.n_envs,
+        **as_settings(logged_settings(model)),
         "env": environment_id(model),
-        "normalize": model.get_vec_normalize_env() is not None,
         "policy": "MlpPolicy" if plain else type(policy).__name__,
         "device": str(model.device),
         "torch_threads": th.get_num_threads(),

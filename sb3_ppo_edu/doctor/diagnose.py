@@ -115,7 +115,8 @@ def unseen(found: Sequence[Finding], suspects: Sequence[Finding]) -> list[Findin
     """
     Choose unusual settings whose effect cannot be seen, because another fault has hold of the metrics that would show it.
 
-    Where nothing else is wrong the metrics decide, and an unusual setting that does no harm is none of the doctor's business.
+    Where nothing else is wrong the metrics decide, and an unusual setting that does no harm is none of the doctor's business,
+    unless it lies beyond all that anybody uses.
 
     :param found: findings by the metrics
     :param suspects: settings that are unusual by themselves
@@ -124,7 +125,7 @@ def unseen(found: Sequence[Finding], suspects: Sequence[Finding]) -> list[Findin
     names = [finding.name for finding in found]
     hiding = [finding for finding in found if finding.name not in SIGNS]
     if not hiding:
-        return []
+        return [suspect for suspect in suspects if suspect.severity >= 1 and suspect.name not in names]
     first = max(hiding, key=lambda finding: finding.confidence)
     text = f"what it does cannot be told beside: {BY_NAME[first.name].title[0].lower()}{BY_NAME[first.name].title[1:]}"
     return [

@@ -252,8 +252,14 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{file}: {file.stat().st_size:,} bytes; expected a training log of at most {LARGEST_FILE:,}")
     rows, notes = read_csv(file) if kind == "csv" else read_events(file)
     check_keys({key for row in rows for key in row}, file)
+    logged = {
+        key.removeprefix(SETTINGS_PREFIX): number
+        for row in rows
+        for key, value in row.items()
+        if key.startswith(SETTINGS_PREFIX) and (number := as_number(value)) is not None and math.isfinite(number)
+    }
     settings, more_notes = read_settings(file.parent)
-    record = record_of_rows(rows, str(path), settings, [*notes, *more_notes])
+    record = record_of_rows(rows, str(path), as_settings(logged) | settings, [*notes, *([] if logged else more_notes)])
     if not len(record.steps):
         raise RecordError(f"{file}: no row has {STEPS_KEY}; expected one after each rollout, as SB3's logger writes them")
     check_values(record, file)
@@ -387,8 +393,28 @@ def check_values(record: Record, file: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------------
-# The settings beside a log
+# The settings in a log, and beside it
 # --------------------------------------------------------------------------------------------------------------------------
+
+SETTINGS_PREFIX = "settings/"
+
+TRUE_OR_FALSE = (
+    "adaptive", "layer_norm", "normalize", "normalize_advantage", "normalize_observations", "normalize_rewards",
+    "recompute_advantages", "use_sde",
+)  # fmt: skip
+"""Settings that are logged as 1 or 0."""
+
+
+def as_settings(logged: Mapping[str, float]) -> dict[str, Any]:
+    """
+    Read settings that a training has logged.
+
+    :param logged: numbers by name, without the prefix
+    :return: by name, True or False where they are that; an argument that is off, which is not logged, is None
+    """
+    settings: dict[str, Any] = {name: bool(value) if name in TRUE_OR_FALSE else value for name, value in logged.items()}
+    return {"target_kl": None, **settings} if settings else {}
+
 
 MODEL_SETTINGS = (
     "n_steps",

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from sb3_ppo_edu.doctor.findings import Symptom
 from sb3_ppo_edu.doctor.symptoms import (
+    construction,
+    environment,
     exploration,
     gradients,
     non_finite,
     normalization,
     outcome,
     policy_steps,
+    rewards,
     rollouts,
     throughput,
     value_function,
@@ -35,7 +38,10 @@ SYMPTOMS: tuple[Symptom, ...] = (
     *value_function.SYMPTOMS,
     *normalization.SYMPTOMS,
     *gradients.SYMPTOMS,
+    *construction.SYMPTOMS,
     *rollouts.SYMPTOMS,
+    *environment.SYMPTOMS,
+    *rewards.SYMPTOMS,
     *outcome.SYMPTOMS,
     *throughput.SYMPTOMS,
 )

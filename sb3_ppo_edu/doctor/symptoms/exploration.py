@@ -63,7 +63,9 @@ def entropy_bonus_too_large(record: Record) -> Finding | None:
         # Without the weight, an entropy that does not fall may have other causes; one that grows has few.
         return find("entropy-bonus-too-large", beyond(math.exp(min(end - start, 50.0)), 1.3, 4.0), *texts, most=0.7)
     texts.insert(0, evidence_of(record, "train/ent_coef", f"{show(coefficient)}, usual 0 to 0.02"))
-    return find("entropy-bonus-too-large", min(beyond(coefficient, 0.04, 0.2), stays), *texts)
+    # Beyond any use it is named by itself: some tasks are learned in spite of it.
+    position = max(min(beyond(coefficient, 0.04, 0.2), stays), beyond(coefficient, 0.3, 2.0))
+    return find("entropy-bonus-too-large", position, *texts)
 
 
 def std_explodes(record: Record) -> Finding | None:

@@ -60,7 +60,7 @@ def reward_scale_too_small(record: Record) -> Finding | None:
     """Find returns so small that the value function's first guesses drown them."""
     scale = return_scale(record)
     unseen = record.has(RETURN) and float(np.ptp(record.values(RETURN))) == 0 and not rewards_are_seen(record)
-    if scale == 0 or unseen or abs(median(record, "train/return_mean", 0.1)) > 1:
+    if scale == 0 or unseen or median(record, "train/reward_zero") == 1 or abs(median(record, "train/return_mean", 0.1)) > 1:
         # Large returns that hardly vary, as of a policy that has solved its task, are not small ones.
         return None
     key = "train/return_std" if record.has("train/return_std") else "train/value_loss"
@@ -111,6 +111,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "advantages-not-normalized",
             "learning-rate-too-low",
             "nan-coming",
+            "reward-altered",
             *OUTCOME,
         ),
     ),
@@ -126,7 +127,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         examine=reward_scale_too_small,
         changes=(NORMALIZE,),
         bands=(Band("train/return_std", 0.1, 300.0, log=True), EXPLAINED_BAND),
-        explains=("reward-never-seen", *VALUE, "no-progress"),
+        explains=("reward-never-seen", "reward-altered", *VALUE, "no-progress"),
     ),
     Symptom(
         name="observations-not-normalized",

@@ -56,7 +56,15 @@ def gamma_too_high(record: Record) -> Finding | None:
 
 
 def limit_as_terminal(record: Record) -> Finding | None:
-    """Find episodes that all end after the same number of steps, and are reported as ended by the task."""
+    """Find episodes that all end after the same number of steps, or at the task's limit, and are reported as ended by it."""
+    limit, longest = record.number("time_limit"), record.values("train/episode_length_max")
+    reached = int((longest == limit).sum())
+    if limit is not None and reached > 1 and not record.values("train/episodes_truncated").any():
+        text = (
+            f"in {reached} rollouts an episode has reached the limit of {show(limit)} steps, and none is reported as cut off"
+        )
+        evidence = evidence_of(record, "train/episode_length_max", text)
+        return find("limit-as-terminal", min(reached / 6, 1.0), evidence, most=0.85)
     lengths = record.values(LENGTH)
     ended, truncated = record.values("train/episodes_ended").sum(), record.values("train/episodes_truncated").sum()
     if len(lengths) < MIN_UPDATES or ended < 10 or truncated > 0 or np.ptp(lengths) > 1e-6 or lengths[0] < 20:
@@ -79,7 +87,14 @@ def terminal_as_limit(record: Record) -> Finding | None:
 
 
 def advantages_wrong(record: Record) -> Finding | None:
-    """Find advantages that are not those of GAE, worked out again from the same rollout."""
+    """Find advantages that are not those of GAE, worked out again, or of another discount than the one that is set."""
+    for name in ("gamma", "gae_lambda"):
+        given, used = record.number(name), record.number(f"buffer_{name}")
+        if given is not None and used is not None and abs(given - used) > 1e-6:
+            text = f"{show(used)} in the rollout buffer, where the model's {name} is {show(given)}"
+            return find("advantages-wrong", 1.0, evidence_of(record, f"settings/buffer_{name}", text))
+    if not record.has("doctor/gae_error"):
+        return None
     error = float(record.values("doctor/gae_error").max())
     text = f"up to {show(error)} standard deviations away from GAE worked out again, expected 0 to rounding"
     return find("advantages-wrong", beyond(error, 1e-2, 1e-1), evidence_of(record, "doctor/gae_error", text))
@@ -174,7 +189,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         name="advantages-wrong",
         title="The advantages are not those of GAE",
-        needs=("doctor/gae_error",),
+        needs=("doctor/gae_error|settings/buffer_gamma",),
         healthy="equal to GAE worked out again, to rounding",
         source="GAE paper (https://arxiv.org/abs/1506.02438, equation 16); lecture's errata (`1 - dones[t]`)",
         meaning="A mask that is off by one lets values leak from one episode into the one before.",
