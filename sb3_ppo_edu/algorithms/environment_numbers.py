@@ -65,11 +65,13 @@ def unfinished_episodes(buffer: RolloutBuffer, before: Floats | None) -> Floats:
     :return: their steps and the sums of their rewards so far, shape ``(2, n_envs)``, NaN where they are not known
     """
     starts, rewards = in_order(buffer, buffer.episode_starts)[..., 0], in_order(buffer, buffer.rewards)[..., 0]
-    last = len(starts) - 1 - starts[::-1].argmax(0)
-    sums, n_envs = rewards.cumsum(0, dtype=np.float64), np.arange(starts.shape[1])
-    begun = np.stack([len(starts) - last, sums[-1] - sums[last, n_envs] + rewards[last, n_envs]])
-    longer = np.full_like(begun, np.nan) if before is None else before + np.stack([0 * sums[-1] + len(starts), sums[-1]])
-    return np.where(starts.any(0), begun, longer)
+    begun, n_steps = starts.any(0), len(starts)
+    last = np.where(begun, n_steps - 1 - starts[::-1].argmax(0), 0)
+    left = np.empty((2, len(last)))
+    left[0], left[1] = n_steps - last, (rewards * (np.arange(n_steps)[:, None] >= last)).sum(0, dtype=np.float64)
+    if not begun.all():
+        left[:, ~begun] += np.nan if before is None else before[:, ~begun]
+    return left
 
 
 def environment_numbers(
