@@ -38,7 +38,7 @@ def five_lines() -> str:
 def version() -> str:
     """Read the package's version, without importing it."""
     text = (PROJECT / "sb3_ppo_edu" / "version.py").read_text(encoding="utf-8")
-    return re.findall(r'__version__ = "(.*)"', text)[0]
+    return str(re.findall(r'__version__ = "(.*)"', text)[0])
 
 
 def what_is_missing() -> list[str]:
