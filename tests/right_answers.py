@@ -218,6 +218,13 @@ def sequence_lengths_loop(episode_starts: Any) -> list[int]:
     return [*lengths, length]
 
 
+def token_rewards_loop(new: Any, ref: Any, scores: Any, beta: float) -> Any:
+    """Message by message and token by token."""
+    rewards = [[-beta * (float(p) - float(q)) for p, q in zip(a, b, strict=True)] for a, b in zip(new, ref, strict=True)]
+    rewards[-1] = [reward + float(score) for reward, score in zip(rewards[-1], scores, strict=True)]
+    return rewards
+
+
 STYLES: list[tuple[str, Answer]] = [
     ("compute_gae", gae_forward_sum),
     ("compute_gae", gae_matrix),
@@ -314,4 +321,14 @@ STYLES: list[tuple[str, Answer]] = [
     ("masked_entropy", lambda x, m: th.distributions.Categorical(logits=x.masked_fill(~m, -1e9)).entropy()),
     ("masked_entropy", lambda x, m: th.stack([th.special.entr(row[k].softmax(0)).sum() for row, k in zip(x, m, strict=True)])),
     ("masked_entropy", lambda x, m: th.logsumexp(x - 1e9 * ~m, 1) - ((x - 1e9 * ~m).softmax(1) * x).sum(1)),
+    ("bradley_terry_loss", lambda c, r: th.nn.functional.softplus(r - c).mean()),
+    ("bradley_terry_loss", lambda c, r: -(c - th.logaddexp(c, r)).sum() / len(c)),
+    ("bradley_terry_loss", lambda c, r: th.nn.functional.binary_cross_entropy_with_logits(c - r, th.ones_like(c))),
+    ("bradley_terry_loss", lambda c, r: -th.stack([c, r], 1).log_softmax(1)[:, 0].mean()),
+    ("token_rewards_with_kl", token_rewards_loop),
+    ("token_rewards_with_kl", lambda new, ref, s, b: b * (ref - new) + th.eye(len(new))[-1][:, None] * s),
+    ("token_rewards_with_kl", lambda new, ref, s, b: np.concatenate([-b * (new - ref)[:-1], (s - b * (new - ref)[-1])[None]])),
+    ("group_advantages", lambda s: th.stack([(row - row.mean()) / (row.std() + 1e-8) for row in s])),
+    ("group_advantages", lambda s: ((s.T - s.mean(1)) / (s.var(1).sqrt() + 1e-8)).T),
+    ("group_advantages", lambda s: [(x - np.mean(x)) / (np.std(x, ddof=1) + 1e-8) for x in s.numpy()]),
 ]  # fmt: skip

@@ -272,6 +272,19 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("masked_entropy", ("infinity-times-zero",), lambda x, m: entropy_of(x.masked_fill(~m, -th.inf))),
     ("masked_entropy", ("where-hides-nan",), lambda x, m: entropy_of(x.masked_fill(~m, -th.inf), m)),
     ("masked_entropy", ("entropy-sign",), lambda x, m: -entropy_of(x.masked_fill(~m, -1e8))),
+    ("bradley_terry_loss", ("preference-upside-down",), lambda c, r: th.nn.functional.softplus(c - r).mean()),
+    ("bradley_terry_loss", ("sigmoid-rounds-to-zero",), lambda c, r: -((c - r).sigmoid().log()).mean()),
+    ("bradley_terry_loss", ("hinge-for-logistic",), lambda c, r: (1 - c + r).clamp(min=0).mean()),
+    ("bradley_terry_loss", ("rejected-left-out",), lambda c, r: th.nn.functional.softplus(-c).mean()),
+    ("token_rewards_with_kl", ("score-at-every-token",), lambda p, q, s, b: s - b * (p - q)),
+    ("token_rewards_with_kl", ("leaving-rewarded",), lambda p, q, s, b: b * (p - q) + th.eye(len(p))[-1][:, None] * s),
+    ("token_rewards_with_kl", ("price-paid-at-the-end",), lambda p, q, s, b: th.eye(len(p))[-1][:, None] * (
+        s - b * (p - q).sum(0))),
+    ("token_rewards_with_kl", ("last-token-for-free",), lambda p, q, s, b: th.cat([-b * (p - q)[:-1], s[None]])),
+    ("group_advantages", ("group-ignored",), lambda s: (s - s.mean()) / (s.std() + 1e-8)),
+    ("group_advantages", ("groups-crossed",), lambda s: (s - s.mean(0)) / (s.std(0) + 1e-8)),
+    ("group_advantages", ("not-divided",), lambda s: s - s.mean(1, keepdim=True)),
+    ("group_advantages", ("population-std",), lambda s: (s - s.mean(1)[:, None]) / (s.std(1, unbiased=False)[:, None] + 1e-8)),
 ]  # fmt: skip
 
 

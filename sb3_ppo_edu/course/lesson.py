@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -28,6 +29,9 @@ PALETTE = [BLUE, VERMILLION, GREEN, GREY]
 
 NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?|nan|inf")
 """What a cell of a column that stands right looks like."""
+
+NOTE_WIDTH = 100
+"""Characters in a line of a note where there is no Markdown."""
 
 T = TypeVar("T")
 
@@ -181,3 +185,32 @@ class Table:
         """Write as text."""
         widths = [max(len(line[i]) for line in self.lines) for i in range(len(self.lines[0]))]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in self.lines)
+
+
+def note(text: str) -> Any:
+    """
+    Write a sentence about a run with the run's own numbers, so that no sentence can contradict what stands above it.
+
+    :param text: in Markdown
+    :return: what displays itself as Markdown, and as text elsewhere
+    """
+    return Note(text)
+
+
+class Note:
+    """
+    A paragraph whose numbers are those of the run above it.
+
+    :param text: in Markdown
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def _repr_markdown_(self) -> str:
+        """Write as Markdown."""
+        return self.text
+
+    def __repr__(self) -> str:
+        """Write as text."""
+        return textwrap.fill(self.text, NOTE_WIDTH)

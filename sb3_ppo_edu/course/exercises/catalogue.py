@@ -11,6 +11,7 @@ from sb3_ppo_edu.course.exercises import (
     masks,
     memory,
     objectives,
+    preferences,
     scores,
 )
 from sb3_ppo_edu.course.exercises.exercise import Exercise
@@ -365,6 +366,7 @@ _ALL = (
         masks.masked_state_cases,
         points=2,
     ),
+    *preferences.PREFERENCES,
 )
 # fmt: on
 

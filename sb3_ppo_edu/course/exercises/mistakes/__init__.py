@@ -20,6 +20,7 @@ from sb3_ppo_edu.course.exercises.mistakes import (
     masks,
     memory,
     objectives,
+    preferences,
     scores,
 )
 
@@ -50,6 +51,7 @@ _TEXTS = {
     **experiments.TEXTS,
     **memory.TEXTS,
     **masks.TEXTS,
+    **preferences.TEXTS,
 }
 
 MISTAKES = {name: Mistake(name, title, idea) for name, (title, idea) in _TEXTS.items()}
