@@ -101,7 +101,7 @@ class EduPPO(PPOModel):
         :func:`sb3_ppo_edu.functional.losses.value_loss`
     :param dual_clip: lower bound c·Â of the objective for negative advantages, c > 1 (https://arxiv.org/abs/1912.09729,
         equation 5), or None
-    :param kl_estimator: "k3" (SB3) or "k1" (the lecture), see :func:`sb3_ppo_edu.functional.losses.approx_kl`
+    :param kl_estimator: "k3" (SB3) or "k1" (the activity), see :func:`sb3_ppo_edu.functional.losses.approx_kl`
     :param kl_check: compare each minibatch's estimate with the limit before its step, as SB3 ("minibatch"), or the mean over
         an epoch after it ("epoch", as the lecture); needs ``target_kl``
     :param kl_stop_factor: slack of ``target_kl``, > 0 (1.5 in Spinning Up and SB3); needs ``target_kl``

@@ -184,7 +184,7 @@ def kl_estimates(log_ratio: th.Tensor, estimator: KlEstimator = "k3") -> th.Tens
     Estimate :math:`KL(\pi_{old}\,\|\,\pi_\theta)` from each action, drawn from :math:`\pi_{old}`.
 
     - "k3": :math:`(r - 1) - \log r`, never negative (SB3's)
-    - "k1": :math:`-\log r`, unbiased, but of larger variance and possibly negative (the lecture's)
+    - "k1": :math:`-\log r`, unbiased, possibly negative, and of larger variance where r is near 1 (the activity's)
 
     :param log_ratio: :math:`\log r_t = \log\pi_\theta(a_t|s_t) - \log\pi_{old}(a_t|s_t)`, shape ``(batch,)``
     :param estimator: "k3" or "k1"
