@@ -93,22 +93,24 @@ def test_settings_of_our_runs_are_read(runs: Path, tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_be_read_are_left_out(runs: Path, tmp_path: Path) -> None:
-    """A broken or malicious ``settings.yml`` costs the settings and not the record, and nothing of it is run."""
+    """A broken or malicious ``settings.yml`` costs its settings and not the record's own, and nothing of it is run."""
     (tmp_path / "progress.csv").write_bytes((runs / "eduppo" / "progress.csv").read_bytes())
+    own = read_record(tmp_path).settings
+    assert (own["n_envs"], own["normalize_advantage"]) == (1, True)
     trap = tmp_path / "sprung"
     (tmp_path / "settings.yml").write_text(
         f"!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{trap}]]"
     )
     record = read_record(tmp_path)
     assert not trap.exists()
-    assert record.settings == {}
+    assert record.settings == own
     assert "left out" in record.notes[0]
     with (tmp_path / "evaluation.json").open("wb") as evaluation:
         evaluation.truncate(2**40)
     assert "left out" in read_record(tmp_path).notes[0]
     (tmp_path / "settings.yml").unlink()
     (tmp_path / "model.zip").write_bytes(pickle.dumps("no zip"))
-    assert read_record(tmp_path).settings == {}
+    assert read_record(tmp_path).settings == own
 
 
 def test_cut_line_is_left_out(runs: Path, tmp_path: Path) -> None:

@@ -259,7 +259,9 @@ def read_record(path: Path) -> Record:
         if key.startswith(SETTINGS_PREFIX) and (number := as_number(value)) is not None and math.isfinite(number)
     }
     settings, more_notes = read_settings(file.parent)
-    record = record_of_rows(rows, str(path), as_settings(logged) | settings, [*notes, *([] if logged else more_notes)])
+    if logged:
+        more_notes = [note for note in more_notes if note != NO_SETTINGS]
+    record = record_of_rows(rows, str(path), as_settings(logged) | settings, [*notes, *more_notes])
     if not len(record.steps):
         raise RecordError(f"{file}: no row has {STEPS_KEY}; expected one after each rollout, as SB3's logger writes them")
     check_values(record, file)
@@ -398,6 +400,8 @@ def check_values(record: Record, file: Path) -> None:
 
 SETTINGS_PREFIX = "settings/"
 
+NO_SETTINGS = "No settings lie beside the log; what needs them is not examined."
+
 TRUE_OR_FALSE = (
     "adaptive", "layer_norm", "normalize", "normalize_advantage", "normalize_observations", "normalize_rewards",
     "recompute_advantages", "use_sde",
@@ -454,7 +458,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
             settings["random_std"] = float(evaluation["random"]["std"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return settings, [f"The settings beside the log cannot be read ({type(error).__name__}) and are left out."]
-    notes = [] if settings else ["No settings lie beside the log; what needs them is not examined."]
+    notes = [] if settings else [NO_SETTINGS]
     return settings, notes
 
 
