@@ -48,14 +48,15 @@ def compared(record: Record, how: str) -> Evidence:
 
 def reward_sign(record: Record) -> Finding | None:
     """Find rewards that are high where the monitor's returns are low."""
-    slope, ratio = median(record, SLOPE), median(record, RATIO)
-    related = median(record, CORRELATION)
-    turned = related < -0.5 and slope < 0 if not math.isnan(slope) else ratio < 0
-    return (
-        Finding("reward-sign", 1.0, 1.0, (compared(record, "rewards are turned around"),))
-        if turned and not are_equal(record)
-        else None
-    )
+    slope, ratio, related = median(record, SLOPE), median(record, RATIO), median(record, CORRELATION)
+    if are_equal(record):
+        return None
+    if math.isnan(slope):
+        # Returns that do not vary tell a turned reward from a constant one no more.
+        evidence = compared(record, "rewards are turned around, or a constant of the other sign")
+        return find("reward-sign", 1.0 if ratio < 0 else -1.0, evidence, most=0.75)
+    turned = related < -0.5 and slope < 0
+    return find("reward-sign", 1.0 if turned else -1.0, compared(record, "rewards are turned around"))
 
 
 def reward_noise(record: Record) -> Finding | None:
