@@ -269,7 +269,7 @@ def draw_bands(
     :return: the figure
     """
     floor = lowest_shown(target, random)
-    figure, axes = _begin("\n".join(textwrap.wrap(title, 72)))
+    figure, axes = _begin("\n".join(textwrap.wrap(title, 64)))
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of the policy, deterministic")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -316,7 +316,7 @@ def draw_each(
     columns = 3
     rows = -(-len(bands) // columns)
     figure = Figure(figsize=(9, 0.9 + 2.5 * rows), dpi=150, layout="constrained")
-    figure.suptitle("\n".join(textwrap.wrap(title, 90)), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle("\n".join(textwrap.wrap(title, 80)), x=0.01, ha="left", fontsize=12, fontweight="bold")
     figure.supylabel("return of the policy, deterministic", fontsize=10)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     floor = lowest_shown(target, random)

@@ -229,7 +229,8 @@ def what_is_missing(rows: Sequence[RunRow], tasks: Sequence[Task], suite: Suite)
     if done >= len(expected):
         return []
     without = f", none of {', '.join(absent)}" if absent else ""
-    return [f"**Not all of it is run yet**: there are {done} of {len(expected)} runs{without}."]
+    earlier = " The other rows are of an earlier edition of this page." if len(rows) > done else ""
+    return [f"**Not all of it is run yet**: there are {done} of {len(expected)} runs{without}.{earlier}"]
 
 
 def overview(rows: Sequence[RunRow], points: Sequence[CurveRow], tasks: Sequence[Task]) -> Section:
