@@ -245,7 +245,7 @@ def _draw_grid(axes: Axes) -> None:
 def _draw_legend(axes: Axes, columns: int = 3) -> None:
     """Draw a legend below the picture, its lines long enough for two strokes of a broken one, and nothing pale."""
     where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.16), "frameon": False}
-    legend = axes.legend(**where, ncols=columns, fontsize=9, handlelength=4.5)
+    legend = axes.legend(*axes.get_legend_handles_labels(), **where, ncols=columns, fontsize=9, handlelength=4.5)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
