@@ -12,7 +12,7 @@ import torch
 from torch.distributions import Categorical
 
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import begin, quick, table
+from sb3_ppo_edu.course.lesson import begin, note, quick, table
 
 begin()
 
@@ -199,9 +199,18 @@ print(
     f"largest ratio {plain[1][-1]:.1f} and {clipped[1][-1]:.2f}, where the window ends at 1.2"
 )
 
+# %%
+note(
+    f"Clipped, the KL divergence is {plain[0][-1] / clipped[0][-1]:.0f} times smaller. In the first half "
+    f"of the steps it rose by {clipped[0][STEPS // 2] - clipped[0][0]:.3f}, in the second "
+    f"by {clipped[0][-1] - clipped[0][STEPS // 2]:.3f}: as one "
+    "transition after the other falls silent, there is less and less left that pushes."
+)
+
 # %% [markdown]
-# Clipping slows the policy down, by a factor of twenty here, and stops it nowhere. So two things are watched in every training: how many ratios
-# have left the window, and the KL divergence.
+# So clipping brakes, and the more transitions are silent the harder; once *all* are, the gradient is 0 and only Adam's momentum carries on. What it
+# does not do is bound anything: neither a ratio nor the divergence has a limit that the window would set. So two things are watched in every
+# training: how many ratios have left the window, and the KL divergence.
 #
 # ## The two gauges
 #
@@ -227,8 +236,8 @@ check("clip_fraction", clip_fraction)
 
 # %% [markdown]
 # The **KL divergence** $\mathbb E_{a\sim\pi_{old}}[\log\pi_{old} - \log\pi_\theta]$ can be estimated from the very actions that we
-# have. The estimator of the lecture (lecture 10 of Reinforcement Learning, Sogang University, autumn 2025), the mean of $-\log r$
-# (k1), is right on average, yet negative for many a batch. The mean of
+# have. The lecture (lecture 10 of Reinforcement Learning, Sogang University, autumn 2025) asks to watch it and names no estimator; its
+# activity takes the mean of $-\log r$ (k1), which is right on average, yet negative for many a batch. The mean of
 # $(r - 1) - \log r$ (k3) is right on average too, since $\mathbb E_{\pi_{old}}[r] = 1$, and never negative, since
 # $\log r \le r - 1$.
 
@@ -280,6 +289,142 @@ table(
 
 # %% [markdown]
 # For small changes, the ones that PPO makes, k1's noise is larger than the number that it estimates, and many times larger where they are smallest.
+#
+# ## Three fences on one picture
+#
+# Why is there a fence at all? A batch knows the old policy's states and the old policy's advantages. The **surrogate** made of them is
+# right for the old policy and near it. TRPO ([Schulman et al. 2015](https://arxiv.org/abs/1502.05477), after
+# [Kakade and Langford 2002](https://dl.acm.org/doi/10.5555/645531.656005)) proves how wrong it can be:
+#
+# $$J(\pi) \;\ge\; \underbrace{J(\pi_{old}) + \mathbb E_{s\sim\pi_{old},\,a\sim\pi}[A(s,a)]}_{\text{surrogate}}
+# \;-\; \frac{4\gamma\max|A|}{(1-\gamma)^2}\;\max_s KL\big(\pi_{old}\,\|\,\pi\big).$$
+#
+# A task with two states and two actions, in which all three can be computed. The policy has the same parameters for both states, as a
+# network shares most of its own, and moves towards what the advantages ask for on average:
+
+# %%
+GAMMA = 0.8
+MOVES = torch.tensor([[0.0, 0.5], [0.9, 0.5]])  # P(next state is 1 | state, action)
+REWARDS = torch.tensor([[-1.0, -1.0], [2.0, -2.0]])
+START = torch.tensor([1.0, 0.0])
+
+
+def solve(policy):
+    """Return, advantages and discounted visits of a policy of shape (states, actions)."""
+    to_one = (policy * MOVES).sum(dim=1)
+    system = torch.eye(2) - GAMMA * torch.stack([1 - to_one, to_one], dim=1)
+    values = torch.linalg.solve(system, (policy * REWARDS).sum(dim=1))
+    action_values = REWARDS + GAMMA * (values[0] + MOVES * (values[1] - values[0]))
+    visits = torch.linalg.solve(system.T, START)
+    return START @ values, action_values - values[:, None], visits
+
+
+def divergence(old, new):
+    return (old * torch.log(old / new)).sum(dim=-1)
+
+
+old_policy = torch.full((2, 2), 0.5)
+old_return, task_advantages, visits = solve(old_policy)
+push = visits @ task_advantages
+steepness = 4 * GAMMA * task_advantages.abs().max() / (1 - GAMMA) ** 2
+lengths = 4 * torch.linspace(0.0, 1.0, 201) ** 3  # close together at the start
+lines = {"true return": [], "surrogate": [], "guaranteed": []}
+for length in lengths:
+    new = (old_policy.log() + length * push / push.abs().max()).softmax(dim=1)
+    gain = visits @ (new * task_advantages).sum(dim=1)
+    bound = old_return + gain - steepness * divergence(old_policy, new).max()
+    for line, height in zip(lines.values(), (solve(new)[0], old_return + gain, bound), strict=True):
+        line.append(height.item())
+
+# %% [markdown]
+# And an update with three actions in one state, so that all policies lie in a triangle. Three fences around the same surrogate, all
+# climbed with the same plain gradient: the **constraint** $KL \le \delta$, reached by TRPO's single natural step; the **penalty**
+# $-\beta\,KL$; and the **clip**. TRPO's step is not along the gradient $g$ of the parameters but along $F^{-1}g$, with the Fisher matrix $F$, the
+# second derivative of the KL divergence: the direction that gains most for the divergence it costs, however the network is parametrised.
+
+# %%
+OLD = torch.tensor([0.5, 0.3, 0.2])
+GOOD = torch.tensor([-1.0, 0.5, 2.0])
+GOOD = GOOD - OLD @ GOOD  # advantages
+DELTA = 0.05
+
+gradient = OLD * GOOD
+fisher = torch.diag(OLD) - torch.outer(OLD, OLD)
+natural = torch.linalg.pinv(fisher) @ gradient
+stretch = (2 * DELTA / (gradient @ natural)).sqrt()
+natural_step = (OLD.log() + stretch * natural).softmax(dim=0)
+beta = 1 / stretch  # the penalty whose optimum is that step, to second order
+
+
+def climb(objective, steps, rate=0.2):
+    """Plain gradient ascent on logits; every policy on the way."""
+    logits, path = OLD.log().requires_grad_(True), [OLD]
+    for _ in range(steps):
+        (slope,) = torch.autograd.grad(objective(logits.softmax(dim=0)), logits)
+        logits = (logits + rate * slope).detach().requires_grad_(True)
+        path.append(logits.softmax(dim=0).detach())
+    return torch.stack(path)
+
+
+CLIMB = quick(300, 10)
+paths = {
+    "no fence": climb(lambda new: new @ GOOD, CLIMB),
+    f"penalty, β = {beta:.1f}": climb(lambda new: new @ GOOD - beta * divergence(OLD, new), CLIMB),
+    "clip, ε = 0.2": climb(lambda new: OLD @ clipped_objective(new / OLD, GOOD, 0.2), CLIMB),
+    f"natural step, δ = {DELTA}": torch.stack([OLD, natural_step]),
+}
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+for colour, (name, line) in zip(("C2", "C0", "C1"), lines.items(), strict=True):
+    axes[0].plot(lengths, line, color=colour, label=name)
+axes[0].set_ylim(min(lines["true return"]) - 0.1, max(lines["surrogate"]) + 0.1)
+axes[0].set_xlabel("length of the step")
+axes[0].set_ylabel("return")
+axes[0].legend()
+
+first, third = torch.meshgrid(*[torch.linspace(0.01, 0.98, 150)] * 2, indexing="ij")
+inside = torch.stack([first, 1 - first - third, third], dim=-1)
+heights = torch.where(inside[..., 1] > 0.005, divergence(OLD, inside.clamp(min=0.005)), torch.nan)
+axes[1].contour(first, third, heights, levels=[DELTA], colors="black", linewidths=0.8)
+for name, path in paths.items():
+    axes[1].plot(path[:, 0], path[:, 2], ".-", markersize=3, label=name)
+axes[1].plot(*OLD[[0, 2]], "o", color="black")
+axes[1].fill([0.4, 0.6, 0.6, 0.4], [0.16, 0.16, 0.24, 0.24], color="C0", alpha=0.1)
+axes[1].set_xlim(0.25, 0.75)
+axes[1].set_ylim(0.05, 0.45)
+axes[1].set_xlabel("probability of the bad action")
+axes[1].set_ylabel("probability of the best action")
+axes[1].legend(fontsize=8)
+plt.show()
+rows = []
+for name, path in paths.items():
+    ratio = path[-1] / OLD
+    rows.append(
+        [
+            name,
+            (path[-1] @ GOOD).item(),
+            divergence(OLD, path[-1]).item(),
+            (ratio - 1).abs().max().item(),
+        ]
+    )
+table(["where it ends", "surrogate", "KL", "largest |r − 1|"], rows)
+
+# %%
+safe, highest = np.argmax(lines["guaranteed"]), np.argmax(lines["true return"])
+note(
+    "Left: the surrogate touches the true return at 0, with the same slope, and goes on rising where "
+    f"the true one has long been falling, to {lines['true return'][-1]:.1f} from {old_return:.1f}. "
+    "The guarantee is true and far too careful: its best step is "
+    f"{lengths[safe]:.4f} long, that of the true return {lengths[highest]:.2f}. "
+    "So TRPO takes a δ by hand instead.\n\nRight: the natural step ends at a KL of "
+    f"{divergence(OLD, natural_step):.3f} where δ is {DELTA} (the line), since it knows the divergence "
+    "to second order only. The clip knows a box and no divergence; it ends where all three actions "
+    "are silent, a little outside, since gradient steps overshoot and nothing pulls back."
+)
+
+# %% [markdown]
+# A constraint needs second derivatives (conjugate gradients, a line search); a penalty needs the right β, which differs from task to task and changes
+# within one ([`KLPenaltyObjective`](../../sb3_ppo_edu/functional/kl.py) adapts it); the clip needs nothing, and promises least.
 #
 # ## Clipping the critic
 #
