@@ -9,6 +9,7 @@
 
 # %%
 import base64
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -19,11 +20,15 @@ from stable_baselines3.common.logger import configure
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import begin, quick, table
+from sb3_ppo_edu.course.lesson import begin, note, quick, table
 from sb3_ppo_edu.doctor.diagnose import diagnose
 from sb3_ppo_edu.doctor.record import read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.functional.advantages import (
+    generalized_advantage_estimate,
+    monte_carlo_returns,
+)
 
 begin()
 
@@ -90,8 +95,36 @@ table(
 )
 
 # %% [markdown]
-# The second critic makes every advantage 100 too small, and its gauge says that all is well. Its value loss does not. A gauge measures what it measures;
+# The second critic is wrong by 100 everywhere, and its gauge says that all is well. Its value loss does not. A gauge measures what it measures;
 # that is why there are several.
+#
+# Is such a critic harmful? It depends on what is made of it. Here is an episode of twenty steps and two critics, the second 100 higher,
+# with the advantages as PPO uses them, standardised:
+
+# %%
+rewards, ends = np.ones(20), np.zeros(20)
+ends[-1] = 1.0
+right = monte_carlo_returns(rewards, ends, np.array(0.0), 0.99)
+right = right + np.random.default_rng(0).normal(size=20)
+
+
+def standardised(values, gae_lambda):
+    advantages = generalized_advantage_estimate(
+        rewards, values, ends, np.array(0.0), 0.99, gae_lambda
+    )
+    return (advantages - advantages.mean()) / advantages.std(ddof=1)
+
+
+rows = []
+for gae_lambda in (1.0, 0.95, 0.0):
+    good, shifted = standardised(right, gae_lambda), standardised(right + 100.0, gae_lambda)
+    rows.append([f"λ = {gae_lambda:g}", np.abs(good - shifted).max(), good[-1], shifted[-1]])
+table(["", "largest difference", "last step, right critic", "last step, 100 higher"], rows)
+
+# %% [markdown]
+# With $\lambda = 1$ the advantage is $G - V$; all are 100 too small, and subtracting the mean takes that away: no harm done. With GAE it is not a
+# constant. A TD error inside the episode is off by $(\gamma - 1)\cdot 100$ only, the one at the end, where nothing follows, by $-100$: and the
+# last actions are blamed.
 #
 # ## The patients
 #
@@ -218,50 +251,112 @@ for name, record in records.items():
 table(["patient", "median KL", "median clip fraction", "the learning rate"], rows)
 
 # %% [markdown]
-# C hardly moves, and the rule is not deceived: nearly half of its ratios are clipped. But it has been too quick with A. Look at A's *entropy* before you
-# follow the advice. A rule knows only the gauges that it reads.
+# One of them hardly moves and is to be left alone: much of it is *clipped*. Where the rule says "raise it", look at the *entropy* before you
+# follow. A rule knows only the gauges that it reads.
 #
-# ## The doctor's opinion
+# ## A diagnosis from gauges
 #
-# `sb3-edu doctor RUN` reads what a training has logged, compares it with the symptoms that it knows, each with the source of its limits, and names one
-# change to try first. Here is what it says to the seven, and what it rests on.
+# More gauges, more rules, in an order: first what the policy does, then the critic, and each rule only where none before it holds. Every limit is
+# one that you could have read from the pictures, and no setting is looked at.
+
 
 # %%
-rows = []
-for name, record in records.items():
-    opinion = diagnose(record)
-    if opinion.findings:
-        first = opinion.findings[0]
-        evidence = f"{first.evidence[0].key}: {first.evidence[0].text}"
-        rows.append([name, my_guess[name], BY_NAME[first.name].title, evidence])
-    else:
-        rows.append([name, my_guess[name], opinion.summary.split(":")[0], ""])
-table(["patient", "you", "the doctor", "first piece of evidence"], rows)
+def gauges_of(record):
+    """Numbers that the pictures show: medians over the training, and how it ends."""
+    explained = record.series("train/explained_variance")[1]
+    last = len(explained) * 3 // 4
+    return {
+        "KL": np.median(record.series("train/approx_kl")[1]),
+        "clipped": np.median(record.series("train/clip_fraction")[1]),
+        "entropy at the end": -np.median(record.series("train/entropy_loss")[1][last:]) / np.log(2),
+        "explained at best": explained.max(),
+        "explained at the end": np.median(explained[last:]),
+        "return": record.series("rollout/ep_rew_mean")[1][-1],
+    }
 
-# %%
-print("what was planted:")
-for name, changes in patients.items():
-    print(f"  {name}: {changes or 'nothing'}")
+
+RULES = [
+    ("learning rate too high", lambda g: g["KL"] > 0.05),
+    ("clip range too tight", lambda g: g["KL"] < 0.003 and g["clipped"] > 0.3),
+    ("learning rate too low", lambda g: g["KL"] < 1e-4 and g["clipped"] < 0.001),
+    ("entropy bonus too large", lambda g: g["entropy at the end"] > 0.9),
+    ("critic not trained", lambda g: g["explained at best"] < 0.1),
+    ("too many epochs", lambda g: g["explained at best"] > 0.9 and g["explained at the end"] < 0.2),
+    ("healthy", lambda g: True),
+]
+gauges = {name: gauges_of(record) for name, record in records.items()}
+by_gauges = {
+    name: next(fault for fault, holds in RULES if holds(of_patient))
+    for name, of_patient in gauges.items()
+}
+table(
+    ["patient", *gauges["A"], "by the gauges", "you"],
+    [[name, *gauges[name].values(), by_gauges[name], my_guess[name]] for name in records],
+)
 
 # %% [markdown]
+# These rules fit seven patients and one task; they were written after looking. The doctor, `sb3-edu doctor RUN`, has more of them, each with the
+# source of its limits. A log usually holds settings as well (`train/ent_coef`, `train/clip_range`, …), and then a diagnosis is easy to come by: it
+# is read off the label. So ask it twice: with the gauges alone, and with everything.
+
+# %%
+LABELS = ("learning_rate", "clip_range", "ent_coef", "vf_coef", "n_updates")
+
+
+def without_labels(record):
+    """The same record with what was measured, and without what was set."""
+    columns = {key: column for key, column in record.columns.items() if not key.endswith(LABELS)}
+    return dataclasses.replace(record, columns=columns, settings={})
+
+
+def opinion(record):
+    found = diagnose(record)
+    return BY_NAME[found.findings[0].name].title if found.findings else found.summary.split(":")[0]
+
+
+rows = [
+    [
+        name,
+        by_gauges[name],
+        opinion(without_labels(record)),
+        opinion(record),
+        str(patients[name] or "nothing"),
+    ]
+    for name, record in records.items()
+]
+table(["patient", "your rules", "the doctor, gauges alone", "with the settings", "planted"], rows)
+
+# %% [markdown]
+# Without labels the doctor names only what it is sure of for any task and any log, and what it does not name it takes for healthy. That is a
+# limit to know: a clean bill of health says that nothing was found.
+#
 # ## What tells them apart
-#
-# **D and F** are the two ends of one knob. Too high: the KL divergence has peaks of whole nats, each one a policy thrown away, and the
-# entropy falls to 0; it may *still* earn points for a while. Too low: KL is 0 to seven digits, nothing is clipped, nothing moves.
-#
-# **C** looks like F from afar, a return that hardly rises. But nearly half of its ratios are *clipped*: the policy would like to move and is
-# silenced at once. With a small learning rate none would have been.
-#
-# **A**: the entropy stays near $\log 2$. The bonus is worth more than the pole. The policy moves little because it is held where it is, and with ten times
-# the learning rate it is held there just the same (try it).
-#
-# **E** learns as well as the healthy one. Only the explained variance, 0 from the first update to the last, shows that its critic predicts
-# nothing; on a longer task the noise of its advantages would have told. **A return that rises is not a proof of health.**
-#
-# **G** is the cruel one. Its return is the best of all, and its KL lies in the band: clipping holds. But it trains ten times as long on
-# each rollout, and its critic learns the last returns by heart: the explained variance climbs towards 1 and then falls below 0. On this
-# task one gets away with it.
-#
+
+# %%
+patient = {fault: name for name, fault in by_gauges.items()}
+told = {
+    "learning rate too high": "median KL {KL:.2f}, whole policies thrown away; "
+    "it may *still* earn points for a while",
+    "learning rate too low": "KL {KL:.0e} and {clipped:.0%} clipped: nothing moves",
+    "clip range too tight": "from afar like the one before, KL {KL:.0e}; but {clipped:.0%} of its "
+    "ratios are clipped. It would like to move and is silenced at once",
+    "entropy bonus too large": "it ends with {entropy at the end:.0%} of the largest entropy that "
+    "there is: the bonus is worth more than the pole. It moves little because it is held where it is",
+    "critic not trained": "a return of {return:.0f}, and a critic that at best explains "
+    "{explained at best:.2f}. **A return that rises is no proof of health**",
+    "too many epochs": "a return of {return:.0f} and a KL in the band, since clipping holds; but the "
+    "explained variance was {explained at best:.2f} and ends at {explained at the end:.2f}: its "
+    "critic learns the last returns by heart",
+}
+note(
+    "\n\n".join(
+        f"**{patient[fault]}**, {fault}: {text.format(**gauges[patient[fault]])}."
+        for fault, text in told.items()
+        if fault in patient
+    )
+)
+
+# %% [markdown]
 # ## A remedy is an experiment
 #
 # Change *one* thing, with the same seed, and look at the same gauges again.
