@@ -13,7 +13,7 @@ from torch.distributions import Categorical
 
 from sb3_ppo_edu import Reinforce
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import Curve, begin, quick, table
+from sb3_ppo_edu.course.lesson import Curve, begin, note, quick, table
 from sb3_ppo_edu.envs.factory import make_training_env
 
 begin()
@@ -55,12 +55,16 @@ print("three rewards of 1, γ = 0.9:", discounted_returns(np.ones(3), 0.9))
 # %% [markdown]
 # ## REINFORCE
 #
-# The policy $\pi_\theta$ draws actions at random, so its performance $J(\theta)$ is an expectation, and its gradient is one as well:
+# The policy $\pi_\theta$ draws actions at random, so its performance $J(\theta) = \mathbb E[G_0]$ is an expectation, and its gradient is
+# one as well:
 #
-# $$\nabla_\theta J = \mathbb E\Big[\sum_t \nabla_\theta \log\pi_\theta(a_t|s_t)\; G_t\Big]$$
+# $$\nabla_\theta J = \mathbb E\Big[\sum_t \gamma^t\, \nabla_\theta \log\pi_\theta(a_t|s_t)\; G_t\Big]$$
 #
 # In words: make each action likelier in proportion to what followed. No model of the world is needed, only samples. An optimizer
-# minimises, so the loss whose gradient this is (up to the number of samples) has a minus sign.
+# minimises, so the loss has a minus sign.
+#
+# Nearly everybody leaves $\gamma^t$ out, this lesson, the lecture and SB3 too, since with it late steps would teach next to nothing.
+# For $\gamma = 1$ that is the same. Otherwise it is a useful direction that is no longer $\nabla J$; more on that below.
 
 
 # %% exercise="reinforce_loss" todo="each log-prob weighed by its return, averaged, with the sign of a loss"
@@ -114,9 +118,15 @@ table(
 )
 
 # %% [markdown]
-# Right on average, and noisy: one batch of 20 pulls is off by more than half of the gradient's own size, in a game with one state and three
-# arms.
-#
+# Right on average, and noisy, in a game with one state and three arms:
+
+# %%
+note(
+    f"One batch of 20 pulls is off by {sampled.std(0).norm() / truth.norm():.0%} of the gradient's "
+    f"own length; the mean of {len(sampled):,} batches by {(sampled.mean(0) - truth).norm() / truth.norm():.1%}."
+)
+
+# %% [markdown]
 # ## The same game, paid 10 more
 #
 # Suppose that each arm pays 10 more. Nothing that matters has changed. But now every pull looks like a success, all arms are pushed up,
@@ -138,7 +148,54 @@ for name, arguments in variants.items():
 table(["", "arm 0", "arm 1", "arm 2", "noise", "share uphill"], rows)
 
 # %% [markdown]
-# The same mean every time; the noise is another matter. The best simple baseline is what was to be expected anyway.
+# The same mean every time; the noise is another matter. What was to be expected anyway is a good baseline, and a simple one.
+#
+# ## What leaving out $\gamma^t$ can do
+#
+# An episode of two steps that look alike to the policy. *Left* in the first step earns 1 at once and 3 in the next; *left* in the
+# second step costs 3. With $\gamma = \frac12$ always left is worth $1 + \frac12(3 - 3) = 1$, never left 0; without discounting it is 1
+# and 0 too. Which way do the two gradients point? All four episodes can be written down, so nothing is estimated.
+#
+# **Predict** first: will both find "always left"?
+
+# %%
+GAMMA = 0.5
+
+
+def train_on_two_steps(keep_factor, steps=300):
+    """Probability of left after each step of gradient ascent, with or without the factor γ^t."""
+    logit, history = torch.zeros(1, requires_grad=True), []
+    for _ in range(steps):
+        left = torch.sigmoid(logit)
+        direction = 0.0
+        for first in (1, 0):
+            for second in (1, 0):
+                rewards = np.array([1.0 * first, 3.0 * first - 3.0 * second])
+                log_probs = torch.log(torch.cat([left if a else 1 - left for a in (first, second)]))
+                factors = torch.tensor([1.0, GAMMA if keep_factor else 1.0])
+                returns = torch.as_tensor(discounted_returns(rewards, GAMMA))
+                chance = log_probs.sum().exp().detach()
+                direction = direction + chance * (factors * log_probs * returns).sum()
+        (gradient,) = torch.autograd.grad(direction, logit)
+        logit = (logit + gradient).detach().requires_grad_(True)
+        history.append(left.item())
+    return history
+
+
+figure, axes = plt.subplots(figsize=(6, 2.8))
+for keep_factor, name in ((True, "with γ^t: the gradient of J"), (False, "without")):
+    axes.plot(train_on_two_steps(keep_factor), label=name)
+axes.set_xlabel("step of gradient ascent")
+axes.set_ylabel("P(left), worth as much")
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# Without the factor it ends at the *worst* policy, worst with discounting and worst without. It weighs the cost of the second step in full and
+# the gain of the first by $\gamma$, and no objective does that: it is not the gradient of any function
+# ([Thomas 2014](https://proceedings.mlr.press/v32/thomas14.html); [Nota and Thomas 2020](https://arxiv.org/abs/1906.07073)). It needs
+# states that look alike and a $\gamma$ far from 1. With $\gamma = 0.99$ and rich observations it hardly ever shows, and so everybody
+# gets away with it, as we do from here on.
 #
 # ## Actor and critic
 #
@@ -238,9 +295,19 @@ axes[1].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# On the left a sweet spot, and a gap that opens to the right of it: those runs *had* a good policy and lost it. On the right, the
-# largest rate dies within a few updates: the policy becomes certain of one action, so that it never tries the other again, and
-# $\log\pi$ of what it never does has no gradient. An average over good and bad runs would hide all that; look at the curves.
+# Where the two lines on the left part, runs *had* a good policy and lost it. In numbers:
+
+# %%
+worst = (np.mean(best, axis=1) - np.mean(last, axis=1)).argmax()
+note(
+    f"Most was lost at a learning rate of {RATES[worst]:g}: from {np.mean(best[worst]):.0f} points "
+    f"to {np.mean(last[worst]):.0f}. The largest, {RATES[-1]:g}, ended at {np.mean(last[-1]):.0f}."
+)
+
+# %% [markdown]
+# A run that ends near 9 points has become certain of one action. The other is never drawn, so no sample speaks for it; and the sample of an action
+# with $\pi \approx 1$ moves its logit by $1 - \pi$ times the advantage, which is almost nothing. The policy is not punished for that:
+# it has gone silent. An average over good and bad runs would hide all that; look at the curves.
 #
 # A small learning rate is safe and slow, and what is safe today may be too large tomorrow. What we really want to bound is
 # not the step of the *parameters* but how far the *policy* moves. TRPO does that with a constraint and second derivatives. PPO
