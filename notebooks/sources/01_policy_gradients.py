@@ -194,7 +194,7 @@ plt.show()
 # Without the factor it ends at the *worst* policy, worst with discounting and worst without. It counts the cost of the second step in full
 # and the gain that the first one brings there by $\gamma$ only, which no return does. With several parameters it is, in general, not even the gradient
 # of any function ([Thomas 2014](https://proceedings.mlr.press/v32/thomas14.html);
-# [Nota and Thomas 2020](https://arxiv.org/abs/1906.07073), whose example this one follows). It takes states that look alike and a
+# [Nota and Thomas 2020](https://arxiv.org/abs/1906.07073), whose example is of the same kind). It takes states that look alike and a
 # $\gamma$ far from 1. With $\gamma = 0.99$ and rich observations it hardly ever shows, and so everybody gets away with it, as we do from
 # here on.
 #
