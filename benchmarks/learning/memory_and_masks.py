@@ -103,7 +103,7 @@ def train_recurrent_as_the_zoo(
     algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int
 ) -> tuple[BaseAlgorithm, list[float], int]:
     """The same with the zoo's settings of ``ppo_lstm``."""
-    return train_recurrent(algorithm, seed, steps, {"n_steps": 32, "gae_lambda": 0.8, "n_epochs": 20})
+    return train_recurrent(algorithm, seed, steps, {"n_steps": 32, "gae_lambda": 0.8, "target_kl": None})
 
 
 def train_masked(algorithm: Callable[..., BaseAlgorithm], seed: int, steps: int) -> tuple[BaseAlgorithm, list[float], int]:

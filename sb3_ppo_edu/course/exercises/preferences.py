@@ -114,7 +114,8 @@ def message_cases(rng: Rng) -> list[Case]:
         return Case(name, arguments)
 
     def at_random(*shape: int) -> np.ndarray:
-        return -rng.uniform(0.1, 3.0, size=shape).round(2)
+        drawn: np.ndarray = -rng.uniform(0.1, 3.0, size=shape).round(2)
+        return drawn
 
     return [
         case("three tokens, one message", [[-0.5], [-1.0], [-0.2]], [[-1.0], [-2.0], [-1.2]], [2.0]),
