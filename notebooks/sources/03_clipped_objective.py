@@ -419,7 +419,7 @@ note(
     "So TRPO takes a δ by hand instead.\n\nRight: the natural step ends at a KL of "
     f"{divergence(OLD, natural_step):.3f} where δ is {DELTA} (the line), since it knows the divergence "
     "to second order only. The clip knows a box and no divergence; it ends where all three actions "
-    "are silent, a little outside, since gradient steps overshoot and nothing pulls back."
+    "are silent, a little outside: an action that is still pushed takes the others along."
 )
 
 # %% [markdown]
