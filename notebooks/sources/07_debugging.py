@@ -305,7 +305,11 @@ LABELS = ("learning_rate", "clip_range", "ent_coef", "vf_coef", "n_updates")
 
 def without_labels(record):
     """The same record with what was measured, and without what was set."""
-    columns = {key: column for key, column in record.columns.items() if not key.endswith(LABELS)}
+    columns = {
+        key: column
+        for key, column in record.columns.items()
+        if not key.endswith(LABELS) and not key.startswith("settings/")
+    }
     return dataclasses.replace(record, columns=columns, settings={})
 
 
