@@ -14,7 +14,7 @@ import numpy as np
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import Curve, begin, quick, table
+from sb3_ppo_edu.course.lesson import Curve, begin, note, quick, table
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.lab.statistics.aggregates import bootstrap
 from sb3_ppo_edu.lab.statistics.aggregates import interquartile_mean as library_iqm
@@ -49,9 +49,13 @@ print(
     f"lowest {scores.min():.0f}, highest {scores.max():.0f}"
 )
 
+# %%
+note(
+    "Same algorithm, same settings, and the best run has "
+    f"{scores.max() / scores.min():.1f} times the points of the worst."
+)
+
 # %% [markdown]
-# Same algorithm, same settings, and the best run has more than twice the points of the worst.
-#
 # ## Finding improvements in nothing
 #
 # Now play researcher. Draw two groups of $n$ runs from these same scores, call one of them "ours", and see how large a difference comes out,
@@ -69,10 +73,13 @@ table(
     [[str(n), float(np.median(gap)), float(np.quantile(gap, 0.9))] for n, gap in gaps.items()],
 )
 
+# %%
+note(
+    f'With three seeds, "ours is better by {np.median(gaps[3]):.0f} points" is what nothing at all '
+    "looks like, on a normal day. And whoever tries five ideas reports the best of five."
+)
+
 # %% [markdown]
-# With three seeds, "ours is better by thirty points" is what nothing at all looks like, on a normal day. And whoever tries five ideas reports the best of
-# five.
-#
 # ## A mean that forgives
 #
 # One collapsed run drags a mean down as far as it likes. The median throws away nearly everything. In between lies the **interquartile
