@@ -257,6 +257,19 @@ def test_a_path_without_folder_or_name_is_refused(path: str) -> None:
         EduPPO("MlpPolicy", "CartPole-v1", device="cpu").export(path)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"path": None}, "found path=None, expected the name of a file"),
+        ({"env": "CartPole-v1"}, r"model.normalized\('CartPole-v1'\)"),
+    ],
+)
+def test_other_arguments_are_refused(given: dict[str, Any], expected: str) -> None:
+    """In one sentence."""
+    with pytest.raises(ExportError, match=expected):
+        EduPPO("MlpPolicy", "CartPole-v1", device="cpu").export(**{"path": "policy.onnx", **given})
+
+
 @pytest.mark.parametrize("missing", onnx_file.NEEDED)
 def test_missing_extra_is_named(missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a package of the extra one error says which, and how to get it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -95,6 +96,31 @@ def test_what_is_no_run_is_not_sent(words: list[str], hub: LocalHub, tmp_path: P
     assert hub.files == {}
 
 
+@pytest.mark.parametrize("name", ["model.zip", "replay.gif", "progress.csv"])
+def test_links_are_not_followed(
+    name: str, hub: LocalHub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run from somebody else may hold a link to a file of one's own: nothing is sent, and the link is named."""
+    folder = tmp_path / "theirs"
+    shutil.copytree(run, folder)
+    (tmp_path / "own").write_bytes((run / "model.zip").read_bytes())
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "own")
+    assert main(["push", str(folder), "someone/cart"]) == 2
+    assert f"{name}: found a link, expected a file" in capsys.readouterr().err
+    assert hub.files == {}
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"trained": {"n": 1, "mean": "x"}}'])
+def test_a_damaged_evaluation_is_named(content: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file, in one sentence."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(run, folder)
+    (folder / "evaluation.json").write_text(content)
+    assert main(["push", str(folder), "someone/cart", "--card"]) == 2
+    assert "evaluation.json: found " in capsys.readouterr().err
+
+
 def zipped(change: Callable[[dict[str, Any]], None]) -> bytes:
     """A file of SB3's PPO."""
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8)
@@ -115,6 +141,9 @@ def test_files_of_sb3_are_found(hub: LocalHub) -> None:
     ):
         EduPPO.from_hub("sb3/two")
     assert EduPPO.from_hub("sb3/two", "b.zip").n_steps == 8
+    hub.files["sb3/many"] = {f"{index}\x1b[31m.zip": content for index in range(9)}
+    with pytest.raises(ValueError, match=r"^[^\x1b]* and 4 more; expected [^\x1b]*$"):
+        EduPPO.from_hub("sb3/many")
     hub.files["sb3/none"] = {"README.md": b""}
     with pytest.raises(ValueError, match=r"hub sb3/none: found no .zip file among 1"):
         EduPPO.from_hub("sb3/none")

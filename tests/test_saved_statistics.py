@@ -181,6 +181,10 @@ def changed(part: str, value: Any, of: str = "obs_rms") -> Callable[[bytes], byt
         (changed("mean", np.full(5, np.nan)), r"vecnormalize.pkl: obs_rms.mean: found shape \(5,\) from nan"),
         (changed("var", np.full(5, -1.0)), r"vecnormalize.pkl: obs_rms.var: .* from -1"),
         (changed("clip_obs", np.nan, of="settings"), "clip_obs=nan: expected a number"),
+        (changed("clip_obs", -3.0, of="settings"), "clip_obs=-3.0: expected a number from 0 to inf"),
+        (changed("epsilon", -1.0, of="settings"), "epsilon=-1.0: expected a number from 0 to inf"),
+        (changed("gamma", 2.0, of="settings"), "gamma=2.0: expected a number from 0 to 1"),
+        (changed("norm_obs", "x", of="settings"), "norm_obs='x': expected True or False"),
         (changed("var", np.ones(4)), r"vecnormalize.pkl: obs_rms.var: found shape \(4,\)"),
         (lambda content: content[:-9], "vecnormalize.pkl: "),
         (lambda content: pickle.dumps({"obs_rms": 1}), "vecnormalize.pkl: found builtins.dict without"),
@@ -219,6 +223,8 @@ def test_normalized_refuses() -> None:
     for wrong in (None, 5, lambda: MaskedWalk(strict=False)):
         with pytest.raises(ValueError, match=r"env=.*: expected an environment, or a vector of them"):
             model.normalized(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"training='no'.* expected True or False"):
+        model.normalized(walk(), training="no")  # type: ignore[arg-type]
     assert model.normalized(MaskedWalk(strict=False)).num_envs == 1
 
 

@@ -86,6 +86,26 @@ def test_what_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) 
         Track("tensorbord")
 
 
+def test_a_command_without_the_package_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence with the remedy, exit code 2, and no folder."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert main([*WORDS.split(), "--track", "mlflow", "--folder", str(tmp_path), "--name", "r"]) == 2
+    assert "--track mlflow: tracking in mlflow needs its package: pip install" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_that_fails_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning, and the run is trained, saved and evaluated as without it; the service is not asked again."""
+    service = Service()
+    service.log = lambda numbers, step: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    monkeypatch.setitem(sys.modules, "wandb", service)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="tracking failed and ends here, the training goes on: ZeroDivisionError"):
+        assert main([*WORDS.split(), "--track", "wandb", "--folder", str(tmp_path), "--name", "r"]) == 0
+    assert (tmp_path / "r" / "evaluation.json").exists() and service.ended == 0
+
+
 def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package itself, which writes the run into ``wandb/``; without it (extra 'wandb') there is nothing to try."""
     pytest.importorskip("wandb", reason="wandb is not installed (extra 'wandb')")

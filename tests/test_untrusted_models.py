@@ -200,3 +200,16 @@ def test_objective_that_replaces_its_parts_is_refused(attributes: object, saved:
     objective = {"path": "sb3_ppo_edu.functional.objectives.PPOObjective", "attributes": attributes}
     with pytest.raises(UntrustedFileError, match="an objective with attributes that replace a part of it"):
         EduPPO.load(io.BytesIO(with_attribute(saved, "saved_objective", objective)), device="cpu", trusted=False)
+
+
+def test_no_file_says_where_to_write(tmp_path: Path) -> None:
+    """Without trust, the folder of TensorBoard's logs is the reader's to choose; with it, it is the file's, as in SB3."""
+    model = EduPPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, tensorboard_log=str(tmp_path / "theirs"))
+    model.save(tmp_path / "model")
+    loaded = EduPPO.load(tmp_path / "model", model.get_env(), trusted=False)
+    assert loaded.tensorboard_log is None
+    loaded.learn(8)
+    assert not (tmp_path / "theirs").exists()
+    given = EduPPO.load(tmp_path / "model", trusted=False, tensorboard_log=str(tmp_path / "own"))
+    assert given.tensorboard_log == str(tmp_path / "own")
+    assert EduPPO.load(tmp_path / "model").tensorboard_log == str(tmp_path / "theirs")

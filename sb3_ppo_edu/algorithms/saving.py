@@ -126,7 +126,8 @@ class SavingModel(ActingModel):
         :param print_system_info: print the versions that saved it and those that load it
         :param force_reset: reset ``env`` before training goes on
         :param trusted: run whatever the file's pickles say, as SB3 does. With False, for a file that someone else made, only
-            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.serialization.untrusted`)
+            types that are known to be harmless are read (see :mod:`sb3_ppo_edu.serialization.untrusted`), and where it says to
+            write (``tensorboard_log``) is not taken
         :param kwargs: further arguments to change, checked as the constructor does
         :return: the model
         :raises FileNotFoundError: if there is no such file
@@ -212,6 +213,7 @@ class SavingModel(ActingModel):
         :return: the wrapped environments
         :raises ValueError: if the model has no statistics, they do not fit, or ``env`` is none, or normalised already
         """
+        training = check_flag("training", training)
         statistics = self.normalization()
         if statistics is None:
             raise ArgumentError(

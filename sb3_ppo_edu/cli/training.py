@@ -44,6 +44,7 @@ from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparam
 from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
 from sb3_ppo_edu.training.settings import RunSettings, as_settings_say, settings_from_hyperparameters
+from sb3_ppo_edu.training.tracking import service_package
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 from sb3_ppo_edu.vec_env.guard import NonFiniteStepError
 from sb3_ppo_edu.vec_env.workers import WorkerError
@@ -109,6 +110,10 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
     # By their names, as a YAML would ask for them: so they are in the run's record, and there again when the run is resumed.
     added: list[Any] = [DOCTOR] if arguments.doctor else []
     if arguments.track is not None:
+        try:
+            service_package(arguments.track)
+        except ImportError as error:
+            raise RefusedError(f"--track {arguments.track}: {error}") from error
         added.append({TRACK: {"to": arguments.track}})
     if added:
         others = hyperparameters.get("callback")
@@ -136,7 +141,7 @@ def run_folder(arguments: argparse.Namespace) -> Path:
     """
     if arguments.name is None:
         return Path(arguments.folder, default_name(arguments.env, arguments.seed, datetime.now()))
-    if Path(arguments.name).name != arguments.name:
+    if not arguments.name or Path(arguments.name).name != arguments.name:
         raise ValueError(f"--name {arguments.name!r}: expected the name of a folder, not a path; --folder says where it goes")
     return Path(arguments.folder, arguments.name)
 

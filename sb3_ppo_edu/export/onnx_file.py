@@ -50,6 +50,12 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
     for name, weights in model.policy.named_parameters():
         if not bool(th.isfinite(weights).all()):
             raise ExportError(f"export: found NaN or infinity in {name}, expected finite weights: such a policy can't act")
+    if not isinstance(path, str | Path):
+        raise ExportError(f"export: found path={path!r}, expected the name of a file")
+    if env is not None and not isinstance(env, VecEnv):
+        raise ExportError(
+            f"export: found env={env!r}, expected a vector environment, such as model.normalized({env!r}), or None"
+        )
     path = Path(path)
     if not path.name or not path.parent.is_dir():  # before the seconds that it takes
         raise ExportError(f"export: found path={str(path)!r}, expected a file in a folder that is there")

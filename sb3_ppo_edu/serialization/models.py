@@ -132,6 +132,7 @@ def check_model(
     replaced = dict(custom_objects or {})
     if members.get("_stable_baselines3_version", b"2")[:2] in (b"0.", b"1."):
         replaced = _old_schedules(members["data"], where, {*replaced, *given}) | replaced
+    replaced.setdefault("tensorboard_log", None)  # no file says where to write
     attributes = _read_attributes(members["data"], where, algorithm, replaced)
     check_sizes(attributes, len(members["policy.pth"]), where)
     return CheckedModel(io.BytesIO(content), attributes)

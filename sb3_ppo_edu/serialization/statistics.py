@@ -148,9 +148,12 @@ def check_moments(normalized: vec_env.VecNormalize, where: str) -> None:
     space, rms = normalized.observation_space, vars(normalized).get("obs_rms")
     spaces = getattr(space, "spaces", {"": space})
     moments = rms if isinstance(rms, dict) else {"": rms} if normalized.norm_obs else {}
-    for name in ("clip_obs", "clip_reward", "epsilon", "gamma"):
-        if not isinstance(value := getattr(normalized, name), int | float | np.number) or np.isnan(value):
-            raise DamagedFileError(f"{where}: {name}={value!r}: expected a number: {ANOTHER_COPY}")
+    for name, high in (("clip_obs", np.inf), ("clip_reward", np.inf), ("epsilon", np.inf), ("gamma", 1.0)):
+        if not isinstance(value := getattr(normalized, name), int | float | np.number) or not 0 <= value <= high:
+            raise DamagedFileError(f"{where}: {name}={value!r}: expected a number from 0 to {high:g}: {ANOTHER_COPY}")
+    for name in ("norm_obs", "norm_reward", "training"):
+        if not isinstance(value := getattr(normalized, name), bool | np.bool_):
+            raise DamagedFileError(f"{where}: {name}={value!r}: expected True or False: {ANOTHER_COPY}")
     if unknown := [key for key in moments if key not in spaces]:
         raise DamagedFileError(f"{where}: obs_rms[{unknown[0]!r}]: expected parts of {space}: {ANOTHER_COPY}")
     named = [(f"obs_rms{f'[{key!r}]' if key else ''}", one, spaces[key].shape) for key, one in moments.items()]

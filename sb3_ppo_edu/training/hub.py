@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_ppo_edu.envs.factory import action_repeat
+from sb3_ppo_edu.serialization.errors import reason
+from sb3_ppo_edu.serialization.text import printable
 from sb3_ppo_edu.training.algorithms import algorithm_named
 from sb3_ppo_edu.training.folder import EVALUATION_FILE, MODEL_FILE, NORMALIZATION_FILE, PROGRESS_FILE, SETTINGS_FILE
 from sb3_ppo_edu.training.saved_run import open_run
@@ -21,6 +23,8 @@ Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
 PUSHED = (MODEL_FILE, NORMALIZATION_FILE, SETTINGS_FILE, EVALUATION_FILE, PROGRESS_FILE, "learning_curve.png", "replay.gif")
 """What of a run's folder others can use; checkpoints and monitors stay at home."""
+SHOWN = 5
+"""File names that an error lists."""
 
 
 def hub() -> ModuleType:
@@ -46,7 +50,7 @@ def reaching(repo_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise OSError(f"hub {repo_id}: {error}") from error
+        raise OSError(printable(f"hub {repo_id}: {error}")) from error
 
 
 def from_hub(
@@ -71,7 +75,8 @@ def from_hub(
         found = [name for name in files if name.endswith(".zip")]
         filename = MODEL_FILE if MODEL_FILE in found else found[0] if len(found) == 1 else None
         if filename is None:
-            listed = ", ".join(sorted(found)) or f"no .zip file among {len(files)}"
+            more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+            listed = printable(", ".join([*sorted(found)[:SHOWN], *more])) or f"no .zip file among {len(files)}"
             raise ValueError(
                 f"hub {repo_id}: found {listed}; expected {MODEL_FILE} or a single .zip file, or name one: filename=…"
             )
@@ -89,10 +94,13 @@ def push(folder: Path, repo_id: str, *, public: bool = False) -> str:
     :param repo_id: such as ``"someone/ppo-CartPole-v1"``; created if it is not there
     :param public: create it for everybody to see; what exists stays as it is
     :return: its address
-    :raises ValueError: if the folder is no run's
+    :raises ValueError: if the folder is no run's, or one of these files is a link
     :raises OSError: if the Hub can't be reached, or refuses
     """
     open_run(folder)  # refuses what is no run's
+    for name in PUSHED:
+        if (folder / name).is_symlink():  # somebody else's run may lead to anything of one's own
+            raise ValueError(f"push {folder / name}: found a link, expected a file: links are not followed")
     api = hub().HfApi()
     card = model_card(folder, repo_id).encode("utf-8")
     add = hub().CommitOperationAdd
@@ -124,17 +132,12 @@ def model_card(folder: Path, repo_id: str) -> str:
     }
     figures = "It has not been evaluated."
     if (folder / EVALUATION_FILE).is_file():
-        found = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
-        lines = [
-            f"| {name} | {one['mean']:.1f} ± {one['std']:.1f} | {one['min']:.1f} | {one['max']:.1f} |"
-            for name, one in (("this model", found["trained"]), ("random actions", found["random"]))
-        ]
-        number = found["trained"]["n"]
-        head = (
-            f"Return over {number} episodes from the same starts:\n\n| | mean ± std | lowest | highest |\n|---|---:|---:|---:|"
-        )
-        figures = "\n".join([head, *lines])
-        mean = f"{found['trained']['mean']:.2f} +/- {found['trained']['std']:.2f}"
+        try:
+            figures, mean = described_evaluation(json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8")))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"push {folder / EVALUATION_FILE}: found {reason(error)}, expected an evaluation as `sb3-edu train` writes it"
+            ) from error
         metadata["model-index"] = [
             {
                 "name": algorithm,
@@ -181,3 +184,14 @@ sb3-edu evaluate runs/{repo_id.rpartition("/")[2]}
 
 No code from these files runs while they are read. All settings and versions are in `settings.yml`.
 """
+
+
+def described_evaluation(found: dict[str, Any]) -> tuple[str, str]:
+    """Give the table of an evaluation, and the mean return as the Hub has it."""
+    lines = [
+        f"| {name} | {one['mean']:.1f} ± {one['std']:.1f} | {one['min']:.1f} | {one['max']:.1f} |"
+        for name, one in (("this model", found["trained"]), ("random actions", found["random"]))
+    ]
+    what = f"Return over {found['trained']['n']} episodes from the same starts:"
+    head = f"{what}\n\n| | mean ± std | lowest | highest |\n|---|---:|---:|---:|"
+    return "\n".join([head, *lines]), f"{found['trained']['mean']:.2f} +/- {found['trained']['std']:.2f}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -26,15 +28,26 @@ class Tracker(KVWriter):
     """
 
     def __init__(self, send: Callable[[dict[str, float], int], object], end: Callable[[], object]) -> None:
-        self.send, self.end = send, end
+        self.send, self.end, self.failed = send, end, False
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Send the numbers of a row; pictures, videos and text stay in the run's folder."""
-        self.send({key: float(value) for key, value in key_values.items() if isinstance(value, (int, float))}, step)
+        numbers = {key: float(value) for key, value in key_values.items() if isinstance(value, (int, float))}
+        self._unless_failed(lambda: self.send(numbers, step))
 
     def close(self) -> None:
         """End the run there."""
-        self.end()
+        self._unless_failed(self.end)
+
+    def _unless_failed(self, act: Callable[[], object]) -> None:
+        """Do something there; a service that fails is left alone from then on, since no training may be lost by it."""
+        if self.failed:
+            return
+        try:
+            act()
+        except Exception as error:
+            self.failed = True
+            warnings.warn(f"tracking failed and ends here, the training goes on: {error!r}", stacklevel=2)
 
 
 def wandb_tracker(folder: Path, settings: Mapping[str, Any]) -> Tracker:
@@ -76,6 +89,19 @@ def arguments_of(model: object) -> dict[str, bool | int | float | str | None]:
     return {name: value for name, value in found.items() if value is None or isinstance(value, (bool, int, float, str))}
 
 
+def service_package(to: str) -> ModuleType:
+    """
+    Import a service's package.
+
+    :param to: name of the service
+    :raises ImportError: if it is not installed, with the remedy, or can't be imported
+    """
+    try:
+        return import_module(to)
+    except ImportError as error:
+        raise ImportError(f"tracking in {to} needs its package: pip install 'sb3-ppo-edu[{to}]' ({error})") from error
+
+
 class Track(BaseCallback):
     """
     Sends a training's log to a tracking service while it trains.
@@ -90,10 +116,7 @@ class Track(BaseCallback):
         super().__init__(verbose)
         if to not in TRACKERS:
             raise ValueError(f"to={to!r}: expected one of {', '.join(TRACKERS)}")
-        try:
-            import_module(to)
-        except ImportError as error:
-            raise ImportError(f"tracking in {to} needs its package: pip install 'sb3-ppo-edu[{to}]'") from error
+        service_package(to)
         self.to = to
 
     def _on_training_start(self) -> None:
