@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.serialization.models import OldScheduleWarning
 from tests.environments import RandomWalk
 
@@ -81,3 +82,16 @@ def test_a_missing_gym_is_one_sentence(saved: tuple[Path, PPO]) -> None:
         ValueError, match=r"old.zip: found spaces of gym.*EduPPO.load\(…, trusted=False\) reads them without it"
     ):
         EduPPO.load(saved[0])
+
+
+def test_an_environment_that_does_not_fit_is_the_environments_fault(saved: tuple[Path, PPO]) -> None:
+    """Other spaces, and what is no environment, are said as such; the file is not called damaged."""
+    path, model = saved
+    with pytest.raises(ArgumentError, match=r"Observation spaces do not match.*custom_objects=\{'observation_space'"):
+        EduPPO.load(path, env=RandomWalk("box", "discrete"), trusted=False)
+    with pytest.raises(ArgumentError, match="env='CartPole-v1': expected an environment"):
+        EduPPO.load(path, env="CartPole-v1", trusted=False)  # type: ignore[arg-type]
+    env = model.get_env()
+    assert env is not None
+    given = {"observation_space": env.observation_space}
+    assert EduPPO.load(path, env=env, trusted=False, custom_objects=given).observation_space == env.observation_space

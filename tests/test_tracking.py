@@ -99,8 +99,8 @@ def test_a_command_without_the_package_is_refused(
 def test_a_service_that_fails_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning, and the run is trained, saved and evaluated as without it; the service is not asked again."""
     service = Service()
-    service.log = lambda numbers, step: 1 / 0  # type: ignore[method-assign, assignment, return-value]
-    monkeypatch.setitem(sys.modules, "wandb", service)  # type: ignore[arg-type]
+    service.log = lambda numbers, step: 1 / 0  # type: ignore[method-assign, assignment]
+    monkeypatch.setitem(sys.modules, "wandb", service)
     with pytest.warns(UserWarning, match="tracking failed and ends here, the training goes on: ZeroDivisionError"):
         assert main([*WORDS.split(), "--track", "wandb", "--folder", str(tmp_path), "--name", "r"]) == 0
     assert (tmp_path / "r" / "evaluation.json").exists() and service.ended == 0

@@ -158,8 +158,14 @@ class SavingModel(ActingModel):
                 model = super().load(checked.file, env, device, checked.attributes, print_system_info, force_reset, **changes)
         except DamagedFileError as error:
             cause = error.__cause__
-            if isinstance(cause, ArgumentError) and kwargs:
-                raise cause from None  # what was given is wrong, not the file
+            # What was given is wrong, not the file.
+            if isinstance(cause, ArgumentError) and (kwargs or str(cause).startswith("env=")):
+                raise cause from None
+            if "spaces do not match" in str(cause):
+                raise ArgumentError(
+                    f"{where}: {cause}; expected an environment with the model's spaces; where only their bounds differ, "
+                    "custom_objects={'observation_space': env.observation_space} takes the environment's"
+                ) from None
             inputs = further_inputs(checked.attributes.get("policy_class", ActorCriticPolicy))
             if str(cause).startswith("policy=") and {*inputs} != {*cls.further_inputs}:
                 raise ArgumentError(f"{where}: found another algorithm's, {cause}") from None
