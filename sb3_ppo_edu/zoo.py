@@ -27,7 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES
+from sb3_ppo_edu.algorithms.arguments import CHECKS, SCHEDULES, ArgumentError
 from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
 from sb3_ppo_edu.envs.factory import with_wrappers
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _require(package, f"the zoo's {verb}")
         register()
         _run(VERBS[verb], [f"python -m sb3_ppo_edu.zoo {verb}", *_with_defaults(verb, rest)])
-    except ZooError as error:
+    except (ZooError, ArgumentError) as error:  # the latter where only building the model tells
         print(f"sb3_ppo_edu.zoo: {error}", file=sys.stderr)
         return 2
     return 0
@@ -340,7 +340,7 @@ def _experiment_manager() -> type[ExperimentManager]:
             with _refusing():
                 schedules = {name: CHECKS[name](name, value) for name, value in given.items()}
                 for name, value in hyperparams.items():
-                    if name in CHECKS and not isinstance(value, str):  # the zoo evaluates some texts
+                    if name in CHECKS and not (isinstance(value, str) and name.endswith("_kwargs")):  # which the zoo evaluates
                         CHECKS[name](name, value)
                 hyperparams = prepare_engine_kwargs(hyperparams, self.config)
             ready, env_wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)

@@ -222,6 +222,8 @@ def test_schedules_are_eduppos_own(agents: Path) -> None:
         ("learning_rate:'cosine_0.1'", "learning_rate='cosine_0.1': expected a number, a schedule, or a string such as"),
         ("vf_lambda:2", "vf_lambda=2: expected a finite number ≥ 0 and ≤ 1"),
         ("ent_coef:'lin_x'", "ent_coef='lin_x': expected a number, a schedule"),
+        ("layer_norm:'yes'", "layer_norm='yes': expected True or False"),
+        ("critic_keys:'state'", "critic_keys='state': expected "),
     ],
 )
 def test_wrong_settings_are_refused(
