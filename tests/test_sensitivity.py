@@ -224,7 +224,8 @@ def study() -> tuple[list[RunRow], list[CurveRow]]:
     for run in SUITES["sensitivity-quick"].runs(range(2)):
         rate = point_of(json.loads(run.overrides))["learning_rate"] if run.overrides != "{}" else 3e-4
         final = 50.0 if run.algorithm == "random" else max(450.0 - 200.0 * abs(np.log10(rate / 3e-4)), 9.0) + random.normal()
-        rows.append(replace(row(run.variant, run.seed, final, algorithm=run.algorithm), overrides=run.overrides))
+        own = row(run.variant, run.seed, final, algorithm=run.algorithm)
+        rows.append(replace(own, overrides=run.overrides, steps=run.steps))
         points += [
             CurveRow(run.algorithm, run.env, run.settings, run.variant, run.seed, step, final, 0.0, 5) for step in (1, 2)
         ]

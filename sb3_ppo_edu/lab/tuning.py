@@ -20,7 +20,7 @@ import numpy as np
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, ArgumentError
 from sb3_ppo_edu.functional.schedules import beginning_at, read
-from sb3_ppo_edu.lab.algorithms import load_settings
+from sb3_ppo_edu.lab.algorithms import check_actions, load_settings
 from sb3_ppo_edu.lab.learning import OURS
 from sb3_ppo_edu.lab.runs import Run, RunRow, with_overrides
 from sb3_ppo_edu.lab.statistics.aggregates import Interval
@@ -154,6 +154,7 @@ class Tuning:
         if seeds < 2:
             raise ValueError(f"seeds={seeds}: expected at least 2; with one seed, luck and a better setting look the same")
         self.env, self.steps, self.seeds, self.settings, self.stages = env, steps, seeds, settings, stages
+        check_actions(OURS, env)
         self.given = load_settings(OURS, settings, env, {})
         self.start = {name: number_in(name, self.given.get(name, default)) for name, default in DEFAULTS.items()}
         self.changed: dict[str, float] = {}
