@@ -167,6 +167,46 @@ def test_schedules_are_set_in_all_their_forms(value: Any) -> None:
     assert settings(model)[0] == pytest.approx(0.05 if isinstance(value, (str, LinearSchedule)) else 0.1)
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf", "ent_coef", "vf_coef"])
+@pytest.mark.parametrize("when", ["between trainings", "in a training"])
+def test_a_text_that_is_set_later_is_read_as_the_constructor_reads_it(name: str, when: str) -> None:
+    """A line from 0.1 to 0 is 0.05 half-way, also where a callback has set it; what is no schedule is refused by name."""
+
+    def half_way(model: Any) -> float:
+        """Train half of two rollouts, and give the value that its update had."""
+        seen: list[float] = []
+
+        def watch(local_variables: Any, _: Any) -> bool:
+            """Set the text in the first rollout; in the second look at what the first update had."""
+            if when == "in a training" and model.num_timesteps == 1:
+                setattr(model, name, "lin_0.1")
+            seen.append(model.policy.optimizer.param_groups[0]["lr"] if name == "learning_rate" else 0.0)
+            return True
+
+        model.learn(2 * N_STEPS, callback=watch)
+        model._current_progress_remaining = 0.5
+        return seen[-1] if name == "learning_rate" else getattr(model.update_settings(), name)
+
+    model = make_model()
+    if when == "between trainings":
+        setattr(model, name, "lin_0.1")
+    assert half_way(model) == pytest.approx(0.05)
+    setattr(model, name, "line_0.1")
+    with pytest.raises(ArgumentError, match=f"^{name}='line_0.1': expected a number, a schedule.*did you mean 'lin_0.1'"):
+        model.learn(N_STEPS)
+
+
+def test_a_rate_that_follows_the_kl_may_be_set_later() -> None:
+    """As text; a number has no effect there, as in SB3, where the schedule rules."""
+    model: Any = make_model()
+    model.learning_rate = 0.5
+    model.learn(N_STEPS)
+    assert model.policy.optimizer.param_groups[0]["lr"] == 3e-4
+    model.learning_rate = "kl_1000_0.002"
+    model.learn(N_STEPS)
+    assert model.policy.optimizer.param_groups[0]["lr"] == 0.002 and model.learning_rate.rate == pytest.approx(0.003)
+
+
 def test_other_attributes_are_left_alone() -> None:
     """SB3's schedule of the learning rate rules, and an algorithm's own attributes stay."""
     model = make_model()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from sb3_ppo_edu import EduPPO
+from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.checkpoint import ExactCheckpoint, Resumable
 from sb3_ppo_edu.checkpoint.environments import capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.plain import pack, unpack
@@ -193,6 +195,33 @@ def test_the_zoo_trains_with_it_and_judges_without(
     returns = [line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("Episode Reward:")]
     assert len(returns) > 2
     assert all(one.endswith(".00") for one in returns)
+
+
+WRAPPED: dict[str, Any] = {
+    "curious": lambda env: Curiosity(env, n_steps=8),
+    "normalised": VecNormalize,
+    "both": lambda env: VecNormalize(Curiosity(env, n_steps=8)),
+}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("case", WRAPPED)
+def test_a_copied_model_says_how_to_give_it_environments(case: str, copied: Any) -> None:
+    """Without them ``learn`` is refused, with the calls after which it goes on; the copy's predictor has what was learned."""
+    wrap = WRAPPED[case]
+    trained = EduPPO("MlpPolicy", wrap(make_vec_env("CartPole-v1", 2)), n_steps=8, batch_size=8, n_epochs=1, device="cpu")
+    model: Any = copied(trained.learn(32))
+    assert len(model.predict(np.zeros(model.observation_space.shape, np.float32))) == 2
+    with pytest.raises(ArgumentError, match="without environments, as copies and pickles have it; expected some: ") as refused:
+        model.learn(16, reset_num_timesteps=False)
+    assert "model.env.set_venv(venv), then model.set_env(model.env), keeps" in str(refused.value)
+    model.env.set_venv(make_vec_env("CartPole-v1", 2))
+    model.set_env(model.env)
+    assert model.learn(16, reset_num_timesteps=False).num_timesteps == 48
+    if case == "curious":
+        assert curiosity_of(model.env).n_updates > curiosity_of(trained.env).n_updates > 0
+    model.set_env(wrap(make_vec_env("CartPole-v1", 2)))
+    model.learn(16)
 
 
 def test_a_copied_training_environment_has_its_own_optimizer(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_ppo_edu import EduPPO, MaskableEduPPO, RecurrentEduPPO, Reinforce
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
-from sb3_ppo_edu.algorithms.kl_control import adaptive_rate
+from sb3_ppo_edu.algorithms.checks import adaptive_rate
 from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate, KLPenaltyObjective
 from sb3_ppo_edu.functional.losses import approx_kl
+from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
 from sb3_ppo_edu.training.hyperparameters import load_hyperparameters
 from tests.masked_environments import MaskedWalk
@@ -264,6 +266,54 @@ def test_given_and_changed_as_any_schedule() -> None:
     reinforce = Reinforce("MlpPolicy", make_env(), learning_rate="kl_1000_1e-3", n_steps=N_STEPS, device="cpu")
     reinforce.learn(N_STEPS)
     assert reinforce.lr_schedule(0.0) == pytest.approx(1.5e-3)
+
+
+def given_where(where: str, rate: KLAdaptiveLearningRate, penalty: KLPenaltyObjective, tmp_path: Path) -> Any:
+    """A model that is given both objects in one of the ways."""
+    if where == "constructor":
+        return make_model(learning_rate=rate, objective=penalty, **STEPS)
+    if where == "load":
+        make_model(**STEPS).save(tmp_path / "model")
+        return EduPPO.load(tmp_path / "model", make_env(), device="cpu", learning_rate=rate, objective=penalty)
+    model: Any = make_model(**STEPS)
+    model.lr_schedule, model.objective = FloatSchedule(rate), penalty
+    return model
+
+
+STEPS: dict[str, Any] = {"n_epochs": 1, "batch_size": N_STEPS}
+
+
+@pytest.mark.parametrize("where", ["constructor", "load", "attributes"])
+def test_models_that_are_given_one_object_do_not_share_it(where: str, tmp_path: Path) -> None:
+    """
+    The first one's training moves neither the objects nor the second model, which learns the same: each has a copy.
+
+    Its own copy it keeps from one training to the next.
+    """
+    rate, penalty = KLAdaptiveLearningRate(1e-9, 1e-3), KLPenaltyObjective(1e-9, beta=8.0)
+    first, second = (given_where(where, rate, penalty, tmp_path) for _ in range(2))
+    ends = []
+    for model in (first, second):
+        model.set_random_seed(1)
+        model.learn(2 * N_STEPS)
+        own = adaptive_rate(model.lr_schedule), model.objective
+        assert (own[0].rate, own[1].beta) == (pytest.approx(1e-3 / 1.5**2), 32.0)  # type: ignore[union-attr]
+        model.learn(N_STEPS)
+        assert (adaptive_rate(model.lr_schedule), model.objective) == own and model.objective is own[1]
+        ends.append(parameters_of(model))
+    assert (rate.rate, penalty.beta) == (1e-3, 8.0)
+    assert largest_difference(*ends) == 0
+
+
+def test_other_objectives_stay_the_object_that_was_given() -> None:
+    """A training does not change them, and their owner may."""
+
+    class Own(Objective):
+        """An objective of a user's own."""
+
+    own = Own()
+    model = make_model(objective=own)
+    assert model.learn(N_STEPS).objective is own
 
 
 def test_an_objective_may_be_named_with_its_arguments() -> None:

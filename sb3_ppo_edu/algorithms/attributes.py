@@ -9,6 +9,7 @@ import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, NETWORKS, PPOArguments
 from sb3_ppo_edu.algorithms.checks import ArgumentError, refuse
@@ -64,6 +65,11 @@ def check_attributes(model: Any) -> None:
     """
     if model.env is None:
         raise ArgumentError("learn: found env=None, expected an environment: call set_env(env), or load(path, env=env)")
+    if isinstance(model.env, VecEnvWrapper) and model.env.venv is None:
+        raise ArgumentError(
+            f"learn: found a {type(model.env).__name__} without environments, as copies and pickles have it; expected some: "
+            "model.env.set_venv(venv), then model.set_env(model.env), keeps what it has learned; model.set_env(env) does not"
+        )
     _check_what_sb3_holds(model)
     arguments = PPOArguments.of(vars(model))
     for name in CHECKS.keys() & vars(model).keys():

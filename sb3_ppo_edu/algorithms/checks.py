@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -203,6 +204,18 @@ def knows_only_progress(schedule: Schedule) -> bool:
         inner = [one for one in code.co_consts if isinstance(one, CodeType)]
         return not any((code.co_names, code.co_freevars, inner, schedule.__defaults__, schedule.__kwdefaults__))
     return type(schedule) in (ConstantSchedule, LinearSchedule)
+
+
+def adaptive_rate(schedule: Any) -> KLAdaptiveLearningRate | None:
+    """
+    Look for an adaptive rate within what SB3 and this package put around a schedule.
+
+    :param schedule: of the learning rate, ``model.lr_schedule``
+    :return: the rate, or None if it is any other schedule
+    """
+    while isinstance(schedule, (partial, FloatSchedule)):
+        schedule = schedule.value_schedule if isinstance(schedule, FloatSchedule) else (None, *schedule.args)[-1]
+    return schedule if isinstance(schedule, KLAdaptiveLearningRate) else None
 
 
 def evaluate_schedule(name: str, schedule: Schedule, progress: float, low: float, *, open_low: bool = False) -> float:

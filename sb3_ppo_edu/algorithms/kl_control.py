@@ -14,32 +14,19 @@ epoch's minibatches stands in, k3 unless ``kl_estimator`` says k1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.utils import FloatSchedule
 from torch.distributions import Distribution
 
+from sb3_ppo_edu.algorithms.checks import adaptive_rate
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines.autograd import FiniteDistribution
-from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate, KLPenaltyObjective, kl_divergence
+from sb3_ppo_edu.functional.kl import KLPenaltyObjective, kl_divergence
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 from sb3_ppo_edu.rollouts.buffers import BLOCK, BLOCK_BYTES, known_kinds, rows_as_tensors
-
-
-def adaptive_rate(schedule: Any) -> KLAdaptiveLearningRate | None:
-    """
-    Look for an adaptive rate within what SB3 and this package put around a schedule.
-
-    :param schedule: of the learning rate, ``model.lr_schedule``
-    :return: the rate, or None if it is any other schedule
-    """
-    while isinstance(schedule, (partial, FloatSchedule)):
-        schedule = schedule.value_schedule if isinstance(schedule, FloatSchedule) else (None, *schedule.args)[-1]
-    return schedule if isinstance(schedule, KLAdaptiveLearningRate) else None
 
 
 class KLControl:

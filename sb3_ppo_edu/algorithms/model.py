@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ from sb3_ppo_edu.algorithms.arguments import (
     with_old_names,
 )
 from sb3_ppo_edu.algorithms.attributes import check_attributes, check_discrete, check_parts
-from sb3_ppo_edu.algorithms.checks import check_number, evaluate_schedule, not_finite, refuse
+from sb3_ppo_edu.algorithms.checks import adaptive_rate, check_number, evaluate_schedule, not_finite, refuse
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.saving import SavingModel
@@ -46,6 +47,7 @@ from sb3_ppo_edu.algorithms.session import Session
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
 from sb3_ppo_edu.engines import Engine, EngineFactory, EngineName, NonFiniteUpdateError, project_log_std
 from sb3_ppo_edu.engines.factory import named_engine
+from sb3_ppo_edu.functional.kl import KLPenaltyObjective
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.policies.bounded import (
@@ -91,6 +93,8 @@ class PPOModel(SavingModel):
     _session: Session | None = None
     _engines: EngineChoice | None = None
     _learning: object
+    _own: tuple[object, object] = (None, None)
+    """The objective and the learning rate that follow the KL in this model alone."""
 
     batch_size: int
     n_epochs: int
@@ -183,6 +187,7 @@ class PPOModel(SavingModel):
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
         project_log_std(self.policy, self.log_std_bounds)
+        self._take_copies()
 
     def _build_policy_and_buffer(self) -> None:
         """Build both from the attributes, after seeding, as SB3 does."""
@@ -280,7 +285,9 @@ class PPOModel(SavingModel):
                     "learn: found this model in a learn already, expected one at a time: wait until it has returned, or train "
                     "a copy (copy.deepcopy(model))"
                 )
+            self._read_learning_rate()
             check_attributes(self)
+            self._take_copies()
             self._saved_statistics = None  # from here on what is around the environments counts
             yield
         except SystemExit as error:
@@ -292,24 +299,42 @@ class PPOModel(SavingModel):
             if vars(self).get("_learning") is token:
                 del self._learning
 
-    def _now(self, name: str, value: float | Schedule) -> float:
+    def _now(self, name: str, value: float | str | Schedule) -> float:
         """
-        Evaluate a number or schedule at the current progress, and check it before a parameter moves by it.
+        Evaluate a number, schedule or its text at the current progress, and check it before a parameter moves by it.
 
         :param name: name of the argument
-        :param value: the number or schedule
+        :param value: the number, schedule or text
         :raises ArgumentError: if it is no finite number; if it is negative where it must not be
         """
         progress = self._current_progress_remaining
         # The last rollout may go beyond the end. A line that falls to 0 is negative there, and SB3 trains with it.
         low = -math.inf if name == "ent_coef" or progress < 0 else 0.0
         try:
+            if isinstance(value, str):
+                value = cast(float | Schedule, CHECKS[name](name, value))
             return evaluate_schedule(name, value, progress, low) if callable(value) else check_number(name, value, low)
         except ArgumentError as error:
             raise ArgumentError(f"{error} (after {self.num_timesteps} steps; the policy is as it was)") from error
 
+    def _take_copies(self) -> None:
+        """Copy what follows the KL, unless it is a copy already: an object given to two models would follow both."""
+        if isinstance(self.objective, KLPenaltyObjective) and self.objective is not self._own[0]:
+            self.objective = copy.deepcopy(self.objective)
+        rate = adaptive_rate(self.lr_schedule)
+        if rate is not None and rate is not self._own[1]:
+            self.learning_rate, self.lr_schedule = copy.deepcopy((self.learning_rate, self.lr_schedule))
+        self._own = (self.objective, adaptive_rate(self.lr_schedule))
+
+    def _read_learning_rate(self) -> None:
+        """Read a text that was set since, which SB3 does not know; what else is set there has no effect, as in SB3."""
+        if isinstance(self.learning_rate, str):
+            self.learning_rate = CHECKS["learning_rate"]("learning_rate", self.learning_rate)
+            super()._setup_lr_schedule()
+
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Check the learning rate that SB3 gives the optimizer: the schedule is asked as often as there."""
+        self._read_learning_rate()
         every = optimizers if isinstance(optimizers, list) else [optimizers]
         groups = [group for optimizer in every for group in optimizer.param_groups]
         before, update = [group["lr"] for group in groups], super()._update_learning_rate

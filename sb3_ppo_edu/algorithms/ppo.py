@@ -22,8 +22,9 @@ from sb3_ppo_edu.algorithms.arguments import (
     PPOArguments,
 )
 from sb3_ppo_edu.algorithms.callbacks import may_change_policy, reads_every_step, tell_training_failed
+from sb3_ppo_edu.algorithms.checks import adaptive_rate
 from sb3_ppo_edu.algorithms.diagnostics import log_update
-from sb3_ppo_edu.algorithms.kl_control import KLControl, adaptive_rate
+from sb3_ppo_edu.algorithms.kl_control import KLControl
 from sb3_ppo_edu.algorithms.lean import lean_steps
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.session import Session, next_session
@@ -367,8 +368,7 @@ class EduPPO(PPOModel):
             rows = slice(start, start + size)
             inputs = PolicyInputs(rows_as_tensors(buffer.observations, rows, self.device))
             values[rows] = engine.value(inputs).cpu().numpy()[:, 0]
-        last_values = engine.value(self.value_inputs(self._last_obs_as_tensor()))
-        dones = cast(np.ndarray, self._last_episode_starts)
+        last_values, dones = engine.value(self.value_inputs(self._last_obs_as_tensor())), cast(Any, self._last_episode_starts)
         recompute_returns_and_advantage(buffer, values, last_values, dones, self.vf_lambda, self.vf_n_steps)
         self.policy.set_training_mode(True)
         return self.update_settings()

@@ -28,7 +28,7 @@ from sb3_ppo_edu.serialization.errors import DamagedFileError
 
 SelfSavingModel = TypeVar("SelfSavingModel", bound="SavingModel")
 
-OF_ONE_TRAINING = ("_session", "_engines", "_learning")
+OF_ONE_TRAINING = ("_session", "_engines", "_learning", "_own")
 """Attributes that belong to a training in progress."""
 
 BUILT_ANEW = ("objective", "resumed_envs", "resumed_engine", "_saved_statistics", *OF_ONE_TRAINING)

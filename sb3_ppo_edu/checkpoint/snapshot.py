@@ -20,8 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.callbacks import OUTSIDE, callbacks_of
-from sb3_ppo_edu.algorithms.checks import check_number
-from sb3_ppo_edu.algorithms.kl_control import adaptive_rate
+from sb3_ppo_edu.algorithms.checks import adaptive_rate, check_number
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, restore_objective
 from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError

@@ -6,6 +6,9 @@ Two ways, each off unless it is asked for:
 - :class:`KLAdaptiveLearningRate`, a learning rate that follows: ``EduPPO(learning_rate="kl_0.01")``;
 - :class:`KLPenaltyObjective`, a penalty whose weight follows: ``EduPPO(objective=KLPenaltyObjective(d_targ=0.01))``.
 
+Either is an object that changes while a model learns. Each model copies what it is given, so that two of them can be given
+the same one; ``model.learning_rate.rate`` and ``model.objective.beta`` are where its own have come to.
+
 What is measured and what is differentiated are two things. Both follow the exact divergence of the distributions' parameters
 (:func:`kl_divergence`), averaged over the rollout's states. The penalty differentiates an estimate of it from the actions that
 were taken, as engines that derive gradients by hand know nothing else of the policy.

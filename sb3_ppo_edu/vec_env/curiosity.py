@@ -50,8 +50,9 @@ class Curiosity(VecEnvWrapper):
 
     It belongs inside ``VecNormalize``, where ``vec_env_wrapper`` of the zoo's settings puts it; where that normalises rewards,
     it normalises the sum. ``Monitor``, and so ``rollout/ep_rew_mean``, has the environment's own returns. EduPPO logs
-    :attr:`curiosity_log` under ``curiosity/``. Checkpoints, copies and pickles keep what was learned, a model's file does not.
-    Processes that train together have a predictor each.
+    :attr:`curiosity_log` under ``curiosity/``. Checkpoints, copies and pickles keep what was learned; a model's file does not,
+    nor do copies of a ``VecNormalize`` around it, which leave out what is inside. A copied model's ``learn`` says how to give
+    it environments. Processes that train together have a predictor each.
 
     Source: Burda et al. 2018, https://arxiv.org/abs/1810.12894, sections 2.2 to 2.4.
 
