@@ -32,6 +32,8 @@ from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.envs.backends import ONE_BY_ONE
 from sb3_ppo_edu.envs.factory import with_wrappers
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
+from sb3_ppo_edu.serialization.errors import reason
+from sb3_ppo_edu.serialization.names import only_known_code
 from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT, takes_masks
 from sb3_ppo_edu.training.evaluation import EvaluatesWithMasks, MaskedEvalCallback, with_masks
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
@@ -143,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _require(package, f"the zoo's {verb}")
         register()
         _run(VERBS[verb], [f"python -m sb3_ppo_edu.zoo {verb}", *_with_defaults(verb, rest)])
-    except (ZooError, ArgumentError) as error:  # the latter where only building the model tells
+    except (ZooError, ArgumentError) as error:
         print(f"sb3_ppo_edu.zoo: {error}", file=sys.stderr)
         return 2
     return 0
@@ -186,6 +188,41 @@ def _refusing() -> Iterator[None]:
         yield
     except ValueError as error:
         raise ZooError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(folder: Path, written_last: Path, env_id: str) -> Iterator[None]:
+    """
+    Refuse settings with which environments or model can't be built, and leave nothing of the folder for them.
+
+    An error out of code of the user's own stays as it is, unless it is one of those by which values are refused.
+    """
+    from rl_zoo3 import exp_manager
+
+    new, made = [one for one in (folder, *folder.parents) if not one.exists()], list[Any]()
+    make: Any = vars(exp_manager)["make_vec_env"]
+
+    def make_vec_env(*args: Any, **kwargs: Any) -> VecEnv:
+        made.append(make(*args, **kwargs))
+        env: VecEnv = made[-1]
+        return env
+
+    try:
+        with _replaced(exp_manager, "make_vec_env", make_vec_env):
+            yield
+    except BaseException as error:
+        for env in made:
+            env.close()
+        if folder in new and not written_last.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another training has begun beside it
+                for parent in new[1:]:
+                    parent.rmdir()
+        refused = isinstance(error, ValueError | AssertionError) or (isinstance(error, Exception) and only_known_code(error))
+        if isinstance(error, ZooError) or not refused:
+            raise
+        what = "" if isinstance(error, ValueError | AssertionError) else f"{type(error).__name__}: "
+        raise ZooError(f"settings of {env_id}: {what}{reason(error)}") from error
 
 
 def _run(verb: Verb, argv: list[str]) -> None:
@@ -308,7 +345,10 @@ def _experiment_manager() -> type[ExperimentManager]:
             """Refuse a search whose report could not be written, which would come to light only at its end."""
             if self.optimize_hyperparameters:
                 _require("pandas", "the report of a hyperparameter search")
-            return super().setup_experiment()
+            if self.algo not in ALGORITHMS:
+                return super().setup_experiment()
+            with _whole_or_nothing(Path(self.save_path), Path(self.params_path, "config.yml"), self.env_name.gym_id):
+                return super().setup_experiment()
 
         def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
             """Read the settings, with trial 0 of a study too, and refuse a name that is neither ours nor the zoo's."""
@@ -362,4 +402,5 @@ def _experiment_manager() -> type[ExperimentManager]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Under its own name, by which errors are known to have come through it.
+    sys.exit(importlib.import_module("sb3_ppo_edu.zoo").main())

@@ -31,11 +31,11 @@ def resolve_objective(objective: Any) -> Objective:
         try:
             found = found(**(arguments or {}))
         except (TypeError, ValueError) as error:
-            given = f"with {arguments}" if arguments else "without arguments"
-            raise ArgumentError(
-                f"objective={found.__name__}: it can't be made {given} ({error}): expected an instance, such as "
-                f"objective={found.__name__}(…)"
-            ) from error
+            instance = f"{found.__name__}(…), or as text {{path: {{argument: value}}}}"
+            given, remedy = (
+                ("without arguments", f": expected some: {instance}") if not arguments else (f"with {arguments}", "")
+            )
+            raise ArgumentError(f"objective={found.__name__}: it can't be made {given} ({error}){remedy}") from error
     if isinstance(found, Objective):
         _check_forms(found)
         return found
@@ -65,9 +65,7 @@ def named_class(path: str) -> Any:
     try:
         return import_named(path)
     except ValueError as error:
-        raise ArgumentError(
-            f"objective={error}; where a saved model has it, give the class to load(…, objective=…)"
-        ) from error
+        raise ArgumentError(f"objective={error}") from error
 
 
 def describe_objective(objective: Objective) -> dict[str, Any] | None:
@@ -114,7 +112,10 @@ def restore_objective(description: dict[str, Any] | None) -> Objective:
     """
     if description is None:
         return PPOObjective()
-    found = named_class(description["path"])
+    try:
+        found = named_class(description["path"])
+    except ArgumentError as error:
+        raise ArgumentError(f"{error}; the saved model has it: give the class to load(…, objective=…)") from error
     if not (isinstance(found, type) and issubclass(found, Objective)):
         raise ArgumentError(f"objective={description['path']!r}: expected the class of an Objective, found {found!r}")
     objective = found.__new__(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from sb3_ppo_edu.distributed.process_group import LostProcessError, ProcessGroup
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.serialization.errors import reason
-from sb3_ppo_edu.serialization.names import HARMLESS_MODULES, check_environment_id
+from sb3_ppo_edu.serialization.names import check_environment_id, only_known_code
 from sb3_ppo_edu.serialization.text import printable, sentence
 from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
 from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparameters, parse_expression
@@ -231,20 +230,10 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     return exit_code
 
 
-KNOWN_CODE = {*(name.partition(".")[0] for name in HARMLESS_MODULES), "numpy", "torch", *sys.stdlib_module_names}
-"""Packages that do with a value what they are told."""
-
-
 def what_fails(source: Path, error: Exception) -> str:
     """Name the file that has told well-known code what it can't do."""
     said = reason(error)
     return f"{source}: what it says fails: {sentence(said)}" if str(source) not in said else sentence(said)
-
-
-def only_known_code(error: BaseException) -> bool:
-    """Tell whether an exception came through known code only, so that a value from a file is its cause."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return all(str(frame.f_globals.get("__name__")).partition(".")[0] in KNOWN_CODE for frame in frames)
 
 
 def keep_model(run: Run) -> bool:

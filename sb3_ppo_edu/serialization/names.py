@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +106,21 @@ def check_named(name: str, kinds: tuple[type, ...], where: str, what: str, argum
             raise UntrustedFileError(
                 f"{where}: found {what} {name} with {key}={value!r}, expected at most {MOST}: {HOW_TO_TRUST}"
             )
+
+
+KNOWN_CODE = {*(name.partition(".")[0] for name in HARMLESS_MODULES), "numpy", "torch", *sys.stdlib_module_names}
+"""Packages that do with a value what they are told."""
+
+
+def only_known_code(error: BaseException) -> bool:
+    """
+    Tell whether an exception came through known code only, so that a value from a file is its cause.
+
+    :param error: as it was caught
+    :return: False if there is code of a user's own among what was called
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return all(str(frame.f_globals.get("__name__")).partition(".")[0] in KNOWN_CODE for frame in frames)
 
 
 def needed_arguments(cls: type) -> list[str]:
