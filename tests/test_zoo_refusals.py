@@ -21,13 +21,13 @@ CartPole-v1:
 """
 WRONG = {
     "critic_keys: [x]": "critic_keys=['x'] with NetArchPolicy: found observation_space=Box(",
-    "objective: sb3_ppo_edu.functional.kl.KLPenaltyObjectiv": "objective='sb3_ppo_edu.functional.kl.KLPenaltyObjectiv': expected",
+    "objective: sb3_ppo_edu.functional.kl.KLPenaltyObjectiv": "KLPenaltyObjectiv': expected the dotted name of something",
     "objective: {sb3_ppo_edu.functional.kl.KLPenaltyObjective: {d_targ: -1}}": "with {'d_targ': -1} (d_targ=-1: expected a ",
     "vec_env_wrapper: [{sb3_ppo_edu.vec_env.Curiosity: {coef: -1}}]": "Curiosity: coef=-1: expected a finite number ≥ 0",
     "vec_env_wrapper: [{sb3_ppo_edu.vec_env.Curiosity: {coeff: 1}}]": "TypeError: Curiosity.__init__() got an unexpected",
-    "vec_env_wrapper: sb3_ppo_edu.vec_env.Curiosit": "AttributeError: module 'sb3_ppo_edu.vec_env' has no attribute 'Curiosit'",
+    "vec_env_wrapper: sb3_ppo_edu.vec_env.Curiosit": "module 'sb3_ppo_edu.vec_env' has no attribute 'Curiosit'",
     "env_wrapper: [{sb3_ppo_edu.envs.wrappers.ActionRepeat: {repeat: 0}}]": "repeat=0: expected an integer ≥ 1",
-    'policy_kwargs: "dict(net_arc=[8])"': "TypeError: ActorCriticPolicy.__init__() got an unexpected keyword argument 'net_arc'",
+    'policy_kwargs: "dict(net_arc=[8])"': "TypeError: ActorCriticPolicy.__init__() got an unexpected keyword",
     'normalize: "dict(norm_ob=True)"': "TypeError: VecNormalize.__init__() got an unexpected keyword argument 'norm_ob'",
     "action_distribution: beta": "action_distribution='beta' needs continuous actions, found action_space=Discrete(2)",
     "use_sde: true": "generalized State-Dependent Exploration (gSDE) can only be used with continuous actions",

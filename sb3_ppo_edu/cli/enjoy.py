@@ -82,6 +82,8 @@ def film(saved: SavedRun, arguments: argparse.Namespace, console: Console) -> No
     draw_into_memory()
     if arguments.gif.exists():
         raise ValueError(f"--gif {arguments.gif}: it exists, and nothing that exists is overwritten; expected a new file")
+    if not arguments.gif.parent.is_dir() or arguments.gif.suffix.lower() != ".gif":
+        raise ValueError(f"--gif {arguments.gif}: expected a name that ends in .gif, in a folder that is there")
     try:
         episode = replay.film_run(saved, arguments.seed, deterministic=not arguments.stochastic)
     except replay.CannotRenderError as error:

@@ -35,10 +35,16 @@ def add_export(commands: Any, _: Sequence[str]) -> None:
 def export_run(arguments: argparse.Namespace) -> int:
     """Write a saved run's policy into a file; return the exit code."""
     output = arguments.run / POLICY_FILE if arguments.output is None else arguments.output
+    if output.name and not output.suffix and not output.exists():
+        output = output.with_suffix(".onnx")  # as export does
     with refusing_bad_input():
         saved = open_run(arguments.run, trusted=arguments.trust)
         if output.exists() or output.is_symlink():
             raise ValueError(f"--output {output}: it exists, and nothing that exists is overwritten; expected a new file")
+        if not output.parent.is_dir():
+            raise ValueError(
+                f"--output {output}: there is no folder {output.parent}; expected a new file in one that is there"
+            )
         # As in evaluate.
         with nullcontext() if arguments.trust else as_settings_say(arguments.run / SETTINGS_FILE):
             model, env = saved.load_model("cpu"), saved.make_env()

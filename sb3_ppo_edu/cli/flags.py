@@ -72,7 +72,11 @@ def add_acting_arguments(parser: argparse.ArgumentParser) -> None:
     from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EPISODE_STEPS
 
     parser.add_argument(
-        "--seed", type=int, default=EVALUATION_SEED, metavar="N", help="seed of the first episode (default: %(default)s)"
+        "--seed",
+        type=seed_value,
+        default=EVALUATION_SEED,
+        metavar="N",
+        help="seed of the first episode (default: %(default)s)",
     )
     parser.add_argument(
         "--max-episode-steps",
@@ -136,6 +140,17 @@ def positive_int(text: str) -> int:
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number") from None
     return int(value)
+
+
+def seed_value(text: str) -> int:
+    """
+    Read a seed.
+
+    :raises argparse.ArgumentTypeError: if it is none
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number ≥ 0")
+    return int(text)
 
 
 def thread_count(text: str) -> int:

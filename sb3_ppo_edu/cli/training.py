@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from sb3_ppo_edu.training.folder import CHECKPOINT_FOLDER, default_name
 from sb3_ppo_edu.training.hyperparameters import check_names_of, load_hyperparameters, parse_expression
 from sb3_ppo_edu.training.run import Run, close_run, learn, save_model, start_run, write_evaluation
 from sb3_ppo_edu.training.saved_run import evaluate_random, evaluate_run, open_run
-from sb3_ppo_edu.training.settings import RunSettings, as_settings_say, settings_from_hyperparameters
+from sb3_ppo_edu.training.settings import RunSettings, as_settings_say, settings_from_hyperparameters, who_says
 from sb3_ppo_edu.training.tracking import service_package
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 from sb3_ppo_edu.vec_env.guard import NonFiniteStepError
@@ -50,6 +51,8 @@ from sb3_ppo_edu.vec_env.workers import WorkerError
 
 ENVIRONMENT_FLAGS = ("n_envs", "vec_env", "worker_timeout", "normalize", "env_kwargs")
 """Flags that go over settings of the same name in the YAML file."""
+RUN_FLAGS = ("steps", "seed", "eval_freq", "device", "verbose", "checkpoint_freq", "on_fault")
+"""Flags of what no YAML file has, but for the steps under another name."""
 DOCTOR = "sb3_ppo_edu.doctor.callback.TrainingDoctor"
 TRACK = "sb3_ppo_edu.training.tracking.Track"
 
@@ -76,16 +79,37 @@ def train_new_run(arguments: argparse.Namespace) -> int:
         arguments.group = group
         with refusing_bad_input():
             if group is None:
-                run = start_run(settings, folder, command, source=arguments.config)
+                run = start_run(settings, folder, command, source=arguments.config, flags=flags_given(arguments))
             else:
                 run = start_or_resume_rank(settings, folder, command, group, arguments.device)
         try:
-            with refusing_bad_input(), as_settings_say(arguments.config):
+            with refusing_bad_input(), as_settings_say(arguments.config, flags_given(arguments)):
                 print_start(console_for(group), run)  # the engine is chosen here
         except RefusedError:
             close_run(run)
             raise
-        return train_and_finish(run, arguments, None if arguments.trust else arguments.config)
+        return train_and_finish(run, arguments, None if arguments.trust else arguments.config, flags_given(arguments))
+
+
+def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """
+    Collect the flags that go over settings of the same name.
+
+    :raises ValueError: if one can't be read
+    """
+    given = vars(arguments)
+    overrides = {name.removeprefix("algorithm."): value for name, value in given.items() if name.startswith("algorithm.")}
+    overrides.update({name: given[name] for name in ENVIRONMENT_FLAGS if given[name] is not None})
+    for name, value in overrides.items():
+        if name.endswith("_kwargs") and isinstance(value, str):
+            overrides[name] = parse_expression(value, flag_of(name))
+    return overrides
+
+
+def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Collect what the command line gives beside the file, by flag, for errors."""
+    given = {**overrides_of(arguments), **{name: vars(arguments)[name] for name in RUN_FLAGS}}
+    return {flag_of(name): value for name, value in given.items()}
 
 
 def read_settings(arguments: argparse.Namespace) -> RunSettings:
@@ -94,17 +118,12 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
 
     :raises ValueError: if a setting is wrong
     """
-    given = vars(arguments)
-    overrides = {name.removeprefix("algorithm."): value for name, value in given.items() if name.startswith("algorithm.")}
-    overrides.update({name: given[name] for name in ENVIRONMENT_FLAGS if given[name] is not None})
-    for name, value in overrides.items():
-        if name.endswith("_kwargs") and isinstance(value, str):
-            overrides[name] = parse_expression(value, flag_of(name))
+    overrides = overrides_of(arguments)
     if arguments.from_record and not arguments.trust:
         check_environment_id(arguments.env, "--env")
         check_names_of(overrides, "the command in the run's record")
     hyperparameters = load_hyperparameters(
-        arguments.env, arguments.config, overrides, trusted=arguments.trust, algo=arguments.algo
+        arguments.env, arguments.config, overrides, trusted=arguments.trust, algo=arguments.algo, flag_of=flag_of
     )
     # By their names, as a YAML would ask for them: so they are in the run's record, and there again when the run is resumed.
     added: list[Any] = [DOCTOR] if arguments.doctor else []
@@ -117,7 +136,7 @@ def read_settings(arguments: argparse.Namespace) -> RunSettings:
     if added:
         others = hyperparameters.get("callback")
         hyperparameters["callback"] = [*(others if isinstance(others, list) else [others] if others else []), *added]
-    with as_settings_say(arguments.config):
+    with as_settings_say(arguments.config, flags_given(arguments)):
         return settings_from_hyperparameters(
             arguments.env,
             hyperparameters,
@@ -145,17 +164,20 @@ def run_folder(arguments: argparse.Namespace) -> Path:
     return Path(arguments.folder, arguments.name)
 
 
-def train_and_finish(run: Run, arguments: argparse.Namespace, source: Path | None) -> int:
+def train_and_finish(
+    run: Run, arguments: argparse.Namespace, source: Path | None, flags: Mapping[str, Any] | None = None
+) -> int:
     """
     Train what is left of a run, evaluate it and print what there is; return the exit code.
 
     :param run: closed at the end
     :param arguments: of the command line, with the processes that train together, or ``None``, in ``group``
     :param source: see :func:`train_until_stopped`
+    :param flags: likewise
     """
     console = console_for(arguments.group)
     try:
-        exit_code = train_until_stopped(run, console, arguments.group, source)
+        exit_code = train_until_stopped(run, console, arguments.group, source, flags or {})
     finally:
         close_run(run)
     if exit_code == DONE and not console.quiet:
@@ -164,11 +186,13 @@ def train_and_finish(run: Run, arguments: argparse.Namespace, source: Path | Non
         except Exception as error:
             if source is None or not only_known_code(error) or isinstance(error, OSError):
                 raise
-            raise RefusedError(what_fails(source, error)) from error
+            raise RefusedError(what_fails(source, error, flags or {})) from error
     return exit_code
 
 
-def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None = None, source: Path | None = None) -> int:
+def train_until_stopped(
+    run: Run, console: Console, group: ProcessGroup | None, source: Path | None, flags: Mapping[str, Any]
+) -> int:
     """
     Train to the end or until Ctrl-C or SIGTERM, and save the model in each case; return the exit code.
 
@@ -176,6 +200,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     :param console: a quiet one, as of all ranks but 0, shows no progress and saves no model
     :param group: the processes to train together with, or ``None``
     :param source: the file that the settings are from, if it is a stranger's
+    :param flags: what the command line gives beside it, by flag
     """
     stop = StopOnRequest(run.lock.note_training)
     progress = [] if console.quiet else [Progress(run.settings.steps)]
@@ -202,7 +227,7 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     except Exception as error:
         if source is None or not only_known_code(error):
             raise
-        failure, exit_code = what_fails(source, error), BAD_INPUT
+        failure, exit_code = what_fails(source, error, flags), BAD_INPUT
     finally:
         for bar in progress:
             bar.close()
@@ -230,10 +255,10 @@ def train_until_stopped(run: Run, console: Console, group: ProcessGroup | None =
     return exit_code
 
 
-def what_fails(source: Path, error: Exception) -> str:
-    """Name the file that has told well-known code what it can't do."""
+def what_fails(source: Path, error: Exception, flags: Mapping[str, Any]) -> str:
+    """Name the file or the flag that has told well-known code what it can't do."""
     said = reason(error)
-    return f"{source}: what it says fails: {sentence(said)}" if str(source) not in said else sentence(said)
+    return sentence(said if str(source) in said else who_says(source, error, flags))
 
 
 def keep_model(run: Run) -> bool:

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def load_hyperparameters(
     *,
     trusted: bool = True,
     algo: str = DEFAULT,
+    flag_of: Callable[[str], str] | None = None,
 ) -> dict[str, Any]:
     """Return the settings of one environment, checked, with values that are ready for ``EduPPO`` and ``VecNormalize``.
 
@@ -83,6 +84,7 @@ def load_hyperparameters(
     :param overrides: settings that replace the block's before anything is checked or prepared
     :param trusted: whether ``file`` may name what it likes; the one that comes with the package may
     :param algo: which algorithm, see :data:`sb3_ppo_edu.training.algorithms.ALGORITHMS`
+    :param flag_of: how a setting is spelled where ``overrides`` are from, for errors
     :return: the settings, a new dictionary
     :raises ValueError: for an unknown environment, an unreadable file, no fitting block, an unknown key (with the
         nearest legal one) or a value of the wrong form; for a name that is not known to be harmless, unless trusted
@@ -95,8 +97,10 @@ def load_hyperparameters(
     if file is not None and not trusted:
         check_names_of(block, where)
     settings = {**block, **(overrides or {})}
-    check_keys(settings, where, algo)
-    return _prepare(settings, where)
+    places = {} if flag_of is None else {name: flag_of(name) for name in overrides or ()}
+    for name, value in settings.items():
+        check_keys({name: value}, places.get(name, where), algo)
+    return _prepare(settings, where, places)
 
 
 def zoo_file(algorithm: str) -> Path:
@@ -135,7 +139,7 @@ def load_zoo_settings(algorithm: str, env_id: str, overrides: Mapping[str, Any] 
     blocks = read_blocks(path)
     older = [name for name in blocks if name.rpartition("-v")[0] == registered_id.rpartition("-v")[0]]
     name, block = find_block(blocks, registered_id if registered_id in blocks or not older else max(older), path)
-    return _prepare({**block, **(overrides or {})}, f"{path}, block {name!r}")
+    return _prepare({**block, **(overrides or {})}, f"{path}, block {name!r}", {})
 
 
 def read_blocks(file: str | Path) -> dict[str, dict[str, Any]]:
@@ -344,19 +348,19 @@ def prepare_engine_kwargs(settings: Mapping[str, Any], where: str) -> dict[str, 
         raise ValueError(f"{where}: {error}") from error
 
 
-def _prepare(settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """Turn the values of a checked block into what ``EduPPO`` and ``VecNormalize`` take."""
-    prepared = prepare_engine_kwargs(settings, where)
+def _prepare(settings: dict[str, Any], where: str, places: Mapping[str, str]) -> dict[str, Any]:
+    """Turn the values of a checked block into what ``EduPPO`` and ``VecNormalize`` take; places go over the block's."""
+    prepared = prepare_engine_kwargs(settings, places.get("engine_kwargs", where))
     for key in ("policy_kwargs", "env_kwargs", "monitor_kwargs"):
         if prepared.get(key) is not None:
-            prepared[key] = _mapping(prepared[key], f"{where}: {key}")
+            prepared[key] = _mapping(prepared[key], f"{places.get(key, where)}: {key}")
     for key in ("n_timesteps", "n_envs"):
         if key in prepared:
-            prepared[key] = _positive_integer(prepared[key], f"{where}: {key}")
+            prepared[key] = _positive_integer(prepared[key], f"{places.get(key, where)}: {key}")
     policy = prepared.get("policy")
     if isinstance(policy, str) and "." in policy:
-        prepared["policy"] = _import_class(policy, f"{where}: policy")
-    prepared["normalize"] = _normalization(prepared, where)
+        prepared["policy"] = _import_class(policy, f"{places.get('policy', where)}: policy")
+    prepared["normalize"] = _normalization(prepared, places.get("normalize", where))
     return prepared
 
 

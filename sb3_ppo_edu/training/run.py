@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,7 @@ def start_run(
     *,
     is_rank_zero: bool = True,
     source: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> Run:
     """
     Create the folder, environments and model of a run, and record its settings.
@@ -153,10 +154,11 @@ def start_run(
     :param folder: where; must not exist, unless a training that was killed while starting has left it
     :param is_rank_zero: False for a process that trains together with others and leaves log and evaluations to rank 0
     :param source: the file that settings are from, for errors
+    :param flags: what the command line gives beside it, by flag
     :raises ValueError: if the folder exists or cannot be created, or an argument is refused
     """
     # Settled first, so that the record names it: whoever resumes the run needs the same.
-    with as_settings_say(source):
+    with as_settings_say(source, flags):
         if takes_masks(settings.algo):
             check_masks(make_evaluation_env(settings.environment))
         environment = with_backend(settings.environment, settings.n_envs, settings.seed, verbose=1)
@@ -165,7 +167,7 @@ def start_run(
     with new_folder(folder) as lock:
         env: VecEnv | None = None
         try:
-            with as_settings_say(source):
+            with as_settings_say(source, flags):
                 env = make_training_env(
                     settings.environment, settings.n_envs, settings.seed, folder / MONITOR_FOLDER, on_fault=settings.on_fault
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -379,12 +380,33 @@ REQUIRED = ("environment", "algorithm", "steps", "seed", "n_envs", "threads")
 """What each version of ``settings.yml`` has and a command needs."""
 
 
-@contextmanager
-def as_settings_say(path: Path | None) -> Iterator[None]:
+def who_says(path: Path, error: BaseException, flags: Mapping[str, Any]) -> str:
     """
-    Name the file from which something is built that can't be, or fails.
+    Put before an error where the value is from that it is about.
+
+    :param path: of the settings
+    :param error: which names an argument, or what stands in one
+    :param flags: what the command line gives beside the file, by flag
+    :return: the message: of the flags that it names, else of the file
+    """
+    said = reason(error)
+    if said.startswith("--"):
+        return said
+    # By the argument itself, not by one of the same name in a wrapper: "Curiosity: n_steps=0".
+    named = [flag for flag in flags if re.search(rf"(^|with |, |settings: ){flag[2:].replace('-', '_')}[=:(]", said)]
+    named = named or [
+        flag for flag, given in flags.items() if isinstance(given, Mapping) and any(f"'{key}'" in said for key in given)
+    ]
+    return f"{', '.join(named)}: {said}" if named else f"{path}: what it says fails: {said}"
+
+
+@contextmanager
+def as_settings_say(path: Path | None, flags: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """
+    Name the file from which something is built that can't be, or fails, or the flag.
 
     :param path: of the settings; ``None`` if they are from no file
+    :param flags: see :func:`who_says`
     :raises ValueError: in place of what libraries raise on arguments of a wrong kind, or that ask for too much memory
     """
     try:
@@ -394,7 +416,7 @@ def as_settings_say(path: Path | None) -> Iterator[None]:
     except Exception as error:
         if path is None or str(path) in str(error) or isinstance(error, DamagedFileError | UntrustedFileError):
             raise
-        raise ValueError(f"{path}: what it says fails: {reason(error)}") from error
+        raise ValueError(who_says(path, error, flags or {})) from error
 
 
 def check_names(settings: RunSettings, where: str) -> None:
