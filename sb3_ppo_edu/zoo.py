@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remedy = f" (did you mean {near[0]!r}?)" if near else ""
             raise ZooError(f"unknown verb {verb!r}{remedy}; expected one of {', '.join(VERBS)}")
         for package in VERBS[verb].packages:
-            _require(package, f"the zoo's {verb}")
+            _require(package, f"the zoo's {verb}", "sb3-ppo-edu[plots]" if package == "seaborn" else package)
         register()
         _run(VERBS[verb], [f"python -m sb3_ppo_edu.zoo {verb}", *_with_defaults(verb, rest)])
     except (ZooError, ArgumentError) as error:
@@ -175,10 +175,10 @@ def _with_defaults(verb: str, arguments: Sequence[str]) -> list[str]:
     return [*defaults, *arguments]
 
 
-def _require(package: str, purpose: str) -> None:
+def _require(package: str, purpose: str, remedy: str) -> None:
     """Refuse to go on without a package that the zoo imports and does not declare."""
     if importlib.util.find_spec(package) is None:
-        raise ZooError(f"{purpose} needs the package {package}, which is not installed: pip install {package}")
+        raise ZooError(f"{purpose} needs the package {package}, which is not installed: pip install '{remedy}'")
 
 
 @contextlib.contextmanager
@@ -316,7 +316,10 @@ def _ffmpeg() -> Iterator[None]:
     executable = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     path = os.environ.get("PATH", os.defpath)
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "ffmpeg").symlink_to(executable)
+        if sys.platform == "win32":  # which lets only administrators make links
+            shutil.copy(executable, Path(folder, "ffmpeg.exe"))
+        else:
+            Path(folder, "ffmpeg").symlink_to(executable)
         os.environ["PATH"] = folder + os.pathsep + path
         try:
             yield
@@ -344,7 +347,7 @@ def _experiment_manager() -> type[ExperimentManager]:
         def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
             """Refuse a search whose report could not be written, which would come to light only at its end."""
             if self.optimize_hyperparameters:
-                _require("pandas", "the report of a hyperparameter search")
+                _require("pandas", "the report of a hyperparameter search", "pandas")
             if self.algo not in ALGORITHMS:
                 return super().setup_experiment()
             with _whole_or_nothing(Path(self.save_path), Path(self.params_path, "config.yml"), self.env_name.gym_id):

@@ -370,7 +370,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("cartpole-v1", r"\(did you mean 'CartPole-v1'\?\)"),
         ("LunarLander", r"\(did you mean 'LunarLander"),
         ("Qwxyz", "found no such id$"),
-        ("ALE/Nothing-v5", "Atari games need the package ale-py"),
+        ("ALE/Nothing-v5", r"sb3-ppo-edu\[atari\]|Atari games are written ale_py:ALE/Pong-v5"),
         ("no_such_module:CartPole-v1", "the module 'no_such_module' cannot be imported"),
     ],
 )

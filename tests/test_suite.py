@@ -22,7 +22,6 @@ import pytest
 from sb3_ppo_edu.cli.experiments import run_with_bar
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.lab.algorithms import ALGORITHMS, build, check_actions, load_settings
-from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.rows import read_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, execute, with_overrides
 from sb3_ppo_edu.lab.suite import (
@@ -36,6 +35,7 @@ from sb3_ppo_edu.lab.suite import (
     on_ray,
     run_suite,
 )
+from sb3_ppo_edu.serialization.extras import need
 
 TINY = json.dumps({"n_steps": 16, "batch_size": 16, "n_epochs": 1, "n_envs": 2})
 """Settings under which a run takes a fraction of a second."""

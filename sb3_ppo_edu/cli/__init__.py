@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError
 from sb3_ppo_edu.cli.streams import DISK, describe_disk, standard_streams
+from sb3_ppo_edu.serialization.extras import MissingExtraError
 from sb3_ppo_edu.serialization.text import printable
 from sb3_ppo_edu.version import __version__
 
@@ -36,7 +37,7 @@ def _run_command(argv: Sequence[str] | None) -> int:
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         return int(arguments.command(arguments))
-    except RefusedError as error:
+    except (RefusedError, MissingExtraError) as error:
         print(f"{arguments.parser.prog}: error: {printable(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:

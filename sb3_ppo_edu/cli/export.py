@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_ppo_edu.cli.display import TextConsole
-from sb3_ppo_edu.cli.refusals import DONE, RefusedError, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
 from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.saved_run import open_run
 from sb3_ppo_edu.training.settings import as_settings_say
@@ -50,8 +50,6 @@ def export_run(arguments: argparse.Namespace) -> int:
             model, env = saved.load_model("cpu"), saved.make_env()
             try:
                 written = model.export(output, env)
-            except ImportError as error:
-                raise RefusedError(str(error)) from error
             finally:
                 env.close()
     TextConsole(highlight=False).print(str(written), soft_wrap=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_ppo_edu.cli.display import TextConsole
-from sb3_ppo_edu.cli.refusals import DONE, RefusedError, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
 
 DESCRIPTION = """\
 Copy a saved run to the Hugging Face Hub: model, settings, evaluation, log, pictures, and a model card that says what it
@@ -39,9 +39,6 @@ def push_run(arguments: argparse.Namespace) -> int:
         if arguments.card:
             print(model_card(arguments.run, arguments.repo_id))
             return DONE
-        try:
-            address = push(arguments.run, arguments.repo_id, public=arguments.public)
-        except ImportError as error:
-            raise RefusedError(str(error)) from error
+        address = push(arguments.run, arguments.repo_id, public=arguments.public)
     TextConsole(highlight=False).print(address, soft_wrap=True)
     return DONE

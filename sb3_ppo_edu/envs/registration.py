@@ -24,13 +24,35 @@ VELOCITIES = {
 as in RL Baselines3 Zoo, which registers the same ids but replaces Gymnasium's time limit when it is imported."""
 
 
+EXTRAS = (("MinAtar/", "minatar", "lab"), ("ALE/", "ale_py", "atari"), ("gymnasium.envs.mujoco", "mujoco", "mujoco"))
+"""How an environment's id, or the place of its class, begins, the library that it needs, and the extra that brings it."""
+
+
+def missing_extra(env_id: str) -> str:
+    """
+    Say what an environment needs of what an extra of this package brings.
+
+    :param env_id: Gymnasium id
+    :return: the end of a sentence that begins with the environment; empty if nothing of that is missing
+    """
+    module, _, name = env_id.rpartition(":")
+    where = (name, str(gym.registry[name].entry_point) if name in gym.registry else "")
+    for beginning, library, extra in EXTRAS:
+        if (module == library or any(one.startswith(beginning) for one in where)) and find_spec(library) is None:
+            return f"needs {library}, which is not installed; the extra brings it: pip install 'sb3-ppo-edu[{extra}]'"
+    return ""
+
+
 def make(env_id: str, **kwargs: Any) -> gym.Env:
     """
     Build an environment, one of the package's own among them.
 
     :param env_id: Gymnasium id
     :param kwargs: arguments of ``gymnasium.make``
+    :raises gymnasium.error.DependencyNotInstalled: if it needs what is not installed and an extra brings
     """
+    if missing := missing_extra(env_id):
+        raise gym.error.DependencyNotInstalled(f"{env_id} {missing}")
     register_for(env_id)
     return gym.make(env_id, **kwargs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from sb3_ppo_edu.export.comparison import compare, sample_observations
 from sb3_ppo_edu.export.graph import ExportError, PolicyGraph, example_inputs, part_names, part_of, seen_by_actor
 from sb3_ppo_edu.functional.distributions import BetaDistribution
 from sb3_ppo_edu.serialization.errors import reason
+from sb3_ppo_edu.serialization.extras import need
 from sb3_ppo_edu.serialization.writing import write_atomically
 from sb3_ppo_edu.version import __version__
 
@@ -46,7 +46,7 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
     :raises ImportError: if the packages of the extra are missing
     """
     for name in NEEDED:
-        _need(name)
+        need(name, "export", "export")
     for name, weights in model.policy.named_parameters():
         if not bool(th.isfinite(weights).all()):
             raise ExportError(f"export: found NaN or infinity in {name}, expected finite weights: such a policy can't act")
@@ -71,16 +71,6 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
         compare(content, graph, model, observations, normalization)
     write_atomically(path, lambda partial: partial.write_bytes(content))
     return path
-
-
-def _need(name: str) -> Any:
-    """Import a package of the extra."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"export needs {name}, which is not installed; the extra brings it: pip install 'sb3-ppo-edu[export]'"
-        ) from error
 
 
 def given_space(taken: spaces.Space[Any], env: VecEnv | None, normalization: VecNormalize | None) -> spaces.Space[Any]:

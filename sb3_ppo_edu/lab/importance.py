@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_ppo_edu.lab.algorithms import RANDOM
-from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.learning import Task
 from sb3_ppo_edu.lab.runs import RunRow
 from sb3_ppo_edu.lab.sensitivity import FACTORS, JOINT, LECTURE_ORDER, Factor, settings_in, variant_of
 from sb3_ppo_edu.lab.statistics.aggregates import RESAMPLES, Interval, bootstrap, mean, normalize, percentile_interval
+from sb3_ppo_edu.serialization.extras import need
 
 TREES = 64
 """Trees of a fANOVA's forest."""
@@ -230,7 +230,8 @@ def forest_shares(points: Sequence[dict[str, float]], scores: np.ndarray, seed: 
     :param trees: of the forest
     :return: share of the variance by factor
     """
-    need("sklearn", "lab", "the sensitivity study's fANOVA")
+    for library in ("sklearn", "optuna"):
+        need(library, "lab", "the sensitivity study's fANOVA")
     # Imported here: it is slow to import.
     import optuna
     from optuna.distributions import BaseDistribution, FloatDistribution

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sb3_ppo_edu.lab.algorithms import RANDOM
-from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.learning import OURS, Task
 from sb3_ppo_edu.lab.runs import Run, with_overrides
+from sb3_ppo_edu.serialization.extras import need
 
 
 class Factor(NamedTuple):

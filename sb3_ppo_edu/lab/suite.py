@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from sb3_ppo_edu.lab.algorithms import RANDOM
-from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.processes import ONE_THREAD, ProcessError, call_in_process
 from sb3_ppo_edu.lab.rows import read_rows, write_rows
 from sb3_ppo_edu.lab.runs import CurveRow, Result, Run, RunRow, check, execute
+from sb3_ppo_edu.serialization.extras import need
 from sb3_ppo_edu.serialization.writing import write_atomically
 
 RESULT_FILE = "result.json"

@@ -13,6 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_ppo_edu.envs.factory import action_repeat
 from sb3_ppo_edu.serialization.errors import reason
+from sb3_ppo_edu.serialization.extras import need
 from sb3_ppo_edu.serialization.text import printable
 from sb3_ppo_edu.training.algorithms import algorithm_named
 from sb3_ppo_edu.training.folder import EVALUATION_FILE, MODEL_FILE, NORMALIZATION_FILE, PROGRESS_FILE, SETTINGS_FILE
@@ -33,11 +34,8 @@ def hub() -> ModuleType:
 
     :raises ImportError: if it is missing, with the remedy
     """
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError("the Hugging Face Hub needs huggingface_hub: pip install 'sb3-ppo-edu[hub]'") from error
-    return huggingface_hub
+    found: ModuleType = need("huggingface_hub", "hub", "the Hugging Face Hub")
+    return found
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 from sb3_ppo_edu.algorithms.arguments import OLD_NAMES, with_old_names
 from sb3_ppo_edu.algorithms.checks import did_you_mean
 from sb3_ppo_edu.envs.factory import named_with_kwargs
-from sb3_ppo_edu.envs.registration import register_for
+from sb3_ppo_edu.envs.registration import missing_extra, register_for
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named, import_named
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
@@ -192,6 +192,9 @@ def check_environment(env_id: str) -> str:
     import gymnasium
 
     module, _, registered_id = env_id.rpartition(":")
+    missing = missing_extra(env_id)
+    if missing and registered_id not in gymnasium.registry:
+        raise ValueError(f"environment {env_id!r} {missing}")
     if module:
         try:
             importlib.import_module(module)
@@ -200,7 +203,7 @@ def check_environment(env_id: str) -> str:
     register_for(registered_id)
     if registered_id not in gymnasium.registry:
         near = did_you_mean(registered_id, gymnasium.registry)
-        atari = "; Atari games need the package ale-py, and are written ale_py:ALE/Pong-v5" * registered_id.startswith("ALE/")
+        atari = "; Atari games are written ale_py:ALE/Pong-v5" * registered_id.startswith("ALE/")
         raise ValueError(f"environment {env_id!r}: expected an id of gymnasium's registry, found no such id{near}{atari}")
     return registered_id
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sb3_ppo_edu.lab.extras import need
 from sb3_ppo_edu.lab.statistics.aggregates import (
     RESAMPLES,
     Interval,
@@ -19,6 +18,7 @@ from sb3_ppo_edu.lab.statistics.aggregates import (
     resample_runs,
     score_matrix,
 )
+from sb3_ppo_edu.serialization.extras import need
 
 
 def probability_of_improvement(first: Scores, second: Scores) -> NDArray[np.float64]:

@@ -1,9 +1,13 @@
-"""Libraries that only some experiments need."""
+"""Libraries that an extra of this package brings, imported by their names where they are needed: all else works without."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+
+class MissingExtraError(ImportError):
+    """A library is not installed; the message says what needs it, and which extra brings it."""
 
 
 def need(module: str, extra: str, purpose: str) -> Any:
@@ -14,12 +18,12 @@ def need(module: str, extra: str, purpose: str) -> Any:
     :param extra: the package's extra
     :param purpose: what needs it
     :return: the module
-    :raises ImportError: if it is missing, naming the extra
+    :raises MissingExtraError: if it is missing
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         library = module.partition(".")[0]
-        raise ImportError(
+        raise MissingExtraError(
             f"{purpose} needs {library}, which is not installed; the extra brings it: pip install 'sb3-ppo-edu[{extra}]'"
         ) from error
