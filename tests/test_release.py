@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,17 @@ def test_workflows_and_templates_are_yaml(path: Path) -> None:
     for word in text.split():
         if word.startswith(("tests/", "benchmarks/", ".ci/")) or word.startswith("../benchmarks/"):
             assert (PROJECT / word.removeprefix("../")).exists(), word
+
+
+def test_upgrade_notes_name_what_moved() -> None:
+    """The table has each module of the package that forwards to another, with its new place, and nothing else."""
+    call = r'forward\(__name__, "([\w.]+)"'
+    files = [path for path in (PROJECT / "sb3_ppo_edu").rglob("*.py") if len(path.read_text(encoding="utf-8")) < 500]
+    moved = {
+        ".".join(path.relative_to(PROJECT).with_suffix("").parts): new
+        for path in files
+        for new in re.findall(call, path.read_text(encoding="utf-8"))
+    }
+    notes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8").partition("### Upgrade notes")[2].partition("\n### ")[0]
+    assert dict(re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", notes, re.MULTILINE)) == moved
+    assert len(moved) > 10
