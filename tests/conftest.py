@@ -19,7 +19,8 @@ import torch as th
 from hypothesis import settings
 
 # Environments in processes of their own start in milliseconds where the server that forks them has imported what they need.
-multiprocessing.set_forkserver_preload(["stable_baselines3", "sb3_ppo_edu.vec_env"])
+if "forkserver" in multiprocessing.get_all_start_methods():
+    multiprocessing.set_forkserver_preload(["stable_baselines3", "sb3_ppo_edu.vec_env"])
 
 # Two test processes with two threads each on two cores are many times slower than with one.
 th.set_num_threads(1)

@@ -36,7 +36,7 @@ from tests.test_fused import (
     update_settings,
 )
 
-CPU_FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+CPU_FLAGS = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
 both_levels = pytest.mark.skipif("avx512vl" not in CPU_FLAGS, reason="the processor has no AVX-512")
 
 

@@ -80,7 +80,7 @@ def run(words: list[str], folder: Path) -> tuple[int, float, float, float, str]:
             os.chdir(folder)
             for descriptor, name in ((0, os.devnull), (1, os.devnull), (2, str(complaints))):
                 os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), descriptor)
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
             limit = pages * resource.getpagesize() + ADDRESS_SPACE
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,10 +148,13 @@ def typed(program: str) -> str:
     if shutil.which(program):
         return program
     beside_python = Path(sys.executable).parent / program
-    relative = os.path.relpath(beside_python)
-    return shlex.quote(relative if len(relative) < len(str(beside_python)) else str(beside_python))
+    try:
+        relative = Path(os.path.relpath(beside_python))
+    except ValueError:  # on another drive
+        relative = beside_python
+    return quoted(min(relative, beside_python, key=lambda path: len(str(path))))
 
 
 def quoted(path: Path) -> str:
     """Spell a path for a shell, in quotes where it needs them."""
-    return shlex.quote(str(path))
+    return subprocess.list2cmdline([str(path)]) if sys.platform == "win32" else shlex.quote(str(path))

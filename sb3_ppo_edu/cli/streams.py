@@ -1,9 +1,10 @@
-"""Standard output and error that nobody reads, or that are closed: a training goes on without them."""
+"""Standard output and error that nobody reads, that are closed, or that lack letters: a training goes on without them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,10 @@ class UnreadStream:
         """Let the stream, and who else writes to its descriptor, go nowhere when its reader has gone."""
         try:
             yield
-        except BrokenPipeError:
+        except OSError as error:
+            # Windows says of a reader that has gone that an argument is invalid.
+            if not isinstance(error, BrokenPipeError) and not (sys.platform == "win32" and error.errno == errno.EINVAL):
+                raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -53,8 +57,11 @@ class UnreadStream:
 def standard_streams() -> Iterator[None]:
     """Have standard output and error that take whatever is written, and flush them at the end."""
     before = sys.stdout, sys.stderr
+    for one in before:
+        if isinstance(one, io.TextIOWrapper) and one.errors == "strict":
+            one.reconfigure(errors="replace")  # Windows' files have some hundred letters, and λ is none of them
     # Closed ones (2>&-) are None in Python, and print would write its errors to standard output.
-    out, err = (open(os.devnull, "w") if one is None else UnreadStream(one) for one in before)  # noqa: SIM115
+    out, err = (open(os.devnull, "w", encoding="utf-8") if one is None else UnreadStream(one) for one in before)  # noqa: SIM115
     sys.stdout, sys.stderr = out, err
     try:
         yield

@@ -6,6 +6,7 @@ Knows only the standard library: the process that runs submissions loads it by i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -44,13 +45,14 @@ def limit_resources(cpu_seconds: int, memory: int, file_size: int) -> None:
     Limit what this process and its children may use. There is no way back.
 
     :param cpu_seconds: of processor time, from now on
-    :param memory: bytes beyond what is in use now
+    :param memory: bytes beyond what is in use now, where the system limits it (Linux)
     :param file_size: bytes that any file may have, standard output included
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + cpu_seconds
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + memory,) * 2)
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit that it would keep
+        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + memory,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

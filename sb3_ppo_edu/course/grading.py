@@ -3,8 +3,9 @@ Grade a folder of submissions.
 
 Every submission runs in processes of its own (see :mod:`sb3_ppo_edu.course.worker`): only the functions that were asked for,
 with limits of time, memory and output, without network, and where Linux helps without access to anything but Python and an
-empty folder. What comes out is numbers; they are judged here, with inputs that the student has not seen. Submissions are read
-before the first one runs, and results are written after the last one has ended.
+empty folder. macOS limits no memory; Windows has none of this, and grading refuses to begin there. What comes out is numbers;
+they are judged here, with inputs that the student has not seen. Submissions are read before the first one runs, and results
+are written after the last one has ended.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +109,13 @@ def grade_folder(
     :param seed: of the inputs
     :param limits: of each submission
     :return: one grade for each submission, by name
-    :raises ValueError: if the folder holds no notebook
+    :raises ValueError: if the folder holds no notebook, or the system can't limit what a submission may use
     """
+    if not hasattr(os, "fork") or find_spec("resource") is None:
+        raise ValueError(
+            f"grading runs strangers' code within limits that {sys.platform} does not have (fork, setrlimit); "
+            "expected Linux, which confines it best, or macOS: grade in a virtual machine or a container"
+        )
     paths = sorted(path for path in folder.glob("*.ipynb") if path.is_file())
     if not paths:
         raise ValueError(f"{folder}: no submissions found, expected files such as name.ipynb")

@@ -132,8 +132,8 @@ def _be_the_child(
         os.closerange(writing + 1, 256)
         modules["confinement"].limit_resources(setup["cpu_seconds"], setup["memory"], setup["output"])
         # Standard streams are text, and full lines go out at once.
-        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, encoding="utf-8")
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, encoding="utf-8")
         result = answer_one(task, statements, modules["slicing"], modules["observing"])
         data = json.dumps(result).encode()
         while data:

@@ -17,7 +17,7 @@ def thread_names() -> dict[int, str]:
     found = {}
     for task in Path("/proc/self/task").glob("*"):
         with suppress(OSError):  # it may just have ended
-            found[int(task.name)] = (task / "comm").read_text().strip()
+            found[int(task.name)] = (task / "comm").read_text(encoding="utf-8").strip()
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -179,8 +180,9 @@ def join(rendezvous_timeout: float = RENDEZVOUS_SECONDS, timeout: float = TIMEOU
     # torchrun's own agent hosts the store, if there is one; so it outlives every process.
     hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     limit = timedelta(seconds=rendezvous_timeout)
+    libuv = sys.platform != "win32"  # torch for Windows is built without
     try:
-        store: Any = TCPStore(host, port, size, hosts_store, limit, wait_for_workers=False)
+        store: Any = TCPStore(host, port, size, hosts_store, limit, wait_for_workers=False, use_libuv=libuv)
     except (dist.DistError, RuntimeError) as error:
         raise LostProcessError(
             f"rank {rank} of {size}: found nobody at {where} within {rendezvous_timeout:.0f} s, "

@@ -31,7 +31,7 @@ from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 from sb3_ppo_edu.vec_env.reachable import BoundedAsyncVectorEnv, Reachable
 from sb3_ppo_edu.vec_env.shared_memory import SharedMemoryVecEnv
-from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv, check_timeout
+from sb3_ppo_edu.vec_env.workers import WatchedSubprocVecEnv, check_timeout, usual_start_method
 
 EnvFns = list[Callable[[], gym.Env]]
 
@@ -54,7 +54,7 @@ def gymnasium_async(env_fns: EnvFns, timeout: float = WORKER_TIMEOUT) -> VecEnv:
     """Step each environment in a process of its own by Gymnasium's ``AsyncVectorEnv``."""
     check_timeout(timeout)
     # A forked process would inherit this one's threads' locks without the threads.
-    context, mode = "forkserver", AutoresetMode.SAME_STEP
+    context, mode = usual_start_method(), AutoresetMode.SAME_STEP
     vector_env = BoundedAsyncVectorEnv(reachable(env_fns, os.getpid()), timeout, autoreset_mode=mode, context=context)
     return EnvProcesses(vector_env, None, reachable=True, timeout=timeout)
 

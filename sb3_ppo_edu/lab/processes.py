@@ -38,7 +38,7 @@ def call_in_process(
     :raises ProcessError: if the process fails
     """
     running = set() if running is None else running
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         process = subprocess.Popen(
             [sys.executable, "-m", WORKER],
             env={**os.environ, **environment},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -65,10 +66,14 @@ def new_folder(folder: Path) -> Iterator[RunLock]:
     try:
         yield lock
     except BaseException as error:
-        # Its name is free at once, whatever interrupts what follows.
-        folder.rename(_hidden(folder))
-        shutil.rmtree(_hidden(folder))
-        lock.release()
+        if sys.platform == "win32":
+            lock.release()
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            # Its name is free at once, whatever interrupts what follows.
+            folder.rename(_hidden(folder))
+            shutil.rmtree(_hidden(folder))
+            lock.release()
         if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
             raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
@@ -81,14 +86,18 @@ def _hidden(folder: Path) -> Path:
 
 def _locked_folder(folder: Path) -> RunLock:
     """Make a folder that nobody ever sees without its lock, so that whoever is killed leaves none that looks like a user's."""
-    hidden = _hidden(folder)
-    shutil.rmtree(hidden, ignore_errors=True)  # of an earlier process with our number
+    # Windows renames no folder with an open file in it: there it has its name a moment before its lock.
+    hidden = folder if sys.platform == "win32" else _hidden(folder)
+    if hidden != folder:
+        shutil.rmtree(hidden, ignore_errors=True)  # of an earlier process with our number
     try:
         hidden.mkdir(parents=True)
         lock = RunLock(hidden, starting=True)
-        hidden.rename(folder)
+        if hidden != folder:
+            hidden.rename(folder)
     except OSError as error:
-        shutil.rmtree(hidden, ignore_errors=True)
+        if hidden != folder:
+            shutil.rmtree(hidden, ignore_errors=True)
         raise ValueError(
             f"run folder {folder}: it cannot be created ({error.strerror}); "
             "expected a place where this user may write: choose another --folder"

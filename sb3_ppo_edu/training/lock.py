@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -66,7 +67,7 @@ class RunLock:
     def release(self) -> None:
         """Give the folder back; a second call does nothing."""
         if self._file is not None:
-            with suppress(OSError):
+            with suppress(OSError):  # Windows removes no open file; one that is left and not held keeps nobody out
                 (self.folder / LOCK_FILE).unlink()
             os.close(self._file)
             self._file = None
@@ -111,12 +112,12 @@ def _is_at(file: int, path: Path) -> bool:
 def _lock(file: int) -> bool:
     """Take the system's lock on a file; False if another process has it."""
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             # Beyond what is written, which others want to read.
             os.lseek(file, 1 << 20, os.SEEK_SET)
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import time
 import traceback
 import warnings
@@ -199,7 +200,7 @@ def set_socket_timeout(connection: Connection, seconds: float) -> None:
     :param connection: a pipe; where pipes are no sockets (Windows) nothing is done
     :param seconds: after which ``BlockingIOError`` is raised
     """
-    if os.name == "posix":
+    if sys.platform != "win32":
         whole = int(seconds)
         moment = struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 1))
         with socket.socket(fileno=os.dup(connection.fileno())) as pipe:
@@ -252,15 +253,18 @@ def check_timeout(timeout: float, name: str = "timeout") -> None:
         raise ValueError(f"{name}={timeout!r}: expected a positive number of seconds")
 
 
+def usual_start_method() -> str:
+    """Name how SB3 starts processes: by "forkserver" where there is one, else (Windows) by "spawn"."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
 def context_of(start_method: str | None) -> Any:
     """
     Choose how processes are started.
 
-    :param start_method: None for SB3's default: "forkserver" where there is one, else "spawn"
+    :param start_method: None for SB3's default
     """
-    if start_method is None:
-        start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    return multiprocessing.get_context(start_method)
+    return multiprocessing.get_context(usual_start_method() if start_method is None else start_method)
 
 
 class WorkerConnection:

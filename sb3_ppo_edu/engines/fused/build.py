@@ -226,7 +226,9 @@ def run(command: Sequence[str], cache: Path, folder: Path) -> None:
     """
     environment = {"ZIG_GLOBAL_CACHE_DIR": str(cache), "ZIG_LOCAL_CACHE_DIR": str(cache / "local"), **os.environ}
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", check=False
+        )
     except OSError as error:
         raise BuildFailed(f"{command[0]}: {error}") from error
     if done.returncode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,13 +36,18 @@ def memory_mib(*, peak: bool) -> float:
     Find out how much memory this process has.
 
     :param peak: the largest so far instead of the present
-    :return: resident memory in MiB; where the system doesn't tell the present one, the largest so far
+    :return: resident memory in MiB; where the system doesn't tell the present one (macOS), the largest so far; where it tells
+        none (Windows), nan
     """
     status = Path("/proc/self/status")
     if status.is_file():
         # Not ru_maxrss: on Linux it begins with what the parent had when it started this process.
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return float(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     in_bytes = sys.platform == "darwin"
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if in_bytes else 1024)
 
