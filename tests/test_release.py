@@ -57,6 +57,19 @@ def test_the_first_lines_of_the_readme_are_tried(release: Any) -> None:
     assert "import EduPPO" in lines and ".learn(" in lines and ".save(" in lines
 
 
+def test_what_was_tried_is_written_down(release: Any, tmp_path: Path) -> None:
+    """A line a file with its size; seconds for those that were installed."""
+    files = [tmp_path / "a.tar.gz", tmp_path / "b.whl"]
+    for file in files:
+        file.write_bytes(bytes(2048))
+    lines = release.page(files, {files[0]: (61.2, 4.4)}).splitlines()
+    assert lines[0] == f"# Release {__version__}"
+    assert lines[-2:] == [
+        "| `a.tar.gz` | 2 | 61 s, then the README's lines: 4 s |",
+        "| `b.whl` | 2 | not installed here |",
+    ]
+
+
 def test_addresses_come_from_one_setting(tmp_path: Path) -> None:
     """With the repository filled in, the metadata names source, issues, changelog and documentation; without it none."""
     text = (PROJECT / "setup.cfg").read_text(encoding="utf-8")

@@ -7,20 +7,24 @@ What a release needs, checked by one command: ``make release`` (some minutes; it
 3. The source distribution and this platform's wheel are each installed into an environment with nothing in it, away from the
    checkout, where the first Python lines of the README train and ``sb3-edu`` answers.
 
-Then, by hand: ``git tag v0.2.0 && git push --tags``, ``python -m twine upload dist/*``, and the notes of the version from the
-changelog into the release's page. ``--five-lines`` only runs the README's lines with the Python that runs this.
+What it gave goes to ``release.md``. Then, by hand: ``git tag v0.2.0 && git push --tags``, ``python -m twine upload dist/*``,
+and the notes of the version from the changelog into the release's page. ``--five-lines`` only runs the README's lines with the
+Python that runs this.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -80,14 +84,39 @@ def check_metadata(distributions: Sequence[Path]) -> None:
         say(python, "-m", "twine", "check", "--strict", *distributions)
 
 
-def try_out(distribution: Path) -> None:
-    """Install a distribution into an empty environment, and run what the README says away from the checkout."""
+def try_out(distribution: Path) -> tuple[float, float]:
+    """Install a distribution into an empty environment, run what the README says away from the checkout; seconds of both."""
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         programs = programs_in(folder / "env")
         say(programs / "python", "-m", "pip", "install", "--quiet", distribution, cwd=folder)
+        installed = time.monotonic()
         say(programs / "python", "-c", five_lines(), cwd=folder)
         say(programs / "sb3-edu", "--version", cwd=folder)
+        return installed - start, time.monotonic() - installed
+
+
+def page(distributions: Sequence[Path], tried: Mapping[Path, tuple[float, float]]) -> str:
+    """
+    Write down what was built and tried.
+
+    :param distributions: files
+    :param tried: for those that were installed: seconds to install with all they need, and to do what the README says
+    """
+    rows = []
+    for file in distributions:
+        took = "{:.0f} s, then the README's lines: {:.0f} s".format(*tried[file]) if file in tried else "not installed here"
+        rows.append(f"| `{file.name}` | {file.stat().st_size // 1024} | {took} |")
+    return f"""# Release {version()}
+
+What `make release` built, and what of it was installed with all that it needs into an environment with nothing in it: on Python
+{platform.python_version()}, {platform.system()} {platform.machine()}. The source distribution compiles its kernels there.
+
+| file | KB | installed and tried |
+|---|---:|---|
+{chr(10).join(rows)}
+"""
 
 
 def main() -> int:
@@ -104,6 +133,8 @@ def main() -> int:
     if missing and not given.anyway:
         return 1
     shutil.rmtree(PROJECT / "dist", ignore_errors=True)
+    # What zig compiles of the C libraries takes a minute, and is the same for all that is built here.
+    os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(PROJECT / "build" / "zig"))
     say(sys.executable, "-c", SDIST)
     # Imported here: the README's lines are to be tried with whatever is installed.
     from sb3_ppo_edu.engines.fused import build
@@ -112,9 +143,9 @@ def main() -> int:
     distributions = sorted((PROJECT / "dist").iterdir())
     check_metadata(distributions)
     here = build.host_target()
-    for distribution in distributions:
-        if distribution.suffix == ".gz" or (here is not None and here.wheel_tag in distribution.name):
-            try_out(distribution)
+    mine = [file for file in distributions if file.suffix == ".gz" or (here is not None and here.wheel_tag in file.name)]
+    text = page(distributions, {file: try_out(file) for file in mine})
+    Path(__file__).with_name("release.md").write_text(text, encoding="utf-8")
     print(f"{len(distributions)} distributions of {version()} are in dist/ and work.")
     return 1 if missing else 0
 
