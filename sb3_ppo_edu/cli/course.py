@@ -22,7 +22,8 @@ EXAMPLES = """\
 examples:
   sb3-edu course build
   sb3-edu course check
-  sb3-edu course grade submissions --output grades --seed 20
+  sb3-edu course grade submissions --output grades
+  sb3-edu course grade submissions --output grades --resume
 
 exit codes: 0 done, 1 something must not be handed out, 2 bad input
 """
@@ -51,7 +52,16 @@ def add_course(commands: Any, _: Sequence[str]) -> None:
     grade.set_defaults(command=grade_course, parser=grade)
     grade.add_argument("folder", type=Path, metavar="FOLDER", help="with one .ipynb file for each submission")
     grade.add_argument("--output", type=Path, metavar="DIR", help="where grades.csv and feedback/ go (default: FOLDER)")
-    grade.add_argument("--seed", type=positive_int, default=1, metavar="N", help="of the hidden inputs (default: %(default)s)")
+    grade.add_argument(
+        "--seed",
+        type=positive_int,
+        metavar="N",
+        help="of the hidden inputs (default: a random one, kept in the output folder)",
+    )
+    grade.add_argument("--jobs", type=positive_int, metavar="N", help="submissions at a time (default: one a core)")
+    grade.add_argument(
+        "--resume", action="store_true", help="go on with an earlier run: files that have not changed keep their grades"
+    )
     for verb in (build, check, grade):
         verb.add_argument(
             "--notebooks", type=Path, default=Path("notebooks"), metavar="DIR", help="of the lessons (default: %(default)s)"
@@ -112,13 +122,27 @@ def grade_course(arguments: argparse.Namespace) -> int:
     """Grade submissions; return the exit code."""
     require_notebook_packages()
     from sb3_ppo_edu.course.building import read_lessons
-    from sb3_ppo_edu.course.grading import CSV_NAME, FEEDBACK_FOLDER, grade_folder
+    from sb3_ppo_edu.course.grade_book import CSV_NAME, FEEDBACK_FOLDER, LIKENESS_NAME
+    from sb3_ppo_edu.course.grading import grade_folder
+    from sb3_ppo_edu.envs.backends import processors
 
     console = TextConsole(highlight=False)
     output = arguments.output or arguments.folder
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False)
+
     with refusing_bad_input():
-        grades = grade_folder(arguments.folder, read_lessons(arguments.notebooks), output, arguments.seed)
-    for one in grades:
-        console.print(f"{one.name}: {one.total} points, {one.status}", soft_wrap=True, markup=False)
-    console.print(f"{output / CSV_NAME}, and feedback in {output / FEEDBACK_FOLDER}", soft_wrap=True, markup=False)
+        alike = grade_folder(
+            arguments.folder,
+            read_lessons(arguments.notebooks),
+            output,
+            arguments.seed,
+            jobs=arguments.jobs or processors(),
+            resume=arguments.resume,
+            progress=say,
+        )
+    say(f"{output / CSV_NAME}, and feedback in {output / FEEDBACK_FOLDER}")
+    if alike:
+        say(f"{len(alike)} pairs of submissions are the same but for names and comments: see {output / LIKENESS_NAME}")
     return DONE

@@ -1,402 +1,279 @@
 """
 Grade a folder of submissions.
 
-Every submission runs in processes of its own (see :mod:`sb3_ppo_edu.course.worker`): only the functions that were asked for,
-with limits of time, memory and output, without network, and where Linux helps without access to anything but Python and an
-empty folder. macOS limits no memory; Windows has none of this, and grading refuses to begin there. What comes out is numbers;
-they are judged here, with inputs that the student has not seen. Submissions are read before the first one runs, and results
-are written after the last one has ended.
+Every function that was asked for runs in a process of its own (see :mod:`sb3_ppo_edu.course.sandbox`), several submissions at
+a time. What comes out is numbers; they are judged here, after they have come, with inputs that the student has not seen. A
+submission is parsed in such a process too. Each grade is written as soon as it is there.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import json
+import math
 import os
-import shutil
-import signal
-import subprocess
+import stat
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sb3_ppo_edu.course import slicing
 from sb3_ppo_edu.course.building import PROJECT_KEY, Lesson
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.judging import judge
 from sb3_ppo_edu.course.exercises.observing import Observation, case_to_json
 from sb3_ppo_edu.course.exercises.verdict import Verdict
-from sb3_ppo_edu.serialization.writing import make_folder, write_atomically
+from sb3_ppo_edu.course.grade_book import Grade, GradeBook
+from sb3_ppo_edu.course.likeness import Form, Known, Likeness, find_likenesses
+from sb3_ppo_edu.course.rubric import ACTIVITY, level, reported_score
+from sb3_ppo_edu.course.sandbox import Limits, Sandbox, Sandboxes
+from sb3_ppo_edu.serialization.writing import open_through_no_link
 
-HIDDEN_SEED = 1
-"""Seed of the graders' inputs if none is given. Students' checks have another one."""
 MOST_BYTES = 20 << 20
 """Size of a submission that is still read."""
-CSV_NAME = "grades.csv"
-FEEDBACK_FOLDER = "feedback"
-NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
-WORKER = Path(__file__).with_name("worker.py")
 
 WORDS = {
     "missing": "the function is not there",
     "undefined": "the function cannot be defined",
     "too long": "it takes too long",
     "killed": "it ended without a result: out of memory, or it ended its own process",
-    "not run": "it was not reached before the submission's time was up",
     "unreadable": "the file is no notebook",
+    "link": "a link to a file, or something else that is no file itself",
+    "nothing": "none of the functions asked for is there",
 }
 
-
-@dataclass(frozen=True)
-class Limits:
-    """
-    What a submission may use.
-
-    :param wall_seconds: for each exercise
-    :param cpu_seconds: of processor time for each exercise
-    :param memory: bytes for each exercise, beyond Python and torch themselves
-    :param output: bytes that an exercise may print
-    :param start_seconds: for starting Python and torch
-    """
-
-    wall_seconds: float = 20.0
-    cpu_seconds: int = 15
-    memory: int = 1 << 30
-    output: int = 1 << 20
-    start_seconds: float = 120.0
+_JUDGING = threading.Lock()
+"""Judging silences warnings, and those are the whole process's."""
 
 
 @dataclass(frozen=True)
-class Grade:
+class Submission:
     """
-    What came of one submission.
+    A file that somebody has handed in.
 
-    :param name: of its file, without ending
-    :param lesson: name of the lesson
-    :param status: "graded", or what kept it from being graded
-    :param verdicts: for each exercise of the lesson
-    :param points: for each exercise of the lesson
-    :param printed: what the exercises printed
+    :param name: of the file, without ending
+    :param digest: of its bytes
+    :param status: "unreadable" if it is no notebook, "link" if it is no file, or empty
+    :param cells: sources of its code cells
+    :param lesson: that it says it is, or None
+    :param score: of the trained agent, as its outputs show it, or None
     """
 
     name: str
-    lesson: str
-    status: str
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    points: Mapping[str, int] = field(default_factory=dict)
-    printed: Mapping[str, str] = field(default_factory=dict)
+    digest: str
+    status: str = ""
+    cells: Sequence[str] = ()
+    lesson: Lesson | None = None
+    score: float | None = None
 
-    @property
-    def total(self) -> int:
-        """Sum of the points."""
-        return sum(self.points.values())
+
+class Grading:
+    """
+    Grades submissions.
+
+    :param lessons: that they may belong to
+    :param seed: of the inputs
+    :param sandbox: to run them in
+    """
+
+    def __init__(self, lessons: Sequence[Lesson], seed: int, sandbox: Sandbox) -> None:
+        self.lessons = lessons
+        self.seed = seed
+        self.sandbox = sandbox
+
+    def forms_of(self, submission: Submission) -> dict[str, Any]:
+        """
+        Parse a submission, without running anything of it.
+
+        :return: for each function of any lesson that it defines, the forms of what that needs
+        """
+        names = sorted({name for lesson in self.lessons for name in lesson.exercises})
+        answer = self.sandbox.ask({"do": "read", "cells": submission.cells, "names": names})
+        found = answer.get("forms")
+        return found if isinstance(found, dict) else {}
+
+    def grade(self, submission: Submission, found: Collection[str]) -> Grade:
+        """
+        Run the functions of a submission, and judge what comes back.
+
+        :param found: names of the functions that it defines
+        """
+        if submission.status:
+            return Grade(submission.name, "", WORDS[submission.status], digest=submission.digest)
+        lesson = submission.lesson or find_lesson(found, self.lessons)
+        if lesson is None:
+            return Grade(submission.name, "", WORDS["nothing"], digest=submission.digest)
+        verdicts, printed = {}, {}
+        for exercise in lesson.exercises:
+            outcome = self.run(exercise, submission.cells, lesson.name)
+            verdicts[exercise] = verdict_on(exercise, outcome, self.seed, lesson.name)
+            printed[exercise] = str(outcome["printed"])
+        points = {name: EXERCISES[name].points if verdict.passed else 0 for name, verdict in verdicts.items()}
+        score = submission.score if lesson.name == ACTIVITY else None
+        return Grade(
+            submission.name, lesson.name, "graded", verdicts, points, printed, score, level(points, score), submission.digest
+        )
+
+    def run(self, exercise: str, cells: Sequence[str], lesson: str) -> dict[str, Any]:
+        """
+        Run one function on its inputs.
+
+        :param exercise: its name
+        :param cells: sources of the submission's code cells
+        :param lesson: whose exercise it is
+        :return: what came of it; nothing in it is to be believed
+        """
+        cases = [case_to_json(case) for case in EXERCISES[exercise].cases(self.seed, lesson)]
+        return self.sandbox.ask({"do": "run", "name": exercise, "cells": cells, "cases": cases})
 
 
 def grade_folder(
-    folder: Path, lessons: Sequence[Lesson], output: Path, seed: int = HIDDEN_SEED, limits: Limits | None = None
-) -> list[Grade]:
+    folder: Path,
+    lessons: Sequence[Lesson],
+    output: Path,
+    seed: int | None = None,
+    *,
+    limits: Limits | None = None,
+    jobs: int = 1,
+    resume: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Likeness]:
     """
-    Grade all notebooks of a folder, and write CSV and feedback.
+    Grade all notebooks of a folder, and write CSV and feedback as grades come.
 
     :param folder: of the submissions
     :param lessons: that they may belong to
     :param output: where results go
-    :param seed: of the inputs
-    :param limits: of each submission
-    :return: one grade for each submission, by name
-    :raises ValueError: if the folder holds no notebook, or the system can't limit what a submission may use
+    :param seed: of the inputs; by default a random one, which is kept in ``output``
+    :param limits: of each function
+    :param jobs: submissions at a time
+    :param resume: go on with an earlier run: files that it has graded and that have not changed keep their grades
+    :param progress: told what cannot be confined here, and each grade
+    :return: submissions that are so alike that somebody should look at them
+    :raises ValueError: if the folder holds no notebook, or the output has grades already, or the system can't limit what
+        a submission may use
     """
     if not hasattr(os, "fork") or find_spec("resource") is None:
         raise ValueError(
             f"grading runs strangers' code within limits that {sys.platform} does not have (fork, setrlimit); "
             "expected Linux, which confines it best, or macOS: grade in a virtual machine or a container"
         )
-    paths = sorted(path for path in folder.glob("*.ipynb") if path.is_file())
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".ipynb")
     if not paths:
         raise ValueError(f"{folder}: no submissions found, expected files such as name.ipynb")
-    submissions = {path.stem: (read_cells(path), said_lesson(path, lessons)) for path in paths}
-    isolation = network_isolation()
-    grades = [
-        grade(name, cells, lessons if said is None else [said], seed, limits or Limits(), isolation)
-        for name, (cells, said) in submissions.items()
-    ]
-    write_results(grades, output, isolation, seed)
-    return grades
+    book = GradeBook(output, seed, resume)
+    own: dict[str, dict[str, dict[str, Form]]] = {lesson.name: {} for lesson in lessons}
+    known = {lesson.name: Known(lesson) for lesson in lessons}
+    with Sandboxes(min(jobs, len(paths)), limits) as sandboxes, ThreadPoolExecutor(jobs) as pool:
+        for hole in sandboxes.holes:
+            progress(f"Warning: on this system a submission can {hole}.")
+
+        def one(path: Path) -> tuple[Submission, dict[str, Any], Grade | None]:
+            submission = read_submission(path, lessons)
+            with sandboxes.one() as sandbox:
+                grading = Grading(lessons, book.seed, sandbox)
+                found = grading.forms_of(submission)
+                done = book.has(submission.name, submission.digest)
+                return submission, found, None if done else grading.grade(submission, found)
+
+        futures = [pool.submit(one, path) for path in paths]
+        try:
+            for count, future in enumerate(as_completed(futures), 1):
+                submission, found, grade = future.result()
+                lesson = submission.lesson or find_lesson(found, lessons)
+                if lesson is not None:
+                    mine = {name: known[lesson.name].own(found[name]) for name in lesson.exercises if name in found}
+                    own[lesson.name][submission.name] = mine
+                if grade is not None:
+                    progress(f"[{count}/{len(paths)}] {book.add(grade)}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            sandboxes.close()
+            raise
+    likenesses = [pair for submissions in own.values() for pair in find_likenesses(submissions)]
+    book.note(likenesses)
+    return likenesses
 
 
-def read_cells(path: Path) -> list[str] | None:
+def read_submission(path: Path, lessons: Sequence[Lesson]) -> Submission:
     """
-    Read the code cells of a notebook that nobody vouches for.
+    Read a notebook that nobody vouches for.
 
-    :return: their sources, or None if it is no notebook
-    """
-    try:
-        sources = _sources(_read(path), "code")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return sources if all(isinstance(source, str) for source in sources) else None
-
-
-def said_lesson(path: Path, lessons: Sequence[Lesson]) -> Lesson | None:
-    """
-    Read from a notebook which lesson it is: its metadata say it, and where a front end has dropped them, the lesson's title.
+    Which lesson it is its metadata say, and where a front end has dropped them, the lesson's title.
 
     :param path: of the submission
     :param lessons: that it may belong to
-    :return: the lesson, or None if it does not say
     """
+    name = path.name.removesuffix(".ipynb")
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return Submission(name, "none", "link")
+    with open(path, "rb", opener=open_through_no_link) as file:
+        text = file.read(MOST_BYTES + 1)
+    digest = hashlib.sha256(text).hexdigest()[:32]
+    if len(text) > MOST_BYTES:
+        return Submission(name, digest, "unreadable")
     try:
-        notebook = _read(path)
-        said = notebook["metadata"].get(PROJECT_KEY, {}).get("lesson")
+        notebook = json.loads(text)
+        cells = _sources(notebook, "code")
         lines = {line.strip() for source in _sources(notebook, "markdown") for line in source.splitlines()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return next((one for one in lessons if one.name == said), None) or next(
+        said = notebook.get("metadata", {}).get(PROJECT_KEY, {}).get("lesson")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Submission(name, digest, "unreadable")
+    lesson = next((one for one in lessons if one.name == said), None) or next(
         (one for one in lessons if one.title and one.title in lines), None
     )
+    return Submission(name, digest, "", cells, lesson, reported_score(notebook))
 
 
-def _read(path: Path) -> Any:
+def _sources(notebook: Any, kind: str) -> list[str]:
     """
-    Parse a file that nobody vouches for.
+    List the sources of a notebook's cells of one kind.
 
-    :raises ValueError: if it is too large, or no JSON
+    :raises TypeError: if one is no text
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path}: more than {MOST_BYTES} bytes")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _sources(notebook: Any, kind: str) -> list[Any]:
-    """List the sources of a notebook's cells of one kind."""
     cells = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == kind]
-    return ["".join(source) if isinstance(source, list) else source for source in cells]
+    return ["".join(source if isinstance(source, list) else [source]) for source in cells]
 
 
-def find_lesson(cells: Sequence[str], lessons: Sequence[Lesson]) -> Lesson | None:
+def find_lesson(found: Collection[str], lessons: Sequence[Lesson]) -> Lesson | None:
     """
     Find out which lesson a submission belongs to, by the functions that it defines.
 
-    :param cells: sources of its code cells
+    :param found: their names
     :param lessons: to choose from
     :return: the lesson, or None if it defines nothing that was asked for
     """
-    defined = {name for statement in slicing.statements(cells) for name in slicing.names_defined(statement)}
 
     def overlap(lesson: Lesson) -> float:
-        return len(defined.intersection(lesson.exercises)) / max(len(lesson.exercises), 1)
+        return len(set(found).intersection(lesson.exercises)) / max(len(lesson.exercises), 1)
 
     best = max(lessons, key=overlap)
     return best if overlap(best) > 0 else None
 
 
-def grade(name: str, cells: list[str] | None, lessons: Sequence[Lesson], seed: int, limits: Limits, isolation: str) -> Grade:
+def verdict_on(exercise: str, outcome: Mapping[str, Any], seed: int, lesson: str) -> Verdict:
     """
-    Grade one submission.
+    Judge what came back from a submission; nothing in it is believed, and nothing in it stops the grader.
 
-    :param name: of its file
-    :param cells: sources of its code cells, or None if it could not be read
-    :param lessons: that it may belong to
+    :param exercise: its name
+    :param outcome: what came back
     :param seed: of the inputs
-    :param limits: what it may use
-    :param isolation: from :func:`network_isolation`
+    :param lesson: that the answer was written for
     """
-    if cells is None:
-        return Grade(name, "", WORDS["unreadable"])
-    lesson = find_lesson(cells, lessons)
-    if lesson is None:
-        return Grade(name, "", "none of the functions asked for is there")
-    outcomes = run(cells, lesson, seed, limits, isolation)
-    verdicts = {exercise: _verdict(exercise, outcomes.get(exercise, {}), seed, lesson.name) for exercise in lesson.exercises}
-    points = {exercise: EXERCISES[exercise].points if verdict.passed else 0 for exercise, verdict in verdicts.items()}
-    printed = {exercise: str(outcome.get("printed", ""))[-2000:] for exercise, outcome in outcomes.items()}
-    return Grade(name, lesson.name, "graded", verdicts, points, printed)
-
-
-def _verdict(exercise: str, outcome: Mapping[str, Any], seed: int, lesson: str) -> Verdict:
-    """Judge what came back from a submission; nothing in it is believed."""
-    status = outcome.get("status", "not run")
+    status = outcome.get("status")
     if status == "observed":
         try:
             observations = [Observation.from_json(found) for found in outcome["observations"]]
-            return judge(EXERCISES[exercise], observations, seed, lesson)
-        except (ValueError, TypeError, KeyError):
+            if any(one.shape is not None and math.prod(one.shape) != len(one.values) for one in observations):
+                raise ValueError("shape and values do not fit")
+            with _JUDGING:
+                return judge(EXERCISES[exercise], observations, seed, lesson)
+        except Exception:
             status = "killed"
     message = str(outcome.get("message", ""))[:500]
     evidence = (("message", message),) if message else ()
     return Verdict(exercise, "crashed", WORDS.get(str(status), WORDS["killed"]), evidence=evidence)
-
-
-def run(cells: list[str], lesson: Lesson, seed: int, limits: Limits, isolation: str) -> dict[str, dict[str, Any]]:
-    """
-    Run the functions of a submission, each on its inputs, in processes of their own.
-
-    :param cells: sources of the code cells
-    :param lesson: whose functions they are
-    :param seed: of the inputs
-    :param limits: what each may use
-    :param isolation: from :func:`network_isolation`
-    :return: for each function what came of it
-    """
-    setup = {
-        "cells": cells,
-        "tasks": [
-            {"name": name, "cases": [case_to_json(case) for case in EXERCISES[name].cases(seed, lesson.name)]}
-            for name in lesson.exercises
-        ],
-        "network_namespace": isolation == "namespace",
-        "wall_seconds": limits.wall_seconds,
-        "cpu_seconds": limits.cpu_seconds,
-        "memory": limits.memory,
-        "output": limits.output,
-    }
-    prefix = NAMESPACES if isolation == "namespace" else ()
-    with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as home:
-        environment = {
-            "HOME": home,
-            "TMPDIR": home,
-            "PATH": os.defpath,
-            "LANG": "C.UTF-8",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MPLBACKEND": "Agg",
-        }
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-I", str(WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=home,
-            env=environment,
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
-        seconds = limits.start_seconds + (limits.wall_seconds + 5.0) * len(lesson.exercises)
-        try:
-            text, _ = process.communicate(json.dumps(setup), timeout=seconds)
-        except subprocess.TimeoutExpired as expired:
-            text = _text(expired.stdout)
-        finally:
-            _kill(process)
-    return _outcomes(text)
-
-
-def _text(found: str | bytes | None) -> str:
-    """Decode what had come before the time was up."""
-    return found.decode(errors="replace") if isinstance(found, bytes) else found or ""
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """End a process and all that it has started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    finally:
-        process.wait()
-
-
-def _outcomes(text: str) -> dict[str, dict[str, Any]]:
-    """Read the worker's lines; what is none of them is left out."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in text.splitlines():
-        try:
-            outcome = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(outcome, dict) and isinstance(outcome.get("exercise"), str):
-            found.setdefault(outcome["exercise"], outcome)
-    return found
-
-
-def network_isolation() -> str:
-    """
-    Find out how submissions can be kept from the network here.
-
-    :return: "namespace" where Linux gives them a network of their own with nothing in it, else "refused sockets"
-    """
-    if shutil.which(NAMESPACES[0]) is None:
-        return "refused sockets"
-    try:
-        probe = subprocess.run([*NAMESPACES, "true"], capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "refused sockets"
-    return "namespace" if probe.returncode == 0 else "refused sockets"
-
-
-def write_results(grades: Sequence[Grade], output: Path, isolation: str, seed: int) -> None:
-    """
-    Write the CSV and one feedback file per submission.
-
-    :param output: folder
-    :param isolation: how submissions were kept from the network
-    :param seed: of the inputs
-    """
-    make_folder(output / FEEDBACK_FOLDER)
-    exercises = [name for name in EXERCISES if any(name in one.points for one in grades)]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["submission", "lesson", *exercises, "total", "possible", "status"])
-    for one in grades:
-        possible = sum(EXERCISES[name].points for name in one.points)
-        row = [_cell(one.name), one.lesson, *(one.points.get(name, "") for name in exercises)]
-        table.writerow([*row, one.total, possible, one.status])
-    write_atomically(output / CSV_NAME, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
-    for one in grades:
-        feedback = to_markdown(one, isolation, seed)
-        place = output / FEEDBACK_FOLDER / f"{one.name}.md"
-        # mypy infers no type for a lambda's default, which binds this turn's feedback.
-        write_atomically(place, lambda path, feedback=feedback: path.write_text(feedback, encoding="utf-8"))  # type: ignore[misc]
-
-
-def _cell(name: str) -> str:
-    """Keep a file's name from being a formula where a spreadsheet opens the CSV."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
-
-
-def to_markdown(one: Grade, isolation: str, seed: int) -> str:
-    """
-    Write the feedback on one submission.
-
-    :param one: its grade
-    :param isolation: how submissions were kept from the network
-    :param seed: of the inputs
-    :return: Markdown
-    """
-    parts = [f"# {one.name}"]
-    if not one.points:
-        parts.append(f"No points: {one.status}.")
-    else:
-        possible = sum(EXERCISES[name].points for name in one.points)
-        parts.append(f"{one.lesson}: **{one.total} of {possible} points**")
-        parts.append(
-            "\n".join(
-                [
-                    "| exercise | points | of | |",
-                    "|---|---:|---:|---|",
-                    *(
-                        f"| `{name}` | {points} | {EXERCISES[name].points} | {one.verdicts[name].headline} |"
-                        for name, points in one.points.items()
-                    ),
-                ]
-            )
-        )
-    for name, verdict in one.verdicts.items():
-        if not verdict.passed:
-            parts.append(verdict.to_markdown())
-            if one.printed.get(name):
-                parts.append(
-                    "What it printed last:\n\n" + "\n".join(f"    {line}" for line in one.printed[name].splitlines()[-15:])
-                )
-    network = "in a network namespace of their own" if isolation == "namespace" else "with sockets refused inside Python"
-    parts.append(
-        f"Only the functions that were asked for were run, {network}, on inputs made from seed {seed}; "
-        "training and plotting cells were not."
-    )
-    return "\n\n".join(parts) + "\n"

@@ -1,9 +1,10 @@
 """
-The process in which submissions run. Started by the grader with this file's path, it does not import the package.
+The process from which submissions start. The grader starts it with this file's path, so that it does not hold the package.
 
-It reads one JSON object from standard input (sources of the code cells, exercises with their inputs, limits) and writes one
-line of JSON for each exercise. Each runs in a child of its own: whatever a submission does to Python, to torch or to itself
-ends with that child, and all that comes out is numbers, which the grader judges elsewhere.
+It loads Python and torch once, then forks for each request. It never sees what a request says: it only hands on three open
+files, from which the child reads and to which it writes. So no child can find another submission, another's result or
+anything of the grader's in its memory, whatever it does there; and all that comes out is numbers, which the grader judges
+elsewhere.
 """
 
 from __future__ import annotations
@@ -14,21 +15,18 @@ import contextlib
 import importlib.util
 import json
 import os
-import select
 import signal
+import socket
 import sys
-import time
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-PACKAGE = "sb3_ppo_edu"
-MOST_BYTES = 4 << 20
-"""Of numbers from one exercise."""
-TAIL = 2000
-"""Characters of what a submission printed that are kept."""
+PACKAGE = Path(__file__).resolve().parent.parent
+MODULES = ("confinement", "forms", "slicing", "system_calls", "exercises/observing")
+"""Of this folder: all that a child has of the package."""
 
 
 def load(path: Path) -> ModuleType:
@@ -42,7 +40,14 @@ def load(path: Path) -> ModuleType:
 
 
 class NoPackage(MetaPathFinder):
-    """Refuses to import the package whose functions are asked for."""
+    """
+    Refuses in words to import what has the answers; where files are confined, they are not to be read either.
+
+    :param hidden: how such names begin
+    """
+
+    def __init__(self, hidden: tuple[str, ...]) -> None:
+        self.hidden = hidden
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         """
@@ -50,8 +55,105 @@ class NoPackage(MetaPathFinder):
 
         :raises ImportError: for the package
         """
-        if name.split(".")[0] == PACKAGE:
-            raise ImportError(f"{name}: answers are graded without the package; write them yourself")
+        if name.split(".")[0] in self.hidden:
+            raise ImportError(f"{name}: answers are graded without this package; write them yourself")
+
+
+class Worker:
+    """
+    Forks for each request.
+
+    :param modules: of the package, by their names
+    """
+
+    def __init__(self, modules: dict[str, ModuleType]) -> None:
+        self.modules = modules
+        self.rules = modules["confinement"].file_rules(modules["confinement"].readable_places(PACKAGE))
+
+    def serve(self, control: socket.socket) -> None:
+        """
+        Fork whenever three files come: the request, where to write the answer, where to print. End the child when told to.
+
+        :param control: the grader's
+        """
+        while True:
+            message, files, _, _ = socket.recv_fds(control, 1, 3)
+            if not message:
+                return
+            child = os.fork()
+            if child == 0:
+                control.close()
+                self.be_the_child(*files)
+            for file in files:
+                os.close(file)
+            told = control.recv(1)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child, signal.SIGKILL)
+            _, ended = os.waitpid(child, 0)
+            if not told:
+                return
+            control.sendall(ended.to_bytes(4, "little"))
+
+    def be_the_child(self, reading: int, writing: int, printing: int) -> NoReturn:
+        """Read the request, answer it, and end, whatever happens."""
+        try:
+            os.setsid()
+            self.modules["confinement"].end_with_parent()
+            with open(reading, encoding="utf-8") as file:
+                request = json.load(file)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for descriptor in (1, 2):
+                os.dup2(printing, descriptor)
+            os.close(printing)
+            self.confine(request["limits"], writing)
+            # Standard streams are text, and full lines go out at once.
+            sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, encoding="utf-8")
+            sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, encoding="utf-8")
+            data = json.dumps(self.answer(request)).encode()
+            while data:
+                data = data[os.write(writing, data) :]
+        finally:
+            os._exit(0)
+
+    def confine(self, limits: dict[str, int], writing: int) -> None:
+        """
+        Leave this process what a function of numbers needs, and nothing else.
+
+        :param limits: arguments of ``limit_resources``
+        :param writing: the one file that stays open, beside the standard ones and the rules
+        """
+        confinement = self.modules["confinement"]
+        kept = {writing, self.rules}
+        for descriptor in range(3, 256):
+            if descriptor not in kept:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("1000")  # where memory is scarce, this process goes first
+        confinement.limit_resources(**limits)
+        if self.rules is not None:
+            confinement.confine_files(self.rules)
+        confinement.drop_capabilities()
+        if not self.modules["system_calls"].confine_calls():
+            confinement.refuse_sockets()
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """
+        Do what is asked for: try the confinement, read a submission, or run one function of it.
+
+        :param request: with "do"
+        """
+        if request["do"] == "probe":
+            return {"holes": self.modules["confinement"].holes(Path(__file__))}
+        slicing = self.modules["slicing"]
+        found = slicing.statements(request["cells"])
+        if request["do"] == "read":
+            defined = {name for one in found for name in slicing.names_defined(one)}
+            slices = {name: slicing.slice_for(name, found) for name in sorted(defined.intersection(request["names"]))}
+            return {"forms": {name: self.modules["forms"].forms(module.body) for name, module in slices.items()}}
+        return answer_one(request, found, slicing, self.modules["observing"])
 
 
 def answer_one(task: dict[str, Any], statements: Any, slicing: ModuleType, observing: ModuleType) -> dict[str, Any]:
@@ -85,101 +187,16 @@ def answer_one(task: dict[str, Any], statements: Any, slicing: ModuleType, obser
     return {"status": "observed", "observations": [one.to_json() for one in observing.observe(answer, cases)]}
 
 
-def run_child(task: dict[str, Any], setup: dict[str, Any], modules: dict[str, ModuleType], statements: Any) -> dict[str, Any]:
-    """
-    Run one exercise in a child, within its limits.
-
-    :param task: name and cases
-    :param setup: limits
-    :param modules: loaded by their paths
-    :param statements: of the submission
-    :return: what came of it
-    """
-    printed = Path(f"printed-{task['name']}.txt")
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _be_the_child(task, setup, modules, statements, printed, writing)
-    os.close(writing)
-    text = _read(reading, time.monotonic() + setup["wall_seconds"])
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    _, ended = os.waitpid(child, 0)
-    with contextlib.suppress(OSError):
-        tail = printed.read_bytes()[-TAIL:].decode(errors="replace")
-    if text is None:
-        return {"status": "too long", "printed": tail}
-    try:
-        result = json.loads(text)
-        return {**result, "printed": tail} if isinstance(result, dict) else {"status": "killed", "printed": tail}
-    except ValueError:
-        cause = "too long" if os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGXCPU else "killed"
-        return {"status": cause, "printed": tail}
-
-
-def _be_the_child(
-    task: dict[str, Any], setup: dict[str, Any], modules: dict[str, ModuleType], statements: Any, printed: Path, writing: int
-) -> NoReturn:
-    """Run the submission's code and end, whatever happens."""
-    try:
-        os.setsid()
-        sink = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for descriptor in (1, 2):
-            os.dup2(sink, descriptor)
-        # The grader's end of things is none of the submission's business.
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.closerange(3, writing)
-        os.closerange(writing + 1, 256)
-        modules["confinement"].limit_resources(setup["cpu_seconds"], setup["memory"], setup["output"])
-        # Standard streams are text, and full lines go out at once.
-        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, encoding="utf-8")
-        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, encoding="utf-8")
-        result = answer_one(task, statements, modules["slicing"], modules["observing"])
-        data = json.dumps(result).encode()
-        while data:
-            data = data[os.write(writing, data) :]
-    finally:
-        os._exit(0)
-
-
-def _read(descriptor: int, until: float) -> bytes | None:
-    """Read all that a child writes, but not for ever and not without end."""
-    parts, size = [], 0
-    try:
-        while size <= MOST_BYTES:
-            ready, _, _ = select.select([descriptor], [], [], max(until - time.monotonic(), 0.0))
-            if not ready:
-                return None
-            part = os.read(descriptor, 1 << 16)
-            if not part:
-                break
-            parts.append(part)
-            size += len(part)
-    finally:
-        os.close(descriptor)
-    return b"".join(parts)
-
-
 def main() -> None:
-    """Read the setup, confine this process, and run one exercise after the other."""
-    setup = json.load(sys.stdin)
-    here = Path(__file__).resolve().parent
-    paths = (here / "confinement.py", here / "slicing.py", here / "exercises" / "observing.py")
-    modules = {path.stem: load(path) for path in paths}
-    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    sys.meta_path.insert(0, NoPackage())
-    places = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", sys.prefix, sys.base_prefix]
-    confined = modules["confinement"].confine_files(os.getcwd(), places)
-    if not setup["network_namespace"]:
-        modules["confinement"].refuse_sockets()
+    """Load what all submissions need, and wait for requests."""
+    control = socket.socket(fileno=os.dup(0))
+    modules = {Path(name).name: load(PACKAGE / "course" / f"{name}.py") for name in MODULES}
+    sys.meta_path.insert(0, NoPackage(modules["confinement"].HIDDEN))
     import torch
 
     torch.set_num_threads(1)
-    statements = modules["slicing"].statements(setup["cells"])
-    print(json.dumps({"files_confined": confined}), file=results, flush=True)
-    for task in setup["tasks"]:
-        outcome = run_child(task, setup, modules, statements)
-        print(json.dumps({"exercise": task["name"], **outcome}), file=results, flush=True)
+    Worker(modules).serve(control)
+    os._exit(0)  # torch takes its time to tidy up
 
 
 if __name__ == "__main__":
