@@ -112,7 +112,7 @@ TRAIN = ["train", "--env", "CartPole-v1", "--steps", "64", "--eval-episodes", "1
 def prepare(folder: Path) -> dict[str, tuple[list[str], Path]]:
     """Make a small run, and give each command's words, with the file that it reads."""
     zoo = folder / "zoo.yml"
-    zoo.write_text(yaml.safe_dump(ZOO))
+    zoo.write_text(yaml.safe_dump(ZOO), encoding="utf-8")
     code, *_, said = run([*TRAIN, "--config", "zoo.yml", "--checkpoint-freq", "32", "--folder", ".", "--name", "r"], folder)
     if code != 0:
         raise RuntimeError(f"an honest training ended with exit code {code}: {said}")

@@ -169,7 +169,9 @@ def to_the_end(training: Training, words: list[str], cwd: Path) -> None:
     """Go on, undisturbed."""
     code = wait(training.start(words, cwd))
     if code != 0:
-        raise RuntimeError(f"sb3-edu {' '.join(words)} in {cwd}: exit code {code}; see {training.log.read_text()[-2000:]}")
+        raise RuntimeError(
+            f"sb3-edu {' '.join(words)} in {cwd}: exit code {code}; see {training.log.read_text(encoding='utf-8')[-2000:]}"
+        )
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -182,7 +184,7 @@ def result(folder: Path) -> dict[str, Any]:
     """Read what must not depend on interruptions."""
     model = folder / "model.zip"
     monitors = sorted((folder / "monitor").glob("*.csv"))
-    episodes = [[row[:2] for row in csv.reader(path.read_text().splitlines()[1:])] for path in monitors]
+    episodes = [[row[:2] for row in csv.reader(path.read_text(encoding="utf-8").splitlines()[1:])] for path in monitors]
     return {
         "parameters": contents(model, "policy.pth"),
         "optimizer": contents(model, "policy.optimizer.pth"),
@@ -265,7 +267,9 @@ def disturb(case: str, number: int, drawn: random.Random, folder: Path, start_ta
             stops[-1].resumed_from = "train, else resume"
             code = wait(training.start(training.train(), place))
             if code not in (0, 2):
-                raise RuntimeError(f"train after a start that was stopped: exit code {code}; see {training.log.read_text()}")
+                raise RuntimeError(
+                    f"train after a start that was stopped: exit code {code}; see {training.log.read_text(encoding='utf-8')}"
+                )
         words, cwd = training.resume(where, place)
         if code == 0:
             break
@@ -296,7 +300,7 @@ def measure(stops: int, fresh: int, seed: int, folder: Path, report: Callable[[S
             starts.setdefault(anew, time.monotonic() - begin)
             code = wait(child) if code is None else code
             if code != 0:
-                raise RuntimeError(f"{case}: exit code {code}; see {training.log.read_text()[-2000:]}")
+                raise RuntimeError(f"{case}: exit code {code}; see {training.log.read_text(encoding='utf-8')[-2000:]}")
             found = result(training.folder)
             if UNDISTURBED.setdefault(case, found) != found:
                 raise RuntimeError(f"{case}: two undisturbed trainings differ; expected the same bits")

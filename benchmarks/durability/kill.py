@@ -117,7 +117,7 @@ def train(case: Case, engine: str, folder: Path, steps: int) -> None:
         model.set_logger(configure(str(folder), ["csv", "tensorboard"]))
     model.learn(steps, callback=callback)
     result = digests(model, folder)
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 def digests(model: EduPPO, folder: Path) -> dict[str, str]:
@@ -128,7 +128,7 @@ def digests(model: EduPPO, folder: Path) -> dict[str, str]:
     for state in model.policy.optimizer.state_dict()["state"].values():
         for value in state.values():
             optimizer.update(th.as_tensor(value).numpy().tobytes())
-    with (folder / "progress.csv").open(newline="") as file:
+    with (folder / "progress.csv").open(newline="", encoding="utf-8") as file:
         rows = [sorted((key, cell) for key, cell in row.items() if key not in CLOCKS) for row in csv.DictReader(file)]
     with np.load(folder / "evaluations.npz") as arrays:
         evaluations = b"".join(arrays[name].tobytes() for name in sorted(arrays.files))
@@ -177,7 +177,7 @@ def measure(
     for name, engine in combinations:
         place = folder / f"undisturbed-{name}-{engine}".replace(" ", "_")
         lengths[name, engine] = in_child(CASES[name], engine, place, steps, None)
-        undisturbed[name, engine] = json.loads((place / "result.json").read_text())
+        undisturbed[name, engine] = json.loads((place / "result.json").read_text(encoding="utf-8"))
     rows = []
     for index in range(kills):
         name, engine = combinations[index % len(combinations)]
@@ -187,7 +187,7 @@ def measure(
         found = sorted(path.name for path in (place / "checkpoints").glob("checkpoint-*.zip"))
         if not (place / "result.json").exists():
             in_child(CASES[name], engine, place, steps, None)
-        result = json.loads((place / "result.json").read_text())
+        result = json.loads((place / "result.json").read_text(encoding="utf-8"))
         same = {what: result[what] == value for what, value in undisturbed[name, engine].items()}
         at = int(found[-1][11:-4]) if found else 0
         rows.append({"case": name, "engine": engine, "killed_after": f"{moment:.3f}", "resumed_at": at, **same})

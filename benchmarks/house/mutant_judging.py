@@ -167,7 +167,7 @@ class Court:
     def _survey(self, file: str) -> Session:
         """Run a test file without a mutant, once whoever asks."""
         kept = self.surveys / f"{Path(file).stem}-{hash_of(self.unchanged, [*self.shared, self.unchanged / file])}.json"
-        with kept.with_suffix(".lock").open("w") as lock:
+        with kept.with_suffix(".lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 found = session(self.unchanged, self.folder, file, 600, trace=True)
@@ -180,7 +180,7 @@ class Court:
     def cases(self) -> Path:
         """Calls of the kernels, written down by their tests, which the sanitizers repeat."""
         kept = self.surveys / f"cases-{hash_of(self.unchanged, self.shared)}"
-        with kept.with_suffix(".lock").open("w") as lock:
+        with kept.with_suffix(".lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 if sanitize(self.unchanged):

@@ -37,7 +37,7 @@ class Kernels:
         self.library = root / FUSED / self.target.library_name
         self.changed, self.original = folder / "changed", folder / self.target.library_name
         self.every: list[Path] = self.build.kernel_sources(self.sources)
-        with kept.with_suffix(".lock").open("w") as lock:
+        with kept.with_suffix(".lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 shutil.rmtree(beside := kept.with_suffix(".new"), ignore_errors=True)
