@@ -193,7 +193,7 @@ def check_environment(env_id: str) -> str:
 
     module, _, registered_id = env_id.rpartition(":")
     missing = missing_extra(env_id)
-    if missing and registered_id not in gymnasium.registry:
+    if missing and (module or registered_id not in gymnasium.registry):
         raise ValueError(f"environment {env_id!r} {missing}")
     if module:
         try:
