@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,7 @@ UNDECLARED_BY_THE_ZOO = {"pandas", "requests"}
 
 EVERYDAY = """
 import json, sys
+before = set(sys.modules)
 from tests.without import Without
 sys.meta_path = Without.in_place_of_pythons(json.loads(sys.argv[1]))
 from sb3_ppo_edu import EduPPO
@@ -48,18 +50,20 @@ except SystemExit as ended:
     print(ended.code)
 sizes = "--steps 64 --n-steps 32 --n-envs 1 --batch-size 32 --n-epochs 1 --eval-episodes 1".split()
 print(main(["train", "--env", "LunarLanderContinuous-v3", "--doctor", "--folder", "runs", *sizes]))
-print(*sorted({name.partition(".")[0] for name, module in sys.modules.items() if module is not None}))
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 """
 
 
-def asked_for(name: str, extra: str = "") -> set[Requirement]:
+@cache
+def asked_for(name: str, extra: str = "") -> frozenset[Requirement]:
     """List what a library asks for, itself or with one of its extras; nothing where it is not installed."""
     try:
         found = [Requirement(one) for one in requires(name) or ()]
     except PackageNotFoundError:
-        return set()
+        return frozenset()
     plain = {one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})}
-    return plain if not extra else {one for one in found if one.marker and one.marker.evaluate({"extra": extra})} - plain
+    with_it = {one for one in found if one.marker and one.marker.evaluate({"extra": extra})}
+    return frozenset(with_it - plain if extra else plain)
 
 
 def with_all_below(wanted: Iterable[str]) -> set[str]:
@@ -76,12 +80,16 @@ def with_all_below(wanted: Iterable[str]) -> set[str]:
     return {name for name, _ in found}
 
 
+@cache
+def makers() -> dict[str, set[str]]:
+    """Name for each module the installed libraries that it is part of."""
+    return {module: set(map(canonicalize_name, names)) for module, names in packages_distributions().items()}
+
+
 def modules_of(names: Iterable[str]) -> set[str]:
     """Name the modules that installed libraries have."""
     wanted = set(names)
-    return {
-        module for module, makers in packages_distributions().items() if wanted & {canonicalize_name(one) for one in makers}
-    }
+    return {module for module, libraries in makers().items() if wanted & libraries}
 
 
 def brought_by(extra: str) -> set[str]:

@@ -41,7 +41,7 @@ print(main(["train", "--env", "CartPole-v1", "--steps", "128", "--folder", "runs
 print(main(["resume", "runs/a", "--steps", "256", *ends]))
 print(main(["evaluate", "runs/a", "--episodes", "1"]))
 print(main(["doctor", "runs/a"]))
-print(main(["train", "--env", "CartPole-v1", "--folder", "runs", "--name", "b", "--batch-size", "31", "--target-kl", "-1"]))
+print(main(["train", "--env", "CartPole-v1", "--folder", "runs", "--name", "b", "--policy-kwargs", "dict(no=1)"]))
 """
 
 

@@ -110,8 +110,8 @@ def page(distributions: Sequence[Path], tried: Mapping[Path, tuple[float, float]
         rows.append(f"| `{file.name}` | {file.stat().st_size // 1024} | {took} |")
     return f"""# Release {version()}
 
-What `make release` built, and what of it was installed with all that it needs into an empty environment: on Python
-{platform.python_version()}, {platform.system()} {platform.machine()}. The source distribution compiles its kernels there.
+What `make release` built. What was tried was installed with all that it needs into an environment with nothing in it: Python
+{platform.python_version()}, {platform.system()} {platform.machine()}; the source distribution compiles its kernels there.
 
 | file | KB | installed and tried |
 |---|---:|---|
