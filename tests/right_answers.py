@@ -142,9 +142,9 @@ def logits_gradient_loop(logits: Any, actions: Any, upstream: Any) -> Any:
 
 
 def advice_from_sorted(approx_kl: Any, clip_fraction: Any) -> int:
-    """Medians by sorting lists: the middle one, since the number of updates is odd."""
-    middle = len(approx_kl) // 2
-    kl, clipped = sorted(approx_kl)[middle], sorted(clip_fraction.tolist())[middle]
+    """Medians by sorting lists: the middle one, or the mean of the two in the middle."""
+    one, other = (len(approx_kl) - 1) // 2, len(approx_kl) // 2
+    kl, clipped = ((sorted(x)[one] + sorted(x)[other]) / 2 for x in (approx_kl, clip_fraction.tolist()))
     if kl > 0.05:
         return -1
     if kl < 0.003:
@@ -152,9 +152,10 @@ def advice_from_sorted(approx_kl: Any, clip_fraction: Any) -> int:
     return 0
 
 
-def advice_by_votes(approx_kl: Any, clip_fraction: Any) -> float:
-    """More than half of the updates say it."""
-    far, near, free = (np.mean(x) > 0.5 for x in (approx_kl > 0.05, approx_kl < 0.003, clip_fraction < 0.05))
+def advice_by_quantiles(approx_kl: Any, clip_fraction: Any) -> float:
+    """The middle of each reading says it."""
+    kl, clipped = np.percentile(approx_kl, 50), np.quantile(clip_fraction, 0.5)
+    far, near, free = kl > 0.05, kl < 0.003, clipped < 0.05
     return float(near and free) - float(far)
 
 
@@ -295,7 +296,7 @@ STYLES: list[tuple[str, Answer]] = [
     ("explained_variance", lambda v, g: np.nan if np.ptp(g) == 0 else 1 - np.cov(g - v) / np.cov(g)),
     ("explained_variance", lambda v, g: 1 - th.tensor(g - v).var() / th.tensor(g).var() if len(set(g)) > 1 else math.nan),
     ("learning_rate_advice", advice_from_sorted),
-    ("learning_rate_advice", advice_by_votes),
+    ("learning_rate_advice", advice_by_quantiles),
     ("learning_rate_advice", lambda k, c: np.select(
         [np.median(k) > 0.05, np.median(k) < 0.003 and np.quantile(c, 0.5) < 0.05], [-1, 1], 0)),
     ("first_difference", first_difference_by_bytes),

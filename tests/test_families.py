@@ -20,6 +20,16 @@ from sb3_ppo_edu.course.exercises.transforming import after, before
 from sb3_ppo_edu.course.exercises.variants import variants
 from tests.right_answers import STYLES, Answer
 
+
+def lambda_twice(r: Any, v: Any, d: Any, n: Any, gamma: float, lam: float) -> Any:
+    """λ weighs the value of the next state in the TD error, too."""
+    deltas = r + gamma * lam * np.append(v[1:], np.asarray(n)[None], 0) * (1 - d) - v
+    advantages = deltas.copy()
+    for t in reversed(range(len(r) - 1)):
+        advantages[t] += gamma * lam * (1 - d[t]) * advantages[t + 1]
+    return advantages
+
+
 FAMILIES: list[tuple[str, str, str, Answer]] = [
     ("total_loss", "without-effect", "`vf_coef`, `ent_coef` have no effect", lambda p, v, h, c, d: p + 0.5 * v - 0.01 * h),
     ("clipped_objective", "without-effect", "`clip_range` has no effect", lambda r, a, e: th.min(r * a, r.clip(0.8, 1.2) * a)),
@@ -55,6 +65,23 @@ FAMILIES: list[tuple[str, str, str, Answer]] = [
     ("gaussian_log_prob", "argument", "`mean`", lambda a, m, s:
         th.distributions.Normal(m, s.exp()).log_prob(m).sum(-1) + 0 * a[:, 0]),
     ("clipped_objective", "gradient", "detached", lambda r, a, e: th.min(r * a, r.clip(1 - e, 1 + e).detach() * a)),
+    ("learning_rate_advice", "comparison", "threshold is too low", lambda k, c: -1 if np.median(k) > 0.03 else int(
+        np.median(k) < 0.003 and np.median(c) < 0.05)),
+    ("actor_critic_loss", "power", "Huber", lambda lp, v, g, c: -(lp * (g - v[:, 0]).detach()).mean()
+        + c * th.nn.functional.smooth_l1_loss(v[:, 0], g)),
+    ("td_errors", "argument", "last of `values` stands where `next_value`", lambda r, v, d, n, g:
+        EXERCISES["td_errors"].solution(r, v, d, v[-1], g)),
+    ("compute_gae", "factor", "`lam` is a factor too many, beside `gamma`", lambda r, v, d, n, g, lam: lambda_twice(
+        r, v, d, n, g, lam)),
+    ("weight_gradient", "reduction", "Only the last of the batch counts", lambda x, g: np.outer(g[-1], x[-1])),
+    ("weight_gradient", "normalised", "reduced by its mean over the first axis", lambda x, g: g.T @ (x - x.mean(0))),
+    ("approx_kl", "reduction", "Averaged too early", lambda new, old: (new - old).mean().exp() - 1 - (new - old).mean()),
+    ("explained_variance", "number", "n and n − 1 are exchanged", lambda v, g:
+        1 - np.var(g - v) / np.var(g, ddof=1) if np.ptp(g) else np.nan),
+    ("interquartile_mean", "bound", "rounded to the nearest", lambda s: np.sort(s)[round(len(s) / 4) : len(s) - round(
+        len(s) / 4)].mean()),
+    ("compute_entropy_bonus", "other-quantity", "This is `categorical_entropy`", lambda s: -(s.softmax(-1) * s.log_softmax(
+        -1)).sum(-1).mean()),
     ("masked_log_prob", "shape", "the shape is not right", lambda x, m, a: x.masked_fill(~m, -1e8).log_softmax(-1)[:, a]),
 ]  # fmt: skip
 
@@ -75,6 +102,17 @@ def test_nothing_is_named_that_nothing_explains() -> None:
     """Numbers from nowhere get no name."""
     for answer in (lambda lp, g: (lp.sin() * g.cos()).mean(), lambda lp, g: th.tensor(0.37) + 0 * lp.sum()):
         assert check("reinforce_loss", answer).mistakes == ()
+
+
+def test_hardly_anything_wrong_is_explained_by_hardly_anything() -> None:
+    """Where one number is wrong, or only NaN is, many changes explain it: none is named."""
+    for answer in (lambda a: a - a.mean() if a.numel() < 2 else (a - a.mean()) / (a.std() + 1e-8),):
+        assert check("normalize_advantages", answer).mistakes == ("special-case",)
+    other_nan = EXERCISES["first_difference"].with_faults("nan-never-equal")
+    assert check("first_difference", other_nan).mistakes == ("nan-never-equal",)
+    one_sided = check("first_difference", lambda a, b: next(iter(np.flatnonzero((abs(a - b) > 0).any(1))), -1))
+    assert one_sided.mistakes == ("special-case",)
+    assert "NaN in the first run" in one_sided.headline
 
 
 def test_a_mistake_is_named_although_the_answer_raises_for_some_inputs() -> None:

@@ -17,7 +17,7 @@ from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.mistakes import MISTAKES
 from sb3_ppo_edu.course.exercises.mistakes.families import IDEAS
-from tests.right_answers import Answer, advice_by_votes
+from tests.right_answers import Answer, advice_by_quantiles
 
 
 def lecture_gae(rewards: Any, values: Any, dones: Any, next_value: Any, gamma: float = 0.99, lam: float = 0.95) -> Any:
@@ -214,12 +214,12 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("explained_variance", ("explained-of-nothing",), lambda v, g: 1 - np.var(v - g) / np.var(g)),
     ("explained_variance", ("variance-of-predictions",), lambda v, g: 1 - np.var(v - g) / np.var(v) if np.ptp(g) else np.nan),
     ("explained_variance", ("spread-of-predictions",), lambda v, g: np.var(v) / np.var(g) if np.ptp(g) else np.nan),
-    ("learning_rate_advice", ("knob-wrong-way",), lambda k, c: -advice_by_votes(k, c)),
+    ("learning_rate_advice", ("knob-wrong-way",), lambda k, c: -advice_by_quantiles(k, c)),
     ("learning_rate_advice", ("silenced-taken-for-slow",), lambda k, c: int(np.median(k) < 0.003) - int(np.median(k) > 0.05)),
     ("learning_rate_advice", ("mean-for-median",), lambda k, c: -1 if sum(k) / len(k) > 0.05 else 1 if (
         sum(k) / len(k) < 0.003 and sum(c) / len(c) < 0.05) else 0),
     ("learning_rate_advice", ("peak-for-trend",), lambda k, c: -1 if any(k > 0.05) else int(all(k < 0.003) and all(c < 0.05))),
-    ("learning_rate_advice", ("last-update-only",), lambda k, c: advice_by_votes(k[-1:], c[-1:])),
+    ("learning_rate_advice", ("last-update-only",), lambda k, c: advice_by_quantiles(k[-1:], c[-1:])),
     ("learning_rate_advice", ("clip-fraction-alone",), lambda k, c: int(np.median(c) < 0.05) - int(np.median(c) > 0.3)),
     ("first_difference", ("tolerance-for-bits",), lambda a, b: next((i for i in range(len(a)) if not np.allclose(
         a[i], b[i], equal_nan=True)), -1)),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sb3_ppo_edu.course.exercises.inputs import varied
+from sb3_ppo_edu.course.exercises.inputs import moved, varied
 from sb3_ppo_edu.course.exercises.objectives import on_all_sides
 from sb3_ppo_edu.course.exercises.observing import Case
 
@@ -50,6 +50,7 @@ def surrogate_cases(rng: Rng) -> list[Case]:
         case("a bad action", [0.5, 0.9, 1.0, 1.1, 1.5], [-2.0] * 5),
         several := case("ten random ones, ε = 0.3", *on_all_sides(rng, 0.3, 0.1), 0.3),
         varied(several, clip_range=0.1),
+        moved(several, "advantages", 3, by=float(np.sign(several.arguments["advantages"][3]))),
     ]
 
 
@@ -85,7 +86,11 @@ def logits_cases(rng: Rng) -> list[Case]:
 
     return [
         case("equal logits, two actions", [[0.0, 0.0]], [1], [2.0]),
-        case("three states, four actions", rng.normal(size=(3, 4)).round(2), [0, 3, 1], rng.normal(size=3).round(2)),
+        several := case(
+            "three states, four actions", rng.normal(size=(3, 4)).round(2), [0, 3, 1], rng.normal(size=3).round(2)
+        ),
+        moved(several, "logits", 1, 2),
+        case("the last action is not among those taken", rng.normal(size=(2, 3)).round(2), [1, 0], [1.5, -0.5]),
         case("large logits", [[1000.0, 0.0, 999.0], [1.0, 2.0, 3.0]], [2, 0], [1.0, -1.0]),
     ]
 
@@ -143,6 +148,7 @@ def weight_cases(rng: Rng) -> list[Case]:
 
     return [
         case("a batch of one", 1, 2, 3),
-        case("a batch of five, two inputs, three outputs", 5, 2, 3),
+        several := case("a batch of five, two inputs, three outputs", 5, 2, 3),
+        moved(several, "inputs", 0, 1),
         case("as many inputs as outputs", 4, 3, 3),
     ]

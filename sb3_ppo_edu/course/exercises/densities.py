@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from torch.nn import functional as F
 
+from sb3_ppo_edu.course.exercises.inputs import moved
 from sb3_ppo_edu.course.exercises.observing import Case
 from sb3_ppo_edu.functional.distributions import log_tanh_derivative
 
@@ -140,7 +141,8 @@ def gaussian_cases(rng: Rng) -> list[Case]:
     return [
         case("the mean itself, σ = 1", [[0.3, -0.2]], [[0.3, -0.2]], [0.0, 0.0]),
         case("one dimension", [[1.0], [0.0], [-0.5]], [[0.0], [0.0], [0.0]], [0.4]),
-        case("five actions of two dimensions", rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), [-0.5, 0.3]),
+        several := case("five actions of two dimensions", rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), [-0.5, 0.3]),
+        moved(several, "actions", 2, 1),
         case("three actions of three dimensions", rng.normal(size=(3, 3)), rng.normal(size=(3, 3)), rng.uniform(0.1, 0.9, 3)),
     ]
 
@@ -180,6 +182,7 @@ def squashed_cases(rng: Rng) -> list[Case]:
     return [
         case("u = 0: tanh has slope 1", [[0.0, 0.0]], [[0.3, -0.2]], [0.0, 0.0]),
         case("one dimension", [[1.0], [-0.5]], [[0.0], [0.0]], [0.0]),
-        case("five actions of two dimensions", rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), [-0.5, 0.3]),
+        several := case("five actions of two dimensions", rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), [-0.5, 0.3]),
+        moved(several, "raw_actions", 2, 1),
         case("far out, where tanh u rounds to 1", [[12.0, -10.0]], [[9.0, -9.0]], [0.5, 0.5]),
     ]

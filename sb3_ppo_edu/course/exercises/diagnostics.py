@@ -56,6 +56,7 @@ def explained_cases(rng: Rng) -> list[Case]:
         case("right but for a constant", [11.0, 12.0, 13.0, 14.0], [1.0, 2.0, 3.0, 4.0]),
         case("the same value everywhere", [2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 3.0, 4.0]),
         case("worse than a constant", [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]),
+        case("much worse than a constant", [9.0, 2.0, 8.0, 1.0], [1.0, 2.0, 3.0, 4.5]),
         case("all returns are equal", [4.0, 5.0, 7.0], [5.0, 5.0, 5.0]),
         case("eight random returns", (returns + rng.normal(1.0, 4.0, size=8)).round(1).tolist(), returns.tolist()),
     ]
@@ -114,6 +115,10 @@ def reading_cases(rng: Rng) -> list[Case]:
         case("it leaps, but for the last update", [0.1, 0.2, 0.15, 0.09, 0.01], [0.3, 0.4, 0.35, 0.3, 0.1]),
         case("nothing moves, with one peak", [1e-5, 1e-5, 0.02, 1e-5, 1e-5], [0.0, 0.0, 0.3, 0.0, 0.0]),
         case("leaps and standstill", [0.07, 0.001, 0.004, 0.06, 0.002], [0.2, 0.01, 0.02, 0.2, 0.02]),
+        case("six updates, half of them too fast", [0.01, 0.08, 0.03, 0.1, 0.02, 0.09], [0.1, 0.3, 0.1, 0.3, 0.1, 0.3]),
+        case(
+            "six updates, half of them a little too fast", [0.01, 0.06, 0.03, 0.1, 0.02, 0.09], [0.1, 0.3, 0.1, 0.3, 0.1, 0.3]
+        ),
         case("a KL of exactly 0.05", [0.05] * 5, [0.2, 0.3, 0.2, 0.1, 0.2]),
         case("a KL of exactly 0.003", [0.003] * 5, [0.0, 0.01, 0.0, 0.02, 0.0]),
         case("a clip fraction of exactly 0.05", [0.001, 0.002, 0.001, 0.002, 0.001], [0.05] * 5),

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch as th
 
 from sb3_ppo_edu.course.exercises.observing import Case
 
@@ -44,13 +46,28 @@ def away_from(
     return np.array([rng.uniform(*sides[index % len(sides)]) for index in range(size)])
 
 
-def varied(case: Case, **change: float) -> Case:
+def varied(case: Case, **change: Any) -> Case:
     """
-    Make the same inputs with another number: who leaves the number out gives the same answer to both.
+    Make the same inputs with another argument: who leaves it out gives the same answer to both.
 
     :param case: the inputs
-    :param change: the number by its name
+    :param change: the argument by its name
     """
     ((name, value),) = change.items()
-    title = f"the same as “{case.name}”, {SYMBOLS.get(name, name)} = {value:g}"
-    return replace(case, name=title, arguments={**case.arguments, **change})
+    other = f"{SYMBOLS.get(name, name)} = {value:g}" if isinstance(value, int | float) else f"other `{name}`"
+    return replace(case, name=f"the same as “{case.name}”, {other}", arguments={**case.arguments, **change})
+
+
+def moved(case: Case, name: str, *place: int, by: float = 0.7) -> Case:
+    """
+    Make the same inputs with one entry of an array changed: what else changes in the result has to do with it.
+
+    :param case: the inputs
+    :param name: of the array
+    :param place: of the entry
+    :param by: what is added to it
+    """
+    value = case.arguments[name]
+    other = value.clone() if isinstance(value, th.Tensor) else value.copy()
+    other[place] += by
+    return varied(case, **{name: other})

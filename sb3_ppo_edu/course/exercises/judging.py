@@ -17,7 +17,9 @@ import numpy as np
 
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.comparing import alike, close, same_values
+from sb3_ppo_edu.course.exercises.describing import describe
 from sb3_ppo_edu.course.exercises.exercise import VISIBLE_SEED, Exercise
+from sb3_ppo_edu.course.exercises.mistakes.families import IDEAS
 from sb3_ppo_edu.course.exercises.naming import explain
 from sb3_ppo_edu.course.exercises.observing import Answer, Case, Observation, observe, observe_once
 from sb3_ppo_edu.course.exercises.verdict import Verdict
@@ -26,18 +28,35 @@ NBGRADER_VARIABLE = "NBGRADER_EXECUTION"
 """Set by nbgrader while it validates or grades."""
 
 
-WRONG_SHAPE, WRONG_GRADIENT = "the shape is not right", "the numbers are right, the gradient is not"
-WRONG_SIGN, WRONG_SCALE, WRONG_CONSTANT = "the sign is wrong", "the scale is wrong", "a constant is wrong"
-FAMILY_OF = {
-    WRONG_SHAPE: "shape",
-    WRONG_GRADIENT: "gradient",
-    WRONG_SIGN: "sign",
-    WRONG_SCALE: "number",
-    WRONG_CONSTANT: "number",
-}
-"""What can be said of numbers alone -> family of mistakes."""
-SCALES = {1 / np.log(2): "to base 2", 1 / np.log(10): "to base 10"}
-"""Factors that tell of another logarithm than the natural one."""
+SHAPES_DIFFER = "Two shapes do not fit together: print both with `.shape`, and say which axis is which."
+
+HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("requires grad", "numpy"),
+        "A loss has to stay in torch, or no gradient gets through: use torch's functions instead of numpy's, and no "
+        "`.numpy()` on the way.",
+    ),
+    (
+        ("modified by an inplace operation",),
+        "Something is changed in place that the gradient still needs: compute something new.",
+    ),
+    (("in-place operation",), "An argument is changed in place, which needs a gradient: compute something new instead."),
+    (("TypeError", "positional argument"), "The signature was changed: keep the arguments and their order."),
+    (("NameError",), "A name is used that nothing has been assigned to: a typing error, or a cell above that was not run."),
+    (("UnboundLocalError",), "A name is used before something is assigned to it."),
+    (("could not infer output dtype",), "The mean of yes and no is taken of numbers: `.float()` makes 1 and 0 of them."),
+    (("numpy boolean",), "Yes and no are no numbers to numpy: `1.0 * mask` or `mask.astype(float)` makes 1 and 0 of them."),
+    (
+        ("with a bool tensor",),
+        "Yes and no are no numbers to torch: `.float()` makes 1 and 0 of them, `~mask` is the opposite.",
+    ),
+    (("size of tensor",), SHAPES_DIFFER),
+    (("broadcast",), SHAPES_DIFFER),
+    (("dimensions", "match"), SHAPES_DIFFER),
+    (("shapes", "not aligned"), SHAPES_DIFFER),
+    (("IndexError",), "An index points beyond the end: which is the last one, and what follows after it?"),
+)
+"""Parts of an exception's type and message, and what it means."""
 
 
 def check(name: str, answer: Answer, seed: int = VISIBLE_SEED, lesson: str = "") -> Verdict:
@@ -93,8 +112,9 @@ def judge(exercise: Exercise, observations: Sequence[Observation], seed: int = V
     same = [alike(one, other) for one, other in zip(observations, expected, strict=True)]
     share = float(np.mean([ok and one.repeatable and not one.changed for ok, one in zip(same, observations, strict=True)]))
     verdict = (
-        _nothing(exercise, observations, share)
+        _nothing(exercise, observations)
         or _meddling(exercise, observations, share)
+        or _strange(exercise, observations, share)
         or (_right(exercise, cases) if all(same) else None)
         or _named(exercise, cases, observations, expected, share)
         or _stopped(exercise, observations, share)
@@ -118,14 +138,19 @@ def _right(exercise: Exercise, cases: Sequence[Case]) -> Verdict:
     )
 
 
-def _nothing(exercise: Exercise, observations: Sequence[Observation], share: float) -> Verdict | None:
-    """Report what keeps an answer from being compared: not written, None, or what is no number."""
+def _nothing(exercise: Exercise, observations: Sequence[Observation]) -> Verdict | None:
+    """Report what was not written, or returns nothing."""
     raised = [one for one in observations if one.error]
     if raised and raised[0].error == "NotImplementedError":
         return Verdict(exercise.name, "todo", "not written yet", (f"Expected: {exercise.expects}.",))
     if all(one.kind == "NoneType" for one in observations):
         text = "A function without `return` returns None, whatever it has computed."
         return Verdict(exercise.name, "wrong", "it returns nothing", (text, f"Expected: {exercise.expects}."))
+    return None
+
+
+def _strange(exercise: Exercise, observations: Sequence[Observation], share: float) -> Verdict | None:
+    """Report what is no number."""
     strange = [one for one in observations if not one.error and one.shape is None]
     if strange:
         found = f"found {strange[0].kind}, expected {exercise.expects}"
@@ -136,32 +161,21 @@ def _nothing(exercise: Exercise, observations: Sequence[Observation], share: flo
 
 
 def _stopped(exercise: Exercise, observations: Sequence[Observation], share: float) -> Verdict | None:
-    """Report an exception, where it is one for all inputs or one that everybody meets."""
+    """Report an exception that stands in the way of every input."""
     raised = [one for one in observations if one.error]
-    if not raised or (len(raised) < len(observations) and _hint(raised[0]) is None):
+    if len(raised) < len(observations):
         return None
     first = raised[0]
     where = (("where", first.line),) if first.line else ()
     evidence = (("input", first.case), (first.error, first.message[:300]), *where)
     hint = _hint(first)
-    return Verdict(exercise.name, "crashed", f"it raises {first.error}", (hint,) if hint else (), evidence, share=share)
+    names = ("raises",) if hint else ()
+    return Verdict(exercise.name, "crashed", f"it raises {first.error}", (hint,) if hint else (), evidence, names, share)
 
 
 def _hint(raised: Observation) -> str | None:
     """Translate the exceptions that everybody meets."""
-    message = raised.message
-    if "requires grad" in message and "numpy" in message:
-        return (
-            "A loss has to stay in torch, or no gradient gets through: use torch's functions instead of numpy's, and no "
-            "`.numpy()` on the way."
-        )
-    if raised.error == "TypeError" and "positional argument" in message:
-        return "The signature was changed: keep the arguments and their order."
-    if raised.error in ("NameError", "UnboundLocalError"):
-        return "A name is used that nothing has been assigned to: a typing error, or a cell above that was not run."
-    if "size of tensor" in message or "broadcast" in message:
-        return "Two shapes do not fit together: print both with `.shape`, and say which axis is which."
-    return None
+    return next((hint for parts, hint in HINTS if all(part in f"{raised.error}: {raised.message}" for part in parts)), None)
 
 
 def _meddling(exercise: Exercise, observations: Sequence[Observation], share: float) -> Verdict | None:
@@ -221,82 +235,24 @@ def _by_numbers(
     share: float,
 ) -> Verdict:
     """Say what can be said of numbers whose origin is not known."""
-    headline, text = _describe(exercise, observations, expected)
-    names = (FAMILY_OF[headline],) if headline in FAMILY_OF else ()
+    found = describe(exercise, cases, observations, expected)
+    names = (found.family,) if found.family else ()
     right = [case.name for case, ok in zip(cases, same, strict=True) if ok]
-    paragraphs = [text] if text else []
-    if right:
+    paragraphs = [found.text, *([IDEAS[found.family]] if found.family in IDEAS else [])]
+    raised = next((one for one in observations if one.error), None)
+    if raised and (hint := _hint(raised)):
+        paragraphs.append(hint)
+    if right and found.family != "special-case":
         paragraphs.append(f"Right already: {', '.join(f'“{name}”' for name in right)}.")
     return Verdict(
-        exercise.name, "wrong", headline, tuple(paragraphs), _first_difference(cases, observations, expected), names, share
+        exercise.name,
+        "wrong",
+        found.headline,
+        tuple(paragraphs),
+        _first_difference(cases, observations, expected),
+        names,
+        share,
     )
-
-
-def _describe(exercise: Exercise, observations: Sequence[Observation], expected: Sequence[Observation]) -> tuple[str, str]:
-    """Choose the words for numbers whose origin is not known: a headline and a sentence."""
-    raised = [one for one in observations if one.error]
-    if raised:
-        return f"it raises {raised[0].error} for some inputs", raised[0].message[:300]
-    shapes = [(one.shape, other.shape) for one, other in zip(observations, expected, strict=True) if one.shape != other.shape]
-    if shapes:
-        found, wanted = shapes[0]
-        text = f"found shape {found}, expected {wanted}: {exercise.expects}."
-        return WRONG_SHAPE, f"{text} {_about_shapes(found, wanted)}".strip()
-    values = np.array([value for one in observations for value in one.values])
-    wanted_values = np.array([value for one in expected for value in one.values])
-    if not np.all(np.isfinite(values[np.isfinite(wanted_values)])):
-        text = "Look for a division by 0, a logarithm of 0, or exp of something large."
-        return "some results are NaN or infinite", text
-    if all(same_values(one, other) for one, other in zip(observations, expected, strict=True)):
-        return WRONG_GRADIENT, _describe_gradients(observations, expected)
-    if close(values, -wanted_values):
-        return WRONG_SIGN, "Each number is minus what it should be."
-    ratios = values[wanted_values != 0] / wanted_values[wanted_values != 0]
-    if (
-        len(ratios)
-        and np.allclose(ratios, ratios[0], rtol=1e-3)
-        and close(values[wanted_values == 0], wanted_values[wanted_values == 0])
-    ):
-        logarithm = next((base for scale, base in SCALES.items() if np.isclose(ratios[0], scale, rtol=1e-3)), None)
-        cause = "a factor too many or too few" if logarithm is None else f"a logarithm {logarithm}, where nats are asked for"
-        return WRONG_SCALE, f"Each number is {ratios[0]:.4g} times what it should be: {cause}."
-    differences = values - wanted_values
-    if np.allclose(differences, differences[0], rtol=1e-3, atol=1e-5):
-        return (
-            WRONG_CONSTANT,
-            f"Each number is {differences[0]:+.4g} beside what it should be: a term too many or too few.",
-        )
-    return (
-        "the numbers are not right",
-        "No mistake that has a name here. Work the first input out by hand, and print what comes in between.",
-    )
-
-
-def _about_shapes(found: tuple[int, ...] | None, wanted: tuple[int, ...] | None) -> str:
-    """Say where a wrong shape comes from."""
-    if found is None or wanted is None:
-        return ""
-    if wanted == ():
-        one = "One number, but still in a list: some `keepdim` or `[:, None]` is too much."
-        return one if np.prod(found) == 1 else "One number is expected: something is still to be added up or averaged."
-    if len(wanted) == 1 and found == wanted * 2:
-        return "Each was put together with each, where each belongs to one: a broadcast, or an index for all rows at once."
-    if found == wanted[::-1]:
-        return "The axes are exchanged."
-    return "An axis too many was added up or averaged." if len(found) < len(wanted) else ""
-
-
-def _describe_gradients(observations: Sequence[Observation], expected: Sequence[Observation]) -> str:
-    """Say what is wrong with gradients while the numbers are right."""
-    pairs = list(zip(observations, expected, strict=True))
-    names = [name for name in expected[0].gradients if not all(close(a.gradients[name], b.gradients[name]) for a, b in pairs)]
-    found = [value for one in observations for name in names for value in one.gradients[name]]
-    which = f"The gradient with respect to {', '.join(f'`{name}`' for name in names)}"
-    if not np.all(np.isfinite(found)):
-        return f"{which} is NaN for some inputs: 0 times infinity somewhere on the way back, such as at log 0."
-    if not any(found):
-        return f"{which} is missing: none flows. Something cuts the graph (`.item()`, `.detach()`)."
-    return f"{which} is not right: what is detached, and what should be?"
 
 
 def _first_difference(
@@ -312,8 +268,8 @@ def _first_difference(
                 rows += [("found", found), ("expected", _numbers(other.values, other.shape))]
             else:
                 for name in other.gradients:
-                    if not close(one.gradients[name], other.gradients[name]):
-                        rows.append((f"∂/∂{name}", _numbers(one.gradients[name], None)))
+                    if not close(found_slope := one.gradients.get(name, []), other.gradients[name]):
+                        rows.append((f"∂/∂{name}", _numbers(found_slope, None)))
                         rows.append(("expected", _numbers(other.gradients[name], None)))
             return tuple(rows)
     return ()

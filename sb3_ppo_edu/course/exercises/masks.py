@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from torch.nn import functional as F
 
+from sb3_ppo_edu.course.exercises.inputs import moved
 from sb3_ppo_edu.course.exercises.observing import Case
 
 Faults = frozenset[str]
@@ -96,12 +97,14 @@ def _positions(rng: Rng) -> list[tuple[str, th.Tensor, th.Tensor, th.Tensor]]:
 
 def masked_action_cases(rng: Rng) -> list[Case]:
     """Make states in which an action was taken."""
-    return [
+    cases = [
         Case(name, {"logits": logits, "mask": mask, "actions": actions}, ("logits",))
         for name, logits, mask, actions in _positions(rng)
     ]
+    return [*cases, moved(cases[-1], "logits", 0, 0)]
 
 
 def masked_state_cases(rng: Rng) -> list[Case]:
     """Make states."""
-    return [Case(name, {"logits": logits, "mask": mask}, ("logits",)) for name, logits, mask, _ in _positions(rng)]
+    cases = [Case(name, {"logits": logits, "mask": mask}, ("logits",)) for name, logits, mask, _ in _positions(rng)]
+    return [*cases, moved(cases[-1], "logits", 0, 0)]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch as th
 
+from sb3_ppo_edu.course.exercises.inputs import moved
 from sb3_ppo_edu.course.exercises.observing import Case
 
 IntArray = npt.NDArray[np.integer]
@@ -74,7 +75,8 @@ def rollouts_with_memory(rng: Rng) -> list[Case]:
         case("one number to remember, one episode from its start on", [[1], [0], [0]], 1, 1),
         case("the rollout begins in mid-episode", [[0], [0], [0]]),
         case("an episode begins in the middle", [[0], [0], [1], [0]]),
-        case("two environments, in one of which an episode begins", [[0, 0], [0, 1], [0, 0], [0, 0]]),
+        two := case("two environments, in one of which an episode begins", [[0, 0], [0, 1], [0, 0], [0, 0]]),
+        moved(two, "inputs", 2, 1, 0),
         case("episodes of one step", [[1], [1], [1]]),
         case("three environments", rng.integers(0, 2, size=(6, 3)), 4, 2),
     ]

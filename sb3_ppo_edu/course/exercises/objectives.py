@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch as th
 
-from sb3_ppo_edu.course.exercises.inputs import away_from, varied, window
+from sb3_ppo_edu.course.exercises.inputs import away_from, moved, varied, window
 from sb3_ppo_edu.course.exercises.observing import Case
 
 FloatArray = npt.NDArray[np.floating]
@@ -146,7 +146,8 @@ def ratio_cases(rng: Rng) -> list[Case]:
     return [
         case("equal policies", [-0.5, -1.0, -2.0], [-0.5, -1.0, -2.0]),
         case("an action twice and one half as likely", np.log([0.6, 0.2]), np.log([0.3, 0.4])),
-        case("six random ones", old + rng.normal(0.0, 0.3, size=6).round(2), old),
+        several := case("six random ones", old + rng.normal(0.0, 0.3, size=6).round(2), old),
+        moved(several, "log_probs", 2),
     ]
 
 
@@ -206,6 +207,7 @@ def clipped_cases(rng: Rng) -> list[Case]:
         case("a bad action", [0.5, 0.9, 1.0, 1.1, 1.5], [-2.0] * 5),
         several := case("ten random ones, ε = 0.3", *on_all_sides(rng, 0.3, 0.1), 0.3),
         varied(several, clip_range=0.1),
+        moved(several, "advantages", 3, by=float(several.arguments["advantages"][3].sign())),
     ]
 
 
@@ -361,6 +363,7 @@ def kl_cases(rng: Rng) -> list[Case]:
     old = -rng.uniform(0.2, 3.0, size=8).round(2)
     return [
         case("equal policies", [-0.5, -1.0], [-0.5, -1.0]),
+        case("a single action", [-0.7], [-1.2]),
         case("both actions have become likelier", np.log([0.6, 0.3]), np.log([0.3, 0.2])),
         case("eight random ones", old + rng.normal(0.0, 0.5, size=8).round(2), old),
     ]

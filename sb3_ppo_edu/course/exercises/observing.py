@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -137,9 +137,12 @@ def observe_once(answer: Answer, case: Case) -> Observation:
         kind = type(result).__name__
         try:
             numbers = to_numbers(result)
-            gradients = _gradients(result, {name: given[name] for name in case.differentiable})
         except (TypeError, ValueError, RuntimeError):
             return Observation(case.name, kind, changed=changed)
+        try:
+            gradients = _gradients(result, {name: given[name] for name in case.differentiable})
+        except RuntimeError as error:  # such as of a number that was changed in place before its gradient was asked for
+            return replace(_raised(case, error), changed=changed)
     return Observation(case.name, kind, numbers.shape, numbers.ravel().tolist(), gradients, changed)
 
 

@@ -9,7 +9,7 @@ import torch as th
 from torch.nn import functional as F
 
 from sb3_ppo_edu.course.exercises.exercise import Exercise
-from sb3_ppo_edu.course.exercises.inputs import varied
+from sb3_ppo_edu.course.exercises.inputs import moved, varied
 from sb3_ppo_edu.course.exercises.observing import Case
 
 Faults = frozenset[str]
@@ -122,6 +122,7 @@ def message_cases(rng: Rng) -> list[Case]:
         case("the policy is the reference", [[-0.5], [-1.0]], [[-0.5], [-1.0]], [-3.0]),
         several := case("four random messages of five tokens", at_random(5, 4), at_random(5, 4), rng.normal(size=4).round(2)),
         varied(several, beta=0.125),
+        moved(several, "log_probs", 2, 1),
     ]
 
 
@@ -162,7 +163,8 @@ def group_cases(rng: Rng) -> list[Case]:
         case("an easy prompt and a hard one", [[9.0, 10.0, 11.0, 14.0], [-1.0, 0.0, 1.0, 0.0]]),
         case("the same score four times", [[2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 3.0, 4.0]]),
         case("two messages each", [[1.0, 3.0], [0.5, 0.0], [-2.0, 5.0]]),
-        case("three random groups of five", (rng.normal(size=(3, 5)) + rng.normal(0.0, 3.0, size=(3, 1))).round(2)),
+        several := case("three random groups of five", (rng.normal(size=(3, 5)) + rng.normal(0.0, 3.0, size=(3, 1))).round(2)),
+        moved(several, "scores", 1, 2),
     ]
 
 

@@ -45,7 +45,7 @@ def score_cases(rng: Rng) -> list[Case]:
             "eight runs, one of which collapsed", {"scores": np.array([200.0, 210.0, 9.0, 190.0, 205.0, 250.0, 230.0, 180.0])}
         ),
         Case("three runs", {"scores": np.array([3.0, 1.0, 2.5])}),
-        Case("seven runs", {"scores": np.array([7.0, 1.0, 4.0, 2.0, 9.0, 30.0, 5.5])}),
+        Case("seven runs", {"scores": np.array([7.0, 1.0, 4.0, 2.0, 9.5, 30.0, 5.5])}),
         Case("ten random runs", {"scores": rng.normal(200.0, 50.0, size=10).round(1)}),
         Case("seventeen random runs", {"scores": rng.exponential(100.0, size=17).round(1)}),
     ]

@@ -81,6 +81,7 @@ ARRAYS: tuple[tuple[str, str, Transform], ...] = (
     ("step", "rolled back by one step", lambda x: _lib(x).roll(x, -1, 0)),
     ("normalised", "normalised (mean 0, standard deviation 1)", _scaled),
     ("normalised", "reduced by its mean", lambda x: x - x.mean()),
+    ("normalised", "reduced by its mean over the first axis", lambda x: x - x.mean(0)),
     ("normalised", "divided by its standard deviation", lambda x: x / x.std()),
     ("normalised", "divided by its mean", lambda x: x / x.mean()),
     ("normalised", "divided by its sum", lambda x: x / x.sum()),
@@ -140,6 +141,9 @@ def before(arguments: dict[str, Any]) -> Iterator[tuple[str, str, Callable[[Answ
             partner = arguments[names[other]]
             if type(partner) is type(value) and getattr(partner, "shape", ()) == getattr(value, "shape", ()):
                 yield "argument", f"`{name}` and `{names[other]}` are exchanged", _exchanged(index, other)
+    batch = [index for index, value in enumerate(arguments.values()) if np.ndim(value)]
+    for what, part in (("last", slice(-1, None)), ("first", slice(0, 1))):
+        yield "reduction", f"Only the {what} of the batch counts", _cut(batch, part)
     for index, name in enumerate(arguments):
         for what, join in WITH:
             yield "factor", f"the result is {what} `{name}`", _with(index, join)
@@ -197,6 +201,11 @@ def _exchanged(one: int, other: int) -> Callable[[Answer], Answer]:
         return call
 
     return make
+
+
+def _cut(batch: list[int], part: slice) -> Callable[[Answer], Answer]:
+    """Keep a part of each array's first axis, then compute."""
+    return lambda answer: lambda *given: answer(*(one[part] if index in batch else one for index, one in enumerate(given)))
 
 
 def _by_length(index: int, power: int) -> Callable[[Answer], Answer]:

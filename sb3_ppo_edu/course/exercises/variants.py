@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
@@ -147,6 +148,8 @@ def _edits_within(function: ast.FunctionDef, arguments: dict[str, Any]) -> Itera
             for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
                 place = (parent, field, index)
                 for rule in _RULES:
+                    if rule is _names and isinstance(parent, ast.Compare):
+                        continue  # a threshold elsewhere says the same
                     for family, title, new in rule(node, words):
                         yield Edit(family, title, place, new)
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in arguments:
@@ -238,11 +241,23 @@ def _arithmetic(node: Any, words: _Words) -> Iterator[Change]:
     elif isinstance(op, ast.Pow):
         yield "power", f"The power is missing: {words(left)}", left
         yield "power", f"An absolute value for a power: {words(left)}", _call("abs", left)
+        yield "power", f"A power is another one: {words(left)}", ast.BinOp(left, op, ast.Constant(3))
+        if words.library == "th":
+            function = ast.parse("th.nn.functional.huber_loss", mode="eval").body
+            parts: list[ast.expr] = [left, ast.BinOp(left, ast.Mult(), ast.Constant(0))]
+            huber = ast.Call(function, parts, [ast.keyword("reduction", ast.Constant("none"))])
+            yield "power", f"A Huber (smooth L1) loss for a square: {words(left)}", huber
+    elif isinstance(op, ast.FloorDiv):
+        for function, how in (("round", "to the nearest"), ("ceil", "up")):
+            rounded = ast.Call(
+                ast.Attribute(ast.Name("np", ast.Load()), function, ast.Load()), [ast.BinOp(left, ast.Div(), right)], []
+            )
+            yield "bound", f"A quotient is rounded {how}, not down: {words(left)}", _call("int", rounded)
     elif isinstance(op, BITS):
         yield "condition", f"A condition is missing: the one on {words(right)}", left
         yield "condition", f"A condition is missing: the one on {words(left)}", right
         other_op = ast.BitOr() if isinstance(op, ast.BitAnd) else ast.BitAnd()
-        yield "condition", f"“and” and “or” are exchanged: {words(node)}", ast.BinOp(left, other_op, right)
+        yield "condition", f"“both” and “one of the two” are exchanged: {words(node)}", ast.BinOp(left, other_op, right)
 
 
 def _signs(node: Any, words: _Words) -> Iterator[Change]:
@@ -276,6 +291,14 @@ def _functions(node: Any, words: _Words) -> Iterator[Change]:
         for argument in words.arguments:
             weighed = ast.BinOp(inner, ast.Mult(), ast.Name(argument, ast.Load()))
             yield "factor", f"Weighed with `{argument}` before the `{name}`", _around(node, inner, weighed)
+            exponential = ast.Call(ast.Attribute(ast.Name(words.library, ast.Load()), "exp", ast.Load()), [weighed.right], [])
+            title = f"Weighed with the exponential of `{argument}` before the `{name}`"
+            yield "factor", title, _around(node, inner, ast.BinOp(inner, ast.Mult(), exponential))
+    if name in ("var", "std") and not any(one.arg in ("ddof", "correction") for one in node.keywords):
+        called = copy.copy(node)
+        called.keywords = [*node.keywords, ast.keyword("correction" if words.library == "th" else "ddof", ast.Constant(
+            0 if words.library == "th" else 1))]  # fmt: skip
+        yield "number", f"In the `{name}` of {words(inner)} n and n − 1 are exchanged", called
     for other in EXCHANGED.get(name, ()):
         called = copy.copy(node)
         called.func = copy.copy(node.func)
@@ -320,13 +343,17 @@ def _comparisons(node: Any, words: _Words) -> Iterator[Change]:
         for other in COMPARED[type(node.ops[0])]:
             title = f"A comparison is not the right one: {words(node)}"
             yield "comparison", title, ast.Compare(node.left, [other()], node.comparators)
+        for by, where in ((0.5, "low"), (0.6, "low"), (0.8, "low"), (1.25, "high"), (1.6, "high"), (2.0, "high")):
+            moved = ast.BinOp(node.comparators[0], ast.Mult(), ast.Constant(by))
+            title = f"A threshold is too {where}: the one on {words(node)}"
+            yield "comparison", title, ast.Compare(node.left, node.ops, [moved])
     elif isinstance(node, ast.BoolOp):
         for index, value in enumerate(node.values):
             rest = [*node.values[:index], *node.values[index + 1 :]]
             title = f"A condition is missing: the one on {words(value)}"
             yield "condition", title, rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
         exchanged = ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
-        yield "condition", f"“and” and “or” are exchanged: {words(node)}", exchanged
+        yield "condition", f"“both” and “one of the two” are exchanged: {words(node)}", exchanged
     elif isinstance(node, ast.IfExp):
         for branch in (node.body, node.orelse):
             yield "condition", f"A case distinction is missing: {words(node.test)}", branch
@@ -374,6 +401,14 @@ def _statements(node: Any, words: _Words) -> Iterator[Change]:
         name = node.targets[0].id
         if name in words.arguments or any(isinstance(one, ast.Name) and one.id == name for one in ast.walk(node.value)):
             yield "statement", f"A step is missing: the one that changes `{name}`", ast.Pass()
+        if not isinstance(node.value, ast.Constant | ast.Tuple | ast.Compare):
+            for family, title, function in (
+                ("bound", "Held at 0 from below on the way", "clip"),
+                ("reduction", "Averaged too early", "mean"),
+            ):
+                arguments: list[ast.expr] = [ast.Constant(0), ast.Constant(None)] if function == "clip" else []
+                called = ast.Call(ast.Attribute(node.value, function, ast.Load()), arguments, [])
+                yield family, f"{title}: {words(node.value)}", ast.Assign(node.targets, called)
 
 
 def _other_arguments(node: ast.Name, place: tuple[ast.AST, str, int | None], arguments: dict[str, Any]) -> Iterator[Edit]:
@@ -382,6 +417,13 @@ def _other_arguments(node: ast.Name, place: tuple[ast.AST, str, int | None], arg
     for name, value in arguments.items():
         if name != node.id and type(value) is type(mine) and getattr(value, "shape", None) == getattr(mine, "shape", None):
             yield Edit("argument", f"`{name}` stands where `{node.id}` belongs", place, ast.Name(name, ast.Load()))
+        elif np.shape(value)[1:] == np.shape(mine) and np.ndim(value):
+            for index, which in ((-1, "last"), (0, "first")):
+                entry = ast.Subscript(ast.Name(name, ast.Load()), ast.Constant(index), ast.Load())
+                yield Edit("argument", f"The {which} of `{name}` stands where `{node.id}` belongs", place, entry)
+        if name != node.id and isinstance(mine, int | float) and isinstance(value, int | float):
+            product = ast.BinOp(node, ast.Mult(), ast.Name(name, ast.Load()))
+            yield Edit("factor", f"`{name}` is a factor too many, beside `{node.id}`", place, product)
     if isinstance(mine, int | float):
         for number in (1.0, 0.0):
             yield Edit("argument", f"`{node.id}` is missing in one place", place, ast.Constant(number))

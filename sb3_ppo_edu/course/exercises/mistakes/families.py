@@ -25,6 +25,10 @@ IDEAS: dict[str, str] = {
     "normalised": "Only what the text says is normalised; the scale of the rest means something.",
     "complement": "1 means that something *is* so, 0 that it is not: which of the two is wanted?",
     "shape": "Print the shape, and say for each axis what is in it.",
+    "special-case": "Take this input alone and say in words what has to come out.",
+    "entries": "Take one number of each kind and say in words what has to come out.",
+    "influence": "On which numbers of the input does each entry of the result depend, and on which does it not?",
+    "part": "Look at the rest of the formula alone.",
     "other-quantity": "It is a quantity of the course, but another one. What is asked for here?",
 }
 """Family -> what to think about."""
