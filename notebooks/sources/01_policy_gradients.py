@@ -25,6 +25,10 @@ begin()
 # counting $\gamma$ less:
 #
 # $$G_t = r_t + \gamma r_{t+1} + \gamma^2 r_{t+2} + \dots = r_t + \gamma\,G_{t+1}$$
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `-=`, no `x[t] = …` on them) and depends on
+# nothing else. Numbers are floats, nothing is empty. Arrays may be answered with lists; what is minimised has to be a tensor
+# with its gradient. The check compares up to rounding.
 
 
 # %% exercise="discounted_returns" todo="walk from the last step to the first"
@@ -65,6 +69,8 @@ print("three rewards of 1, γ = 0.9:", discounted_returns(np.ones(3), 0.9))
 #
 # Nearly everybody leaves $\gamma^t$ out, this lesson, the lecture and SB3 too, since with it late steps would teach next to nothing.
 # For $\gamma = 1$ that is the same. Otherwise it is a useful direction that is no longer $\nabla J$; more on that below.
+#
+# What you write is averaged over the batch: minus the mean of the products. `returns` is a constant and is used as it comes.
 
 
 # %% exercise="reinforce_loss" todo="each log-prob weighed by its return, averaged, with the sign of a loss"

@@ -28,6 +28,10 @@ begin()
 #
 # $d_t = 1$ if the episode ended *with* step $t$: then nothing follows, and whatever is stored next belongs to another episode.
 # A rollout is cut off wherever the buffer is full, so the value of the observation after its last step comes as an extra argument.
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `+=`, no sorting in place) and depends on
+# nothing else. Numbers are floats, flags are 0.0 or 1.0, nothing is empty. A list with the right numbers is as good as an
+# array. The check compares up to rounding.
 
 
 # %% exercise="td_errors" todo="the values one step later (the last one is next_value), masked where the episode ended"
@@ -228,6 +232,8 @@ print(
 # Many tasks are cut off by a clock: gymnasium then says `truncated` and not `terminated`. The lander did not crash; we only
 # stopped watching. What would have come is worth $\gamma V(s_{final})$, and a common way to account for it, SB3's and ours, adds that
 # to the last reward and then treats the step as an end.
+#
+# All arguments but $\gamma$ are flat here, one entry for each step, and `final_values[i]` already belongs to step `i`.
 
 
 # %% exercise="bootstrap_time_limits" todo="add gamma times final_values where truncated and not terminated"

@@ -27,6 +27,10 @@ begin()
 #
 # Networks give log-probabilities, so the quotient is the exponential of a difference. The old policy is past: no gradient may flow
 # into it, even if the tensor that you are given still has a graph.
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `-=`, no `x[t] = …` on them) and depends on
+# nothing else. Numbers are floats, nothing is empty. What is trained with has to be a tensor that keeps its gradient. The
+# check compares up to rounding, and no number lies exactly on a threshold.
 
 
 # %% exercise="probability_ratio" todo="exponentiate the difference; the old log-probs are constants"
@@ -215,6 +219,8 @@ note(
 # ## The two gauges
 #
 # The **clip fraction** is the share of transitions with $|r_t - 1| > \epsilon$.
+#
+# (A number without a gradient: a float will do.)
 
 
 # %% exercise="clip_fraction" todo="how far is the ratio from 1, on either side? take the mean of the yes and no"
@@ -240,6 +246,8 @@ check("clip_fraction", clip_fraction)
 # activity takes the mean of $-\log r$ (k1), which is right on average, yet negative for many a batch. The mean of
 # $(r - 1) - \log r$ (k3) is right on average too, since $\mathbb E_{\pi_{old}}[r] = 1$, and never negative, since
 # $\log r \le r - 1$.
+#
+# Never negative but for rounding, that is. It is only watched, so a float will do.
 
 
 # %% exercise="approx_kl" todo="the mean of (ratio - 1) - log ratio"
@@ -434,6 +442,8 @@ note(
 # $$L^{VF} = \frac1n \sum_t \max\big((V_t - R_t)^2,\ (V^{clip}_t - R_t)^2\big).$$
 #
 # It is a *loss*, so pessimism is a max.
+#
+# (Some codes have another factor ½ here. This formula has none.)
 
 
 # %% exercise="clipped_value_loss" todo="clip the change of the value; the larger squared error of the two; mean"

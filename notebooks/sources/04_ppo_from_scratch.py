@@ -121,6 +121,10 @@ def collect(net, envs, observations, n_steps, gamma):
 #
 # $\delta_t = r_t + \gamma(1-d_t)V(s_{t+1}) - V(s_t)$ and $\hat A_t = \delta_t + \gamma\lambda(1-d_t)\hat A_{t+1}$, backwards from the
 # last step.
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `-=`, no `x[t] = …` on them) and depends on
+# nothing else. A loss has to be a tensor with its gradient. The checks compare up to rounding. Whether the *bits* are those
+# of `EduPPO` the end of the lesson shows, and there the order of additions counts, and that float32 stays float32.
 
 
 # %% exercise="compute_gae" todo="TD errors, then the recursion from the last step to the first"
@@ -154,6 +158,9 @@ check("compute_gae", compute_gae, lesson="04")
 # ## 4. The losses
 #
 # Advantages are standardised in each minibatch (with $n-1$; a single one is returned as it is):
+#
+# $\hat A \leftarrow (\hat A - \operatorname{mean}) / (\operatorname{std} + 10^{-8})$, so that equal advantages become 0 and
+# not NaN.
 
 
 # %% exercise="normalize_advantages" todo="subtract the mean, divide by the standard deviation plus 1e-8"
@@ -176,6 +183,8 @@ check("normalize_advantages", normalize_advantages, lesson="04")
 
 # %% [markdown]
 # The clipped surrogate, as a loss:
+#
+# The advantages come as they are to be used, and old log-probabilities are constants already.
 
 
 # %% exercise="compute_policy_loss" todo="minus the mean of the smaller of ratio times advantage and clipped ratio times advantage"

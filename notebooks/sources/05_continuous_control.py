@@ -26,6 +26,10 @@ begin()
 # dimensions are drawn independently, so the action's density is a product and its logarithm a sum *over dimensions*:
 #
 # $$\log\pi(a|s) = \sum_i \Big(-\tfrac12\Big(\frac{a_i-\mu_i}{\sigma_i}\Big)^2 - \log\sigma_i - \tfrac12\log 2\pi\Big)$$
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `-=`, no `x[t] = …` on them) and depends on
+# nothing else. Numbers are floats, nothing is empty. What is trained with has to be a tensor that keeps its gradient. The
+# check compares up to rounding, and no number lies exactly on a threshold.
 
 
 # %% exercise="gaussian_log_prob" todo="the formula for each dimension, then the sum over the last axis"
@@ -137,6 +141,9 @@ table(["", "beyond", "raw: mean", "raw: std", "clipped: mean", "clipped: std"], 
 #
 # The last term is the **Jacobian**. Far out $\tanh u$ rounds to exactly 1 in float32 and $\log 0$ is $-\infty$, so use the same function
 # written differently: $\log(1-\tanh^2 u) = 2\,\big(\log 2 - u - \operatorname{softplus}(-2u)\big)$.
+#
+# You may call your `gaussian_log_prob`. It has to hold for $|u|$ up to 20, and $10^{-6}$ inside of the logarithm is not it:
+# that is off by half a per cent of the slope at $|u| = 5$ and useless beyond.
 
 
 # %% exercise="squashed_log_prob" todo="the Gaussian's log-prob of the raw action, minus the sum of log(1 - tanh² u) in its stable form"

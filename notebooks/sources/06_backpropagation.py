@@ -30,6 +30,10 @@ begin()
 #
 # With respect to $\log\pi(a_t|s_t)$: where the `min` picks the clipped term and the ratio is beyond its end, the term is a constant
 # (lesson 03: one corner of each picture). Everywhere else it is $-\frac1n r_t\hat A_t$, since the derivative of $e^x$ is $e^x$.
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `+=`, no sorting in place) and depends on
+# nothing else. Numbers are floats, nothing is empty. A list with the right numbers is as good as an array. The check compares
+# up to rounding. No ratio lies exactly on an end of the window.
 
 
 # %% exercise="surrogate_gradient" todo="zero where silent, else minus ratio times advantage over n"
@@ -60,6 +64,8 @@ check("surrogate_gradient", surrogate_gradient)
 # $$\frac{\partial \log\pi(a)}{\partial z_b} = \mathbb 1[a = b] - \pi(b)$$
 #
 # (Logits may be large: subtract the largest one before `exp`.)
+#
+# (The logits of one state may be far larger than those of another, and not every action need have been taken.)
 
 
 # %% exercise="logits_gradient" todo="a one-hot row for the action taken, minus the softmax, times what comes from above"
@@ -86,6 +92,8 @@ check("logits_gradient", logits_gradient)
 # ## 3. The layers
 #
 # For $y = \tanh(x)$ the slope is $1 - \tanh^2(x) = 1 - y^2$: if you keep the output you need nothing else.
+#
+# (Outputs may have any shape.)
 
 
 # %% exercise="tanh_gradient" todo="the slope, from the output, times what comes from above"
@@ -108,6 +116,8 @@ check("tanh_gradient", tanh_gradient)
 # %% [markdown]
 # For a linear layer $y = xW^\top + b$ each transition pushes the weight $W_{oi}$ by its input $x_i$ times its derivative from above $g_o$,
 # and the pushes of the batch add up. Backwards to the input it is $gW$, and to the bias the sum of $g$.
+#
+# (The mean over the batch is in the loss, and so in `upstream` already.)
 
 
 # %% exercise="weight_gradient" todo="the sum over the batch of outer products, in the shape of W"

@@ -54,6 +54,11 @@ begin()
 # $$EV = 1 - \frac{\operatorname{Var}(G - V)}{\operatorname{Var}(G)}$$
 #
 # If all returns are equal there is nothing to explain, and the gauge says NaN.
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `+=`, no sorting in place) and depends on
+# nothing else. Numbers are floats, nothing is empty. A list with the right numbers is as good as an array. The check compares
+# up to rounding. Whether you ask for equal returns with `np.var` or with `np.ptp` makes no difference to the check, though it
+# does for numbers such as 0.1, whose computed variance is not exactly 0.
 
 
 # %% exercise="explained_variance" todo="1 minus the variance of the errors over that of the returns; NaN if the returns do not vary"
@@ -218,6 +223,9 @@ my_guess = {
 # - KL above 0.05: lower it, **−1**.
 # - KL below 0.003, *and* a clip fraction below 0.05: raise it, **1**.
 # - Otherwise leave it, **0**. If the policy hardly moves and much *is* clipped, it is not too slow. It is silenced.
+#
+# *Above* and *below* mean just that: on the number itself nothing is done. 0.05 is not the end of the healthy band but well
+# beyond it. For an even number of updates the median is the mean of the two in the middle.
 
 
 # %% exercise="learning_rate_advice" todo="the two medians, then the three cases"

@@ -84,6 +84,10 @@ note(
 #
 # One collapsed run drags a mean down as far as it likes. The median throws away nearly everything. In between lies the **interquartile
 # mean**: sort the runs, leave out a quarter at either end, average the rest. (Leave out $\lfloor n/4 \rfloor$ at each.)
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `+=`, no sorting in place) and depends on
+# nothing else. Numbers are floats, nothing is empty. A list with the right numbers is as good as an array. The check compares
+# up to rounding.
 
 
 # %% exercise="interquartile_mean" todo="sort, leave out a quarter of the runs at either end, average"

@@ -48,6 +48,9 @@ table(["task", "actions", "policy head", "engine"], rows)
 # The first demand on an experiment is that it comes out twice. "The curves look alike" is no test: a difference in the last bit of one number is
 # invisible today, and another policy a thousand steps later. So compare bits; and where two runs part, ask *when*, because what comes after the first
 # difference is only its consequence.
+#
+# Both runs have the same shape. A NaN in the same place of both is no difference; a NaN against a number is one. ($0.0$ and
+# $-0.0$ do not occur together.) As ever, a function leaves its arguments as they are.
 
 
 # %% exercise="first_difference" todo="compare number by number, where NaN equals NaN; the first row with a difference, or -1"
@@ -204,6 +207,8 @@ for name, value in load_hyperparameters("CartPole-v1").items():
 #
 # Two runs are compared after the same number of *environment* steps. Where an action is held for several steps, as for the lander, a decision costs
 # that many. And what a run has reached is its last evaluation, not its best: the maximum over many noisy evaluations is a lottery with many tickets.
+#
+# At least one evaluation lies within the budget.
 
 
 # %% exercise="score_within_budget" todo="decisions into steps; the last evaluation that the budget covers"

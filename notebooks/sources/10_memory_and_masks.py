@@ -62,6 +62,9 @@ table(
 #
 # Mind the index. Lesson 02 had `dones[t]`: the episode ended *with* step $t$. Recurrent code has `episode_starts[t]`: it begins *at* step $t$. One is the
 # other, shifted by a step, and mixing them up is the most frequent mistake here.
+#
+# Rules for every exercise: your function leaves its arguments as they are (`state[…] = 0` changes the caller's) and depends
+# on nothing else. Nothing is empty, flags are numbers, 0 or 1, and what comes in with a gradient has one in the result.
 
 
 # %% exercise="recurrent_states" todo="step by step: empty the state of environments that start, then W_in x + W_rec h, then tanh"
@@ -98,6 +101,8 @@ check("recurrent_states", recurrent_states)
 # A rollout of one environment is cut in two kinds of places: where an episode begins, because nothing flows across; and at both ends of the
 # rollout, because there is no more. A sequence that begins at the rollout's first step mostly begins in mid-episode: it starts from the *stored* state, a number
 # without a gradient. So with `n_steps=32` nobody learns *directly* to remember something for 33 steps.
+#
+# (A list of whole numbers will do.)
 
 
 # %% exercise="sequence_lengths" todo="where does each sequence begin (step 0 always), and how far is it to the next beginning or the end?"
@@ -150,6 +155,8 @@ print(f"padded to the longest: {len(together) * together.max()} places for {toge
 
 # %% [markdown]
 # To compute all sequences at once they are padded to the longest, and the padding must not teach anything: no sum and no count may hold it.
+#
+# What lies there may be NaN or infinite.
 
 
 # %% exercise="padded_mean" todo="which places are steps that were taken? the sum over those, divided by their number"
@@ -305,6 +312,8 @@ print("may be taken:", np.flatnonzero(game.action_masks()).tolist())
 # $$\pi(a \mid s) = \frac{m_a\, e^{z_a}}{\sum_k m_k\, e^{z_k}}, \qquad m_k = 1 \text{ if action } k \text{ is legal, else } 0.$$
 #
 # In code the logit of an illegal action becomes $-10^8$, whose exponential is 0. (Why not $-\infty$? You will see in the entropy.)
+#
+# Each row has a legal action, and the actions taken are legal.
 
 
 # %% exercise="masked_log_prob" todo="a logit of -1e8 where the mask is False, then log_softmax, then pick the actions that were taken"
@@ -365,6 +374,8 @@ table(
 # ## What the mask does to the entropy
 #
 # The entropy is that of the distribution that is really played. Write it for the masked one, and mind $0 \cdot \log 0$.
+#
+# Neither the entropy nor its gradient may be NaN.
 
 
 # %% exercise="masked_entropy" todo="masked log-probabilities again, then minus the sum of p log p; 0 times infinity is NaN"

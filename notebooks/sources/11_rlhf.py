@@ -153,6 +153,9 @@ def ask_people(n_pairs):
 #
 # and the loss is what it always is for a probability: the mean of $-\log P$ of what was observed. Mind large differences: in float32
 # $\sigma(-120)$ is 0.
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `-=` on them) and depends on nothing else. A
+# loss is a tensor, and its gradient has to be finite too.
 
 
 # %% exercise="bradley_terry_loss" todo="how surprised is the model by each choice? average it, in a form that stays finite"
@@ -230,6 +233,8 @@ note(
 #
 # The sum suggests how PPO can be used unchanged: put the price into the **reward of each token**. Every word pays $\beta$ times its own log
 # ratio, when it is written; the last one earns the reward model's score as well.
+#
+# $KL$ is estimated by the log ratio itself here; these rewards are constants, so their gradient is of no interest.
 
 
 # %% exercise="token_rewards_with_kl" todo="what does each word pay for itself, and who is there when the score comes?"

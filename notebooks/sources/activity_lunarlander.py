@@ -138,8 +138,13 @@ plt.show()
 #
 # $$\hat A \leftarrow \frac{\hat A - \operatorname{mean}(\hat A)}{\operatorname{std}(\hat A) + 10^{-8}}$$
 #
-# Two edges: if all advantages are equal, the result is all zeros (what is $10^{-8}$ for?), and a single advantage, which has no
-# standard deviation, is returned as it is. The standard deviation is the one with $n - 1$, torch's default.
+# Two edges: if all advantages are equal, the formula gives 0 up to rounding and not NaN (what is $10^{-8}$ for?), and a single advantage,
+# which has no standard deviation, is returned as it is. The standard deviation is the one with $n - 1$, torch's default, of all numbers
+# together, whatever their shape.
+#
+# Rules for every exercise: your function leaves its arguments as they are (no `-=`, no `x[t] = …` on them) and depends on nothing
+# else. Nothing is empty. What is minimised has to be a tensor with its gradient. The check compares up to rounding, and no number lies
+# exactly on a threshold.
 
 
 # %% exercise="normalize_advantages" todo="subtract the mean, divide by the standard deviation; mind a single advantage"
@@ -178,6 +183,9 @@ print("normalised:", [round(x, 2) for x in normalize_advantages(raw).tolist()])
 # $$L^{CLIP}(\theta) = \frac1n\sum_t \min\big(r_t \hat A_t,\ \operatorname{clip}(r_t, 1-\epsilon, 1+\epsilon)\,\hat A_t\big)$$
 #
 # An optimizer minimises. What do you have to return?
+#
+# ($\epsilon = 0.2$ is the window from 0.8 to 1.2. The advantages come as they are to be used, and what the old policy did is
+# a constant.)
 
 
 # %% exercise="compute_policy_loss" todo="ratio, clipped ratio, the smaller of the two terms, mean, and a sign"
@@ -223,6 +231,8 @@ print(f"loss: {loss.item():.3f}")
 #
 # What you get is $\log\sigma$, of shape `(action_dim,)`, or `(batch, action_dim)` if the standard deviation depends on the state;
 # then the result is the mean over the batch. The formula gets simpler if you use $\log\sigma^2 = 2\log\sigma$.
+#
+# Return the entropy itself, a tensor with its gradient; the coefficient comes later.
 
 
 # %% exercise="compute_entropy_bonus" todo="half of log(2 pi e) plus log std for each action dimension, summed; mean over a batch"
@@ -376,6 +386,8 @@ plt.show()
 # estimator that cannot, called k3: with $r$ the probability ratio,
 #
 # $$\widehat{KL}(\pi_{old}\,\|\,\pi_\theta) = \frac1n \sum_t \big((r_t - 1) - \log r_t\big)$$
+#
+# It is only watched, so a float will do; rounding may leave it a hair below 0.
 
 
 # %% exercise="approx_kl" todo="the mean of (ratio - 1) - log ratio"
@@ -544,7 +556,8 @@ plt.show()
 #
 # $$\mathcal H = -\sum_a \pi(a|s) \log \pi(a|s),$$
 #
-# averaged over the batch. Let a policy that is sure ($\pi \approx 0$ for the other actions) not end in NaN.
+# averaged over the batch. Let a policy that is sure ($\pi \approx 0$ for the other actions) not end in NaN,
+# neither its entropy nor the gradient.
 #
 # One trap is dealt with below: the buffer keeps actions as a column of shape (n, 1), and a categorical distribution wants n whole numbers. Given the column
 # it returns n × n log-probabilities, without an error, and the policy learns nothing.
