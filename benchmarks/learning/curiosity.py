@@ -180,8 +180,8 @@ Mean return of the final policy over {EPISODES} episodes with the environment's 
 [`Curiosity`](../../sb3_ppo_edu/vec_env/curiosity.py), all else the same. On MountainCar nothing but the flag is rewarded in
 training, with 1: its own reward, -1 a step, makes whatever has not been tried look better than it is, and PPO found the flag
 without curiosity (-115 after 200,000 steps with these settings, on the one seed tried). Actions are drawn, as in training: the
-most likely ones of a policy that has learned nothing swing the car up on some seeds, by luck. Rows:
-[curiosity.csv](curiosity.csv).
+most likely ones of a policy that has learned nothing swing the car up on some seeds, by luck. MiniGrid's DoorKey is
+untried: its package, minigrid, is none that this one needs. Rows: [curiosity.csv](curiosity.csv).
 
 | environment | curious | steps | mean return of each seed | reached |
 |---|---|---:|---|---|
