@@ -46,7 +46,7 @@ def folder(odd_settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def end_at_once(run: Run, arguments: Any, source: Path) -> int:
+def end_at_once(run: Run, arguments: Any, source: Path, flags: Any = None) -> int:
     """Stand where a run that could be started is trained."""
     close_run(run)
     return 0

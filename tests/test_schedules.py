@@ -99,7 +99,9 @@ WRONG = {
     "warmup_0.1_warmup_0.1_1": "warmup_SHARE_",
     "kl_0": "kl_TARGET",
     "kl_0.01_1e-3_1e-5": "kl_TARGET",
-    "kl_0.01_1": "a rate within its bounds, found low=1e-05, rate=1, high=0.01",
+    "kl_0.01_1": "rate=1: expected one from low=1e-05, > 0, to high=0.01: kl_TARGET_START_LOW_HIGH gives other bounds",
+    "3e-4": "a constant is a number, not text: 0.0003",
+    "constant_3e-4": "a constant is a number, not text: 0.0003",
     "_1": "begins with lin_, cos_, exp_, piecewise_, warmup_, kl_",
     "fast": "begins with lin_",
 }

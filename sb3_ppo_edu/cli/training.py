@@ -108,8 +108,8 @@ def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Collect what the command line gives beside the file, by flag, for errors."""
-    given = {**overrides_of(arguments), **{name: vars(arguments)[name] for name in RUN_FLAGS}}
-    return {flag_of(name): value for name, value in given.items()}
+    given = {**{name: vars(arguments)[name] for name in RUN_FLAGS}, **overrides_of(arguments)}
+    return {flag_of(name): value for name, value in given.items() if value is not None}
 
 
 def read_settings(arguments: argparse.Namespace) -> RunSettings:

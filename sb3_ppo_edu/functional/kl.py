@@ -124,7 +124,7 @@ class KLAdaptiveLearningRate:
         self.target = check_target("target", self.target)
         self.rate, self.low, self.high = float(self.rate), float(self.low), float(self.high)
         if not 0 < self.low <= self.rate <= self.high < math.inf:
-            raise ValueError(f" (a rate within its bounds, found low={self.low:g}, rate={self.rate:g}, high={self.high:g})")
+            raise ValueError(f"rate={self.rate:g}: expected one from low={self.low:g}, > 0, to high={self.high:g}")
 
     @classmethod
     def of(cls, text: str) -> KLAdaptiveLearningRate:
@@ -136,7 +136,10 @@ class KLAdaptiveLearningRate:
         :raises ValueError: if it is none
         """
         warmup, _, (target, *others) = schedules.read(text)
-        return cls(f"warmup_{warmup!r}_{target!r}" if warmup else target, *others)
+        try:
+            return cls(f"warmup_{warmup!r}_{target!r}" if warmup else target, *others)
+        except ValueError as error:
+            raise ValueError(f" ({error}: kl_TARGET_START_LOW_HIGH gives other bounds)") from None
 
     def __call__(self, progress_remaining: float) -> float:
         """The present rate, as schedules give it."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -144,6 +145,9 @@ def _instead(text: str, word: str) -> str:
     """Say what was probably meant: the nearest text that can be read, or how one of this kind is written."""
     if word in FORMS:
         return f" ({FORMS[word]})"
+    if word == text or word.lower().startswith("const"):
+        with suppress(ValueError):
+            return f" (a constant is a number, not text: {float(text.rpartition('_')[2]):g})"
     near = difflib.get_close_matches(word.lower(), FORMS, n=1, cutoff=0.4)
     if not near:
         return f" (such text begins with {', '.join(f'{one}_' for one in FORMS)})"
