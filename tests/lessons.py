@@ -6,20 +6,13 @@ from pathlib import Path
 
 import nbformat
 
-from sb3_ppo_edu.course.building import (
-    Lesson,
-    locked_pins,
-    read_lesson,
-    read_lessons,
-)
+from sb3_ppo_edu.course.building import Lesson, read_lesson, read_lessons
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 NOTEBOOKS = PROJECT / "notebooks"
 
 LESSONS = {lesson.name: lesson for lesson in read_lessons(NOTEBOOKS)}
-
-PINS = locked_pins(PROJECT)
 
 SOURCE = '''\
 # %% [markdown]

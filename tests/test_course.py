@@ -40,8 +40,6 @@ def test_command_builds_checks_and_grades(tmp_path: Path, capsys: pytest.Capture
     folder = tmp_path / "notebooks"
     (folder / "sources").mkdir(parents=True)
     (folder / "sources" / "01_small.py").write_text(SOURCE, encoding="utf-8")
-    for name in ("requirements.lock", "setup.cfg"):
-        (tmp_path / name).write_text((PROJECT / name).read_text(encoding="utf-8"), encoding="utf-8")
     where = ["--notebooks", str(folder)]
     assert main(["course", "check", "--no-execute", *where]) == 1
     assert "run `sb3-edu course build`" in capsys.readouterr().out

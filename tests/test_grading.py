@@ -23,7 +23,7 @@ from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.grade_book import Grade, GradeBook
 from sb3_ppo_edu.course.grading import WORDS, Grading, Submission, find_lesson, grade_folder, read_submission
 from sb3_ppo_edu.course.sandbox import Limits, Sandbox
-from tests.lessons import GOOD, LESSONS, PINS, write_submission
+from tests.lessons import GOOD, LESSONS, write_submission
 
 POINTS = {name: EXERCISES[name].points for name in GOOD}
 
@@ -87,7 +87,7 @@ def test_stubs_have_no_points(sandbox: Sandbox) -> None:
 
 def graded_as(sandbox: Sandbox, kind: str, lesson: Lesson, lessons: list[Lesson]) -> Mapping[str, int]:
     """Grade a lesson's own notebook, which is found among lessons."""
-    cells = [cell.source for cell in make_notebook(lesson, kind, PINS).cells if cell.cell_type == "code"]
+    cells = [cell.source for cell in make_notebook(lesson, kind).cells if cell.cell_type == "code"]
     one = graded(sandbox, lessons, *cells)
     assert one.lesson == lesson.name
     return one.points
@@ -342,7 +342,7 @@ def test_file_says_which_lesson_it_is(tmp_path: Path) -> None:
     assert find_lesson(names, lessons) == LESSONS["04_ppo_from_scratch"]
     write_submission(path, *(f"def {name}(*a):\n    pass" for name in names))
     assert read_submission(path, lessons).lesson is None
-    notebook = make_notebook(activity, STUDENT, PINS)
+    notebook = make_notebook(activity, STUDENT)
     nbformat.write(notebook, path)
     assert read_submission(path, lessons).lesson == activity
     notebook.metadata = {}

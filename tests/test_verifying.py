@@ -16,7 +16,7 @@ from sb3_ppo_edu.course.building import (
     make_notebook,
 )
 from sb3_ppo_edu.course.verifying import fails_elsewhere, invalid, leaks, run_notebook, solution_fails
-from tests.lessons import LESSONS, PINS, write_lesson
+from tests.lessons import LESSONS, write_lesson
 
 
 @pytest.fixture
@@ -28,26 +28,26 @@ def lesson(tmp_path: Path) -> Lesson:
 @pytest.mark.parametrize("name", sorted(LESSONS))
 def test_notebooks_are_valid_and_give_nothing_away(name: str) -> None:
     """Both notebooks hold to nbformat's schema, each exercise has one check, and students see no line of a solution."""
-    assert [str(finding) for finding in (*invalid(LESSONS[name], PINS), *leaks(LESSONS[name], PINS))] == []
+    assert [str(finding) for finding in (*invalid(LESSONS[name]), *leaks(LESSONS[name]))] == []
 
 
 def test_leak_is_found(lesson: Lesson) -> None:
     """A solution's line that also stands in the text is found."""
     lesson.cells.append(nbformat.v4.new_markdown_cell("Hint: `outside = (ratio - 1.0).abs() > clip_range`"))
-    (finding,) = leaks(lesson, PINS)
+    (finding,) = leaks(lesson)
     assert "outside =" in str(finding)
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))
 def test_solution_runs_without_error_or_warning(name: str) -> None:
     """In its short mode the solution notebook runs to its end, with a tick under every exercise."""
-    assert [str(finding) for finding in solution_fails(LESSONS[name], PINS)] == []
+    assert [str(finding) for finding in solution_fails(LESSONS[name])] == []
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))
 def test_student_notebook_differs_in_exercises_only(name: str) -> None:
     """What is handed out is the solution notebook, which runs, but for its exercises and a sentence on what it is."""
-    student, solution = (make_notebook(LESSONS[name], kind, PINS).cells for kind in (STUDENT, SOLUTIONS))
+    student, solution = (make_notebook(LESSONS[name], kind).cells for kind in (STUDENT, SOLUTIONS))
     assert len(student) == len(solution)
     differing = [mine.source for mine, theirs in zip(student, solution, strict=True) if mine.source != theirs.source]
     code = [source for source in differing if source.startswith("def ")]
@@ -62,7 +62,7 @@ SHORTEST = "03_clipped_objective"
 )
 def test_student_notebook_stops_at_its_first_todo(name: str) -> None:
     """What is handed out runs until its first TODO, and stops there with a sentence that says what to do."""
-    assert [str(finding) for finding in fails_elsewhere(LESSONS[name], PINS)] == []
+    assert [str(finding) for finding in fails_elsewhere(LESSONS[name])] == []
 
 
 @pytest.mark.parametrize("name", sorted(LESSONS))
@@ -71,7 +71,7 @@ def test_stubs_fail_and_solutions_pass(name: str) -> None:
     from sb3_ppo_edu.course.exercises import check
 
     for kind, status in ((STUDENT, "todo"), (SOLUTIONS, "right")):
-        cells = [cell.source for cell in make_notebook(LESSONS[name], kind, PINS).cells if cell.cell_type == "code"]
+        cells = [cell.source for cell in make_notebook(LESSONS[name], kind).cells if cell.cell_type == "code"]
         found = slicing.statements(cells)
         for exercise in LESSONS[name].exercises:
             module = slicing.slice_for(exercise, found)
@@ -86,15 +86,15 @@ def test_broken_lessons_are_found(lesson: Lesson) -> None:
     wrong = Lesson("wrong", [nbformat.from_dict(cell) for cell in lesson.cells])
     for cell in wrong.cells:
         cell.source = cell.source.replace(".abs() > clip_range", " > clip_range")
-    (finding,) = solution_fails(wrong, PINS)
+    (finding,) = solution_fails(wrong)
     assert "check-clip_fraction: expected ✓" in str(finding)
 
     warning = Lesson("warning", [lesson.cells[0], nbformat.v4.new_code_cell("import warnings\nwarnings.warn('late')")])
-    (finding,) = solution_fails(warning, PINS)
+    (finding,) = solution_fails(warning)
     assert "UserWarning: late" in str(finding)
 
     early = Lesson("early", [lesson.cells[0], nbformat.v4.new_code_cell("1 / 0"), *lesson.cells[1:]])
-    (finding,) = fails_elsewhere(early, PINS)
+    (finding,) = fails_elsewhere(early)
     assert "ZeroDivisionError" in str(finding)
 
 
@@ -128,6 +128,6 @@ def test_cell_that_hangs_is_named() -> None:
 def test_kernel_that_dies_is_a_finding(lesson: Lesson) -> None:
     """A lesson that takes its kernel down is a finding with file and cell, and no exception."""
     deadly = Lesson("deadly", [*lesson.cells, nbformat.v4.new_code_cell("import os\nos._exit(1)")])
-    (finding,) = solution_fails(deadly, PINS)
+    (finding,) = solution_fails(deadly)
     assert finding.where == "solutions/deadly, cell 7"
     assert "Kernel died: 'import os'" in str(finding)

@@ -123,7 +123,7 @@ def write_lessons() -> None:
 def lesson_cell(cell: dict[str, Any], outputs: list[dict[str, str]]) -> Iterator[str]:
     """Give a cell and its outputs in Markdown; the cell that installs the package is left out."""
     source = "".join(cell["source"])
-    if "@title Install" in source:
+    if "install" in cell["metadata"].get("tags", []):
         return
     yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
     for output in outputs:

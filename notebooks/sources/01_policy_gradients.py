@@ -31,7 +31,7 @@ begin()
 # with its gradient. The check compares up to rounding.
 
 
-# %% exercise="discounted_returns" todo="walk from the last step to the first"
+# %% exercise="discounted_returns" todo="each return needs the one after it: at which end of the episode do you know one?"
 def discounted_returns(rewards, gamma=0.99):
     """
     Compute the returns of one finished episode.
@@ -73,7 +73,7 @@ print("three rewards of 1, γ = 0.9:", discounted_returns(np.ones(3), 0.9))
 # What you write is averaged over the batch: minus the mean of the products. `returns` is a constant and is used as it comes.
 
 
-# %% exercise="reinforce_loss" todo="each log-prob weighed by its return, averaged, with the sign of a loss"
+# %% exercise="reinforce_loss" todo="which actions shall become likelier, and what does an optimizer do with a loss?"
 def reinforce_loss(log_probs, returns):
     """
     Compute the loss of REINFORCE.
@@ -215,7 +215,7 @@ plt.show()
 # $$\mathcal L = -\frac1n\sum_t \log\pi_\theta(a_t|s_t)\;\hat A_t \;+\; c_v\,\frac1n\sum_t \big(G_t - V(s_t)\big)^2$$
 
 
-# %% exercise="actor_critic_loss" todo="flatten the values; the advantage is a constant for the actor, the value is not for the critic"
+# %% exercise="actor_critic_loss" todo="V has two roles: in which of the two losses may a gradient reach it? and compare the shapes first"
 def actor_critic_loss(log_probs, values, returns, vf_coef=0.5):
     """
     Compute the loss of an actor-critic.

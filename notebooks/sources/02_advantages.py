@@ -34,7 +34,7 @@ begin()
 # array. The check compares up to rounding.
 
 
-# %% exercise="td_errors" todo="the values one step later (the last one is next_value), masked where the episode ended"
+# %% exercise="td_errors" todo="whose value follows the last step of the rollout, and whose follows a step that ended an episode?"
 def td_errors(rewards, values, dones, next_value, gamma=0.99):
     """
     Compute the TD errors of a rollout.
@@ -80,7 +80,7 @@ print("TD errors:", td_errors(**TOY, gamma=0.9))
 # The second form is the one to program: start at the last step and walk backwards.
 
 
-# %% exercise="compute_gae" todo="walk backwards: the TD error plus gamma times lambda times what you already have, masked"
+# %% exercise="compute_gae" todo="the second form, from the end: what is the estimate where nothing follows?"
 def compute_gae(rewards, values, dones, next_value, gamma=0.99, lam=0.95):
     """
     Compute generalized advantage estimates; arguments as for td_errors.
@@ -236,7 +236,7 @@ print(
 # All arguments but $\gamma$ are flat here, one entry for each step, and `final_values[i]` already belongs to step `i`.
 
 
-# %% exercise="bootstrap_time_limits" todo="add gamma times final_values where truncated and not terminated"
+# %% exercise="bootstrap_time_limits" todo="in which steps has the clock alone ended the episode, and what would have come after?"
 def bootstrap_time_limits(rewards, terminated, truncated, final_values, gamma=0.99):
     """
     Add to the rewards what a time limit has cut off.

@@ -33,7 +33,7 @@ begin()
 # check compares up to rounding, and no number lies exactly on a threshold.
 
 
-# %% exercise="probability_ratio" todo="exponentiate the difference; the old log-probs are constants"
+# %% exercise="probability_ratio" todo="a quotient of probabilities, from their logarithms; which of the two may learn?"
 def probability_ratio(log_probs, old_log_probs):
     """
     Compute how much likelier each action has become.
@@ -78,7 +78,7 @@ print("gradient of the policy, log π:", of_log_prob.tolist())
 # Write it for each transition, without mean and without minus sign: the objective, larger is better.
 
 
-# %% exercise="clipped_objective" todo="the smaller of ratio times advantage and clipped ratio times advantage"
+# %% exercise="clipped_objective" todo="two terms for each transition; which of them is the pessimist's?"
 def clipped_objective(ratio, advantages, clip_range=0.2):
     """
     Compute PPO's objective, transition by transition.
@@ -223,7 +223,7 @@ note(
 # (A number without a gradient: a float will do.)
 
 
-# %% exercise="clip_fraction" todo="how far is the ratio from 1, on either side? take the mean of the yes and no"
+# %% exercise="clip_fraction" todo="a ratio can leave the window on two sides; how do you turn yes and no into a share?"
 def clip_fraction(ratio, clip_range=0.2):
     """
     Compute the share of ratios outside of the window.
@@ -250,7 +250,7 @@ check("clip_fraction", clip_fraction)
 # Never negative but for rounding, that is. It is only watched, so a float will do.
 
 
-# %% exercise="approx_kl" todo="the mean of (ratio - 1) - log ratio"
+# %% exercise="approx_kl" todo="you have log r; where does r come from? and what is it for equal policies?"
 def approx_kl(log_probs, old_log_probs):
     """
     Estimate KL(old ‖ new) by k3.
@@ -446,7 +446,7 @@ note(
 # (Some codes have another factor ½ here. This formula has none.)
 
 
-# %% exercise="clipped_value_loss" todo="clip the change of the value; the larger squared error of the two; mean"
+# %% exercise="clipped_value_loss" todo="what is clipped: the value, or its change? and which error does a pessimist take?"
 def clipped_value_loss(values, old_values, returns, clip_range_vf=0.2):
     """
     Compute the value loss of the lecture.

@@ -127,7 +127,7 @@ def collect(net, envs, observations, n_steps, gamma):
 # of `EduPPO` the end of the lesson shows, and there the order of additions counts, and that float32 stays float32.
 
 
-# %% exercise="compute_gae" todo="TD errors, then the recursion from the last step to the first"
+# %% exercise="compute_gae" todo="lesson 02, with a column for each environment: which shapes does next_value have to meet?"
 def compute_gae(rewards, values, dones, next_value, gamma=0.99, lam=0.95):
     """
     Compute generalized advantage estimates.
@@ -163,7 +163,7 @@ check("compute_gae", compute_gae, lesson="04")
 # not NaN.
 
 
-# %% exercise="normalize_advantages" todo="subtract the mean, divide by the standard deviation plus 1e-8"
+# %% exercise="normalize_advantages" todo="how many advantages does a standard deviation take?"
 def normalize_advantages(advantages):
     """
     Standardise advantages.
@@ -187,7 +187,7 @@ check("normalize_advantages", normalize_advantages, lesson="04")
 # The advantages come as they are to be used, and old log-probabilities are constants already.
 
 
-# %% exercise="compute_policy_loss" todo="minus the mean of the smaller of ratio times advantage and clipped ratio times advantage"
+# %% exercise="compute_policy_loss" todo="lesson 03's objective; what is left to make of it one number to minimise?"
 def compute_policy_loss(log_probs, old_log_probs, advantages, clip_epsilon=0.2):
     """
     Compute the policy loss of PPO.
@@ -212,7 +212,7 @@ check("compute_policy_loss", compute_policy_loss)
 # And all three together. Which one shall become large, and so has a minus?
 
 
-# %% exercise="total_loss" todo="policy loss, weighted entropy, weighted value loss; the entropy shall stay large"
+# %% exercise="total_loss" todo="for each of the three: shall it become small or large?"
 def total_loss(policy_loss, value_loss, entropy, vf_coef=0.5, ent_coef=0.01):
     """
     Add up PPO's loss.

@@ -32,7 +32,7 @@ begin()
 # check compares up to rounding, and no number lies exactly on a threshold.
 
 
-# %% exercise="gaussian_log_prob" todo="the formula for each dimension, then the sum over the last axis"
+# %% exercise="gaussian_log_prob" todo="the formula above, on tensors: which axis does the sum run over, and what stays?"
 def gaussian_log_prob(actions, mean, log_std):
     """
     Compute the log-probability of actions under a diagonal Gaussian.
@@ -146,7 +146,7 @@ table(["", "beyond", "raw: mean", "raw: std", "clipped: mean", "clipped: std"], 
 # that is off by half a per cent of the slope at $|u| = 5$ and useless beyond.
 
 
-# %% exercise="squashed_log_prob" todo="the Gaussian's log-prob of the raw action, minus the sum of log(1 - tanh² u) in its stable form"
+# %% exercise="squashed_log_prob" todo="you have the density of u: what does squeezing do to it, in a form that survives a large u?"
 def squashed_log_prob(raw_actions, mean, log_std):
     """
     Compute the log-probability of y = tanh(u) from the raw action u.

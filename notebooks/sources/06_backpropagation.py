@@ -36,7 +36,7 @@ begin()
 # up to rounding. No ratio lies exactly on an end of the window.
 
 
-# %% exercise="surrogate_gradient" todo="zero where silent, else minus ratio times advantage over n"
+# %% exercise="surrogate_gradient" todo="in which corner does the loss no longer depend on the ratio? and what is d r / d log π?"
 def surrogate_gradient(ratio, advantages, clip_range=0.2):
     """
     Differentiate PPO's policy loss with respect to the log-probabilities.
@@ -68,7 +68,7 @@ check("surrogate_gradient", surrogate_gradient)
 # (The logits of one state may be far larger than those of another, and not every action need have been taken.)
 
 
-# %% exercise="logits_gradient" todo="a one-hot row for the action taken, minus the softmax, times what comes from above"
+# %% exercise="logits_gradient" todo="a row of derivatives for each transition: which column is special, and what is it weighed with?"
 def logits_gradient(logits, actions, upstream):
     """
     Differentiate the log-probabilities of the actions taken with respect to the logits.
@@ -96,7 +96,7 @@ check("logits_gradient", logits_gradient)
 # (Outputs may have any shape.)
 
 
-# %% exercise="tanh_gradient" todo="the slope, from the output, times what comes from above"
+# %% exercise="tanh_gradient" todo="chain rule: what can you say about the slope if you have kept y?"
 def tanh_gradient(outputs, upstream):
     """
     Carry a derivative back through tanh.
@@ -120,7 +120,7 @@ check("tanh_gradient", tanh_gradient)
 # (The mean over the batch is in the loss, and so in `upstream` already.)
 
 
-# %% exercise="weight_gradient" todo="the sum over the batch of outer products, in the shape of W"
+# %% exercise="weight_gradient" todo="which product of two matrices adds up over the batch and has the shape of W?"
 def weight_gradient(inputs, upstream):
     """
     Differentiate a linear layer with respect to its weights.

@@ -61,7 +61,7 @@ begin()
 # does for numbers such as 0.1, whose computed variance is not exactly 0.
 
 
-# %% exercise="explained_variance" todo="1 minus the variance of the errors over that of the returns; NaN if the returns do not vary"
+# %% exercise="explained_variance" todo="what is a critic's error, and when is there nothing to explain?"
 def explained_variance(values, returns):
     """
     Compute how much of the returns a critic explains.
@@ -228,7 +228,7 @@ my_guess = {
 # beyond it. For an even number of updates the median is the mean of the two in the middle.
 
 
-# %% exercise="learning_rate_advice" todo="the two medians, then the three cases"
+# %% exercise="learning_rate_advice" todo="one number for each gauge first; then, in which order do you ask?"
 def learning_rate_advice(approx_kl, clip_fraction):
     """
     Say which way the learning rate should go.

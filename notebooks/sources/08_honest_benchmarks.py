@@ -90,7 +90,7 @@ note(
 # up to rounding.
 
 
-# %% exercise="interquartile_mean" todo="sort, leave out a quarter of the runs at either end, average"
+# %% exercise="interquartile_mean" todo="how many runs are a quarter, and where are they once the runs are in order?"
 def interquartile_mean(scores):
     """
     Average the middle half of the runs.
@@ -140,7 +140,7 @@ print(f"the package: {theirs.value:.0f} [{theirs.low:.0f}, {theirs.high:.0f}]")
 # with each; a tie is half a win.
 
 
-# %% exercise="probability_of_improvement" todo="compare every run of the first with every run of the second; ties count one half"
+# %% exercise="probability_of_improvement" todo="how many duels are there, and what does a tie count?"
 def probability_of_improvement(first, second):
     """
     Estimate how often the first algorithm beats the second.

@@ -53,7 +53,7 @@ table(["task", "actions", "policy head", "engine"], rows)
 # $-0.0$ do not occur together.) As ever, a function leaves its arguments as they are.
 
 
-# %% exercise="first_difference" todo="compare number by number, where NaN equals NaN; the first row with a difference, or -1"
+# %% exercise="first_difference" todo="is NaN equal to NaN? it has to be here; and what if nothing differs?"
 def first_difference(first, second):
     """
     Find the update at which two runs part.
@@ -211,7 +211,7 @@ for name, value in load_hyperparameters("CartPole-v1").items():
 # At least one evaluation lies within the budget.
 
 
-# %% exercise="score_within_budget" todo="decisions into steps; the last evaluation that the budget covers"
+# %% exercise="score_within_budget" todo="in which unit is the budget, in which are the decisions? then, which evaluations count?"
 def score_within_budget(decisions, scores, budget, action_repeat=1):
     """
     Look up what a run had reached when its budget was spent.

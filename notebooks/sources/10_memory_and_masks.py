@@ -67,7 +67,7 @@ table(
 # on nothing else. Nothing is empty, flags are numbers, 0 or 1, and what comes in with a gradient has one in the result.
 
 
-# %% exercise="recurrent_states" todo="step by step: empty the state of environments that start, then W_in x + W_rec h, then tanh"
+# %% exercise="recurrent_states" todo="what does a step need from the one before, and what of it where an episode starts?"
 def recurrent_states(inputs, episode_starts, state, w_in, w_rec):
     """
     Carry a memory through a rollout.
@@ -105,7 +105,7 @@ check("recurrent_states", recurrent_states)
 # (A list of whole numbers will do.)
 
 
-# %% exercise="sequence_lengths" todo="where does each sequence begin (step 0 always), and how far is it to the next beginning or the end?"
+# %% exercise="sequence_lengths" todo="where does a sequence begin? think of a rollout that starts in mid-episode, too"
 def sequence_lengths(episode_starts):
     """
     Cut a rollout of one environment into sequences.
@@ -159,7 +159,7 @@ print(f"padded to the longest: {len(together) * together.max()} places for {toge
 # What lies there may be NaN or infinite.
 
 
-# %% exercise="padded_mean" todo="which places are steps that were taken? the sum over those, divided by their number"
+# %% exercise="padded_mean" todo="which places hold a step that was taken, and how many are there?"
 def padded_mean(losses, lengths):
     """
     Average over the steps that were taken.
@@ -316,7 +316,7 @@ print("may be taken:", np.flatnonzero(game.action_masks()).tolist())
 # Each row has a legal action, and the actions taken are legal.
 
 
-# %% exercise="masked_log_prob" todo="a logit of -1e8 where the mask is False, then log_softmax, then pick the actions that were taken"
+# %% exercise="masked_log_prob" todo="what happens to illegal actions before the softmax, and which entry of a row do you need?"
 def masked_log_prob(logits, mask, actions):
     """
     Compute the log-probabilities of actions where not all are legal.
@@ -378,7 +378,7 @@ table(
 # Neither the entropy nor its gradient may be NaN.
 
 
-# %% exercise="masked_entropy" todo="masked log-probabilities again, then minus the sum of p log p; 0 times infinity is NaN"
+# %% exercise="masked_entropy" todo="what is 0 · log 0 for an action with logit −∞, what for one with −1e8?"
 def masked_entropy(logits, mask):
     """
     Compute the entropy over the legal actions.

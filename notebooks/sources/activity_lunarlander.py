@@ -26,7 +26,18 @@ from torch.nn import functional as F
 
 from sb3_ppo_edu import EduPPO, Reinforce
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import Curve, begin, play, play_randomly, quick, recipe, table
+from sb3_ppo_edu.course.lesson import (
+    Curve,
+    Films,
+    begin,
+    compare,
+    film,
+    play,
+    play_randomly,
+    quick,
+    recipe,
+    table,
+)
 from sb3_ppo_edu.envs.factory import make_training_env
 from sb3_ppo_edu.functional.advantages import generalized_advantage_estimate
 
@@ -61,8 +72,8 @@ print(
 # ## 3. Actor and critic
 #
 # The *actor* turns an observation into the mean of a Gaussian over actions; its log standard deviation is a parameter of its own.
-# The *critic* turns it into a number, the return that it expects. Here the two share nothing but the observation; with a shared
-# backbone, the critic's large errors shake the actor too.
+# The *critic* turns it into a number, the return that it expects. Here the two share nothing but the observation; what a shared
+# backbone does instead is measured in lesson 04.
 #
 # The settings are the package's own for this task, `hyperparams/eduppo.yml`. Two of its tricks do most of the work: each action is
 # held for four steps, so that a decision has consequences, and a lander left of the pad is shown in a mirror, so that it has to
@@ -106,9 +117,15 @@ print("advantages:", advantages)
 # The first action gets the most credit: most came after it.
 #
 # Now a finished PPO, the package's, trains for 49,152 steps of the environment. This is the mark that yours has to reach.
+#
+# **Predict** first: how many points will it earn in an episode? (You have seen what random actions earn; 200 count as solved.)
+
+# %%
+my_points = None
 
 # %%
 STEPS = quick(settings.steps, 512)
+before = film(model, settings)
 finished_curve = Curve(settings)
 began = time.perf_counter()
 model.learn(STEPS, callback=finished_curve)
@@ -118,6 +135,15 @@ print(
     f"{finished_seconds:.0f} seconds; the trained policy earns {np.mean(finished_play.returns):.0f} points, "
     f"at random it was {np.mean(random_play.returns):.0f}"
 )
+
+# %%
+compare(my_points, round(np.mean(finished_play.returns)), "Points after the training")
+
+# %% [markdown]
+# Look at it: the same start, before the training and after.
+
+# %%
+Films({"before": before, "after": film(model, settings)})
 
 # %%
 figure, axes = plt.subplots()
@@ -147,7 +173,7 @@ plt.show()
 # exactly on a threshold.
 
 
-# %% exercise="normalize_advantages" todo="subtract the mean, divide by the standard deviation; mind a single advantage"
+# %% exercise="normalize_advantages" todo="what shall the mean and the spread of the result be? and which numbers have no spread?"
 def normalize_advantages(advantages):
     """
     Standardise advantages.
@@ -188,7 +214,7 @@ print("normalised:", [round(x, 2) for x in normalize_advantages(raw).tolist()])
 # a constant.)
 
 
-# %% exercise="compute_policy_loss" todo="ratio, clipped ratio, the smaller of the two terms, mean, and a sign"
+# %% exercise="compute_policy_loss" todo="how likely is each action against before? which of two terms? what does an optimizer want?"
 def compute_policy_loss(log_probs, old_log_probs, advantages, clip_epsilon=0.2):
     """
     Compute the policy loss of PPO.
@@ -235,7 +261,7 @@ print(f"loss: {loss.item():.3f}")
 # Return the entropy itself, a tensor with its gradient; the coefficient comes later.
 
 
-# %% exercise="compute_entropy_bonus" todo="half of log(2 pi e) plus log std for each action dimension, summed; mean over a batch"
+# %% exercise="compute_entropy_bonus" todo="put the logarithm of σ into the formula; over which axis do dimensions add up?"
 def compute_entropy_bonus(log_std):
     """
     Compute the entropy of a Gaussian policy.
@@ -344,6 +370,12 @@ table(
 )
 
 # %% [markdown]
+# And this is what it does:
+
+# %%
+Films({"before": before, "your PPO": film(mine, settings)})
+
+# %% [markdown]
 # Yours takes longer for the same mathematics: torch builds a graph for every minibatch, and the package's fast engine has the
 # derivatives worked out by hand (lesson 06).
 #
@@ -390,7 +422,7 @@ plt.show()
 # It is only watched, so a float will do; rounding may leave it a hair below 0.
 
 
-# %% exercise="approx_kl" todo="the mean of (ratio - 1) - log ratio"
+# %% exercise="approx_kl" todo="you have log r; where does r come from? and what is it for equal policies?"
 def approx_kl(log_probs, old_log_probs):
     """
     Estimate how far the new policy is from the old one.
@@ -563,7 +595,7 @@ plt.show()
 # it returns n × n log-probabilities, without an error, and the policy learns nothing.
 
 
-# %% exercise="categorical_entropy" todo="with log_softmax: minus the sum of p log p over the actions; the mean over the batch"
+# %% exercise="categorical_entropy" todo="which function gives log π without ever taking the logarithm of 0?"
 def categorical_entropy(logits):
     """
     Compute the mean entropy of categorical policies.

@@ -3,7 +3,7 @@ From one text source per lesson to two notebooks: what students get, and the sam
 
 A source is a Python file in jupytext's percent format. A cell that begins with ``# %% exercise="NAME" todo="HINT"`` holds a
 function whose body stands between ``### BEGIN SOLUTION`` and ``### END SOLUTION``; ``# %% check="NAME"`` is the cell that
-checks it. Everything else is in both notebooks. What is built depends on the sources, the lock and setup.cfg alone.
+checks it. Everything else is in both notebooks. What is built depends on the sources alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from configparser import ConfigParser
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 # It comes without types, and there are none elsewhere.
 import jupytext  # type: ignore[import-untyped]
 import nbformat
-from packaging.requirements import Requirement
 
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.serialization.writing import write_atomically
@@ -42,30 +40,13 @@ CELL_WIDTH = 100
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 INSTALL = """\
-# @title Install the package (in Colab, or where it is not there yet)
-# What `requirements.lock` pins, then the package itself.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-PINS = {pins}
-REPOSITORY = {repository}  # of the package on GitHub
-if importlib.util.find_spec("sb3_ppo_edu") is None:
-    if not REPOSITORY:
-        raise ModuleNotFoundError(
-            "sb3_ppo_edu is not installed, and this copy of the lesson does not know where to get it. "
-            "Ask whoever gave it to you for the address, as owner/name, and put it after REPOSITORY = above."
-        )
-    install = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, *PINS], check=True)
-    subprocess.run([*install, "--no-deps", f"git+https://github.com/{{REPOSITORY}}"], check=True)
-    loaded = [name for name in ("matplotlib", "numpy", "pandas") if name in sys.modules]
-    if any(sys.modules[name].__version__ != importlib.metadata.version(name) for name in loaded):
-        raise RuntimeError(
-            "All is installed, but this session has loaded older versions before. "
-            "Choose Runtime > Restart session, then Runtime > Run all."
-        )"""
+from importlib.util import find_spec
+if not find_spec("sb3_ppo_edu"):
+    {remedy}"""
+FROM_ADDRESS = "%pip install -q git+https://github.com/{repository}"
+NO_ADDRESS = 'raise ModuleNotFoundError("no sb3_ppo_edu: ask whoever gave you this lesson for it")'
+INSTALL_TAG = "install"
+"""Tag of the cell that installs the package where it is missing, which is no part of a lesson."""
 
 
 class SourceError(ValueError):
@@ -146,10 +127,9 @@ def built_files(folder: Path) -> dict[Path, str]:
     :raises SourceError: if a source is wrong
     """
     files = {}
-    pins = locked_pins(folder.resolve().parent)
     for lesson in read_lessons(folder):
         for kind in (STUDENT, SOLUTIONS):
-            files[folder / kind / f"{lesson.name}.ipynb"] = to_text(make_notebook(lesson, kind, pins))
+            files[folder / kind / f"{lesson.name}.ipynb"] = to_text(make_notebook(lesson, kind))
     return files
 
 
@@ -195,16 +175,15 @@ def orphans(folder: Path, files: dict[Path, str]) -> list[Path]:
     return [path for kind in (STUDENT, SOLUTIONS) for path in sorted((folder / kind).glob("*.ipynb")) if path not in files]
 
 
-def make_notebook(lesson: Lesson, kind: str, pins: list[str]) -> Any:
+def make_notebook(lesson: Lesson, kind: str) -> Any:
     """
     Make one notebook.
 
     :param lesson: the source
     :param kind: for students, or with solutions
-    :param pins: what the install cell installs
     """
     cells = []
-    for number, cell in enumerate(_with_install_cell(lesson, kind, pins)):
+    for number, cell in enumerate(_with_install_cell(lesson, kind)):
         source = strip_solution(cell.source, cell.metadata["todo"]) if _to_do(cell, kind) else cell.source
         made = nbformat.v4.new_code_cell(source) if cell.cell_type == "code" else nbformat.v4.new_markdown_cell(source)
         made.id = hashlib.sha256(f"{lesson.name} {number}".encode()).hexdigest()[:8]
@@ -227,16 +206,15 @@ def _to_do(cell: Any, kind: str) -> bool:
     return kind == STUDENT and "exercise" in cell.metadata
 
 
-def _with_install_cell(lesson: Lesson, kind: str, pins: list[str]) -> Iterator[Any]:
+def _with_install_cell(lesson: Lesson, kind: str) -> Iterator[Any]:
     """Put the student's badge and the install cell behind the title, which is the first cell."""
     first, *rest = lesson.cells
     address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{STUDENT}/{lesson.name}.ipynb"
     # None in the solutions: what nbgrader releases is made from these, and must not lead back to them.
     badge = f"\n\n[![Open in Colab]({BADGE})]({address})" if REPOSITORY and kind == STUDENT else ""
     yield nbformat.v4.new_markdown_cell(first.source + badge)
-    lines = "".join(f"\n    {json.dumps(pin)}," for pin in pins)
-    hidden = {"cellView": "form", "jupyter": {"source_hidden": True}}
-    yield nbformat.v4.new_code_cell(INSTALL.format(pins=f"[{lines}\n]", repository=json.dumps(REPOSITORY)), metadata=hidden)
+    remedy = FROM_ADDRESS.format(repository=REPOSITORY) if REPOSITORY else NO_ADDRESS
+    yield nbformat.v4.new_code_cell(INSTALL.format(remedy=remedy), metadata={"tags": [INSTALL_TAG]})
     yield from rest
 
 
@@ -281,27 +259,6 @@ def _metadata(found: dict[str, Any]) -> dict[str, Any]:
     else:
         return kept
     return {**kept, "nbgrader": {**grading, "schema_version": 3, "task": False}}
-
-
-def locked_pins(project: Path) -> list[str]:
-    """
-    Read what the lock pins of the package's direct dependencies.
-
-    :param project: folder of requirements.lock and setup.cfg
-    :return: requirements with their markers
-    :raises SourceError: if the files are not there
-    """
-    try:
-        lock = (project / "requirements.lock").read_text(encoding="utf-8")
-        parser = ConfigParser()
-        parser.read_string((project / "setup.cfg").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SourceError(f"{error.filename}: not found; lessons are built in a checkout of the project") from error
-    declared = [line for line in parser["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
-    # What gymnasium[box2d] adds to gymnasium; the lock names packages only.
-    names = {Requirement(line).name.lower() for line in declared} | {"box2d", "box2d-py", "pygame-ce", "swig"}
-    pins = [line for line in lock.splitlines() if line and not line.startswith("#")]
-    return [pin for pin in pins if Requirement(pin).name.lower() in names]
 
 
 def to_text(notebook: Any) -> str:

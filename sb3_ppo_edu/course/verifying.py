@@ -26,7 +26,6 @@ from sb3_ppo_edu.course.building import (
     STUDENT,
     Lesson,
     built_files,
-    locked_pins,
     make_notebook,
     orphans,
     read_lessons,
@@ -95,14 +94,13 @@ def verify(folder: Path, *, execute: bool = True, progress: Callable[[str], None
     :raises SourceError: if a source is wrong
     """
     findings = list(stale(folder))
-    pins = locked_pins(folder.resolve().parent)
     for lesson in read_lessons(folder):
         progress(lesson.name)
-        findings += invalid(lesson, pins)
-        findings += leaks(lesson, pins)
+        findings += invalid(lesson)
+        findings += leaks(lesson)
         if execute:
-            findings += fails_elsewhere(lesson, pins)
-            findings += solution_fails(lesson, pins)
+            findings += fails_elsewhere(lesson)
+            findings += solution_fails(lesson)
     return findings
 
 
@@ -122,11 +120,10 @@ def stale(folder: Path) -> Iterator[Finding]:
         yield Finding(str(path), "no source makes it: run `sb3-edu course build`")
 
 
-def invalid(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+def invalid(lesson: Lesson) -> Iterator[Finding]:
     """
     Find notebooks that are against nbformat's schema, or without a check for an exercise.
 
-    :param pins: of the install cell
     :return: one finding for each
     """
     checks = [cell.metadata["check"] for cell in lesson.cells if "check" in cell.metadata]
@@ -135,19 +132,18 @@ def invalid(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
             yield Finding(lesson.name, f"exercise {name!r} has {checks.count(name)} check cells, expected one")
     for kind in (STUDENT, SOLUTIONS):
         try:
-            nbformat.validate(make_notebook(lesson, kind, pins))
+            nbformat.validate(make_notebook(lesson, kind))
         except nbformat.ValidationError as error:
             yield Finding(f"{kind}/{lesson.name}", f"invalid: {error}")
 
 
-def leaks(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+def leaks(lesson: Lesson) -> Iterator[Finding]:
     """
     Find lines of solutions in the student's notebook.
 
-    :param pins: of the install cell
     :return: one finding for each line
     """
-    handed_out = make_notebook(lesson, STUDENT, pins)
+    handed_out = make_notebook(lesson, STUDENT)
     text = "\n".join(cell.source for cell in handed_out.cells)
     for cell in lesson.cells:
         if "exercise" in cell.metadata:
@@ -209,29 +205,27 @@ def _first_line(notebook: Any, cell: int) -> str:
     return repr(notebook.cells[cell + 1].source.partition("\n")[0])
 
 
-def fails_elsewhere(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+def fails_elsewhere(lesson: Lesson) -> Iterator[Finding]:
     """
     Run the student's notebook, which has to stop at a TODO and nowhere else.
 
-    :param pins: of the install cell
     :return: one finding if it does not
     """
     if not lesson.exercises:
         return
-    execution = run_notebook(make_notebook(lesson, STUDENT, pins))
+    execution = run_notebook(make_notebook(lesson, STUDENT))
     if execution.error != "NotImplementedError" or not execution.message.startswith("TODO: "):
         found = f"{execution.error}: {execution.message}" if execution.error else "no error at all"
         yield Finding(f"{STUDENT}/{lesson.name}, cell {execution.cell}", f"found {found}, expected to stop at a TODO")
 
 
-def solution_fails(lesson: Lesson, pins: list[str]) -> Iterator[Finding]:
+def solution_fails(lesson: Lesson) -> Iterator[Finding]:
     """
     Run the solution notebook.
 
-    :param pins: of the install cell
     :return: a finding for an error, and for every exercise without a tick
     """
-    execution = run_notebook(make_notebook(lesson, SOLUTIONS, pins))
+    execution = run_notebook(make_notebook(lesson, SOLUTIONS))
     where = f"{SOLUTIONS}/{lesson.name}"
     if execution.error:
         yield Finding(f"{where}, cell {execution.cell}", f"{execution.error}: {execution.message}")

@@ -133,12 +133,17 @@ def save_gif(film: Film, path: Path, max_bytes: int = MAX_BYTES) -> None:
                 return
             every *= 2
 
-    frames = _reduce_colours(film.frames)
+    frames = reduce_colours(film.frames)
     write_atomically(path, write)
 
 
-def _reduce_colours(frames: list[Image.Image]) -> list[Image.Image]:
-    """Give all frames one small palette: what does not move stays equal from frame to frame, and GIF stores only changes."""
+def reduce_colours(frames: list[Image.Image]) -> list[Image.Image]:
+    """
+    Give all frames one small palette: what does not move stays equal from frame to frame, and a file stores only changes.
+
+    :param frames: at least one
+    :return: the same with a palette of 64 colours
+    """
     sample = [np.asarray(frame) for frame in frames[:: max(len(frames) // 8, 1)]]
     palette = Image.fromarray(np.concatenate(sample)).quantize(_COLOURS)
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
