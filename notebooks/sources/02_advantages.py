@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import begin, quick, table
+from sb3_ppo_edu.course.lesson import begin, compare, explore, quick, table
 from sb3_ppo_edu.functional.advantages import monte_carlo_returns, n_step_returns
 
 begin()
@@ -178,6 +178,26 @@ table(
 )
 
 # %% [markdown]
+# And what is $\lambda$ for one action? Let a surprise of 1 happen $k$ steps later: how much of it arrives? (A slider is below where you
+# run this yourself.)
+
+
+# %%
+def draw_credit(axes, lam):
+    later = np.arange(40)
+    surprises = np.eye(40)  # a rollout in each column, each with its surprise in another step
+    arrived = compute_gae(
+        surprises, np.zeros((40, 40)), np.zeros((40, 40)), np.zeros(40), 0.99, lam
+    )
+    axes.bar(later, arrived[0])
+    axes.set_xlabel("steps between action and surprise")
+    axes.set_ylabel("share that arrives")
+    axes.text(18, 0.9, f"sum: {arrived[0].sum():.1f}")
+
+
+explore(draw_credit, "λ", [0.0, 0.9, 0.99])
+
+# %% [markdown]
 # ## Bias and variance, measured
 #
 # Which $\lambda$ is best? A task small enough to know the truth: 30 steps of pure noise (rewards from $\mathcal N(0, 1)$), except
@@ -185,6 +205,11 @@ table(
 # noticed the extra point, so $V = 0$. The truth: the good action is better than the bad one by $\gamma^{10}$.
 #
 # An estimate from 100 episodes of each kind can be wrong in two ways: on average (bias), and by luck (variance).
+#
+# **Predict** first: which λ of 0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98 and 1 has the least error of both together?
+
+# %%
+my_lambda = None
 
 # %%
 GAMMA, STEPS, DELAY, EPISODES, REPEATS = 0.99, 30, 10, 100, quick(400, 20)
@@ -219,6 +244,9 @@ plt.show()
 print(
     f"the truth is {truth:.3f}; least error, {error.min():.2f}, at λ = {lambdas[error.argmin()]:g}"
 )
+
+# %%
+compare(my_lambda, lambdas[error.argmin()], "The λ with the least error")
 
 # %% [markdown]
 # With $\lambda = 0$ the action never hears of its merit: ten steps away, $(\gamma\lambda)^{10}$ of it arrives, which is nothing.
