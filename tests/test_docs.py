@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -140,6 +140,17 @@ def test_outputs_are_of_the_lessons_as_they_are(path: Path) -> None:
     assert outputs["code"] == tool("run_lessons").code_hash(path.stem)
     pictures = {output["image"] for cell in outputs["cells"] for output in cell if "image" in output}
     assert pictures == {file.name for file in (PROJECT / "notebooks" / "outputs").glob(f"{path.stem}-*.png")}
+
+
+def test_outputs_do_not_hang_on_docstrings_or_widgets() -> None:
+    """What a function says of itself changes no output, what it does may; and a slider that nobody can move is not kept."""
+    lessons = tool("run_lessons")
+    code = 'def f(x):\n    """\n    Add.\n\n    :param x: a number\n    """\n    # why\n    return x + 1'
+    assert lessons.without_docstrings(code) == "def f(x):\n    # why\n    return x + 1"
+    assert lessons.without_docstrings('text = """\n\na"""') == 'text = """\na"""'
+    widget = SimpleNamespace(output_type="display_data", data={lessons.WIDGET: {}, "text/plain": "interactive(…)"})
+    shown = SimpleNamespace(output_type="display_data", data={"text/plain": "3 points"})
+    assert lessons.kept([widget, shown], "x") == [{"text": "3 points"}]
 
 
 def linked() -> Iterator[str]:
