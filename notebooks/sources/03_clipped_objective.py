@@ -12,7 +12,7 @@ import torch
 from torch.distributions import Categorical
 
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import begin, note, quick, table
+from sb3_ppo_edu.course.lesson import begin, compare, explore, note, quick, table
 
 begin()
 
@@ -140,23 +140,32 @@ draw()
 # The four corners are why there is a `min`. With the clip alone, all of them would be silent, and a good action that has become
 # unlikely by accident could never recover.
 #
-# Where the front end has sliders, move ε:
+# What does ε do? A wide window silences late, a narrow one at once. (Where you run this yourself, there is a slider below.)
+
 
 # %%
-try:
-    from ipywidgets import FloatSlider, interact
-except ImportError:
-    print("No sliders here (pip install ipywidgets); call draw(0.1) or draw(0.4) instead.")
-else:
-    slider = FloatSlider(value=0.2, min=0.05, max=0.5, step=0.05, continuous_update=False)
-    # Sliders need a front end that answers; a short run has none.
-    quick(interact, lambda *_, **__: None)(draw, clip_range=slider)
+def draw_objectives(axes, clip_range):
+    ratio = torch.linspace(0.4, 1.8, 281)
+    for colour, advantage in (("C2", 1.0), ("C1", -1.0)):
+        objective = clipped_objective(ratio, torch.full_like(ratio, advantage), clip_range)
+        axes.plot(ratio, objective, color=colour, label=f"Â = {advantage:+.0f}")
+    axes.axvspan(1 - clip_range, 1 + clip_range, color="C0", alpha=0.1)
+    axes.set_xlabel("probability ratio r")
+    axes.legend(fontsize=8)
+
+
+explore(draw_objectives, "ε", [0.05, 0.2, 0.5])
 
 # %% [markdown]
 # ## Does clipping keep the ratio in the window?
 #
 # No. The slope vanishes *outside*, but nothing pulls back in, and every other transition of the batch goes on moving the same network.
 # Measure it: a policy over 8 actions in 64 states, 512 transitions with random advantages, and many steps of Adam on the same data.
+#
+# **Predict** first: how large is the largest ratio after a hundred clipped steps? The window ends at 1.2.
+
+# %%
+my_largest = None
 
 
 # %%
@@ -202,6 +211,9 @@ print(
     f"after {STEPS} steps: KL {plain[0][-1]:.2f} not clipped, {clipped[0][-1]:.3f} clipped; "
     f"largest ratio {plain[1][-1]:.1f} and {clipped[1][-1]:.2f}, where the window ends at 1.2"
 )
+
+# %%
+compare(my_largest, clipped[1][-1], "The largest ratio, clipped")
 
 # %%
 note(
@@ -298,6 +310,32 @@ table(
 # %% [markdown]
 # For small changes, the ones that PPO makes, k1's noise is larger than the number that it estimates, and many times larger where they are smallest.
 #
+# There is a third one, k2, the mean of $\frac12(\log r)^2$: never negative, as quiet as k3 nearby, and wrong on average, the more so
+# the further the policy has gone. Here are all three as the distance grows. Where does each cross lie against the black line?
+
+
+# %%
+def draw_estimators(axes, distance):
+    actions = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    log_ratio = 0.5 * actions**2 - 0.5 * (actions - distance) ** 2
+    estimates = {
+        "k1": -log_ratio,
+        "k2": 0.5 * log_ratio**2,
+        "k3": log_ratio.exp() - 1 - log_ratio,
+    }
+    for place, of_batches in enumerate(estimates.values()):
+        of_batches = of_batches.mean(dim=1) / (distance**2 / 2)
+        axes.plot(torch.full((500,), place) + 0.3 * torch.rand(500) - 0.15, of_batches, ".", ms=2)
+        axes.plot(place, of_batches.mean(), "kx", markersize=9)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xticks(range(3), estimates)
+    axes.set_ylim(-2, 4)
+    axes.set_ylabel("estimate / truth")
+
+
+explore(draw_estimators, "distance", [0.1, 0.5, 1.5])
+
+# %% [markdown]
 # ## Three fences on one picture
 #
 # Why is there a fence at all? A batch knows the old policy's states and the old policy's advantages. The **surrogate** made of them is
