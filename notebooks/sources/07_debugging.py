@@ -17,18 +17,20 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import sync_envs_normalization
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import begin, note, quick, table
+from sb3_ppo_edu.course.lesson import Curve, begin, compare, note, quick, recipe, table
 from sb3_ppo_edu.doctor.diagnose import diagnose
 from sb3_ppo_edu.doctor.record import read_record
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
-from sb3_ppo_edu.envs.factory import make_training_env
+from sb3_ppo_edu.envs.factory import make_evaluation_env, make_training_env
 from sb3_ppo_edu.functional.advantages import (
     generalized_advantage_estimate,
     monte_carlo_returns,
 )
+from sb3_ppo_edu.training.evaluation import evaluate
 
 begin()
 
@@ -383,6 +385,61 @@ for name in ("D", "D mended"):
 # %% [markdown]
 # **Try**: what the rule said about A, `train({"ent_coef": 1.0, "learning_rate": 1e-2})`. Or break it in a way of your own: `train({"gamma": 0.3})`, `train({"max_grad_norm": 1e-6})`, `train({"batch_size": 1024, "n_epochs": 1})`;
 # guess the gauges before you look.
+#
+# ## Good training, poor evaluation
+#
+# A last kind of patient has no fault in its training at all: all gauges are well, the curve rises, and then the agent is handed over and crashes.
+# Three things differ between a training and an evaluation. In training, actions are *drawn*; in the evaluation one takes the most likely ones. In
+# training, observations are normalised by running *statistics* that belong to the environment and not to the policy: whoever saves the model alone
+# has lost them. And the *task* may be another: another wrapper, another version, another season.
+#
+# The lander of the activity, trained once, and four evaluations that differ from the right one in one thing each. **Predict** first, before you
+# run it: which of `actions drawn`, `statistics forgotten`, `action repeat forgotten`, `wind` costs most?
+
+# %%
+my_culprit = None
+
+# %%
+settings, lander = recipe("LunarLanderContinuous-v3", seed=0)
+pilot = EduPPO(settings.policy, lander, seed=0, **settings.algorithm)
+curve = Curve(settings)
+pilot.learn(quick(settings.steps, 512), callback=curve)
+
+
+def examine(changes=None, statistics=True, deterministic=True):
+    """Returns of 30 episodes from starts that the training has not seen."""
+    task = dataclasses.replace(settings.environment, **(changes or {}))
+    env = make_evaluation_env(task, n_envs=10, first_seed=10_000)
+    if statistics:
+        sync_envs_normalization(lander, env)
+    returns = evaluate(pilot, env, quick(30, 10), deterministic=deterministic).returns
+    env.close()
+    return np.array(returns)
+
+
+no_repeat = [wrapper for wrapper in settings.environment.wrapper if "Symmetry" in str(wrapper)]
+examined = {
+    "in training, at its end": np.array(curve.returns[-30:]),
+    "as it should be": examine(),
+    "actions drawn": examine(deterministic=False),
+    "statistics forgotten": examine(statistics=False),
+    "action repeat forgotten": examine({"wrapper": no_repeat}),
+    "wind": examine({"kwargs": {"enable_wind": True}}),
+}
+table(
+    ["the lander, evaluated", "points", "±", "share above 200"],
+    [[name, x.mean(), x.std(), f"{(x > 200).mean():.0%}"] for name, x in examined.items()],
+)
+
+# %%
+mistakes = {name: x.mean() for name, x in list(examined.items())[2:]}
+compare(my_culprit, min(mistakes, key=mistakes.get), "What costs most")
+
+# %% [markdown]
+# So, when an evaluation disappoints: evaluate in the *training* environment with its statistics first, and change one thing after the other until the
+# points are gone. Drawn actions and most likely ones rarely differ much once a policy is sure. Statistics belong to the model: `EduPPO.save` keeps them in
+# its file, and `model.normalized(env)` gives them back; with SB3's own PPO save them beside it, `VecNormalize.save`. And a policy that does worse under wind
+# has not been overtrained. It was never asked to fly in wind.
 #
 # In your own trainings, the doctor can sit beside and warn: `model.learn(…, callback=TrainingDoctor("report"))`, from
 # `sb3_ppo_edu.doctor.callback`, with SB3's own PPO too.
