@@ -21,14 +21,15 @@ from torch.nn import functional as F
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import begin, quick, table
+from sb3_ppo_edu.course.lesson import Curve, begin, compare, note, quick, table
+from sb3_ppo_edu.envs.factory import make_training_env
 
 begin()
 
 # %% [markdown]
 # ## 1. The network
 #
-# Two separate towers, actor and critic. The initialisation is part of the algorithm: orthogonal matrices, scaled so that the first policy is
+# Two separate towers, actor and critic (section 8 tries one for both). The initialisation is part of the algorithm: orthogonal matrices, scaled so that the first policy is
 # almost uniform (gain 0.01 at the actor's end), which is a better start than a random opinion.
 
 
@@ -324,7 +325,11 @@ table([f"after {TOTAL:,} steps", "shape", "equal to the bit", "largest differenc
 #
 # How easily equality is lost is worth seeing. The lecture (lecture 10 of Reinforcement Learning, Sogang University, autumn 2025) normalises
 # the advantages of the whole batch instead of each minibatch's.
-# Is that wrong? No; it is another algorithm:
+# Is that wrong? No; it is another algorithm. **Predict** first, for this and for the package's fast engine, which adds up in another order: what
+# is the largest difference of a parameter from yours, 0, some 1e-7, or more than 0.01?
+
+# %%
+my_fused, my_batch = None, None
 
 # %%
 per_batch = EduPPO(
@@ -346,6 +351,16 @@ table(
         ["fused engine: the same mathematics, other rounding", distance(fused)],
         ["advantages normalised over the whole rollout", distance(per_batch)],
     ],
+)
+
+# %%
+compare(my_fused, distance(fused), "The fused engine differs by")
+
+# %%
+compare(
+    my_batch,
+    distance(per_batch),
+    "Advantages normalised over the whole rollout make a difference of",
 )
 
 # %% [markdown]
@@ -376,6 +391,84 @@ print(
 )
 
 # %% [markdown]
+# ## 8. One tower or two?
+#
+# The lecture's network has *one* body for both, with two heads: features that help to foresee the return may help to act, and for images, where the
+# body is the expensive part, nearly everybody shares it. But then both losses pull the same weights. How hard does each of them pull? One rollout
+# with a fresh network whose critic uses the actor's body, and the gradient of each loss with respect to it. (A fresh actor's last layer,
+# with its gain of 0.01, lets a hundredth of the actor's pull through, for the beginning: take two zeros off the ratio, and see what is left.)
+
+
+# %%
+class OneTower(ActorCritic):
+    """Actor and critic with one body."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.critic_body = self.actor_body
+
+
+set_random_seed(0)
+envs = make_vec_env("CartPole-v1", 8, seed=0, env_kwargs={"render_mode": None})
+sharing = OneTower(4, 2)
+rollout, _, last_values, _ = collect(sharing, envs, envs.reset(), quick(128, 32), 0.99)
+envs.close()
+advantages = compute_gae(rollout["rewards"], rollout["values"], rollout["dones"], last_values)
+returns = torch.as_tensor(advantages + rollout["values"]).flatten()
+observations = torch.as_tensor(rollout["observations"]).flatten(0, 1)
+log_probs = sharing.policy(observations).log_prob(torch.as_tensor(rollout["actions"]).flatten())
+weights = normalize_advantages(torch.as_tensor(advantages).flatten())
+policy_loss = compute_policy_loss(log_probs, log_probs.detach(), weights)
+value_loss = 0.5 * F.mse_loss(sharing.value(observations), returns)
+pulls = []
+for loss in (policy_loss, value_loss):
+    of_body = torch.autograd.grad(loss, list(sharing.actor_body.parameters()), retain_graph=True)
+    pulls.append(torch.cat([part.flatten() for part in of_body]).norm().item())
+table(
+    ["loss", "length of its gradient in the body"],
+    [["policy", pulls[0]], ["0.5 × value", pulls[1]]],
+)
+
+# %%
+note(
+    f"The critic pulls {pulls[1] / pulls[0]:,.0f} times as hard: its loss is in squared points of return, "
+    "the actor's has no unit, since advantages are standardised. And then `max_grad_norm` shortens the sum of "
+    "both to 0.5, so that next to nothing of the actor's part is left."
+)
+
+# %% [markdown]
+# What does that do to learning? The same 20,480 steps with the package's PPO (which has such a body as `shared_net_arch`), two towers against one,
+# and one with the critic's loss turned down.
+
+# %%
+SHARED = {"shared_net_arch": [64, 64], "policy_kwargs": {"net_arch": []}}
+VARIANTS = {
+    "two towers": {},
+    "one tower": SHARED,
+    "one tower, vf_coef = 0.005": {**SHARED, "vf_coef": 0.005},
+}
+rows = []
+for name, changes in VARIANTS.items():
+    finals = []
+    for seed in range(quick(5, 1)):
+        curve = Curve()
+        EduPPO(
+            "MlpPolicy",
+            make_training_env("CartPole-v1", n_envs=8, seed=100 * seed),
+            seed=seed,
+            n_steps=128,
+            batch_size=256,
+            learning_rate=1e-3,
+            **changes,
+        ).learn(quick(20_480, 1024), callback=curve)
+        finals.append(np.mean(curve.returns[-20:]))
+    rows.append([name, str(sorted(round(float(score)) for score in finals)), np.mean(finals)])
+table(["CartPole", "last 20 episodes, by seed", "mean"], rows)
+
+# %% [markdown]
+# One tower is not wrong. It brings one more number that has to fit the task, the weight of the critic's loss against the *scale of the returns*
+# (or returns brought to one scale: lesson 08). Two small towers do not ask for it, and cost little. By default SB3 shares the layers that see images, and no others.
+#
 # **What to remember.** PPO is some hundred lines, and each of them is a decision: when `done` is noted, what a time limit means, over what
 # advantages are normalised, how weights begin. Two implementations are equal only if all of them are. When you write your own, have
 # something to be equal *to*.
