@@ -177,7 +177,8 @@ def report(rows: list[Row], seeds: int) -> str:
             if min(map(len, (means[RATES[0]], means[rate], means[RANDOM]))) == seeds:
                 value, low, high = gap(means[RATES[0]], means[rate], means[RANDOM])
                 cell = f"{value:.3f} [{low:.3f}, {high:.3f}]"
-                verdict = "yes" if value <= GOAL else f"no, by {value - GOAL:.3f}"
+                ends = "" if high <= GOAL else f"; its interval ends {high - GOAL:.3f} above"
+                verdict = ("yes" if value <= GOAL else f"no, by {value - GOAL:.3f}") + ends
             gaps.append(f"| {env_id} | {rate} | {cell} | {verdict} |")
     now = conditions("full")
     return f"""# A learning rate that follows the KL divergence, from ten times too high and too low
