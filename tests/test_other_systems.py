@@ -144,7 +144,7 @@ def test_limits_that_macos_does_not_take_leave_the_others(monkeypatch: pytest.Mo
     confinement.limit_resources(1, 1, 1)
     assert taken == [resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NOFILE]
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not confinement.confine_files([])
+    assert confinement.file_rules([]) is None
 
 
 def test_memory_is_unknown_where_nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
