@@ -77,10 +77,11 @@ def locks() -> ModuleType:
     """Make the module that locks files there."""
     import fcntl
 
-    made = ModuleType("msvcrt")
-    made.LK_NBLCK = 2  # type: ignore[attr-defined]
-    made.locking = lambda file, mode, size: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined]
-    return made
+    made: Any = ModuleType("msvcrt")
+    made.LK_NBLCK = 2
+    made.locking = lambda file, mode, size: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    found: ModuleType = made
+    return found
 
 
 def become() -> None:
@@ -101,5 +102,5 @@ def become() -> None:
         setattr(os, name, refusing_open_files(getattr(os, name)))
     os.open = refusing_folders(os.open)
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
-    multiprocessing.get_all_start_methods = lambda: ["spawn"]  # type: ignore[assignment]
+    multiprocessing.get_all_start_methods = lambda: ["spawn"]
     sys.platform = "win32"

@@ -143,8 +143,8 @@ def test_default_is_what_training_needs_and_the_zoo(loaded: set[str]) -> None:
     default = {canonicalize_name(Requirement(one).name) for one in listed("options", "install_requires")}
     unused = {name for name in default if not modules_of([name]) & loaded}
     assert unused == {"rl-zoo3"} | UNDECLARED_BY_THE_ZOO
-    (zoo,) = find_spec("rl_zoo3").submodule_search_locations  # type: ignore[union-attr]
-    assert set().union(*map(imports, Path(zoo).glob("*.py"))) >= UNDECLARED_BY_THE_ZOO
+    (folder,) = find_spec("rl_zoo3").submodule_search_locations  # type: ignore[union-attr]
+    assert set().union(*map(imports, Path(folder).glob("*.py"))) >= UNDECLARED_BY_THE_ZOO
     assert not {one.name for one in asked_for("rl-zoo3")} & UNDECLARED_BY_THE_ZOO
 
 

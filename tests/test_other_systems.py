@@ -12,11 +12,13 @@ import io
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch.distributed as dist
 
@@ -169,10 +171,10 @@ def test_processes_are_spawned_where_there_is_no_forkserver(monkeypatch: pytest.
     assert asked["context"] == "spawn"
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    places: list[shared_memory.Place] = []
+    places: list[Any] = []
     monkeypatch.setattr(shared_memory, "ShareWorker", lambda env_fns, context, timeout, place: places.append(place))
     monkeypatch.setattr(shared_memory, "shut", lambda *_: None)
-    made = shared_memory.SharedMemoryVecEnv([lambda: backends.gym.make("CartPole-v1")] * 2)
+    made = shared_memory.SharedMemoryVecEnv([lambda: gym.make("CartPole-v1")] * 2)
     assert [place.cpu for place in places] == [None]
     made.close()
 
@@ -259,7 +261,7 @@ def test_ffmpeg_is_copied_where_links_are_for_administrators(tmp_path: Path, mon
     brought = type("imageio_ffmpeg", (), {"get_ffmpeg_exe": staticmethod(lambda: str(program))})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("importlib.import_module", lambda name: brought)
-    monkeypatch.setattr(zoo.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(sys, "platform", "win32")
     with zoo._ffmpeg():
         first = Path(os.environ["PATH"].split(os.pathsep)[0])
