@@ -9,6 +9,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
+NAME = "#"
+"""Before the number of a name."""
+
 
 def forms(statements: Iterable[ast.stmt]) -> list[list[str]]:
     """
@@ -43,6 +46,6 @@ def _tokens(node: ast.AST, places: dict[str, int]) -> Iterator[str]:
             if isinstance(part, ast.AST):
                 yield from _tokens(part, places)
             elif isinstance(part, str) and field in ("id", "arg", "name") and not isinstance(node, ast.keyword):
-                yield str(places.setdefault(part, len(places)))
+                yield f"{NAME}{places.setdefault(part, len(places))}"
             elif part is not None:
-                yield repr(part)
+                yield repr(float(part) if type(part) is int and abs(part) < 1e9 else part)

@@ -18,12 +18,12 @@ from sb3_ppo_edu.course.building import Lesson, strip_solution
 Form = tuple[str, ...]
 FEWEST_STATEMENTS = 5
 """The definition, and four in it: shorter functions are alike by themselves."""
-ALIKE = 0.8
+ALIKE = 0.7
 """Share of common sequences of tokens from which on two forms are alike."""
 MANY, SHARE_OF_MANY = 3, 0.2
 """Submissions, and their share of all, that may have the same form before it is what everybody writes."""
-LENGTH = 6
-"""Tokens of a sequence: about one operation on names."""
+LENGTH = 8
+"""Tokens of a sequence: about two operations on names."""
 
 
 class Likeness(NamedTuple):
@@ -77,7 +77,7 @@ def find_likenesses(submissions: Mapping[str, Mapping[str, Form]]) -> list[Liken
     count = Counter((exercise, form) for one in submissions.values() for exercise, form in one.items())
     most = max(MANY, SHARE_OF_MANY * len(submissions))
     sequences = {
-        (name, exercise): frozenset(form[start : start + LENGTH] for start in range(len(form) - LENGTH + 1))
+        (name, exercise): frozenset(_local(form[start : start + LENGTH]) for start in range(len(form) - LENGTH + 1))
         for name, one in submissions.items()
         for exercise, form in one.items()
         if form and count[exercise, form] <= most
@@ -92,3 +92,11 @@ def find_likenesses(submissions: Mapping[str, Mapping[str, Form]]) -> list[Liken
         if shares:
             found.append(Likeness(one, other, tuple(shares), min(shares.values())))
     return sorted(found, key=lambda pair: (-len(pair.exercises), -pair.share, pair.one, pair.other))
+
+
+def _local(tokens: Form) -> Form:
+    """Number names anew, so that a name more or less elsewhere makes no difference here."""
+    places: dict[str, str] = {}
+    return tuple(
+        places.setdefault(token, f"{forms.NAME}{len(places)}") if token.startswith(forms.NAME) else token for token in tokens
+    )

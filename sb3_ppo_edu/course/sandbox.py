@@ -45,8 +45,8 @@ class Limits:
     :param start_seconds: for starting Python and torch
     """
 
-    wall_seconds: float = 20.0
-    cpu_seconds: int = 15
+    wall_seconds: float = 15.0
+    cpu_seconds: int = 10
     memory: int = 1 << 30
     output: int = 1 << 20
     start_seconds: float = 120.0

@@ -34,7 +34,8 @@ def statements(cells: Iterable[str]) -> list[Statement]:
     """
     found: list[Statement] = []
     for cell in cells:
-        for source in (cell, "\n".join(_without_magic(line) for line in cell.splitlines())):
+        text = cell.lstrip("\ufeff")  # an editor's mark
+        for source in (text, "\n".join(_without_magic(line) for line in text.splitlines())):
             try:
                 found += ast.parse(source).body
                 break
@@ -50,11 +51,13 @@ def _without_magic(line: str) -> str:
 
 
 def names_defined(statement: Statement) -> set[str]:
-    """List the names that a statement gives a meaning to, or a part of it, wherever in it but in functions of its own."""
+    """List the names that a statement gives a meaning to, or takes it from, wherever in it but in functions of its own."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}
+    if isinstance(statement, ast.Delete):
+        return {target.id for target in statement.targets if isinstance(target, ast.Name)}
     if isinstance(statement, COMPOUND):
         own = {name for part in _headers(statement) for name in _stored(part)}
         return own.union(*(names_defined(inner) for block in _blocks(statement) for inner in block))

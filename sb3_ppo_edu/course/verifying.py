@@ -8,11 +8,14 @@ warning from our code, and with a tick under every exercise.
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import tempfile
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 from sb3_ppo_edu.course.building import (
+    BEGIN,
+    END,
     SOLUTIONS,
     STUDENT,
     Lesson,
@@ -31,6 +36,7 @@ from sb3_ppo_edu.course.building import (
     read_lessons,
     solution_lines,
 )
+from sb3_ppo_edu.course.forms import forms
 
 SHORT_VARIABLE = "SB3_EDU_SHORT"
 """Environment variable that makes lessons train for a moment only."""
@@ -39,8 +45,10 @@ NOTEBOOK_SECONDS = 240.0
 """In its short mode a lesson takes some ten seconds; a machine that has other things to do may take several times that."""
 OUTPUT_SECONDS = 30
 """How long to wait for the outputs of a cell that has ended; nbclient's own 4 seconds lose them where the machine is busy."""
-LEAST_TELLING = 15
-"""Characters from which on a line of a solution gives something away."""
+LEAST_TELLING, LEAST_TOKENS = 15, 12
+"""Characters of a line, and tokens of a formula, from which on they give something of a solution away."""
+CODE = re.compile(r"```\w*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
+"""In Markdown."""
 
 WATCH = """\
 import warnings
@@ -139,17 +147,49 @@ def invalid(lesson: Lesson) -> Iterator[Finding]:
 
 def leaks(lesson: Lesson) -> Iterator[Finding]:
     """
-    Find lines of solutions in the student's notebook.
+    Find solutions in the student's notebook: a line in any cell, however spaced, or a formula in the text by whatever names.
 
-    :return: one finding for each line
+    :return: one finding for each line, or formula
     """
     handed_out = make_notebook(lesson, STUDENT)
-    text = "\n".join(cell.source for cell in handed_out.cells)
+    text = _without_spaces("".join(cell.source for cell in handed_out.cells))
+    quoted = dict(_quoted([cell.source for cell in handed_out.cells if cell.cell_type == "markdown"]))
     for cell in lesson.cells:
-        if "exercise" in cell.metadata:
-            for line in solution_lines(cell.source):
-                if len(line) >= LEAST_TELLING and line in text:
-                    yield Finding(f"{STUDENT}/{lesson.name}", f"holds a line of {cell.metadata['exercise']}: {line}")
+        if "exercise" not in cell.metadata:
+            continue
+        where, name = f"{STUDENT}/{lesson.name}", cell.metadata["exercise"]
+        lines = [line for line in solution_lines(cell.source) if len(line) >= LEAST_TELLING]
+        found = [line for line in lines if _without_spaces(line) in text]
+        yield from (Finding(where, f"holds a line of {name}: {line}") for line in found)
+        if not found:
+            for form in set(_formulas(textwrap.dedent(cell.source.split(BEGIN)[1].split(END)[0]))) & quoted.keys():
+                yield Finding(where, f"quotes a formula of {name}: {quoted[form]}")
+
+
+def _without_spaces(text: str) -> str:
+    """Leave out what sets code apart in a text, and how it is spaced."""
+    return re.sub(r"[\s`]", "", text)
+
+
+def _quoted(texts: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """List the formulas in Markdown, by their forms: in blocks of code, in a line of text, and in a line of its own."""
+    for text in texts:
+        for code in [*map("".join, CODE.findall(text)), *(line.lstrip("#>-* ") for line in text.splitlines())]:
+            yield from ((form, code.strip()) for form in _formulas(textwrap.dedent(code)))
+
+
+def _formulas(code: str) -> Iterator[tuple[str, ...]]:
+    """List the forms of what is computed in a piece of code, but for what is so short that it tells nothing."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        value = getattr(node, "value", None)
+        if isinstance(node, ast.stmt) and isinstance(value, ast.expr):
+            (form,) = forms([ast.Expr(value)])
+            if len(form) >= LEAST_TOKENS:
+                yield tuple(form)
 
 
 def run_notebook(

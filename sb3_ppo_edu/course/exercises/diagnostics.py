@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from sb3_ppo_edu.course.exercises.inputs import away_from
 from sb3_ppo_edu.course.exercises.observing import Case
 
 FloatArray = npt.NDArray[np.floating]
@@ -105,6 +106,12 @@ def reading_cases(rng: Rng) -> list[Case]:
         spread = rng.uniform(0.9, 1.1, size=(2, 7))
         return case(name, (divergence * spread[0]).round(6).tolist(), (clipped * spread[1]).round(3).tolist())
 
+    def anywhere(number: int) -> Case:
+        # Off the thresholds by a fifth and more, and so far from one another that no other input tells the answer.
+        divergence = np.exp(away_from(np.log([TOO_NEAR, TOO_FAR]), rng, np.log(1e-4), np.log(0.5), 3, margin=0.2)[number % 3])
+        clipped = away_from([UNTOUCHED, SILENCED], rng, 0.0, 0.7, 3, margin=0.04)[rng.integers(3)]
+        return at_random(f"random, number {number + 1}", float(divergence), float(clipped))
+
     return [
         case("every update leaps", [0.02, 0.09, 0.12, 0.3, 0.08], [0.25, 0.4, 0.45, 0.5, 0.35]),
         case("nothing moves", [1e-6, 2e-6, 1e-6, 3e-6, 2e-6], [0.0, 0.0, 0.0, 0.0, 0.0]),
@@ -131,4 +138,5 @@ def reading_cases(rng: Rng) -> list[Case]:
         at_random("random, about 0.0024 nats, 4 % of it clipped", 0.0024, 0.04),
         at_random("random, about 0.0024 nats, 6 % of it clipped", 0.0024, 0.06),
         at_random("random, about 0.0005 nats, much of it clipped", 5e-4, 0.4),
+        *map(anywhere, range(9)),
     ]
