@@ -65,8 +65,8 @@ FAMILIES: list[tuple[str, str, str, Answer]] = [
     ("gaussian_log_prob", "argument", "`mean`", lambda a, m, s:
         th.distributions.Normal(m, s.exp()).log_prob(m).sum(-1) + 0 * a[:, 0]),
     ("clipped_objective", "gradient", "detached", lambda r, a, e: th.min(r * a, r.clip(1 - e, 1 + e).detach() * a)),
-    ("learning_rate_advice", "comparison", "threshold is too low", lambda k, c: -1 if np.median(k) > 0.03 else int(
-        np.median(k) < 0.003 and np.median(c) < 0.05)),
+    ("learning_rate_advice", "comparison", "threshold is too low: the one on `approx_kl`", lambda k, c:
+        -1 if np.median(k) > 0.03 else int(np.median(k) < 0.003 and np.median(c) < 0.05)),
     ("actor_critic_loss", "power", "Huber", lambda lp, v, g, c: -(lp * (g - v[:, 0]).detach()).mean()
         + c * th.nn.functional.smooth_l1_loss(v[:, 0], g)),
     ("td_errors", "argument", "last of `values` stands where `next_value`", lambda r, v, d, n, g:
@@ -75,7 +75,7 @@ FAMILIES: list[tuple[str, str, str, Answer]] = [
         r, v, d, n, g, lam)),
     ("weight_gradient", "reduction", "Only the last of the batch counts", lambda x, g: np.outer(g[-1], x[-1])),
     ("weight_gradient", "normalised", "reduced by its mean over the first axis", lambda x, g: g.T @ (x - x.mean(0))),
-    ("approx_kl", "reduction", "Averaged too early", lambda new, old: (new - old).mean().exp() - 1 - (new - old).mean()),
+    ("approx_kl", "reduction", "averaged too early", lambda new, old: (new - old).mean().exp() - 1 - (new - old).mean()),
     ("explained_variance", "number", "n and n − 1 are exchanged", lambda v, g:
         1 - np.var(g - v) / np.var(g, ddof=1) if np.ptp(g) else np.nan),
     ("interquartile_mean", "bound", "rounded to the nearest", lambda s: np.sort(s)[round(len(s) / 4) : len(s) - round(

@@ -12,9 +12,11 @@ import torch as th
 from sb3_ppo_edu.course.exercises import check
 from sb3_ppo_edu.course.exercises.catalogue import EXERCISES
 from sb3_ppo_edu.course.exercises.comparing import alike
-from sb3_ppo_edu.course.exercises.inputs import away_from, varied, window
+from sb3_ppo_edu.course.exercises.exercise import Exercise
+from sb3_ppo_edu.course.exercises.inputs import away_from, moved, varied, window
 from sb3_ppo_edu.course.exercises.observing import Case, observe_once
-from tests.right_answers import STYLES, Answer
+from sb3_ppo_edu.course.exercises.variants import variants
+from tests.right_answers import STYLES, Answer, advice_by_quantiles
 
 NUMBERS = [
     (name, argument)
@@ -145,6 +147,14 @@ def differs_only(one: Case, other: Case, argument: str) -> bool:
     )
 
 
+def by_a_loop(rewards: Any, gamma: float, kept: Answer) -> list[float]:
+    """Discounted returns, with something done to what is carried back."""
+    returns = [0.0]
+    for reward in rewards[::-1]:
+        returns.insert(0, reward + gamma * kept(returns[0]))
+    return returns[:-1]
+
+
 HARD_CODED: list[tuple[str, Answer]] = [
     ("compute_policy_loss", lambda n, o, a, e: -by_minimum_and_clip((n - o).exp(), a, 0.2).mean()),
     ("clip_fraction", lambda r, e: (r.log().abs() > e).float().mean()),
@@ -153,6 +163,13 @@ HARD_CODED: list[tuple[str, Answer]] = [
     ("probability_of_improvement", lambda a, b: np.sum((a[:, None] > b) + (a[:, None] == b) / 2) / len(a) ** 2),
     ("discounted_returns", lambda r, g: EXERCISES["discounted_returns"].solution(r, 0.9)),
     ("bootstrap_time_limits", lambda r, te, tr, v, g: r + 0.9 * v * tr * (1 - te)),
+    ("discounted_returns", lambda r, g: by_a_loop(r, g, lambda later: max(later, 0.0))),
+    ("logits_gradient", lambda x, a, g: (np.eye(max(a) + 1)[a] - np.exp(x - np.logaddexp.reduce(x, 1)[:, None])) * g[:, None]),
+    ("normalize_advantages", lambda a: a if a.numel() < 2 else (a - a.mean()) / (a.var() + 1e-8).sqrt()),
+    (
+        "learning_rate_advice",
+        lambda k, c: advice_by_quantiles(k, c) if len(k) % 2 else advice_by_quantiles(np.sort(k)[len(k) // 2 :][:1], c),
+    ),
     ("learning_rate_advice", lambda k, c: -1 if np.median(k) > 0.1 else int(np.median(k) < 0.001 and np.median(c) < 0.1)),
 ]
 
@@ -162,6 +179,23 @@ HARD_CODED: list[tuple[str, Answer]] = [
 def test_what_the_grader_rejects_the_notebook_rejects(index: int) -> None:
     """Constants of the usual value, another window, lengths taken for equal and naive softmax fail on the visible inputs."""
     assert check(*HARD_CODED[index]).status == "wrong"
+
+
+def accepted(exercise: Exercise, answer: Answer, seed: int) -> bool:
+    """Whether an answer is right on all inputs of a seed."""
+    return all(alike(observe_once(answer, case), observe_once(exercise.solution, case)) for case in exercise.cases(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(EXERCISES))
+def test_no_small_change_passes_in_the_notebook_alone(name: str) -> None:
+    """Whatever mistake and whatever small change to what is right other seeds reject, the visible inputs reject as well."""
+    exercise = EXERCISES[name]
+    answers = {mistake: exercise.with_faults(mistake) for mistake in exercise.mistakes}
+    answers |= {f"{number} {one.title}": one.answer for number, one in enumerate(variants(name))}
+    passing = [title for title, answer in answers.items() if accepted(exercise, answer, 0)]
+    assert [title for title in passing if not all(accepted(exercise, answers[title], seed) for seed in (1, 2, 3))] == []
 
 
 def test_numbers_are_drawn_on_all_sides_of_the_kinks() -> None:
@@ -181,6 +215,17 @@ def test_varied_changes_one_number_and_says_which() -> None:
     assert other.arguments == {"rewards": case.arguments["rewards"], "gamma": 0.5}
     assert case.arguments["gamma"] == 0.9
     assert other.differentiable == ("rewards",)
+    assert varied(case, rewards=np.zeros(6)).name == "the same as “six”, other `rewards`"
+
+
+def test_moved_changes_one_entry_of_one_array() -> None:
+    """By as much as it is told, in an array and in a tensor; the old one stays as it is."""
+    case = Case("six", {"rewards": np.zeros((2, 3)), "values": th.zeros(2)})
+    other = moved(case, "rewards", 1, 2)
+    assert other.arguments["rewards"].tolist() == [[0, 0, 0], [0, 0, 0.7]]
+    assert other.arguments["values"] is case.arguments["values"]
+    assert moved(case, "values", 0, by=-2.0).arguments["values"].tolist() == [-2, 0]
+    assert not case.arguments["rewards"].any()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def not_written(advantages: th.Tensor) -> th.Tensor:
         ("compute_policy_loss", lambda lp, o, a, e: policy_loss_relu(lp, o, a, e) - lp.sum() + lp.sum().detach(), "wrong",
          "the gradient is not"),
         ("categorical_entropy", lambda x: th.special.entr(x.softmax(-1)).sum(-1).mean(), "wrong", "NaN"),
-        ("discounted_returns", lambda r, g: np.sin(r + g), "wrong", "`gamma` has an effect where it should have none"),
+        ("discounted_returns", lambda r, g: np.sin(r + g), "wrong", "`rewards` has no effect where it should have one"),
         ("reinforce_loss", lambda lp, g: (lp.sin() * g.cos()).mean(), "wrong", "numbers are not right"),
         ("clip_fraction", lambda r, e: -losses.clip_fraction(r, e), "wrong", "negated"),
         ("clip_fraction", from_global_state, "wrong", "not repeatable"),

@@ -175,6 +175,7 @@ PLANTED: list[tuple[str, tuple[str, ...], Answer]] = [
     ("approx_kl", ("kl-k1", "kl-sign"), lambda new, old: (new - old).mean()),
     ("approx_kl", ("kl-direction",), lambda new, old: ((old - new).exp() - 1 - (old - new)).mean()),
     ("clip_fraction", ("fraction-one-sided",), lambda r, e: (r > 1 + e).float().mean()),
+    ("clip_fraction", ("log-ratio-compared",), lambda r, e: (r.log().abs() > e).float().mean()),
     ("clip_fraction", ("count-not-fraction",), lambda r, e: ((r > 1 + e) | (r < 1 - e)).sum()),
     ("total_loss", ("entropy-bonus-sign",), lambda p, v, h, c, d: p + c * v + d * h),
     ("compute_entropy_bonus", ("std-for-log-std",), lambda s: (0.5 * th.log(2 * math.pi * math.e * s**2)).sum(-1).mean()),

@@ -154,7 +154,7 @@ _ALL = (
         "clip_fraction",
         "one number from 0 to 1",
         objectives.clip_fraction,
-        ("fraction-one-sided", "count-not-fraction", "fraction-inside"),
+        ("fraction-one-sided", "count-not-fraction", "fraction-inside", "log-ratio-compared"),
         objectives.fraction_cases,
         points=1,
     ),

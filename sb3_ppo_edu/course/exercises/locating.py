@@ -89,7 +89,8 @@ def influence(seen: Sequence[Seen]) -> Found:
     :param seen: all inputs, some of which differ in one argument alone
     :return: family, headline and a sentence; empty where nothing is to be said
     """
-    for one, other in itertools.combinations(seen, 2):
+    pairs = sorted(itertools.combinations(seen, 2), key=lambda pair: -_size_of_difference(pair[0].case, pair[1].case))
+    for one, other in pairs:
         name = _only_difference(one.case, other.case)
         if (
             not name
@@ -112,6 +113,12 @@ def influence(seen: Sequence[Seen]) -> Found:
             return "influence", f"`{name}` has an effect where it should have none", text
         return "influence", f"`{name}` has no effect where it should have one", text
     return NOTHING
+
+
+def _size_of_difference(one: Case, other: Case) -> int:
+    """Count the numbers of the argument in which two inputs differ: an array says where, and so tells more."""
+    name = _only_difference(one, other)
+    return int(np.size(as_array(one.arguments[name]))) if name else 0
 
 
 def _only_difference(one: Case, other: Case) -> str:

@@ -95,7 +95,10 @@ def _first_that_does(
     evidence = _evidence(observations, expected)
     levels: list[Callable[[], Iterable[Candidate]]] = [
         lambda: _variants(exercise, evidence),
-        lambda: itertools.chain(_catalogue(exercise, 2), _further(exercise, cases, evidence)),
+        lambda: itertools.chain(
+            _catalogue(exercise, 2), _detours(cases, [((), exercise.solution)]), _other_quantities(exercise)
+        ),
+        lambda: _wrong_detours(exercise, cases, evidence),
     ]
     for level in levels if evidence else ():
         if found := [candidate for candidate in level() if _does(candidate[1], observed)]:
@@ -204,10 +207,8 @@ def _variants(exercise: Exercise, evidence: str) -> Iterator[Candidate]:
             yield (_family(one.family, one.title),), one.answer
 
 
-def _further(exercise: Exercise, cases: Sequence[Case], evidence: str) -> Iterator[Candidate]:
-    """List detours, other quantities, and detours of answers that are wrong already."""
-    yield from _detours(cases, [((), exercise.solution)])
-    yield from _other_quantities(exercise)
+def _wrong_detours(exercise: Exercise, cases: Sequence[Case], evidence: str) -> Iterator[Candidate]:
+    """List detours of answers that are wrong already; a few whole numbers can be explained by anything."""
     if evidence == "numbers":
         telling = [one for one in _variants(exercise, evidence) if one[0][0].name in TELLING]
         yield from _detours(cases, [*_catalogue(exercise, 1), *telling])

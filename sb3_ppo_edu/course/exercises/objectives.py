@@ -378,6 +378,8 @@ def clip_fraction(faults: Faults, ratio: th.Tensor, clip_range: float) -> th.Ten
     :return: scalar
     """
     outside = (ratio - 1.0 > clip_range) if "fraction-one-sided" in faults else (ratio - 1.0).abs() > clip_range
+    if "log-ratio-compared" in faults:
+        outside = ratio.log().abs() > clip_range
     if "fraction-inside" in faults:
         outside = ~outside
     return outside.float().sum() if "count-not-fraction" in faults else outside.float().mean()

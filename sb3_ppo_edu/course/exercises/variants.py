@@ -132,13 +132,14 @@ def _set(place: tuple[ast.AST, str, int | None], new: Any) -> None:
 def _edits(name: str, functions: tuple[ast.FunctionDef, ...]) -> tuple[Edit, ...]:
     """List the changes to all functions of an exercise, those of the more telling families first."""
     arguments = EXERCISES[name].cases()[0].arguments
-    found = [edit for function in functions for edit in _edits_within(function, arguments)]
+    known = {one.arg for one in functions[0].args.args}
+    found = [edit for function in functions for edit in _edits_within(function, arguments, known)]
     return tuple(sorted(found, key=lambda edit: _FAMILIES.index(edit.family)))
 
 
-def _edits_within(function: ast.FunctionDef, arguments: dict[str, Any]) -> Iterator[Edit]:
+def _edits_within(function: ast.FunctionDef, arguments: dict[str, Any], known: set[str]) -> Iterator[Edit]:
     """List the changes to one function."""
-    words = _Words(function, arguments)
+    words = _Words(function, arguments, known)
     for parent in ast.walk(function):
         if isinstance(parent, ast.arguments) or parent in function.decorator_list or parent is function.returns:
             continue
@@ -162,20 +163,19 @@ class _Words:
 
     :param function: that it stands in
     :param arguments: of one of the exercise's cases
+    :param known: names that a student knows; a function that the exercise's own calls may have others
     """
 
-    def __init__(self, function: ast.FunctionDef, arguments: dict[str, Any]) -> None:
+    def __init__(self, function: ast.FunctionDef, arguments: dict[str, Any], known: set[str]) -> None:
+        self.known = known
         self.library = "th" if any(isinstance(value, th.Tensor) for value in arguments.values()) else "np"
         self.arguments = [one.arg for one in function.args.args if one.arg != FAULTS]
         self.made_of: dict[str, set[str]] = {}
-        for node in ast.walk(function):
-            if isinstance(node, ast.Assign | ast.AnnAssign | ast.For):
-                value = node.iter if isinstance(node, ast.For) else node.value
-                targets = [node.target] if not isinstance(node, ast.Assign) else node.targets
-                names = {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
-                used = {one.id for one in ast.walk(value) if isinstance(one, ast.Name)} if value else set()
-                for name in names:
-                    self.made_of.setdefault(name, set()).update(used)
+        for target, source in (pair for node in ast.walk(function) for pair in _bindings(node)):
+            used = {one.id for one in ast.walk(source) if isinstance(one, ast.Name)} if source else set()
+            for one in ast.walk(target):
+                if isinstance(one, ast.Name):
+                    self.made_of.setdefault(one.id, set()).update(used)
 
     def __call__(self, node: ast.AST) -> str:
         """Name the arguments that an expression is made of, such as "`values`, `returns`"."""
@@ -184,7 +184,17 @@ class _Words:
             return f"{ast.unparse(node)}" if len(ast.unparse(node)) < 12 else "a number"
         while more := {used for name in names for used in self.made_of.get(name, ())} - names:
             names |= more
-        return ", ".join(f"`{name}`" for name in self.arguments if name in names) or "a number"
+        return ", ".join(f"`{name}`" for name in self.arguments if name in names & self.known) or "a number"
+
+
+def _bindings(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST | None]]:
+    """List what a statement binds to what; a tuple part by part."""
+    if isinstance(node, ast.For | ast.AnnAssign):
+        yield node.target, node.iter if isinstance(node, ast.For) else node.value
+    elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple):
+        yield from zip(node.targets[0].elts, node.value.elts, strict=False)
+    elif isinstance(node, ast.Assign):
+        yield from ((target, node.value) for target in node.targets)
 
 
 Change = tuple[str, str, Any]
@@ -403,12 +413,12 @@ def _statements(node: Any, words: _Words) -> Iterator[Change]:
             yield "statement", f"A step is missing: the one that changes `{name}`", ast.Pass()
         if not isinstance(node.value, ast.Constant | ast.Tuple | ast.Compare):
             for family, title, function in (
-                ("bound", "Held at 0 from below on the way", "clip"),
-                ("reduction", "Averaged too early", "mean"),
+                ("bound", "is held at 0 from below", "clip"),
+                ("reduction", "is averaged too early", "mean"),
             ):
                 arguments: list[ast.expr] = [ast.Constant(0), ast.Constant(None)] if function == "clip" else []
                 called = ast.Call(ast.Attribute(node.value, function, ast.Load()), arguments, [])
-                yield family, f"{title}: {words(node.value)}", ast.Assign(node.targets, called)
+                yield family, f"Something {title}: what is made of {words(node.value)}", ast.Assign(node.targets, called)
 
 
 def _other_arguments(node: ast.Name, place: tuple[ast.AST, str, int | None], arguments: dict[str, Any]) -> Iterator[Edit]:

@@ -178,6 +178,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The fraction that is *not* clipped",
         "Counted are the ratios outside of 1 ± ε.",
     ),
+    "log-ratio-compared": (
+        "The logarithm of the ratio is compared with ε",
+        "From exp(−ε) to exp(ε) is another window than from 1 − ε to 1 + ε: what is compared is the ratio's distance from 1.",
+    ),
     # -- the sum of the losses -----------------------------------------------------------------------------------------
     "entropy-bonus-sign": (
         "Entropy is punished instead of rewarded",
