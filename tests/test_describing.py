@@ -39,12 +39,12 @@ def narrow_one_hot(logits: Any, actions: Any, upstream: Any) -> Any:
     return (np.eye(actions.max() + 1)[actions] - e / e.sum(1, keepdims=True)) * upstream[:, None]
 
 
-def constant_once(actions: th.Tensor, mean: th.Tensor, log_std: th.Tensor) -> th.Tensor:
+def constant_once(actions: Any, mean: Any, log_std: Any) -> Any:
     """The normaliser of one dimension, whatever their number."""
     return -(((actions - mean) / log_std.exp()) ** 2 / 2 + log_std).sum(-1) - 0.5 * math.log(2 * math.pi)
 
 
-def sigmoid_slope(raw: th.Tensor, mean: th.Tensor, log_std: th.Tensor) -> th.Tensor:
+def sigmoid_slope(raw: Any, mean: Any, log_std: Any) -> Any:
     """The slope of another squashing function."""
     slope = raw.sigmoid() * (1 - raw.sigmoid())
     return th.distributions.Normal(mean, log_std.exp()).log_prob(raw).sum(-1) - slope.log().sum(-1)

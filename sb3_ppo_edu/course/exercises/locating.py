@@ -129,7 +129,8 @@ def _only_difference(one: Case, other: Case) -> str:
 
 def _differs(found: Sequence[float], expected: Sequence[float]) -> Mask:
     """Mark the numbers that are not the same."""
-    return ~np.isclose(np.array(found), np.array(expected), rtol=10 * RELATIVE, atol=10 * ABSOLUTE, equal_nan=True)
+    same: Mask = np.isclose(np.array(found), np.array(expected), rtol=10 * RELATIVE, atol=10 * ABSOLUTE, equal_nan=True)
+    return ~same
 
 
 def _places(mask: Mask) -> str:

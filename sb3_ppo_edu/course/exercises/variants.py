@@ -253,9 +253,9 @@ def _arithmetic(node: Any, words: _Words) -> Iterator[Change]:
         yield "power", f"An absolute value for a power: {words(left)}", _call("abs", left)
         yield "power", f"A power is another one: {words(left)}", ast.BinOp(left, op, ast.Constant(3))
         if words.library == "th":
-            function = ast.parse("th.nn.functional.huber_loss", mode="eval").body
-            parts: list[ast.expr] = [left, ast.BinOp(left, ast.Mult(), ast.Constant(0))]
-            huber = ast.Call(function, parts, [ast.keyword("reduction", ast.Constant("none"))])
+            huber_loss = ast.parse("th.nn.functional.huber_loss", mode="eval").body
+            errors: list[ast.expr] = [left, ast.BinOp(left, ast.Mult(), ast.Constant(0))]
+            huber = ast.Call(huber_loss, errors, [ast.keyword("reduction", ast.Constant("none"))])
             yield "power", f"A Huber (smooth L1) loss for a square: {words(left)}", huber
     elif isinstance(op, ast.FloorDiv):
         for function, how in (("round", "to the nearest"), ("ceil", "up")):
