@@ -41,7 +41,7 @@ def test_parameter_is_drawn_without_a_slider(monkeypatch: pytest.MonkeyPatch, ca
     explore(lambda axes, value: axes.plot([0.0, value]), "λ", [0.5, 1.0, 4.0])
     drawn = plt.gcf().axes
     assert [axes.get_title() for axes in drawn] == ["λ = 0.5", "λ = 1", "λ = 4"]
-    assert [axes.lines[0].get_ydata()[1] for axes in drawn] == [0.5, 1.0, 4.0]
+    assert [np.asarray(axes.lines[0].get_ydata())[1] for axes in drawn] == [0.5, 1.0, 4.0]
     assert len({axes.get_ylim() for axes in drawn}) == 1
     assert "pip install ipywidgets" in capsys.readouterr().out
     plt.close()

@@ -140,7 +140,7 @@ def explore(draw: Callable[[Any, float], object], name: str, values: Sequence[fl
         axes.set_title(f"{name} = {value:g}")
     plt.show()
     try:
-        from ipywidgets import FloatSlider, interact
+        from ipywidgets import FloatSlider, interact  # type: ignore[import-untyped]
     except ImportError:
         print("pip install ipywidgets, and there will be a slider here.")
         return
