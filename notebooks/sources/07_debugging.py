@@ -390,8 +390,8 @@ for name in ("D", "D mended"):
 #
 # A last kind of patient has no fault in its training at all: all gauges are well, the curve rises, and then the agent is handed over and crashes.
 # Three things differ between a training and an evaluation. In training, actions are *drawn*; in the evaluation one takes the most likely ones. In
-# training, observations are normalised by running *statistics* that belong to the environment and not to the policy: whoever saves the model alone
-# has lost them. And the *task* may be another: another wrapper, another version, another season.
+# training, observations are normalised by running *statistics* that belong to the environment and not to the network: whoever hands over the network
+# alone has lost them. And the *task* may be another: another wrapper, another version, another season.
 #
 # The lander of the activity, trained once, and four evaluations that differ from the right one in one thing each. **Predict** first, before you
 # run it: which of `actions drawn`, `statistics forgotten`, `action repeat forgotten`, `wind` costs most?

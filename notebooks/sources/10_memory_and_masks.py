@@ -231,6 +231,8 @@ plt.show()
 #
 # `predict` keeps nothing. It takes the state and gives back the new one, and whoever plays has to carry it, and to say where episodes start. The
 # classical accident: the training was fine, and the agent that was deployed is hopeless.
+#
+# **Predict** first, on paper: of 500 points, what does the policy with a memory earn if its state is forgotten after every step?
 
 
 # %%
