@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.course.exercises import check
-from sb3_ppo_edu.course.lesson import Curve, begin, play, quick, recipe, table
+from sb3_ppo_edu.course.lesson import Curve, begin, compare, explore, play, quick, recipe, table
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
 
 begin()
@@ -183,6 +183,23 @@ print(
 )
 
 # %% [markdown]
+# What does σ do to it? (A slider is below where you run this yourself.)
+
+
+# %%
+def draw_density(axes, std):
+    y = torch.linspace(-0.999, 0.999, 400)[:, None]
+    density = squashed_log_prob(
+        torch.atanh(y), torch.tensor([[0.3]]), torch.log(torch.tensor([std]))
+    )
+    axes.plot(y, density.exp())
+    axes.set_ylim(0, 2.5)
+    axes.set_xlabel("action tanh(u), mean of u 0.3")
+
+
+explore(draw_density, "σ", [0.3, 0.9, 2.5])
+
+# %% [markdown]
 # ## May one leave it out?
 #
 # The lecture says that coursework may. For the **ratio** it is even exactly right: the Jacobian depends on $u$ alone, not on the
@@ -200,6 +217,11 @@ print("log ratio without:", left_out.numpy().round(4))
 # %% [markdown]
 # For the **entropy** it is wrong, and the difference grows as you train. The Gaussian's entropy rises with $\sigma$ for ever. The
 # entropy of the *action* does not: a wide Gaussian, squashed, sits at both bounds.
+#
+# **Predict** first: at which σ is the action's entropy largest? (The pictures above may help; the mean is 0 now.)
+
+# %%
+my_sigma = None
 
 # %%
 stds = torch.linspace(0.05, 4.0, 80)
@@ -227,7 +249,7 @@ for std in (0.5, 0.9, 3.0):
 axes[1].set_xlabel("action")
 axes[1].legend()
 plt.show()
-print(f"the action's entropy is largest at σ = {stds[of_action.argmax()]:.2f}")
+compare(my_sigma, stds[of_action.argmax()].item(), "The action's entropy is largest at σ")
 
 # %% [markdown]
 # An entropy bonus without the Jacobian pushes $\sigma$ up without end: the policy that it calls most curious throws full left or
