@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import os
@@ -34,6 +33,7 @@ from sb3_ppo_edu.envs.factory import with_wrappers
 from sb3_ppo_edu.envs.wrappers import MasksFromInfo
 from sb3_ppo_edu.serialization.errors import reason
 from sb3_ppo_edu.serialization.names import only_known_code
+from sb3_ppo_edu.serialization.text import did_you_mean
 from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT, takes_masks
 from sb3_ppo_edu.training.evaluation import EvaluatesWithMasks, MaskedEvalCallback, with_masks
 from sb3_ppo_edu.training.hyperparameters import bundled_file, check_keys, prepare_engine_kwargs
@@ -130,17 +130,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of the zoo.
 
     :param arguments: the verb and its arguments; those of the command line by default
-    :return: the exit status: 0, or 2 if the command cannot be run as asked
+    :return: the exit status: 0, also of help, or 2 if the command cannot be run as asked
     """
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if verb in ("", "-h", "--help"):
         print(_help())
-        return 0 if verb else 2
+        return 0
     try:
         if verb not in VERBS:
-            near = difflib.get_close_matches(verb, VERBS, n=1)
-            remedy = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ZooError(f"unknown verb {verb!r}{remedy}; expected one of {', '.join(VERBS)}")
+            raise ZooError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}; expected one of {', '.join(VERBS)}")
         for package in VERBS[verb].packages:
             _require(package, f"the zoo's {verb}", "sb3-ppo-edu[plots]" if package == "seaborn" else package)
         register()

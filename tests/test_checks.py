@@ -22,7 +22,6 @@ from sb3_ppo_edu.algorithms.checks import (
     check_integer,
     check_number,
     check_range,
-    did_you_mean,
     parse_schedule,
 )
 
@@ -95,14 +94,6 @@ def test_a_choice_and_a_range_become_plain() -> None:
     bounds = check_range("bounds", [np.int64(-2), np.float32(0.5)])
     assert bounds == (-2.0, 0.5)
     assert [type(bound) for bound in bounds] == [float, float]
-
-
-@pytest.mark.parametrize(
-    ("found", "said"), [("n_step", " (did you mean 'n_steps'?)"), ("N_STEPS", " (did you mean 'n_steps'?)"), ("zebra", "")]
-)
-def test_the_nearest_name_is_found(found: str, said: str) -> None:
-    """What was probably meant is named, whatever its case; where nothing is near, nothing is."""
-    assert did_you_mean(found, ["n_steps", "n_epochs"]) == said
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,55 @@ def test_no_abbreviations(capsys: pytest.CaptureFixture[str]) -> None:
     """A flag cut short is unknown rather than a guess."""
     with pytest.raises(SystemExit):
         main(["train", "--env", "CartPole-v1", "--learning", "1"])
-    assert "unknown argument '--learning'" in capsys.readouterr().err
+    assert "unknown argument '--learning' (did you mean '--learning-rate'?)" in capsys.readouterr().err
+
+
+WRONG_WORDS = {
+    "trian --env CartPole-v1": "found 'trian' (did you mean 'train'?), expected one of train, evaluate,",
+    "Train": "(did you mean 'train'?)",
+    "xyz": "found 'xyz', expected one of train,",
+    "help": "(did you mean '--help'?)",
+    "-V": "unknown argument '-V' (did you mean '--version'?)",
+    "--env CartPole-v1": "flags stand behind a command, as in sb3-edu train --env …",
+    "--help-all": "unknown argument '--help-all' (did you mean '--help'?)",
+    "train": "required: --env",
+    "train --evn CartPole-v1": "unknown argument '--evn' (did you mean '--env'?)",
+    "train --evn=CartPole-v1": "unknown argument '--evn' (did you mean '--env'?)",
+    "train --env X CartPole-v1": "unknown argument 'CartPole-v1'",
+    "train --env X --n-step 5": "(did you mean '--n-steps'?)",
+    "train --env X --clip 0.1": "(did you mean '--clip-range'?)",
+    "train --env X --lr 1e-3": "(did you mean '--learning-rate'?)",
+    "train --env X -n 5": "(did you mean '--steps'?)",
+    "train --env X --algo ppo": "--algo: found 'ppo' (did you mean 'eduppo'?), expected one of",
+    "train --env X --verbose 5": "--verbose: found '5', expected one of 0, 1, 2",
+    "train --env X --seed -1": "--seed: found '-1', expected a whole number from 0",
+    "train --env X --seed 4294967296": "--seed: found '4294967296', expected",
+    "train --env X --steps nan": "--steps: found 'nan', expected a positive whole number",
+    "train --env X --eval-episodes 99999999999999999999": "expected a positive whole number up to 9,007,199,254,740,992",
+    "train --env CartPole-v1 --stats-window-size 99999999999999999999": "stats_window_size=99999999999999999999: expected",
+    "evaluate x --seed -1": "--seed: found '-1', expected",
+    "resume x --eval-episodes 0": "--eval-episodes: found '0', expected a positive whole number",
+    "bench sped": "(did you mean 'speed'?)",
+    "course biuld": "(did you mean 'build'?)",
+}
+"""What is typed, and what is said of it."""
+
+
+@pytest.mark.parametrize("words", WRONG_WORDS)
+def test_wrong_words_end_in_a_sentence(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, and one sentence with what was found, the nearest that there is, and where help is."""
+    try:
+        code: object = main(words.split())
+    except SystemExit as stopped:
+        code = stopped.code
+    said = capsys.readouterr().err
+    assert code == 2
+    assert WRONG_WORDS[words] in said and said.startswith("sb3-edu") and len(said.splitlines()) <= 2
+
+
+def test_help_is_given_beside_a_flag_that_it_does_not_list(capsys: pytest.CaptureFixture[str]) -> None:
+    """``train --help`` knows the flags of every day only, and none of the others is unknown for it."""
+    assert "--learning-rate" in help_of("train --env X --vf-lambda 0.9", capsys)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,15 +130,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("sb3_ppo_edu ")
 
 
-@pytest.mark.parametrize("words", [[], ["bench"]])
+@pytest.mark.parametrize("words", [[], ["bench"], ["course"], ["zoo"]])
 def test_a_command_line_that_asks_for_nothing_gets_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """``sb3-edu`` and ``sb3-edu bench`` say what there is, and that is no error."""
+    """``sb3-edu`` and those of its commands that have others say what there is, and that is no error."""
     try:
         code: object = main(words)
     except SystemExit as stopped:
         code = stopped.code
     assert code == 0
-    assert f"usage: {' '.join(['sb3-edu', *words])}" in capsys.readouterr().out
+    usage = "python -m sb3_ppo_edu.zoo" if words == ["zoo"] else " ".join(["sb3-edu", *words])
+    assert f"usage: {usage}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", ["--help", "train --help", "bench --help", "--version"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -56,6 +57,28 @@ def test_output_on_a_full_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
             print("a table")
         monkeypatch.undo()
         os.dup2(os.open(os.devnull, os.O_WRONLY), disk.fileno())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("buffered", [True, False])
+def test_help_on_a_full_disk_is_an_error(
+    buffered: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Help that nobody gets is no success, whether Python writes at once, which argparse passes over, or at the end."""
+    with open("/dev/full", "wb", buffering=-1 if buffered else 0) as raw:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=not buffered))  # type: ignore[type-var]
+        assert main(["--help"]) == 1
+        monkeypatch.undo()
+    assert capsys.readouterr().err.startswith("sb3-edu: error: /dev/full: No space left on device; expected a disk that")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_errors_on_a_full_disk_keep_their_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even an error can be written, the exit code still says what it was."""
+    with open("/dev/full", "w", buffering=1) as disk:
+        monkeypatch.setattr(sys, "stderr", disk)
+        assert main(["evaluate", "no-such-run"]) == 2
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("where", ["step", "checkpoint", "model"])

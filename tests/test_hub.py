@@ -18,7 +18,8 @@ from stable_baselines3 import PPO
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms.saving import StatisticsWarning
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.training.hub import model_card
+from sb3_ppo_edu.training.hub import check_repo_id, model_card
+from sb3_ppo_edu.training.resume import resumed_for
 from tests.local_hub import LocalHub
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed (extra 'hub')")
@@ -87,6 +88,37 @@ def test_card_says_what_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "sb3-edu train --env CartPole-v1" in body and 'EduPPO.from_hub("someone/cart")' in body
     assert main(["push", str(run), "someone/cart", "--card"]) == 0
     assert capsys.readouterr().out.strip() == text.strip()
+
+
+def test_card_has_every_command_that_made_the_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that `resume --steps` made longer was made by both commands, and is not done again by the first alone."""
+    folder = tmp_path / "longer"
+    folder.mkdir()
+    record = yaml.safe_load((run / "settings.yml").read_text())
+    once = resumed_for(record, Path("runs/x y"), 128)
+    assert once == resumed_for({**record, "resumed": once}, Path("runs/x y"), 128) == ["sb3-edu resume 'runs/x y' --steps 128"]
+    (folder / "settings.yml").write_text(yaml.safe_dump({**record, "resumed": once}))
+    assert f"{record['command']}\n{once[0]}\n```" in model_card(folder, "someone/cart")
+    assert main(["reproduce", str(folder)]) == 2
+    assert "has made the run longer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "repo_id", ["name", "a/b/c", "/b", "a/", "a/b c", "../x", "a/b--c", "a/b.git", "a/-b", "https://hub/a/b", "a/" + "x" * 96]
+)
+@pytest.mark.parametrize("words", [[], ["--card"]])
+def test_names_that_the_hub_has_not_are_refused(
+    words: list[str], repo_id: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OWNER/NAME is checked before the Hub is asked, and for the card too."""
+    assert main(["push", str(run), repo_id, *words]) == 2
+    assert f"repository {repo_id!r}: expected OWNER/NAME, such as someone/ppo-CartPole-v1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("repo_id", ["someone/ppo-CartPole-v1", "a/b", "some-one_2/x.y"])
+def test_names_that_the_hub_has_are_taken(repo_id: str) -> None:
+    """Letters, digits, and what stands between them."""
+    check_repo_id(repo_id)
 
 
 @pytest.mark.parametrize("words", [[], ["--card"]])

@@ -101,7 +101,6 @@ LIBRARY_PRIVATES = {
     "algorithms/diagnostics.py": "SB3 counts updates in _n_updates, and keeps the ends of episodes in _last_episode_starts",
     "algorithms/model.py": "SB3 calls the static method _wrap_env for what it trains in; a static method has no super()",
     "checkpoint/environments.py": "Box2D environments take their world down in _destroy, for which there is no public name",
-    "cli/__init__.py": "argparse lists the flags of a parser only in _actions",
     "doctor/callback.py": "SB3 counts updates in _n_updates, and the steps before this learn in _num_timesteps_at_start",
     "engines/fingerprint.py": "torch tells only in private attributes whether hooks are registered, and who has a memory",
     "engines/flat.py": "copies and norms of many tensors in one call",

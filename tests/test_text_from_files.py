@@ -1,4 +1,4 @@
-"""Text from files is text: no terminal obeys it, no browser runs it, no shell is given it unquoted."""
+"""Text from files is text: no terminal obeys it, no browser runs it, no shell is given it unquoted; near names are found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.doctor.diagnose import command
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.lab.page import marked
-from sb3_ppo_edu.serialization.text import printable
+from sb3_ppo_edu.serialization.text import did_you_mean, printable
 from tests.doctor_records import make_record
 
 TITLE = "\x1b]0;title\x07"
@@ -87,3 +87,11 @@ def test_the_line_to_paste_is_quoted(trained: str, words: list[str]) -> None:
     found = list(lexer)
     assert found[: len(words)] == words
     assert found[len(words)].startswith("--")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"), [("n_step", " (did you mean 'n_steps'?)"), ("N_STEPS", " (did you mean 'n_steps'?)"), ("zebra", "")]
+)
+def test_the_nearest_name_is_found(found: str, said: str) -> None:
+    """What was probably meant is named, whatever its case; where nothing is near, nothing is."""
+    assert did_you_mean(found, ["n_steps", "n_epochs"]) == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,13 +23,13 @@ from sb3_ppo_edu.algorithms.checks import (
     check_integer,
     check_number,
     check_range,
-    did_you_mean,
     parse_schedule,
     refuse,
     unwrapped,
 )
 from sb3_ppo_edu.engines.autograd import OPTIONS
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.serialization.text import did_you_mean
 
 __all__ = [
     "CHECKS",
@@ -176,7 +177,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "use_sde": check_flag,
     "sde_sample_freq": partial(check_integer, minimum=-1),
     "target_kl": _or_none(partial(check_number, low=0.0, open_low=True, remedy="None switches the limit off")),
-    "stats_window_size": partial(check_integer, minimum=1),
+    "stats_window_size": partial(check_integer, minimum=1, maximum=sys.maxsize),
     "seed": _or_none(partial(check_integer, minimum=0)),
     "engine": _check_engine,
     "engine_kwargs": _check_engine_kwargs,

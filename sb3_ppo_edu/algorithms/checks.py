@@ -5,9 +5,8 @@ A number from numpy or torch is as good as any other; text, booleans and fractio
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
@@ -236,19 +235,6 @@ def evaluate_schedule(name: str, schedule: Schedule, progress: float, low: float
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{where}: found {type(error).__name__}: {error}; expected a number: {remedy}") from error
     return check_number(where, value, low, open_low=open_low, remedy=remedy)
-
-
-def did_you_mean(name: str, legal: Iterable[str]) -> str:
-    """
-    Look for the name that was probably meant; case does not count.
-
-    :param name: what was found
-    :param legal: the legal names
-    :return: a parenthesis with the nearest of them, or nothing if none is near
-    """
-    spelling = {candidate.lower(): candidate for candidate in legal}
-    near = difflib.get_close_matches(name.lower(), list(spelling), n=1)
-    return f" (did you mean {spelling[near[0]]!r}?)" if near else ""
 
 
 LIKELY_CAUSES = (

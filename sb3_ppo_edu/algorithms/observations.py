@@ -11,7 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import maybe_transpose
 from stable_baselines3.common.utils import is_vectorized_observation
 
-from sb3_ppo_edu.algorithms.checks import ArgumentError, did_you_mean
+from sb3_ppo_edu.algorithms.checks import ArgumentError
+from sb3_ppo_edu.serialization.text import did_you_mean
 
 
 @contextmanager

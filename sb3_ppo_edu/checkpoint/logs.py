@@ -149,14 +149,19 @@ def cut_csv(path: Path, lines: int, keys: list[str]) -> None:
     Cut a CSV file to the lines it had, and to the columns: SB3 adds a column to all lines when it logs a new value.
 
     :param lines: number of lines with the heading
-    :raises CheckpointError: if it is gone or shorter
+    :raises CheckpointError: if it is gone, shorter or something else
     """
-    found = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        found = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: found no text ({error.reason}), expected the log as SB3 writes it") from error
     if len(found) < lines:
         raise CheckpointError(f"{path}: found {len(found)} lines, expected at least the {lines} it had at the checkpoint")
     if not lines:
         write_atomically(path, lambda temporary: None)
         return
+    if found[0].split(",")[: len(keys)] != keys:
+        raise CheckpointError(f"{path}: found the columns {found[0][:200]!r}, expected {', '.join(keys)} first")
     added = len(found[0].split(",")) - len(keys)
     kept = [",".join(keys), *(line[: len(line) - added] for line in found[1:lines])]
     text = "".join(line + "\n" for line in kept)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from sb3_ppo_edu.cli.refusals import BAD_INPUT, DONE, FAILED, INTERRUPTED, RefusedError
 from sb3_ppo_edu.cli.streams import DISK, describe_disk, standard_streams
 from sb3_ppo_edu.serialization.extras import MissingExtraError
-from sb3_ppo_edu.serialization.text import printable
+from sb3_ppo_edu.serialization.text import did_you_mean, printable
 from sb3_ppo_edu.version import __version__
 
 
@@ -27,7 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raises SystemExit: for ``--help``, ``--version`` and flags that do not parse
     """
     with standard_streams():
-        return _run_command(argv)
+        try:
+            try:
+                return _run_command(argv)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            print(f"sb3-edu: error: {describe_disk(error)}", file=sys.stderr)
+            return FAILED
 
 
 def _run_command(argv: Sequence[str] | None) -> int:
@@ -81,16 +90,54 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(DONE)
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        arguments.parser.error(describe_unknown(arguments.parser, unknown))
+        arguments.parser.error(f"unknown argument {unknown[0]!r}")
     arguments.argv, arguments.parse = list(argv), parse
     return arguments
 
 
+ELSEWHERE = {
+    **dict.fromkeys(("--n-timesteps", "--total-timesteps", "--timesteps", "--total-steps", "-n"), "--steps"),
+    **{"--lr": "--learning-rate", "--environment": "--env", "-e": "--env", "-a": "--algo", "--num-envs": "--n-envs"},
+    **{"-V": "--version", "version": "--version", "help": "--help"},
+}
+"""What others call it, and what it would be taken for by its spelling."""
+LEAST = 4
+"""Characters that a flag has to have for the beginning of one to be taken for it."""
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose flags are not abbreviated, whose texts keep their lines, and whose errors fit on a screen."""
+    """An argument parser that takes no flag cut short, keeps the lines of texts, and says in errors what was meant."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse a flag that there is not, before one that is missing, which it may have been meant for."""
+        words: list[str] = list(args)
+        if self._subparsers is not None:  # the rest is the command's
+            words = words[: next((index for index, word in enumerate(words) if not word.startswith("-")), len(words))]
+        flags = [word.partition("=")[0] for word in words if re.match("--?[A-Za-z]", word) and "-" in self.prefix_chars]
+        known = self._option_string_actions
+        unknown = [flag for flag in flags if flag not in known]
+        if unknown and {"-h", "--help", "--help-all"}.isdisjoint(known.keys() & {*flags}):
+            self.error(f"unknown argument {unknown[0]!r}{self._meant(unknown[0], [*known])}")
+        return super().parse_known_args(args, namespace)
+
+    def _meant(self, flag: str, known: Sequence[str]) -> str:
+        """Say which flag may have been meant by one that there is not."""
+        longer = sorted((one for one in known if one.startswith(flag) and len(flag) > LEAST), key=len)
+        for meant in (ELSEWHERE.get(flag), *longer):
+            if meant in known:
+                return f" (did you mean {meant!r}?)"
+        behind = f"; flags stand behind a command, as in sb3-edu train {flag} …"
+        return did_you_mean(flag, known) or (behind if self._subparsers is not None else "")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is none of an argument's choices, and name the nearest."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(one) for one in action.choices]
+            near = f" (did you mean {ELSEWHERE[value]!r}?)" if value in ELSEWHERE else did_you_mean(str(value), choices)
+            raise argparse.ArgumentError(action, f"found {str(value)!r}{near}, expected one of {', '.join(choices)}")
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where there is help, rather than all forty flags, and exit."""
@@ -118,16 +165,3 @@ def build_parser(argv: Sequence[str]) -> Parser:
         else:
             commands.add_parser(name, help=text)
     return parser
-
-
-ELSEWHERE = {"--n-timesteps": "--steps", "--total-timesteps": "--steps", "--timesteps": "--steps", "-n": "--steps"}
-"""What others call it, and what it would be taken for by its spelling."""
-
-
-def describe_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
-    """Say which argument the parser does not know, and which flag may have been meant."""
-    flags = [option for action in parser._actions for option in action.option_strings]
-    given = unknown[0].split("=")[0]
-    meant = ELSEWHERE.get(given, "")
-    near = [meant] if meant in flags else difflib.get_close_matches(given, flags, n=1)
-    return f"unknown argument {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")

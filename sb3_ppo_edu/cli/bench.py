@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from sb3_ppo_edu.cli.refusals import DONE
+from sb3_ppo_edu.cli.refusals import print_help
 
 EXPERIMENTS = {
     "speed": "How much faster than SB3's PPO is it here, and where does the time go?",
@@ -37,9 +36,3 @@ def add_bench(commands: Any, words: Sequence[str]) -> None:
             getattr(import_module("sb3_ppo_edu.cli.experiments"), f"add_bench_{name}")(experiments)
         else:
             experiments.add_parser(name, help=question)
-
-
-def print_help(arguments: argparse.Namespace) -> int:
-    """Say which experiments there are; return the exit code."""
-    arguments.parser.print_help()
-    return DONE

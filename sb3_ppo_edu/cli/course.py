@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.flags import positive_int
-from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, FAILED, RefusedError, print_help, refusing_bad_input
 
 DESCRIPTION = """\
 The lessons in notebooks/: one text source each, from which the student's notebook and the one with solutions are built.
@@ -38,8 +38,8 @@ def add_course(commands: Any, _: Sequence[str]) -> None:
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
-    parser.set_defaults(command=parser.print_help, parser=parser)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    parser.set_defaults(command=print_help, parser=parser)
+    verbs = parser.add_subparsers(metavar="VERB")
 
     build = verbs.add_parser("build", help="write the notebooks from their sources")
     build.set_defaults(command=build_course, parser=build)

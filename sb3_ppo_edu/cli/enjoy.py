@@ -14,7 +14,7 @@ from rich.console import Console
 from sb3_ppo_edu.cli.display import TextConsole, draw_into_memory, has_display
 from sb3_ppo_edu.cli.flags import add_acting_arguments, positive_int
 from sb3_ppo_edu.cli.printing import REPLAY_FILE
-from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, refuse_file, refusing_bad_input
 from sb3_ppo_edu.training.evaluation import evaluate
 from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.saved_run import SavedRun, open_run
@@ -41,6 +41,7 @@ def enjoy(arguments: argparse.Namespace) -> int:
     console = TextConsole(highlight=False)
     with refusing_bad_input():
         saved = open_run(arguments.run, trusted=arguments.trust, max_episode_steps=arguments.max_episode_steps)
+        check_can_show(arguments)
         # As in evaluate.
         with nullcontext() if arguments.trust else as_settings_say(arguments.run / SETTINGS_FILE):
             if arguments.gif is None:
@@ -50,22 +51,42 @@ def enjoy(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def check_can_show(arguments: argparse.Namespace) -> None:
+    """
+    Refuse, before anything is built, to film into a file that can't be made, or to open a window where there is none.
+
+    :raises ValueError: naming the flag
+    """
+    path: Path | None = arguments.gif
+    if path is None:
+        if not has_display():
+            raise ValueError(
+                "no window: neither DISPLAY nor WAYLAND_DISPLAY is set, so there is no display; " + remedy_for(arguments)
+            )
+        return
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"--gif {path}: expected a file's name that ends in .gif")
+    refuse_file("--gif", path)
+
+
+def remedy_for(arguments: argparse.Namespace) -> str:
+    """Say how to see a run without a window."""
+    return f"--gif FILE films an episode without one, as did `sb3-edu train` into {arguments.run / REPLAY_FILE}"
+
+
 def watch(saved: SavedRun, arguments: argparse.Namespace, console: Console) -> None:
     """
     Play episodes in a window.
 
     :raises ValueError: if no window can be opened
     """
-    remedy = f"--gif FILE films an episode without one, as did `sb3-edu train` into {arguments.run / REPLAY_FILE}"
-    if not has_display():
-        raise ValueError(f"no window: neither DISPLAY nor WAYLAND_DISPLAY is set, so there is no display; {remedy}")
     model = saved.load_model()
     try:
         env = saved.make_env(first_seed=arguments.seed, render_mode="human")
         episodes = evaluate(model, env, arguments.episodes, deterministic=not arguments.stochastic)
     # pygame's errors are RuntimeErrors, gymnasium's for a missing library its own.
     except (RuntimeError, ImportError, OSError, gym.error.Error) as error:
-        raise ValueError(f"no window for {saved.environment.id} ({error}); {remedy}") from error
+        raise ValueError(f"no window for {saved.environment.id} ({error}); {remedy_for(arguments)}") from error
     env.close()
     for seed, episode_return, length in zip(episodes.seeds, episodes.returns, episodes.lengths, strict=True):
         console.print(f"seed {seed}: return {episode_return:.1f} in {length} steps")
@@ -75,15 +96,11 @@ def film(saved: SavedRun, arguments: argparse.Namespace, console: Console) -> No
     """
     Film one episode.
 
-    :raises ValueError: if the file exists, or the environment cannot draw itself
+    :raises ValueError: if the environment cannot draw itself
     """
     from sb3_ppo_edu.lab import replay
 
     draw_into_memory()
-    if arguments.gif.exists():
-        raise ValueError(f"--gif {arguments.gif}: it exists, and nothing that exists is overwritten; expected a new file")
-    if not arguments.gif.parent.is_dir() or arguments.gif.suffix.lower() != ".gif":
-        raise ValueError(f"--gif {arguments.gif}: expected a name that ends in .gif, in a folder that is there")
     try:
         episode = replay.film_run(saved, arguments.seed, deterministic=not arguments.stochastic)
     except replay.CannotRenderError as error:

@@ -201,7 +201,7 @@ def add_bench_report(experiments: Any) -> None:
         description="Write the report of a suite from the rows of its folder: a page, the same in Markdown, and pictures.",
     )
     parser.set_defaults(command=bench_report, parser=parser)
-    parser.add_argument("suite", choices=list(SUITES), help="which suite")
+    parser.add_argument("suite", choices=list(SUITES), help="which suite (speed and scale have --report-only)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where its rows are (default: where it puts them)")
 
 

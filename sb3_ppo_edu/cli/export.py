@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_ppo_edu.cli.display import TextConsole
-from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
+from sb3_ppo_edu.cli.refusals import DONE, refuse_file, refusing_bad_input
 from sb3_ppo_edu.training.folder import SETTINGS_FILE
 from sb3_ppo_edu.training.saved_run import open_run
 from sb3_ppo_edu.training.settings import as_settings_say
@@ -39,12 +39,7 @@ def export_run(arguments: argparse.Namespace) -> int:
         output = output.with_suffix(".onnx")  # as export does
     with refusing_bad_input():
         saved = open_run(arguments.run, trusted=arguments.trust)
-        if output.exists() or output.is_symlink():
-            raise ValueError(f"--output {output}: it exists, and nothing that exists is overwritten; expected a new file")
-        if not output.parent.is_dir():
-            raise ValueError(
-                f"--output {output}: there is no folder {output.parent}; expected a new file in one that is there"
-            )
+        refuse_file("--output", output)
         # As in evaluate.
         with nullcontext() if arguments.trust else as_settings_say(arguments.run / SETTINGS_FILE):
             model, env = saved.load_model("cpu"), saved.make_env()

@@ -72,11 +72,7 @@ def add_acting_arguments(parser: argparse.ArgumentParser) -> None:
     from sb3_ppo_edu.training.evaluation import EVALUATION_SEED, MAX_EPISODE_STEPS
 
     parser.add_argument(
-        "--seed",
-        type=seed_value,
-        default=EVALUATION_SEED,
-        metavar="N",
-        help="seed of the first episode (default: %(default)s)",
+        "--seed", type=seed, default=EVALUATION_SEED, metavar="N", help="seed of the first episode (default: %(default)s)"
     )
     parser.add_argument(
         "--max-episode-steps",
@@ -127,6 +123,10 @@ def yaml_value(text: str) -> Any:
         return value
 
 
+MOST = 2**53
+"""The most of anything: up to here every whole number is a float."""
+
+
 def positive_int(text: str) -> int:
     """
     Read a positive whole number; ``1e5`` and ``50_000`` will do.
@@ -135,22 +135,27 @@ def positive_int(text: str) -> int:
     """
     try:
         value = float(text)
-        if value < 1 or not value.is_integer():
+        if not 1 <= value <= MOST or not value.is_integer():
             raise ValueError
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number") from None
+        limit = f" up to {MOST:,}" if text.strip().lstrip("+").isdigit() and int(text) > MOST else ""
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number{limit}") from None
     return int(value)
 
 
-def seed_value(text: str) -> int:
+def seed(text: str) -> int:
     """
     Read a seed.
 
-    :raises argparse.ArgumentTypeError: if it is none
+    :raises argparse.ArgumentTypeError: if it is anything but a whole number from 0 on that numpy takes
     """
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number ≥ 0")
-    return int(text)
+    try:
+        value = int(text)
+        if not 0 <= value < 2**32:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to {2**32 - 1}") from None
+    return value
 
 
 def thread_count(text: str) -> int:

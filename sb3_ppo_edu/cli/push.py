@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_ppo_edu.cli.display import TextConsole
 from sb3_ppo_edu.cli.refusals import DONE, refusing_bad_input
+from sb3_ppo_edu.serialization.text import printable
 
 DESCRIPTION = """\
 Copy a saved run to the Hugging Face Hub: model, settings, evaluation, log, pictures, and a model card that says what it
@@ -37,8 +37,8 @@ def push_run(arguments: argparse.Namespace) -> int:
     with refusing_bad_input():
         open_run(arguments.run)
         if arguments.card:
-            print(model_card(arguments.run, arguments.repo_id))
-            return DONE
-        address = push(arguments.run, arguments.repo_id, public=arguments.public)
-    TextConsole(highlight=False).print(address, soft_wrap=True)
+            answer = model_card(arguments.run, arguments.repo_id)
+        else:
+            answer = push(arguments.run, arguments.repo_id, public=arguments.public)
+    print(printable(answer))
     return DONE

@@ -1,10 +1,12 @@
-"""Exit codes, and the refusal of bad input, that all commands share."""
+"""Exit codes, help, and the refusal of bad input, that all commands share."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sb3_ppo_edu.serialization.text import sentence
 
@@ -32,3 +34,23 @@ def refusing_bad_input() -> Iterator[None]:
         if not isinstance(error, (ValueError, AssertionError, OSError, gym.error.Error)):
             raise
         raise RefusedError(sentence(str(error))) from error
+
+
+def refuse_file(flag: str, path: Path) -> None:
+    """
+    Refuse to write where something is, or no folder.
+
+    :param flag: that names the file
+    :param path: of the file
+    :raises ValueError: naming both
+    """
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"{flag} {path}: it exists, and nothing that exists is overwritten; expected a new file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{flag} {path}: there is no folder {path.parent}; expected a file in a folder that is there")
+
+
+def print_help(arguments: argparse.Namespace) -> int:
+    """Print what a command is for and what there is to choose from; return the exit code."""
+    arguments.parser.print_help()
+    return DONE

@@ -52,6 +52,8 @@ def reproduce_run(arguments: argparse.Namespace) -> int:
         record = read_settings(path)
         if record.get("processes", 1) > 1:
             raise ValueError(f"{path}: {record['processes']} processes made the run, and one alone can't do it again")
+        if longer := record.get("resumed"):
+            raise ValueError(f"{path}: {longer[-1]!r} has made the run longer, and its first command can't do it again")
         found = record.get("command", "")
         try:
             command = shlex.split(found)

@@ -38,7 +38,9 @@ def add_resume(commands: Any, _: Sequence[str]) -> None:
         "--take-over", action="store_true", help="although a process on another host seems to train in it: it has ended"
     )
     resume.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
-    resume.add_argument("--eval-episodes", type=int, default=100, metavar="N", help="episodes of the final evaluation")
+    resume.add_argument(
+        "--eval-episodes", type=positive_int, default=100, metavar="N", help="episodes of the final evaluation"
+    )
     resume.add_argument("--no-replay", dest="replay", action="store_false", help="make no film")
     resume.add_argument(
         "--trust",

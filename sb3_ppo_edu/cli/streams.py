@@ -16,13 +16,15 @@ DISK = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, getattr(err
 
 class UnreadStream:
     """
-    A stream that goes nowhere once its reader has gone, as that of ``sb3-edu train | head``.
+    A stream that goes nowhere once its reader has gone, as that of ``sb3-edu train | head``, or the disk is full.
 
     :param stream: the stream
+    :param results: whether it is an error if the disk does not take what is written: :meth:`flush` raises it at the latest
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, results: bool) -> None:
+        self._stream, self._results = stream, results
+        self._error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Give what the stream has."""
@@ -38,6 +40,9 @@ class UnreadStream:
         """Write what is left, if anybody reads."""
         with self._without_reader():
             self._stream.flush()
+        if self._error is not None:  # whoever wrote may have passed over it, as argparse does
+            error, self._error = self._error, None
+            raise error
 
     @contextlib.contextmanager
     def _without_reader(self) -> Iterator[None]:
@@ -46,11 +51,14 @@ class UnreadStream:
             yield
         except OSError as error:
             # Windows says of a reader that has gone that an argument is invalid.
-            if not isinstance(error, BrokenPipeError) and not (sys.platform == "win32" and error.errno == errno.EINVAL):
+            gone = isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+            if not gone and error.errno not in DISK:
                 raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
+            if self._results and error.errno in DISK:
+                self._error = OSError(error.errno, error.strerror, self._stream.name)
 
 
 @contextlib.contextmanager
@@ -61,7 +69,10 @@ def standard_streams() -> Iterator[None]:
         if isinstance(one, io.TextIOWrapper) and one.errors == "strict":
             one.reconfigure(errors="replace")  # Windows' files have some hundred letters, and λ is none of them
     # Closed ones (2>&-) are None in Python, and print would write its errors to standard output.
-    out, err = (open(os.devnull, "w", encoding="utf-8") if one is None else UnreadStream(one) for one in before)  # noqa: SIM115
+    out, err = (
+        open(os.devnull, "w", encoding="utf-8") if one is None else UnreadStream(one, one is before[0])  # noqa: SIM115
+        for one in before
+    )
     sys.stdout, sys.stderr = out, err
     try:
         yield

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sb3_ppo_edu.cli.flags import add_algorithm_arguments, positive_int, thread_count, yaml_value
+from sb3_ppo_edu.cli.flags import add_algorithm_arguments, positive_int, seed, thread_count, yaml_value
 
 ALGORITHMS = ("eduppo", "maskableeduppo", "recurrenteduppo", "maskablerecurrenteduppo")
 """Names of the algorithms, the default first, as in ``training.algorithms``, which imports them all."""
@@ -96,7 +96,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--algo", choices=ALGORITHMS, default=ALGORITHMS[0], help="with masks, or with a memory (default: %(default)s)"
     )
     run.add_argument("--steps", type=positive_int, metavar="N", help="environment steps to train for (default: the YAML's)")
-    run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights, actions and environments (default: 0)")
+    run.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of weights, actions and environments (default: 0)"
+    )
     run.add_argument("--n-envs", type=positive_int, metavar="N", help="environments stepped together (default: the YAML's)")
     run.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="observations and rewards normalised by running statistics"

@@ -1,6 +1,9 @@
-"""Text from files is text: what would command a terminal is shown, not obeyed."""
+"""Text for people: what would command a terminal is shown, not obeyed; long values are cut; near names are found."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
@@ -27,3 +30,16 @@ def sentence(text: str) -> str:
     line = " ".join(text.split())
     half = LONGEST_SENTENCE // 2
     return line if len(line) <= LONGEST_SENTENCE else f"{line[:half]} … {line[-half:]}"
+
+
+def did_you_mean(name: str, legal: Iterable[str]) -> str:
+    """
+    Look for the name that was probably meant; case does not count.
+
+    :param name: what was found
+    :param legal: the legal names
+    :return: a parenthesis with the nearest of them, or nothing if none is near
+    """
+    spelling = {candidate.lower(): candidate for candidate in legal}
+    near = difflib.get_close_matches(name.lower(), list(spelling), n=1)
+    return f" (did you mean {spelling[near[0]]!r}?)" if near else ""

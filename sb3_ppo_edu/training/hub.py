@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,25 @@ def from_hub(
     return loaded
 
 
+REPO_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9](?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+"""OWNER/NAME as the Hub has them."""
+LONGEST_REPO_ID = 96
+
+
+def check_repo_id(repo_id: str) -> None:
+    """
+    Check the name of a repository, as far as that can be done without the Hub.
+
+    :param repo_id: such as ``"someone/ppo-CartPole-v1"``
+    :raises ValueError: if the Hub has no such names
+    """
+    if not REPO_ID.fullmatch(repo_id) or len(repo_id) > LONGEST_REPO_ID:
+        raise ValueError(
+            f"repository {repo_id!r}: expected OWNER/NAME, such as someone/ppo-CartPole-v1: letters, digits, _, - and ., the "
+            f"latter two within a word and not twice together, {LONGEST_REPO_ID} characters at most, no .git at the end"
+        )
+
+
 def push(folder: Path, repo_id: str, *, public: bool = False) -> str:
     """
     Copy a run to the Hub, with a model card that says what it reached and how to use it.
@@ -116,7 +136,9 @@ def model_card(folder: Path, repo_id: str) -> str:
     :param folder: the run's
     :param repo_id: where it will be
     :return: Markdown, with the metadata that the Hub reads at its head
+    :raises ValueError: if the Hub has no such repositories, or the folder is no run's
     """
+    check_repo_id(repo_id)
     settings = read_settings(folder / SETTINGS_FILE)
     env_id = settings["environment"]["id"]
     algorithm = algorithm_named(settings.get("algo", "eduppo")).__name__
@@ -158,7 +180,7 @@ def model_card(folder: Path, repo_id: str) -> str:
 Trained for {steps} with [`sb3_ppo_edu`](https://pypi.org/project/sb3-ppo-edu), seed {settings["seed"]}:
 
 ```bash
-{settings["command"]}
+{chr(10).join([settings["command"], *settings.get("resumed", [])])}
 ```
 
 {figures}

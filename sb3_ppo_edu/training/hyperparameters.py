@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from sb3_ppo_edu.algorithms.arguments import OLD_NAMES, with_old_names
-from sb3_ppo_edu.algorithms.checks import did_you_mean
 from sb3_ppo_edu.envs.factory import named_with_kwargs
 from sb3_ppo_edu.envs.registration import missing_extra, register_for
 from sb3_ppo_edu.functional.objectives import Objective
 from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named, import_named
+from sb3_ppo_edu.serialization.text import did_you_mean
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
 from sb3_ppo_edu.training.algorithms import DEFAULT, arguments_of
 

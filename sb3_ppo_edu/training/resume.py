@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -75,6 +77,8 @@ def resume_run(
         state = read_state(latest_good(place))
         check_not_edited(record, state.get("settings"), shown / SETTINGS_FILE)
         now = {**record, "steps": settings.steps}
+        if settings.steps != (state.get("settings") or record)["steps"]:
+            now["resumed"] = resumed_for(record, shown, settings.steps)
         description = {name: now.get(name) for name in described(settings)}
         with as_settings_say(shown / SETTINGS_FILE):
             env = make_training_env(
@@ -104,6 +108,19 @@ def resume_run(
             raise ValueError(f"run {shown}: it cannot be resumed: {error}") from error
         raise
     return Run(folder, settings, model, callbacks, lock, shown)
+
+
+def resumed_for(record: Mapping[str, Any], folder: Path, steps: int) -> list[str]:
+    """
+    List the commands that made a run longer than the one that began it.
+
+    :param record: of the run
+    :param folder: of the run, as it was named
+    :param steps: of the whole run, from now on
+    :return: the latest last; going on with it twice does not make it longer twice
+    """
+    command = shlex.join(["sb3-edu", "resume", str(folder), "--steps", str(steps)])
+    return list(dict.fromkeys([*record.get("resumed", []), command]))
 
 
 def cut_monitor(path: Path, episodes: Sequence[float]) -> None:

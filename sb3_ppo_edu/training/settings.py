@@ -363,6 +363,9 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise refuse("algorithm", record["algorithm"], "a mapping from the algorithm's arguments to their values")
         if not isinstance(record.get("command", ""), str):
             raise refuse("command", record["command"], "the line that made the run")
+        resumed = record.get("resumed", [])
+        if not isinstance(resumed, list) or not all(isinstance(one, str) for one in resumed):
+            raise refuse("resumed", resumed, "a list of the lines that made the run longer")
         check_integer("threads", dict(record["threads"])["torch"], 1, maximum=MOST_THREADS)
         settings_from_record(record, "cpu")
     except KeyError as error:
