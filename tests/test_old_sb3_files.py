@@ -16,10 +16,12 @@ from stable_baselines3 import PPO
 
 from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
+from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.models import OldScheduleWarning
+from sb3_ppo_edu.serialization.spaces import check_space
 from tests.environments import RandomWalk
 
-SPACES = ("box.Box", "discrete.Discrete", "dict.Dict")
+SPACES = ("box.Box", "discrete.Discrete", "multi_discrete.MultiDiscrete", "dict.Dict")
 
 
 def old_file(path: Path, model: PPO, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +84,52 @@ def test_a_missing_gym_is_one_sentence(saved: tuple[Path, PPO]) -> None:
         ValueError, match=r"old.zip: found spaces of gym.*EduPPO.load\(…, trusted=False\) reads them without it"
     ):
         EduPPO.load(saved[0])
+
+
+def damaged(space: Any, **attributes: Any) -> Any:
+    """Give a space attributes that its constructor would have refused."""
+    vars(space).update(attributes)
+    return space
+
+
+ZEROS = np.zeros(4, np.float32)
+WRONG_SPACES = {
+    "low above high in a Box": lambda: damaged(spaces.Box(-1, 1, (4,)), low=ZEROS + 2),
+    "NaN in high of a Box": lambda: damaged(spaces.Box(-1, 1, (4,)), high=ZEROS + np.nan),
+    "high that is no array of the shape \\(4,\\) in a Box": lambda: damaged(
+        spaces.Box(-1, 1, (4,)), high=np.ones(3, np.float32)
+    ),
+    "low that is no array": lambda: damaged(spaces.Box(-1, 1, (4,)), low=-1.0),
+    "low that is no array of the shape \\(2, 2\\)": lambda: damaged(spaces.Box(-1, 1, (4,)), _shape=(2, 2)),
+    "the shape \\(-4,\\)": lambda: damaged(spaces.Box(-1, 1, (4,)), _shape=(-4,)),
+    "the dtype None": lambda: damaged(spaces.Box(-1, 1, (4,)), dtype=None),
+    "high of dtype float64 in a Box of float32": lambda: damaged(spaces.Box(-1, 1, (4,)), high=np.ones(4)),
+    "n=0 from": lambda: damaged(spaces.Discrete(2), n=0),
+    "n=2.5 from": lambda: damaged(spaces.Discrete(2), n=2.5),
+    "n=.* from None": lambda: damaged(spaces.Discrete(2), start=None),
+    "nvec=": lambda: damaged(spaces.MultiDiscrete([2, 2]), nvec=np.array([2, -2])),
+    "in its part 'a' low above high": lambda: spaces.Dict(a=damaged(spaces.Box(-1, 1, (4,)), low=ZEROS + 2)),
+}
+"""What is said, and the space that it is said of."""
+
+
+@pytest.mark.parametrize("said", WRONG_SPACES)
+def test_spaces_that_nobody_can_have_made_are_refused(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds, shapes and counts of a stranger's spaces are those of a space, else one sentence names the attribute."""
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16, device="cpu")
+    space = WRONG_SPACES[said]()
+    name = "action_space" if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else "observation_space"
+    setattr(model, name, space)
+    old_file(tmp_path / "old.zip", model, monkeypatch)
+    said = f"old.zip, attribute '{name}': found {said}"
+    with pytest.warns(OldScheduleWarning), pytest.raises(DamagedFileError, match=said):
+        EduPPO.load(tmp_path / "old.zip", trusted=False, device="cpu")
+
+
+def test_a_space_that_was_never_filled_is_refused() -> None:
+    """A pickle may make a space and leave it empty."""
+    with pytest.raises(DamagedFileError, match="found a space without what it needs"):
+        check_space(spaces.Box.__new__(spaces.Box), "file")
 
 
 def test_an_environment_that_does_not_fit_is_the_environments_fault(saved: tuple[Path, PPO]) -> None:

@@ -24,6 +24,7 @@ from sb3_ppo_edu.serialization.constructors import is_method
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, UntrustedFileError, how_to_trust, reason
 from sb3_ppo_edu.serialization.names import check_named, import_named
 from sb3_ppo_edu.serialization.sizes import check_sizes
+from sb3_ppo_edu.serialization.spaces import check_space
 from sb3_ppo_edu.serialization.unpickler import read_pickle
 
 _REQUIRED_MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
@@ -134,6 +135,8 @@ def check_model(
         replaced = _old_schedules(members["data"], where, {*replaced, *given}) | replaced
     replaced.setdefault("tensorboard_log", None)  # no file says where to write
     attributes = _read_attributes(members["data"], where, algorithm, replaced)
+    for key in {"observation_space", "action_space"} - replaced.keys():
+        check_space(attributes[key], f"{where}, attribute {key!r}")
     check_sizes(attributes, len(members["policy.pth"]), where)
     return CheckedModel(io.BytesIO(content), attributes)
 

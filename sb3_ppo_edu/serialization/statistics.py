@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_ppo_edu.serialization.allowlist import FILLED_IN_STATISTICS
 from sb3_ppo_edu.serialization.archive import read_file
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, reason
+from sb3_ppo_edu.serialization.spaces import check_space
 from sb3_ppo_edu.serialization.unpickler import class_name, read_pickle
 from sb3_ppo_edu.vec_env.normalize import VecNormalize
 
@@ -77,6 +78,8 @@ def read_statistics(content: bytes, where: str, *, trusted: bool = True) -> vec_
             f"{where}: found {class_name(statistics)} without {', '.join(missing)}; "
             f"expected what VecNormalize.save() writes: {ANOTHER_COPY}"
         )
+    for name in () if trusted else ("observation_space", "action_space"):
+        check_space(vars(statistics)[name], f"{where}, attribute {name!r}")
     normalization: vec_env.VecNormalize = VecNormalize.of(statistics)
     check_moments(normalization, where)
     return normalization
