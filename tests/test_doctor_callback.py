@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import deque
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -173,12 +174,23 @@ def test_advantages_are_worked_out_again() -> None:
 
 
 def test_looks_become_rarer() -> None:
-    """Looks are after 4 updates, then as far apart as the record is long, and ten times 4 at most."""
-    doctor = TrainingDoctor(page=None, every=4, verbose=0)
+    """Looks are after 1 update, then as far apart as the record is long, ten times 1 at most, or a tenth of the record."""
+    doctor = TrainingDoctor(page=None, every=1, verbose=0)
     looked: list[int] = []
     doctor._look = lambda: looked.append(len(doctor.record().steps))  # type: ignore[method-assign]
     make(EduPPO, n_steps=2, batch_size=2, n_epochs=1).learn(2 * 150, callback=doctor)
-    assert looked == [4, 8, 16, 32, 64, 104, 144]
+    assert looked == [1, 2, 4, 8, *range(16, 117, 10), 127, 139]
+
+
+def test_latest_episodes_are_averaged() -> None:
+    """Episodes come one by one, and many, and begin anew: rewards and lengths are those of the latest, in their order."""
+    doctor, episodes = TrainingDoctor(page=None, verbose=0), deque[dict[str, Any]](maxlen=5)
+    for count, new in enumerate((1, 0, 2, 4, 5, 0, 9, 1, 1)):
+        if count == 6:
+            episodes = deque(maxlen=3)
+        episodes.extend({"r": 10.0 * count + index, "l": index} for index in range(new))
+        doctor._take_episodes(episodes)
+        assert doctor._episodes.tolist() == [[episode[key] for episode in episodes] for key in "rl"]
 
 
 @pytest.mark.parametrize(("beside", "collected"), [([], False), (["reads"], True)])

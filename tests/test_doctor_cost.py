@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+
+from sb3_ppo_edu.rollouts.lean import collect_lean
 
 PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "doctor" / "cost.py"
 
@@ -71,14 +74,35 @@ def test_interval_holds_the_median(cost: ModuleType) -> None:
     assert cost.interval(np.linspace(0.01, 0.09, 9)).startswith("5.0 % (")
 
 
-def test_blocks_are_of_each_kind(cost: ModuleType, tmp_path: Path) -> None:
-    """Two blocks of each kind are timed; afterwards the doctor has seen its own blocks only, and has left its report."""
-    model = cost.make_model("CartPole-v1", 1, {"n_steps": 16, "batch_size": 16, "n_epochs": 1}, str(tmp_path))
+@pytest.fixture
+def model(cost: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A model whose blocks are of 8 iterations: its updates are short, of which every fourth is measured."""
+    monkeypatch.setattr(cost, "MEASURED", 2)
+    return cost.make_model("CartPole-v1", 1, {"n_steps": 16, "batch_size": 16, "n_epochs": 1}, str(tmp_path))
+
+
+def test_blocks_are_of_each_kind(cost: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks of each kind are timed; the doctor sees one kind of three, and numbers are recorded in two."""
+    recorded, watched = [], []
+    plain, begin = cost.diagnostics.doctor_numbers, cost.TrainingDoctor.on_rollout_start
+    monkeypatch.setattr(cost.diagnostics, "doctor_numbers", lambda *given: [recorded.append(1), plain(*given)][1])
+    monkeypatch.setattr(cost.TrainingDoctor, "on_rollout_start", lambda doctor: [watched.append(1), begin(doctor)][1])
+    records = [getattr(owner, name) for owner, name in cost.RECORDED]
     seconds = cost.compare_blocks(model, 2)
     assert {kind: len(numbers) for kind, numbers in seconds.items()} == dict.fromkeys(cost.KINDS, 2)
     assert all((numbers > 0).all() for numbers in seconds.values())
-    # Three blocks, the first to warm up, of three kinds.
-    assert model.num_timesteps == 3 * 3 * cost.BLOCK * 16
+    # Three blocks, the first to warm up, of three kinds and 8 iterations.
+    assert model.num_timesteps == 3 * 3 * 8 * 16
+    assert (len(watched), len(recorded)) == (3 * 8, 2 * 3 * 8 / 4)
+    assert [getattr(owner, name) for owner, name in cost.RECORDED] == records
+
+
+def test_measured_training_is_as_fast_as_any(cost: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is measured a rollout has the lean loop, as with the doctor that is not measured; nothing is left behind."""
+    lean, records = [], [getattr(owner, name) for owner, name in cost.RECORDED]
+    monkeypatch.setattr("sb3_ppo_edu.algorithms.ppo.collect_lean", lambda *given: [lean.append(1), collect_lean(*given)][1])
     shares = cost.measure_inside(model, 1)
     assert set(shares) == {"recorded", "watched"}
     assert all(0 < share < 1 for share in shares.values())
+    assert len(lean) == 8
+    assert [getattr(owner, name) for owner, name in cost.RECORDED] == records

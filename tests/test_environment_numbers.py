@@ -13,6 +13,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_ppo_edu.algorithms.environment_numbers import (
+    UnfinishedEpisodes,
     action_numbers,
     against_monitor,
     encoded_actions,
@@ -20,7 +21,6 @@ from sb3_ppo_edu.algorithms.environment_numbers import (
     episode_numbers,
     in_order,
     observation_numbers,
-    unfinished_episodes,
 )
 from sb3_ppo_edu.algorithms.logged_settings import logged_settings
 from tests.rollouts import collect, make_model, record
@@ -191,16 +191,44 @@ def test_episodes_over_several_rollouts() -> None:
     buffer = RolloutBuffer(3, SPACE, SPACE, n_envs=2)
     buffer.rewards[:] = [[1, 2], [3, 4], [5, 6]]
     buffer.episode_starts[1, 0] = 1
-    left = unfinished_episodes(buffer, None)
+    unfinished = UnfinishedEpisodes()
+    assert unfinished.sums() is None
+    unfinished.add(buffer)
+    left = unfinished.sums()
     assert left[:, 0].tolist() == [2, 8]
     assert np.isnan(left[:, 1]).all()
-    assert unfinished_episodes(buffer, np.array([[9.0, 10.0], [0.5, 0.25]]))[:, 1].tolist() == [13, 12.25]
+    unfinished = UnfinishedEpisodes(np.array([[9.0, 10.0], [0.5, 0.25]]))
+    unfinished.add(buffer)
+    assert unfinished.sums()[:, 1].tolist() == [13, 12.25]
     ends = np.zeros((3, 2), bool)
     ends[0] = True
     reported = [{"r": 15.0, "l": 3}, {"r": 8.0, "l": 8}]
     numbers = episode_numbers(reported, np.zeros((3, 2), bool), ends, np.full((3, 2), 7.0), left)
     assert numbers["episode_length_max"] == 3
     assert (numbers["monitor_lengths_equal"], numbers["monitor_difference"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("waiting", [0, 2**16])
+def test_unfinished_episodes_are_summed_up_late(waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether asked for after each of 12 rollouts, or now and then, the sums are those of each episode's own steps."""
+    monkeypatch.setattr("sb3_ppo_edu.algorithms.environment_numbers.MOST_WAITING", waiting)
+    random = np.random.default_rng(0)
+    buffer, unfinished, always = RolloutBuffer(4, SPACE, SPACE, n_envs=3), UnfinishedEpisodes(), UnfinishedEpisodes()
+    rewards, starts = random.normal(size=(48, 3)).astype(np.float32), random.random((48, 3)) < 0.08
+    starts[0] = True
+    for end in range(4, 49, 4):
+        buffer.reset()
+        buffer.rewards[:], buffer.episode_starts[:] = rewards[end - 4 : end], starts[end - 4 : end]
+        unfinished.add(buffer)
+        always.add(buffer)
+        kept = always.sums()
+        if end in (8, 32, 48):
+            begun = [int(np.flatnonzero(starts[:end, env])[-1]) for env in range(3)]
+            sums = unfinished.sums()
+            assert np.array_equal(sums, kept)
+            assert sums[0].tolist() == [end - first for first in begun]
+            expected = [rewards[first:end, env].sum(dtype=np.float64) for env, first in enumerate(begun)]
+            assert sums[1] == pytest.approx(expected, rel=1e-12)
 
 
 def test_long_episodes_are_compared_too() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import explained_variance
 
-from sb3_ppo_edu.algorithms.environment_numbers import environment_numbers, is_sampled, unfinished_episodes
+from sb3_ppo_edu.algorithms.environment_numbers import environment_numbers, is_sampled
 from sb3_ppo_edu.algorithms.logged_settings import logged_settings
 from sb3_ppo_edu.algorithms.model import PPOModel
 from sb3_ppo_edu.algorithms.update_record import UpdateRecord
@@ -65,10 +65,11 @@ def log_update(model: PPOModel, record: UpdateRecord, settings: UpdateSettings) 
         numbers = doctor_numbers(model, record, settings)
         if is_sampled(index):
             ends = model._last_episode_starts
-            numbers |= environment_numbers(model, ends, session.bootstraps, session.n_processes, session.unfinished)
+            unfinished = session.unfinished.sums()
+            numbers |= environment_numbers(model, ends, session.bootstraps, session.n_processes, unfinished)
         for name, value in numbers.items():
             model.logger.record(f"train/{name}", value, exclude="stdout")
-    session.unfinished = unfinished_episodes(buffer, session.unfinished)
+    session.unfinished.add(buffer)
     if session.iteration == 1:
         for name, value in logged_settings(model).items():
             model.logger.record(f"settings/{name}", value, exclude="stdout")

@@ -25,6 +25,9 @@ ROUNDING = 1e-3
 Bootstrap = tuple[int, int, float]
 """``num_timesteps`` at the end of an episode, its environment, and the value that was added to its last reward."""
 
+MOST_WAITING = 2**16
+"""Transitions of which starts and rewards are kept until somebody asks for their sums."""
+
 FEWEST = 32
 """Transitions without which nothing is said."""
 
@@ -56,15 +59,55 @@ def is_sampled(index: int) -> bool:
     return index & (index - 1) == 0 or index % 16 == 0
 
 
-def unfinished_episodes(buffer: RolloutBuffer, before: Floats | None) -> Floats:
+class UnfinishedEpisodes:
+    """
+    The episodes that the latest rollout has left unfinished, summed up when that is asked for: which is seldom.
+
+    :param left: what :meth:`sums` gave before the first rollout that is added, or None
+    """
+
+    def __init__(self, left: Floats | None = None) -> None:
+        self._left = left
+        self._rollouts: list[tuple[NDArray[Any], NDArray[Any]]] = []
+
+    def add(self, buffer: RolloutBuffer) -> None:
+        """
+        Take in a rollout.
+
+        :param buffer: full buffer
+        """
+        columns = buffer.episode_starts, buffer.rewards
+        starts, rewards = (in_order(buffer, column)[..., 0].copy(order="K") for column in columns)
+        self._rollouts.append((starts, rewards))
+        if len(self._rollouts) * starts.size > MOST_WAITING:
+            self.sums()
+
+    def sums(self) -> Floats | None:
+        """
+        Give what is left.
+
+        :return: steps and sums of rewards so far of each environment's episode, shape ``(2, n_envs)``, NaN where they are not
+            known; None before the first rollout
+        """
+        needed, begun = len(self._rollouts), np.zeros(1, bool)
+        while needed and not begun.all():  # no further back than the oldest of the episodes
+            needed -= 1
+            begun = begun | self._rollouts[needed][0].any(0)
+        for starts, rewards in self._rollouts[needed:]:
+            self._left = unfinished_episodes(starts, rewards, self._left)
+        self._rollouts = []
+        return self._left
+
+
+def unfinished_episodes(starts: NDArray[Any], rewards: NDArray[Any], before: Floats | None) -> Floats:
     """
     Sum up the episodes that a rollout leaves unfinished.
 
-    :param buffer: full buffer
+    :param starts: whether a step began an episode, shape ``(n_steps, n_envs)``
+    :param rewards: shape ``(n_steps, n_envs)``
     :param before: what the rollout before has left, or None
     :return: their steps and the sums of their rewards so far, shape ``(2, n_envs)``, NaN where they are not known
     """
-    starts, rewards = in_order(buffer, buffer.episode_starts)[..., 0], in_order(buffer, buffer.rewards)[..., 0]
     begun, n_steps = starts.any(0), len(starts)
     last = np.where(begun, n_steps - 1 - starts[::-1].argmax(0), 0)
     left = np.empty((2, len(last)))
@@ -88,7 +131,7 @@ def environment_numbers(
     :param last_ends: whether its last step ended an episode, shape ``(n_envs,)``, or None where that is not known
     :param bootstraps: what the ends of episodes at time limits added to the rewards, NaN where it is not known
     :param n_processes: how many processes step environments for this training
-    :param unfinished: what the rollout before has left, see :func:`unfinished_episodes`, or None
+    :param unfinished: what the rollout before has left, see :class:`UnfinishedEpisodes`, or None
     :return: log keys, without ``train/``, and values; what cannot be told is left out
     """
     buffer = model.rollout_buffer

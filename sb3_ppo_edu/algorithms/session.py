@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -15,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.callbacks import callbacks_of
 from sb3_ppo_edu.algorithms.checks import refuse, unwrapped
+from sb3_ppo_edu.algorithms.environment_numbers import UnfinishedEpisodes
 from sb3_ppo_edu.engines import Engine
 
 
@@ -30,7 +29,7 @@ class Session:
     :ivar in_rollout: whether the next rollout goes on with one that was interrupted
     :ivar bootstraps: for each episode of the rollout that a time limit ended ``num_timesteps``, the environment, and the value
         that was added to its last reward
-    :ivar unfinished: steps and rewards of the episodes that the last rollout has left, see ``environment_numbers``
+    :ivar unfinished: the episodes that the last rollout has left
     :ivar n_processes: how many processes step environments for this training, this one included
     :ivar around_engine: puts what averages over processes around the engine; None for nothing
     :ivar mean_over_processes: averages a number over the processes of this training
@@ -39,7 +38,7 @@ class Session:
     def __init__(self) -> None:
         self.iteration = self.rollout_steps = 0
         self.bootstraps: list[tuple[int, int, float]] = []
-        self.unfinished: NDArray[np.float64] | None = None
+        self.unfinished = UnfinishedEpisodes()
         self.in_rollout = False
         self.n_processes = 1
         self.around_engine: Callable[[Engine[Any]], Engine[Any]] | None = None

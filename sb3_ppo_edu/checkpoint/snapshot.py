@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.callbacks import OUTSIDE, callbacks_of
 from sb3_ppo_edu.algorithms.checks import adaptive_rate, check_number
+from sb3_ppo_edu.algorithms.environment_numbers import UnfinishedEpisodes
 from sb3_ppo_edu.algorithms.saved_objective import describe_objective, restore_objective
 from sb3_ppo_edu.checkpoint.environments import RESET, capture_vec_env, restore_vec_env
 from sb3_ppo_edu.checkpoint.files import CheckpointError
@@ -77,7 +78,7 @@ def capture(model: EduPPO, callback: BaseCallback | None) -> dict[str, Any]:
         "iteration": session.iteration,
         "rollout_steps": session.rollout_steps,
         "bootstraps": session.bootstraps,
-        "unfinished": session.unfinished,
+        "unfinished": session.unfinished.sums(),
         "objective": describe_objective(model.objective),
         "learning_rate": getattr(adaptive_rate(model.lr_schedule), "rate", None),
         "elapsed": time.time_ns() - model.start_time,
@@ -130,7 +131,7 @@ def restore(model: EduPPO, callback: BaseCallback, state: dict[str, Any], enviro
     # Before, only their number was kept; in version 0.1 with the model.
     counted = state.get("truncated_episodes", state["model"].get("_truncated_episodes", 0))
     session.bootstraps = [*map(tuple, state.get("bootstraps", [(0, 0, 0.0)] * counted))]
-    session.unfinished = state.get("unfinished")
+    session.unfinished = UnfinishedEpisodes(state.get("unfinished"))
     model.start_time = time.time_ns() - state["elapsed"]
     model.set_parameters(state["parameters"], exact_match=True)
     for name, value in state["noise"].items():

@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -35,10 +36,8 @@ from sb3_ppo_edu.doctor.record import (
     SETTINGS_PREFIX,
     STEPS_KEY,
     Record,
-    add_row,
     as_settings,
     read_settings,
-    record_of_columns,
 )
 from sb3_ppo_edu.doctor.symptoms import BY_NAME
 from sb3_ppo_edu.engines import NonFiniteUpdateError
@@ -61,7 +60,7 @@ EVERY = 20
 """Updates between two looks while a training is young: a look takes about 2 ms, an update of the smallest ones 8 ms."""
 
 MOST_BETWEEN_LOOKS = 10
-"""Later looks are as far apart as the record is long, but at most this many times ``every``: so they are cheap and in time."""
+"""Later looks are as far apart as the record is long, but at most this many times ``every``, or a tenth of a long record."""
 
 
 class TrainingDoctor(BaseCallback):
@@ -82,6 +81,7 @@ class TrainingDoctor(BaseCallback):
     :param page: draws the page: a function of the diagnosis and the folder, its dotted name, or its name in
         :data:`~sb3_ppo_edu.algorithms.services.SERVICES`; None for no page
     :param every: updates before the first look, ≥ 1; later looks are as far apart as the record is long, up to ten times this
+        or a tenth of the record
     :param sure: confidence from which a finding is printed, in [0, 1]
     :param verbose: 0 prints nothing, 1 warnings and the verdict
     :raises ValueError: for a number out of range
@@ -122,7 +122,7 @@ class TrainingDoctor(BaseCallback):
         """Begin a new record."""
         self.settings: dict[str, Any] = {}
         self.warned: list[str] = []
-        self._columns: dict[str, list[float]] = {}
+        self._columns: dict[str, np.ndarray] = {}
         self._new_rows: list[dict[str, float]] = []
         self._row: dict[str, float] = {}
         self._not_finite: dict[str, int] = {}
@@ -132,6 +132,8 @@ class TrainingDoctor(BaseCallback):
         self._updates = 0
         self._next_look = self.every
         self._sample: tuple[th.Tensor, ...] | None = None
+        self._episodes = np.empty((2, 0))
+        self._last_episode: dict[str, Any] | None = None
 
     # -- what is collected -------------------------------------------------------------------------------------------------
 
@@ -174,7 +176,7 @@ class TrainingDoctor(BaseCallback):
         self._take_row()
         rows = self._count_rows()
         if rows >= self._next_look:
-            self._next_look = rows + min(max(rows, self.every), MOST_BETWEEN_LOOKS * self.every)
+            self._next_look = rows + min(max(rows, self.every), max(MOST_BETWEEN_LOOKS * self.every, rows // 10))
             self._look()
         self._truncated = []
 
@@ -191,13 +193,11 @@ class TrainingDoctor(BaseCallback):
             "time/time_elapsed": elapsed,
             "time/fps": (self.num_timesteps - self.model._num_timesteps_at_start) / elapsed,
         }
-        episodes = self.model.ep_info_buffer
-        if episodes:
-            rewards = lengths = 0.0
-            for episode in episodes:  # in one pass: to find each of them again is what takes time
-                rewards += episode["r"]
-                lengths += episode["l"]
-            row |= {"rollout/ep_rew_mean": rewards / len(episodes), "rollout/ep_len_mean": lengths / len(episodes)}
+        if self.model.ep_info_buffer:
+            self._take_episodes(self.model.ep_info_buffer)
+            rewards, lengths = self._episodes.cumsum(axis=1)[:, -1].tolist()
+            count = len(self.model.ep_info_buffer)
+            row |= {"rollout/ep_rew_mean": rewards / count, "rollout/ep_len_mean": lengths / count}
         evaluated = last_evaluation(self.locals.get("callback"))
         if evaluated is not None:
             row["eval/mean_reward"] = evaluated
@@ -211,6 +211,15 @@ class TrainingDoctor(BaseCallback):
         self._row = row | own
         if rows % CHECK_EVERY == 0 and not (further_inputs(self.model.policy) or self.model.use_sde):
             self._sample = sample_of(buffer)
+
+    def _take_episodes(self, episodes: Sequence[dict[str, Any]]) -> None:
+        """Take in the episodes that are new: to read all of them after each rollout takes as long as all the rest."""
+        new = list(takewhile(lambda episode: episode is not self._last_episode, reversed(episodes)))[::-1]
+        if new:
+            self._last_episode = new[-1]
+            known = np.empty((2, 0)) if len(new) == len(episodes) else self._episodes
+            found = np.array([[episode["r"] for episode in new], [episode["l"] for episode in new]], np.float64)
+            self._episodes = np.concatenate([known, found], axis=1)[:, -len(episodes) :]
 
     def _check_update(self) -> None:
         """See what the update that has just ended has done to the actions of its rollout."""
@@ -272,10 +281,10 @@ class TrainingDoctor(BaseCallback):
                 for key, value in row.items():
                     if not math.isfinite(value):
                         self._not_finite.setdefault(key, int(row[STEPS_KEY]))
-            add_row(self._columns, row)
-        self._new_rows = []
+        self._columns, self._new_rows = with_rows(self._columns, self._new_rows), []
         source = f"training of {self.settings.get('env') or 'an environment'}"
-        return record_of_columns(self._columns, source, self.settings, self._not_finite, notes)
+        steps = self._columns.get(STEPS_KEY, np.empty(0))
+        return Record(source, steps, self._columns, dict(self.settings), dict(self._not_finite), notes)
 
     def _look(self) -> None:
         """Diagnose what there is, and warn of what has lasted since the last look."""
@@ -369,6 +378,21 @@ class TrainingDoctor(BaseCallback):
         """Print one line where output is wanted."""
         if self.verbose >= 1:
             Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def with_rows(columns: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    """
+    Put rows behind columns that grow while training goes on: cheaper than to build them anew from all rows at every look.
+
+    :param columns: for each key its numbers, NaN where a row had none; all of the same length
+    :param rows: for each key -> number, among them ``time/total_timesteps``
+    :return: columns, of the keys of both
+    """
+    before: Any = np.full(len(columns.get(STEPS_KEY, ())), math.nan)
+    keys: dict[str, Any] = {**columns}
+    for row in rows:
+        keys |= row
+    return {key: np.concatenate([columns.get(key, before), [row.get(key, math.nan) for row in rows]]) for key in keys}
 
 
 def page_writer(page: PageWriter | str) -> PageWriter:

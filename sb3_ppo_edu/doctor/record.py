@@ -15,10 +15,10 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,12 @@ LARGEST_FILE = 200 * 2**20
 """Bytes; a log beyond this is no training log of ours, and would not fit into memory as text."""
 
 
+NOTHING = np.empty(0)
+"""The numbers of a key that was not logged."""
+
+Worked = TypeVar("Worked")
+
+
 class RecordError(ValueError):
     """What was given is no record of a PPO training; the message says what was found and what was expected."""
 
@@ -77,6 +83,7 @@ class Record:
     not_finite: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _finite: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _worked_out: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def has(self, key: str, at_least: int = 1) -> bool:
         """
@@ -96,9 +103,9 @@ class Record:
         """
         if key not in self._finite:
             # Kept: a look asks for the same columns a hundred times, while training waits.
-            column = self.columns.get(key, np.full(len(self.steps), math.nan))
+            column = self.columns.get(key, NOTHING)
             finite = np.isfinite(column)
-            self._finite[key] = self.steps[finite], column[finite]
+            self._finite[key] = (self.steps[finite], column[finite]) if len(column) else (NOTHING, NOTHING)
         return self._finite[key]
 
     def values(self, key: str, begin: float = 0.0, end: float = 1.0) -> np.ndarray:
@@ -114,10 +121,22 @@ class Record:
         first = min(int(begin * len(values)), max(len(values) - 1, 0))
         return values[first : max(math.ceil(end * len(values)), first + 1)]
 
+    def once(self, work: Callable[[Record], Worked]) -> Worked:
+        """
+        Work something out of the record, unless that has been done.
+
+        :param work: what several symptoms ask for, and takes long
+        :return: what it gives
+        """
+        if work not in self._worked_out:
+            self._worked_out[work] = work(self)
+        worked: Worked = self._worked_out[work]
+        return worked
+
     @property
     def updates(self) -> int:
         """How many updates the record tells of."""
-        return max((len(self.series(key)[1]) for key in PPO_KEYS), default=0)
+        return self.once(count_updates)
 
     def setting(self, name: str) -> Any:
         """Look up a setting."""
@@ -137,6 +156,11 @@ class Record:
         except (TypeError, ValueError):
             return None
         return number if math.isfinite(number) else None
+
+
+def count_updates(record: Record) -> int:
+    """Count the updates that a record tells of."""
+    return max(len(record.series(key)[1]) for key in PPO_KEYS)
 
 
 # --------------------------------------------------------------------------------------------------------------------------
@@ -176,43 +200,6 @@ def record_of_rows(
     columns = {key: np.array([table[steps].get(key, math.nan) for steps in ordered], dtype=np.float64) for key in keys}
     columns[STEPS_KEY] = np.array(ordered, dtype=np.float64)
     return Record(source, columns[STEPS_KEY], columns, dict(settings or {}), not_finite, tuple(notes))
-
-
-def add_row(columns: dict[str, list[float]], row: Mapping[str, float]) -> None:
-    """
-    Add a row to columns that grow while training goes on: cheaper than to build them anew from all rows at every look.
-
-    :param columns: for each key its numbers, NaN where a row had none; all of the same length
-    :param row: its numbers, among them ``time/total_timesteps``
-    """
-    n_rows = len(columns.get(STEPS_KEY, ()))
-    for key, number in row.items():
-        if key not in columns:
-            columns[key] = [math.nan] * n_rows
-        columns[key].append(number)
-    if len(columns) > len(row):
-        for column in columns.values():
-            if len(column) == n_rows:
-                column.append(math.nan)
-
-
-def record_of_columns(
-    columns: Mapping[str, Sequence[float]],
-    source: str,
-    settings: Mapping[str, Any],
-    not_finite: Mapping[str, int],
-    notes: Sequence[str] = (),
-) -> Record:
-    """
-    Build a record from columns in the order of their steps.
-
-    :param columns: as :func:`add_row` makes them
-    :param source: see :class:`Record`, as for what follows
-    :param not_finite: keys that were logged as NaN or infinite
-    """
-    arrays = {key: np.array(column, dtype=np.float64) for key, column in columns.items()}
-    steps = arrays.get(STEPS_KEY, np.empty(0))
-    return Record(source, steps, arrays, dict(settings), dict(not_finite), tuple(notes))
 
 
 def as_number(value: Any) -> float | None:

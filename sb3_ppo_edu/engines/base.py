@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -295,19 +296,25 @@ def gradient_shares(policy: ActorCriticPolicy) -> dict[str, float]:
     """
     squares = {"policy": 0.0, "value": 0.0, "shared": 0.0}
     for name, parameter in policy.named_parameters():
-        if parameter.grad is not None:
-            found = PART.search(name)
+        if (grad := parameter.grad) is not None:
             # In numpy: with small networks a call costs more than the numbers, and torch's calls cost most.
-            part = parameter.grad.cpu()
+            part = grad.cpu()
             # Numpy has no bfloat16, and squares in half precision overflow.
             gradient = (part if part.dtype in (th.float32, th.float64) else part.float()).numpy().ravel()
-            squares["shared" if found is None else found.lastgroup or ""] += float(gradient.dot(gradient))
+            squares[part_of(name)] += float(gradient.dot(gradient))
     total = sum(squares.values())
     return {part: math.sqrt(squares[part] / total) if total > 0 else 0.0 for part in ("policy", "value")}
 
 
 PART = re.compile("(?P<policy>policy_net|action_net|log_std|pi_features|lstm_actor)|(?P<value>value_net|vf_features|critic)")
 """Words in the names of SB3's and sb3-contrib's parameters by which the two parts are known."""
+
+
+@lru_cache(maxsize=1024)
+def part_of(name: str) -> str:
+    """Say whether a parameter is of the "policy", of the "value" function, or "shared"."""
+    found = PART.search(name)
+    return "shared" if found is None else str(found.lastgroup)
 
 
 def project_log_std(policy: ActorCriticPolicy, bounds: tuple[float, float] | None) -> None:

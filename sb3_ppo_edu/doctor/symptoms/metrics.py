@@ -99,6 +99,11 @@ def progress(record: Record) -> tuple[float, float, float, float]:
 
     :return: return at the start, at its peak and at the end, each the mean of a tenth of the record, and its noise
     """
+    return record.once(_progress)
+
+
+def _progress(record: Record) -> tuple[float, float, float, float]:
+    """Work out what :func:`progress` gives."""
     values = record.values(RETURN)
     window = max(len(values) // 10, 1)
     means = np.convolve(values, np.ones(window) / window, mode="valid")
