@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,12 +82,25 @@ def model(cost: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return cost.make_model("CartPole-v1", 1, {"n_steps": 16, "batch_size": 16, "n_epochs": 1}, str(tmp_path))
 
 
+def counted(function: Callable[..., Any], calls: list[Any]) -> Callable[..., Any]:
+    """Have a function add to a list, too, whenever it is called."""
+
+    def counting(*given: Any) -> Any:
+        calls.append(given)
+        return function(*given)
+
+    return counting
+
+
 def test_blocks_are_of_each_kind(cost: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two blocks of each kind are timed; the doctor sees one kind of three, and numbers are recorded in two."""
-    recorded, watched = [], []
-    plain, begin = cost.diagnostics.doctor_numbers, cost.TrainingDoctor.on_rollout_start
-    monkeypatch.setattr(cost.diagnostics, "doctor_numbers", lambda *given: [recorded.append(1), plain(*given)][1])
-    monkeypatch.setattr(cost.TrainingDoctor, "on_rollout_start", lambda doctor: [watched.append(1), begin(doctor)][1])
+    recorded: list[Any] = []
+    watched: list[Any] = []
+    for owner, name, calls in (
+        (cost.diagnostics, "doctor_numbers", recorded),
+        (cost.TrainingDoctor, "on_rollout_start", watched),
+    ):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
     records = [getattr(owner, name) for owner, name in cost.RECORDED]
     seconds = cost.compare_blocks(model, 2)
     assert {kind: len(numbers) for kind, numbers in seconds.items()} == dict.fromkeys(cost.KINDS, 2)
@@ -99,8 +113,9 @@ def test_blocks_are_of_each_kind(cost: ModuleType, model: Any, monkeypatch: pyte
 
 def test_measured_training_is_as_fast_as_any(cost: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is measured a rollout has the lean loop, as with the doctor that is not measured; nothing is left behind."""
-    lean, records = [], [getattr(owner, name) for owner, name in cost.RECORDED]
-    monkeypatch.setattr("sb3_ppo_edu.algorithms.ppo.collect_lean", lambda *given: [lean.append(1), collect_lean(*given)][1])
+    lean: list[Any] = []
+    records = [getattr(owner, name) for owner, name in cost.RECORDED]
+    monkeypatch.setattr("sb3_ppo_edu.algorithms.ppo.collect_lean", counted(collect_lean, lean))
     shares = cost.measure_inside(model, 1)
     assert set(shares) == {"recorded", "watched"}
     assert all(0 < share < 1 for share in shares.values())

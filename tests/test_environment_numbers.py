@@ -195,11 +195,13 @@ def test_episodes_over_several_rollouts() -> None:
     assert unfinished.sums() is None
     unfinished.add(buffer)
     left = unfinished.sums()
+    assert left is not None
     assert left[:, 0].tolist() == [2, 8]
     assert np.isnan(left[:, 1]).all()
     unfinished = UnfinishedEpisodes(np.array([[9.0, 10.0], [0.5, 0.25]]))
     unfinished.add(buffer)
-    assert unfinished.sums()[:, 1].tolist() == [13, 12.25]
+    later = unfinished.sums()
+    assert later is not None and later[:, 1].tolist() == [13, 12.25]
     ends = np.zeros((3, 2), bool)
     ends[0] = True
     reported = [{"r": 15.0, "l": 3}, {"r": 8.0, "l": 8}]
@@ -225,7 +227,7 @@ def test_unfinished_episodes_are_summed_up_late(waiting: int, monkeypatch: pytes
         if end in (8, 32, 48):
             begun = [int(np.flatnonzero(starts[:end, env])[-1]) for env in range(3)]
             sums = unfinished.sums()
-            assert np.array_equal(sums, kept)
+            assert sums is not None and kept is not None and np.array_equal(sums, kept)
             assert sums[0].tolist() == [end - first for first in begun]
             expected = [rewards[first:end, env].sum(dtype=np.float64) for env, first in enumerate(begun)]
             assert sums[1] == pytest.approx(expected, rel=1e-12)
