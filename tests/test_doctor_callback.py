@@ -268,42 +268,49 @@ def test_failing_report_does_not_hide_the_error(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys, time
+import os, signal, sys, time
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from sb3_ppo_edu.doctor.callback import TrainingDoctor
 
+def end(how):
+    if how == "exception":
+        raise OSError("the disk is full")
+    if how == "exit":
+        sys.exit(3)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+
 class At(BaseCallback):
     def _on_step(self):
         if self.n_calls == 300:
-            {action}
+            end(how)
         return True
 
-model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=64, n_epochs=1, seed=0, device="cpu")
-model.learn(10 ** 9, callback=[TrainingDoctor(sys.argv[1], verbose=0), At()])
-print("came to its end")
+for how in ("exception", "exit", "SIGTERM"):
+    # Forked, since to import all this takes longer than the three trainings.
+    child = os.fork()
+    if child == 0:
+        model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=64, n_epochs=1, seed=0, device="cpu")
+        model.learn(10 ** 9, callback=[TrainingDoctor(f"{sys.argv[1]}/{how}", verbose=0), At()])
+        print("came to its end")
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-@pytest.mark.parametrize(
-    ("action", "code", "words"),
-    [
-        ("raise OSError('the disk is full')", 1, "broken off after 300 steps by OSError: the disk is full"),
-        ("sys.exit(3)", 3, "broken off after 300 steps"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1)", -signal.SIGTERM, "ended by SIGTERM"),
-    ],
-    ids=["exception", "exit", "SIGTERM"],
-)
-def test_report_of_a_process_that_ends(action: str, code: int, words: str, tmp_path: Path) -> None:
+def test_report_of_a_process_that_ends(tmp_path: Path) -> None:
     """A script with SB3's PPO that raises, exits or gets SIGTERM ends as it would have, and leaves report and page."""
-    script = SCRIPT.format(action=action)
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == code
-    assert "came to its end" not in done.stdout
-    report = json.loads((tmp_path / "doctor.json").read_text(encoding="utf-8"))
-    assert words in " ".join(report["notes"])
-    assert report["updates"] == 4
-    assert (tmp_path / "doctor.html").is_file()
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    assert done.stdout.split() == ["1", "3", str(-signal.SIGTERM.value)], done.stdout + done.stderr
+    for how, words in (
+        ("exception", "broken off after 300 steps by OSError: the disk is full"),
+        ("exit", "broken off after 300 steps"),
+        ("SIGTERM", "ended by SIGTERM"),
+    ):
+        report = json.loads((tmp_path / how / "doctor.json").read_text(encoding="utf-8"))
+        assert words in " ".join(report["notes"])
+        assert report["updates"] == 4
+        assert (tmp_path / how / "doctor.html").is_file()
 
 
 def test_training_of_a_run_folder_is_told_with_its_command(tmp_path: Path) -> None:
