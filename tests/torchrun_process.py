@@ -25,7 +25,7 @@ from sb3_ppo_edu.envs.registration import make
 from sb3_ppo_edu.training.algorithms import ALGORITHMS, DEFAULT, takes_masks
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
-SEED, ENVS, STEPS, UPDATES = 3, 4, 16, 20
+SEED, ENVS, STEPS, UPDATES = 3, 4, 16, 10
 """Of the whole: environments, steps of a rollout, updates."""
 
 
