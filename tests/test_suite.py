@@ -263,10 +263,10 @@ SUITE = """
 import sys
 from pathlib import Path
 from typing import Any
-from tests.test_suite import four_runs
+from tests.test_suite import killed_runs
 from sb3_ppo_edu.lab.suite import in_processes, run_suite
 if __name__ == "__main__":
-    run_suite(Path(sys.argv[1]), four_runs(), in_processes(2))
+    run_suite(Path(sys.argv[1]), killed_runs(), in_processes(2))
 """
 
 
@@ -280,9 +280,9 @@ def test_the_bar_begins_with_what_is_done(tmp_path: Path, capsys: pytest.Capture
     assert "0/3" not in shown and "1/3" not in shown and "2/3 runs" in shown and "3/3 runs" in shown
 
 
-def four_runs() -> list[Run]:
+def killed_runs() -> list[Run]:
     """What the killed suite runs."""
-    return [tiny(seed=seed) for seed in range(3)] + [tiny("ppo")]
+    return [tiny(seed=0), tiny(seed=1), tiny("ppo")]
 
 
 def children_of(pid: int) -> list[int]:
@@ -310,7 +310,7 @@ def test_a_suite_killed_at_any_moment_goes_on_where_it_stopped(tmp_path: Path) -
         assert time.monotonic() < deadline, "a child outlived its parent"
         time.sleep(0.05)
     subprocess.run(command, env=env, check=True)
-    run_suite(tmp_path / "alone", four_runs(), here)
+    run_suite(tmp_path / "alone", killed_runs(), here)
     killed, alone = (read_rows(tmp_path / name / RUNS_FILE, RunRow) for name in ("killed", "alone"))
     assert without_clocks(killed) == without_clocks([replace(row, threads=1) for row in alone])
     assert (tmp_path / "killed" / CURVES_FILE).read_text() == (tmp_path / "alone" / CURVES_FILE).read_text()
