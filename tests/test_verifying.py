@@ -55,14 +55,7 @@ def test_what_gives_nothing_away_is_none(lesson: Lesson, text: str) -> None:
     assert list(leaks(lesson)) == []
 
 
-SHORTEST = "03_clipped_objective"
-IN_FULL = (SHORTEST, "04_ppo_from_scratch", "07_debugging", "10_memory_and_masks", "activity_lunarlander")
-"""Lessons that together use algorithms, environments, doctor and plots: the seven others are slow, with 8 to 11 s each."""
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in IN_FULL else pytest.mark.slow) for name in sorted(LESSONS)]
-)
+@pytest.mark.parametrize("name", sorted(LESSONS))
 def test_solution_runs_without_error_or_warning(name: str) -> None:
     """In its short mode the solution notebook runs to its end, with a tick under every exercise."""
     assert [str(finding) for finding in solution_fails(LESSONS[name])] == []
@@ -76,6 +69,9 @@ def test_student_notebook_differs_in_exercises_only(name: str) -> None:
     differing = [mine.source for mine, theirs in zip(student, solution, strict=True) if mine.source != theirs.source]
     code = [source for source in differing if source.startswith("def ")]
     assert len(code) == len(LESSONS[name].exercises) and len(differing) <= len(code) + 1
+
+
+SHORTEST = "03_clipped_objective"
 
 
 @pytest.mark.parametrize(
