@@ -66,7 +66,7 @@ def test_help_on_a_full_disk_is_an_error(
 ) -> None:
     """Help that nobody gets is no success, whether Python writes at once, which argparse passes over, or at the end."""
     with open("/dev/full", "wb", buffering=-1 if buffered else 0) as raw:
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=not buffered))  # type: ignore[type-var]
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=not buffered))
         assert main(["--help"]) == 1
         monkeypatch.undo()
     assert capsys.readouterr().err.startswith("sb3-edu: error: /dev/full: No space left on device; expected a disk that")

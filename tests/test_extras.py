@@ -94,7 +94,7 @@ def modules_of(names: Iterable[str]) -> set[str]:
 
 def brought_by(extra: str) -> set[str]:
     """Name the libraries that an extra brings and whatever is installed by default, the zoo aside, does not."""
-    libraries = set()
+    libraries: set[str] = set()
     for one in map(Requirement, listed("options.extras_require", extra)):
         libraries |= {canonicalize_name(below.name) for own in one.extras for below in asked_for(one.name, own)}
         libraries |= set() if one.extras else {canonicalize_name(one.name)}
@@ -143,7 +143,9 @@ def test_default_is_what_training_needs_and_the_zoo(loaded: set[str]) -> None:
     default = {canonicalize_name(Requirement(one).name) for one in listed("options", "install_requires")}
     unused = {name for name in default if not modules_of([name]) & loaded}
     assert unused == {"rl-zoo3"} | UNDECLARED_BY_THE_ZOO
-    (folder,) = find_spec("rl_zoo3").submodule_search_locations  # type: ignore[union-attr]
+    found = find_spec("rl_zoo3")
+    assert found is not None and found.submodule_search_locations is not None
+    (folder,) = found.submodule_search_locations
     assert set().union(*map(imports, Path(folder).glob("*.py"))) >= UNDECLARED_BY_THE_ZOO
     assert not {one.name for one in asked_for("rl-zoo3")} & UNDECLARED_BY_THE_ZOO
 

@@ -17,7 +17,7 @@ from sb3_ppo_edu.checkpoint.files import UnfitStateError
 from sb3_ppo_edu.checkpoint.logs import cut
 from sb3_ppo_edu.checkpoint.plain import pack, unpack
 from sb3_ppo_edu.cli import main
-from sb3_ppo_edu.course.grading import write_results
+from sb3_ppo_edu.course.grade_book import GradeBook
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
 from sb3_ppo_edu.serialization.writing import open_through_no_link, refuse_links, write_atomically
 from sb3_ppo_edu.training.resume import resume_run
@@ -77,7 +77,7 @@ def test_feedback_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "feedback").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UntrustedFileError, match="feedback: found a symbolic link"):
-        write_results([], tmp_path, "namespace", 0)
+        GradeBook(tmp_path)
 
 
 @pytest.mark.parametrize(

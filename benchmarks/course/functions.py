@@ -44,7 +44,7 @@ def lesson_cells(number: str) -> list[str]:
     :param number: such as ``"03"``, or the beginning of another lesson's name
     """
     lesson = next(lesson for lesson in read_lessons(NOTEBOOKS) if lesson.name.startswith(number))
-    return [cell.source for cell in make_notebook(lesson, SOLUTIONS, []).cells if cell.cell_type == "code"]
+    return [cell.source for cell in make_notebook(lesson, SOLUTIONS).cells if cell.cell_type == "code"]
 
 
 def observed(entry: dict[str, Any], seed: int) -> tuple[str, list[observing.Observation]]:

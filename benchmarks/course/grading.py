@@ -83,7 +83,7 @@ def write_class(folder: Path, count: int, seed: int) -> None:
     """
     draw = random.Random(seed)
     lesson = next(one for one in read_lessons(NOTEBOOKS) if one.name == LESSON)
-    template = nbformat.writes(make_notebook(lesson, SOLUTIONS, []))
+    template = nbformat.writes(make_notebook(lesson, SOLUTIONS))
     for number in range(count):
         notebook = nbformat.reads(template, as_version=4)
         for cell in notebook.cells:

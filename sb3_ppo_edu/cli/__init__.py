@@ -88,6 +88,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if not argv:
         parser.print_help()
         raise SystemExit(DONE)
+    arguments: argparse.Namespace
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         arguments.parser.error(f"unknown argument {unknown[0]!r}")

@@ -184,7 +184,7 @@ def holes(secret: Path) -> list[str]:
     :param secret: a file that it must not read
     :return: what it can do, in words
     """
-    attempts = {
+    attempts: dict[str, Callable[[], object]] = {
         "read the reference solutions, and other files of yours": secret.read_bytes,
         "write files": lambda: Path("written").touch(),
         "see the command lines of other processes": lambda: os.listdir("/proc"),

@@ -87,7 +87,7 @@ class Sandbox:
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", str(WORKER)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=home,

@@ -69,7 +69,7 @@ def _wrong_bounds(space: spaces.Box) -> Iterator[str]:
 
 def _is_count(value: Any, least: float) -> bool:
     """Tell whether something is a whole number, and not below the least."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 def _is_array(value: Any, shape: Any) -> bool:
