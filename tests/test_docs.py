@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib.util
 import json
 import re
@@ -177,6 +179,34 @@ def test_figures_of_the_index_are_on_their_pages() -> None:
         there = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", (folder / page).read_text(encoding="utf-8"))}
         for number in re.findall(r"(?<![\w-])\d+(?![\w-])", sentence):
             assert float(number) in there | {float(round(found)) for found in there}, (page, number)
+
+
+def test_every_result_has_a_picture_that_is_there() -> None:
+    """Below each sentence of the index is a picture of that page, and the page shows it too."""
+    folder = PROJECT / "benchmarks"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for page in re.findall(r"^\[\*\*[^]]*\]\(([^)]+)\)", text, re.MULTILINE):
+        pictures = re.findall(rf"^\[!\[[^]]+\]\(([^)]+)\)\]\({re.escape(page)}\)$", text, re.MULTILINE)
+        assert len(pictures) == 1 and (folder / pictures[0]).is_file(), page
+        assert Path(pictures[0]).name in (folder / page).read_text(encoding="utf-8"), page
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if len(blocks(page, "python")) > 1], ids=named)
+def test_examples_say_where_they_continue(page: Path) -> None:
+    """A block runs by itself, or the line before it says "above": who copies it alone shall not meet a NameError."""
+    for before, block in re.findall(r"([^\n]*)\n\n?```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        nodes = [*ast.walk(ast.parse(block))]
+        names = [node for node in nodes if isinstance(node, ast.Name)]
+        used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        for node in nodes:
+            if isinstance(node, ast.alias):
+                bound.add(node.asname or node.name.partition(".")[0])
+            elif isinstance(node, ast.arg):
+                bound.add(node.arg)
+            elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+                bound.add(node.name)
+        assert used <= bound | {*dir(builtins)} or "above" in before, (before, used - bound)
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

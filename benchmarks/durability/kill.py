@@ -224,6 +224,8 @@ def table(rows: list[dict[str, Any]], given: argparse.Namespace) -> str:
         f"Trainings of {given.steps:,} steps with a checkpoint every {SAVE_FREQ}, killed by SIGKILL at moments drawn over",
         "their whole length, and resumed. How many ended with the same bits as the training that nobody disturbed:",
         "",
+        f"![Each of {len(rows)} killed trainings, by the step that it went on from](kill.png)",
+        "",
     ]
     return "\n".join([*lines, *lines_of(rows), "", f"Made by `{command}` on {machine()}; {listed}.", ""])
 

@@ -102,13 +102,15 @@ def grouped_height(groups: Sequence[tuple[str, Sequence[str]]]) -> float:
 
 def draw_glance(rows: Sequence[EndToEndRow], parts: Sequence[SplitRow]) -> Figure:
     """
-    Draw what the four standard trainings, or all where none of them is, take with each implementation, and at least.
+    Draw what the four standard trainings, or all where there are as few, take with each implementation, and at least.
 
     :param rows: of the trainings
     :param parts: of their parts, for the floor
     :return: the figure
     """
-    cases = [case for case in STANDARD_CASES if case in cases_in(rows)] or cases_in(rows)
+    cases = cases_in(rows)
+    if len(cases) > len(STANDARD_CASES):
+        cases = [case for case in STANDARD_CASES if case in cases] or cases
     contrib = all(CASES[case].masks or CASES[case].memory for case in cases)
     titles = {**GLANCE, REFERENCE: "sb3-contrib"} if contrib else GLANCE
     names = [name for name in GLANCE if name == FLOOR or name in algorithms_in(rows)]
