@@ -67,7 +67,8 @@ def standard_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     for one in before:
         if isinstance(one, io.TextIOWrapper) and one.errors == "strict":
-            one.reconfigure(errors="replace")  # Windows' files have some hundred letters, and λ is none of them
+            with contextlib.suppress(OSError):  # whatever waits is written before, and the reader may have gone
+                one.reconfigure(errors="replace")  # Windows' files have some hundred letters, and λ is none of them
     # Closed ones (2>&-) are None in Python, and print would write its errors to standard output.
     out, err = (
         open(os.devnull, "w", encoding="utf-8") if one is None else UnreadStream(one, one is before[0])  # noqa: SIM115
