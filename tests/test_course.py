@@ -54,5 +54,7 @@ def test_command_builds_checks_and_grades(tmp_path: Path, capsys: pytest.Capture
     assert main(["course", "grade", str(submissions), *where]) == 2
     write_submission(submissions / "ada.ipynb", GOOD["clip_fraction"])
     assert main(["course", "grade", str(submissions), "--output", str(tmp_path / "out"), *where]) == 0
-    assert "ada: 1 points, graded" in capsys.readouterr().out
+    assert "[1/1] ada: 1 of 1 points, graded" in capsys.readouterr().out
     assert (tmp_path / "out" / "feedback" / "ada.md").exists()
+    assert main(["course", "grade", str(submissions), "--output", str(tmp_path / "out"), *where]) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err

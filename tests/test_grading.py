@@ -233,6 +233,7 @@ def test_folder_is_graded_into_csv_and_feedback(tmp_path: Path, small: Lesson) -
     (folder / "deep.ipynb").write_text("[" * 100_000, encoding="utf-8")
     write_submission(folder / "nothing.ipynb", "print('hello')")
     write_submission(folder / "ADA.IPYNB", "print('hello')")
+    write_submission(folder / ("x" * 249 + ".ipynb"), "print('hello')")
     (folder / "link.ipynb").symlink_to(folder / "ada.ipynb")
     (folder / "link2.ipynb").symlink_to(folder / "link2.ipynb")
     (folder / "folder.ipynb").mkdir()
@@ -242,7 +243,7 @@ def test_folder_is_graded_into_csv_and_feedback(tmp_path: Path, small: Lesson) -
     grade_folder(folder, [small], output, seed=52_341, limits=LIMITS, progress=told.append)
     rows = rows_of(output)
     assert {name: row["total"] for name, row in rows.items() if row["total"] != "0"} == {"ada": "3", "'=bob": "2"}
-    nothing = {"'a\\n,b'", "ADA.IPYNB", "deep", "folder", "junk", "link", "link2", "list", "nothing", "pipe"}
+    nothing = {"'a\\n,b'", "ADA.IPYNB", "deep", "folder", "junk", "link", "link2", "list", "nothing", "pipe", "x" * 249}
     assert {name for name, row in rows.items() if row["total"] == "0"} == nothing
     assert len(rows["ada"].pop("digest")) == 32
     assert rows["ada"] == {
@@ -256,7 +257,7 @@ def test_folder_is_graded_into_csv_and_feedback(tmp_path: Path, small: Lesson) -
     feedback = (output / "feedback" / "=bob.md").read_text(encoding="utf-8")
     assert "2 of 3 points" in feedback
     assert "Only ratios that are too large are counted" in feedback
-    assert len(list((output / "feedback").iterdir())) == 12
+    assert len(list((output / "feedback").iterdir())) == 13
     assert not any(
         "52341" in path.read_text(encoding="utf-8") for path in [*(output / "feedback").iterdir(), output / "grades.csv"]
     )

@@ -61,3 +61,13 @@ def test_what_a_function_does_not_need_is_left_out_of_blocks_too() -> None:
     module = slicing.slice_for("wanted", slicing.statements([cell, "def wanted():\n    return LAST"]))
     assert module is not None
     assert ast.unparse(module.body[1]) == "for step in range(9):\n    LAST = step"
+
+
+def test_what_is_deleted_is_gone_and_an_editors_mark_is_none() -> None:
+    """A function that is deleted after its definition is not there, as in the notebook; a byte order mark is no syntax error."""
+    module = slicing.slice_for("f", slicing.statements(["\ufeffdef f():\n    return 1", "g = 2", "del f, g"]))
+    assert module is not None
+    namespace: dict[str, object] = {}
+    exec(compile(module, "cells", "exec"), namespace)
+    assert "f" not in namespace
+    assert slicing.slice_for("f", slicing.statements(["\ufeffdef f():\n    return 1"])) is not None

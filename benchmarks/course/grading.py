@@ -103,7 +103,7 @@ def processor_seconds() -> float:
 
 def main() -> None:
     """Write the class, grade it, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--count", type=int, default=100, metavar="N", help="submissions (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=processors(), metavar="N", help="at a time (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of who writes what (default: %(default)s)")

@@ -8,6 +8,7 @@ stay.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import secrets
@@ -23,6 +24,8 @@ from sb3_ppo_edu.serialization.writing import make_folder, write_atomically
 CSV_NAME, SEED_NAME, LIKENESS_NAME = "grades.csv", "grading-seed.txt", "alike.csv"
 FEEDBACK_FOLDER = "feedback"
 FIRST, MIDDLE, LAST = ("submission", "lesson"), ("total", "possible", "status"), ("score", "level", "digest")
+LONGEST_NAME = 200
+"""Bytes of a submission's name up to which its feedback is called like it."""
 SHARE = " right"
 """Behind an exercise's name: title of the column with the share of the inputs on which the function is right."""
 
@@ -116,7 +119,7 @@ class GradeBook:
         :param one: the grade
         :return: what to tell the instructor
         """
-        _write(self.output / FEEDBACK_FOLDER / f"{one.name}.md", to_markdown(one))
+        _write(self.output / FEEDBACK_FOLDER / _feedback_name(one.name), to_markdown(one))
         before = self.rows.get(_cell(one.name))
         added = {} if before is None else {key: text for key, text in before.items() if not _ours(key)}
         self.rows[_cell(one.name)] = {
@@ -200,6 +203,12 @@ def _write(path: Path, text: str) -> None:
 def _cell(name: str) -> str:
     """Keep a file's name from being a formula where a spreadsheet opens the CSV; no two names become one."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "'")) else _printable(name)
+
+
+def _feedback_name(name: str) -> str:
+    """Name the feedback's file; a name as long as a file's may be has no place for an ending."""
+    encoded = os.fsencode(name)
+    return f"{name if len(encoded) <= LONGEST_NAME else hashlib.sha256(encoded).hexdigest()[:32]}.md"
 
 
 def _printable(name: str) -> str:

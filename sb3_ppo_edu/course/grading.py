@@ -107,7 +107,8 @@ class Grading:
         lesson = submission.lesson or find_lesson(found, self.lessons)
         if lesson is None:
             return Grade(submission.name, "", WORDS["nothing"], digest=submission.digest)
-        verdicts, printed = {}, {}
+        verdicts: dict[str, Verdict] = {}
+        printed: dict[str, str] = {}
         for exercise in lesson.exercises:
             outcome = self.run(exercise, submission.cells, lesson.name)
             verdicts[exercise] = verdict_on(exercise, outcome, self.seed, lesson.name)
@@ -211,8 +212,11 @@ def read_submission(path: Path, lessons: Sequence[Lesson]) -> Submission:
     name = path.name.removesuffix(".ipynb")
     if not stat.S_ISREG(path.lstat().st_mode):
         return Submission(name, "none", "link")
-    with open(path, "rb", opener=open_through_no_link) as file:
-        text = file.read(MOST_BYTES + 1)
+    try:
+        with open(path, "rb", opener=open_through_no_link) as file:
+            text = file.read(MOST_BYTES + 1)
+    except OSError:
+        return Submission(name, "none", "unreadable")
     digest = hashlib.sha256(text).hexdigest()[:32]
     if len(text) > MOST_BYTES:
         return Submission(name, digest, "unreadable")

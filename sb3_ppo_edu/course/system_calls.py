@@ -15,7 +15,7 @@ import sys
 
 # include/uapi/linux/audit.h
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-REFUSED = {
+REFUSED: dict[str, tuple[int, int | None]] = {
     # who starts, hears of, stops, slows or looks into other processes
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272), "tkill": (200, 130),
