@@ -64,7 +64,7 @@ def test_what_a_function_does_not_need_is_left_out_of_blocks_too() -> None:
 
 
 def test_what_is_deleted_is_gone_and_an_editors_mark_is_none() -> None:
-    """A function that is deleted after its definition is not there, as in the notebook; a byte order mark is no syntax error."""
+    """A function that is deleted after its definition is not there; a byte order mark is no syntax error."""
     module = slicing.slice_for("f", slicing.statements(["\ufeffdef f():\n    return 1", "g = 2", "del f, g"]))
     assert module is not None
     namespace: dict[str, object] = {}
