@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 import statistics
 from pathlib import Path
 
 import pytest
 
-from sb3_ppo_edu.cli import main
+from sb3_ppo_edu.cli import main, parse
 from sb3_ppo_edu.course import building
-from tests.lessons import GOOD, NOTEBOOKS, PROJECT, SOURCE, write_submission
+from tests.lessons import GOOD, LESSONS, NOTEBOOKS, PROJECT, SOURCE, write_submission
 
 
 def test_quoted_scores_are_the_benchmarks() -> None:
@@ -33,6 +34,44 @@ def test_other_quoted_results_are_the_benchmarks() -> None:
         assert len(scores) == 5
         assert min(scores) > 200.0
         assert all(f"{statistics.mean(scores):.0f} ± {statistics.stdev(scores):.0f}" in text for text in quoted)
+
+
+def test_quoted_comparison_is_the_laboratory_s() -> None:
+    """The table of algorithms in lesson 08 has every algorithm's mean over the rows' seeds, and names the rows' version."""
+    with (PROJECT / "benchmarks" / "peers" / "runs.csv").open(encoding="utf-8", newline="") as file:
+        runs = list(csv.DictReader(file))
+    source = (NOTEBOOKS / "sources" / "08_honest_benchmarks.py").read_text(encoding="utf-8")
+    (version,) = {row["versions"].partition(",")[0].removeprefix("sb3_ppo_edu ") for row in runs}
+    assert f"The rows are those of version {version}" in source
+    names = {"eduppo": "EduPPO", "ppo": "SB3's PPO", "reinforce": "REINFORCE", "random": "random actions"}
+    for algorithm in {row["algorithm"] for row in runs}:
+        cells = [names.get(algorithm, algorithm.upper())]
+        for env in ("CartPole-v1", "Pendulum-v1", "LunarLander-v3"):
+            scores = [float(row["final_mean"]) for row in runs if (row["algorithm"], row["env"]) == (algorithm, env)]
+            cells.append(f"{statistics.mean(scores):,.0f}".replace("-", "−") if scores else "cannot act")
+        assert f"# | {' | '.join(cells)} |\n" in source
+    page = (PROJECT / "benchmarks" / "peers" / "peers.md").read_text(encoding="utf-8")
+    assert "| SAC | very good | cannot act / 5,000 / cannot act |" in page
+    assert "| EduPPO | good | 22,464 / 25,000 / – |" in page
+
+
+def test_quoted_curiosity_is_the_benchmark_s() -> None:
+    """What lesson 10 says of curiosity stands on the benchmark's page."""
+    page = (PROJECT / "benchmarks" / "learning" / "curiosity.md").read_text(encoding="utf-8")
+    source = (NOTEBOOKS / "sources" / "10_memory_and_masks.py").read_text(encoding="utf-8")
+    assert "5 seeds have found it with curiosity, 2 without" in page
+    assert "sb3_ppo_edu 0.1.0" in page
+    assert "with curiosity and 2 of 5 without" in source
+
+
+def test_commands_that_answer_the_lecture_s_scripts_are_commands() -> None:
+    """Each ``sb3-edu …`` in the table of the lecture's scripts is accepted as it stands, and each lesson there is one."""
+    text = (NOTEBOOKS / "README.md").read_text(encoding="utf-8").split("## The lecture's scripts")[1].split("## Teaching")[0]
+    commands = re.findall(r"`sb3-edu ([^`]+)`", text)
+    assert len(commands) == 8
+    for command in commands:
+        assert callable(parse(command.split()).command)
+    assert {Path(link).stem for link in re.findall(r"\]\((student/[^)]+)\)", text)} <= set(LESSONS)
 
 
 def test_command_builds_checks_and_grades(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -273,6 +273,35 @@ table(["LunarLander-v3", "mean ± std", "IQM [95 %]", "seeds at 200"], rows)
 # held for three of them and both halves of the sky are one, end at 270 ± 21 (EduPPO) and 271 ± 20 (SB3's PPO), all ten runs above 200
 # ([the whole table](../../benchmarks/lecture/lecture.md)). A benchmark is of an algorithm *with its settings*, and a table that does not name them says little.
 #
+# ## PPO among other algorithms
+#
+# The lecture grades PPO, A2C, TRPO, SAC, TD3 and DQN in words. The package's laboratory ran them: three seeds each, settings of RL Baselines3 Zoo, the
+# mean return of the final policy over 100 episodes. The rows are those of version 0.1.0
+# ([the page](../../benchmarks/peers/peers.md), with the lecture's words beside it, and the [rows](../../benchmarks/peers/runs.csv)).
+#
+# | | CartPole-v1, 50,000 steps | Pendulum-v1, 50,000 | LunarLander-v3, 100,000 |
+# |---|---:|---:|---:|
+# | EduPPO | 500 | −161 | −146 |
+# | SB3's PPO | 500 | −161 | −178 |
+# | REINFORCE | 366 | −1,495 | −568 |
+# | A2C | 452 | −1,097 | −204 |
+# | TRPO | 438 | −315 | 21 |
+# | DQN | 500 | cannot act | 152 |
+# | SAC | cannot act | −129 | cannot act |
+# | TD3 | cannot act | −137 | cannot act |
+# | random actions | 22 | −1,189 | −180 |
+#
+# **Read it as this lesson has taught you.** Three seeds, so differences of a few points are nothing. SAC and TD3 keep every step in a replay buffer and
+# learn from it again and again: SAC solved Pendulum after 5,000 steps, PPO after 25,000. That is what "sample efficiency: very good" means, and it costs five
+# or six networks instead of two, and far more computing for each step. DQN knows discrete actions only, SAC and TD3 continuous ones only; A2C, TRPO and PPO take both.
+# A2C takes one step for each batch, as REINFORCE does; TRPO takes one long careful step; PPO takes many small ones that are clipped.
+#
+# And the last column? There PPO is no better than chance. These settings are made for a *million* steps, and were given a tenth of them; with settings made for
+# 50,000, the activity's, the same algorithm lands. A column of such a table ranks settings as much as algorithms.
+#
+# When to take which: steps that are dear and continuous actions, SAC or TD3; steps that are cheap, discrete *and* continuous actions, or a policy that must not
+# move far (people's language, lesson 11), PPO.
+#
 # ## A checklist
 #
 # 1. **Seeds**: decide how many before you start; five is little, twenty is good. Report all of them.
