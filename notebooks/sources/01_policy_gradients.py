@@ -271,6 +271,8 @@ table(["REINFORCE", "last 20 episodes, by seed", "mean"], rows)
 # A neural network does not know that its outputs are probabilities of the *next* data. Change it too much, and the new policy collects
 # garbage, learns from garbage, and never comes back: a supervised learner that overshoots sees the same data set again, a
 # policy does not. Here is the critic's REINFORCE with six learning rates.
+#
+# **Predict** first, on paper: with which of them does a run lose the most of what it once had?
 
 # %%
 RATES = quick([1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], [1e-2, 3e-1])

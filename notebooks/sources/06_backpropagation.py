@@ -241,7 +241,7 @@ print(f"best: {min(errors):.0e}, with a change of {changes[int(np.argmin(errors)
 #
 # ## 5. What it buys
 #
-# Time your backward pass, forward included, against autograd's.
+# Time your backward pass, forward included, against autograd's. **Predict** first, on paper: how many times as fast is it?
 
 
 # %%

@@ -74,6 +74,8 @@ check("first_difference", first_difference)
 
 # %% [markdown]
 # Four runs, each with a diary of all its parameters. Page 0 is how they begin; another page follows after each update.
+#
+# **Predict** first, on paper: on which page do a run with the fused engine and one with the autograd engine part, from the same seed?
 
 
 # %%
