@@ -1,4 +1,4 @@
-"""Draw what the doctor's second trial and the killed trainings came to, from their rows: ``python benchmarks/pictures.py``."""
+"""Draw what the doctor's second trial and the killed trainings came to: ``python benchmarks/index_pictures.py``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def named_first(rows: list[dict[str, str]]) -> dict[str, tuple[int, int]]:
     """Count for each planted fault how often it, or one of two, was named first, and its trainings; most often first."""
     sys.path.insert(0, str(DOCTOR))
-    from scores import is_right  # type: ignore[import-not-found]  # a script beside its rows, no package
+    from scores import is_right  # a script beside its rows, no package
 
     counted: dict[str, tuple[int, int]] = {}
     for row in rows:
