@@ -68,12 +68,14 @@ def test_what_saved_runs_are_asked_for_is_no_fault_of_theirs(tmp_path: Path, cap
     for words, said in (
         (["export", run, "--output", str(tmp_path / "none" / "x.onnx")], f"there is no folder {tmp_path / 'none'}"),
         (["export", run, "--output", str(tmp_path / "there")], "it exists, and nothing that exists is overwritten"),
-        (["enjoy", run, "--gif", str(tmp_path / "none" / "x.gif")], "in a folder that is there"),
-        (["enjoy", run, "--gif", str(tmp_path / "film.mov")], "expected a name that ends in .gif"),
+        (["enjoy", run, "--gif", str(tmp_path / "none" / "x.gif")], "expected a file in a folder that is there"),
+        (["enjoy", run, "--gif", str(tmp_path / "film.mov")], "expected a file's name that ends in .gif"),
     ):
         assert main(words) == 2
         error = " ".join(capsys.readouterr().err.split())
         assert f"error: {words[2]} {tmp_path}" in error and said in error and "settings.yml" not in error
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", run, "--seed", "-1"])
-    assert ended.value.code == 2 and "--seed: found '-1', expected a whole number ≥ 0" in capsys.readouterr().err
+    assert (
+        ended.value.code == 2 and "--seed: found '-1', expected a whole number from 0 to 4294967295" in capsys.readouterr().err
+    )

@@ -166,7 +166,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda good: with_attribute(good, "observation_space", pickled_space(spaces.Box(-1, 1, (99,)))),
         "no model can be built",
     ),
-    "space no space": (lambda good: with_attribute(good, "observation_space", 5), "no model can be built"),
+    "space no space": (lambda good: with_attribute(good, "observation_space", 5), "found a space without what it needs"),
     "policy no class": (lambda good: with_attribute(good, "policy_class", "os.system"), "no model can be built"),
     "policy another class": (
         lambda good: with_attribute(good, "policy_class", serialized(cloudpickle.dumps(th.nn.ReLU))),

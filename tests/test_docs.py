@@ -37,7 +37,7 @@ ELSEWHERE = {
     "sb3-edu course build": "tests/test_course.py::test_command_builds_checks_and_grades",
     "python -m sb3_ppo_edu.zoo train --env LunarLanderContinuous-v3": "tests/test_zoo.py::train",
     "torchrun --nproc-per-node 2 -m sb3_ppo_edu train --env BipedalWalker-v3 --name walker --checkpoint-freq 100000": (
-        "tests/test_distributed.py::test_torchrun"
+        "tests/test_distributed.py::test_torchrun_and_a_killed_process"
     ),
 }
 """Commands that another test runs, in its own way."""

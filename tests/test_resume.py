@@ -121,8 +121,11 @@ def test_a_run_without_checkpoints_is_refused(undisturbed: Path, tmp_path: Path,
     [
         ("rm -rf /", "found the command 'rm -rf /', expected sb3-edu train"),
         ("sb3-edu train 'a", "which no shell reads"),
-        ("sb3-edu train --env CartPole-v1 --seed x", "argument --seed: invalid int value: 'x'"),
-        ("sb3-edu train --env CartPole-v1 --sneed 1", "unknown argument '--sneed'; did you mean '--seed'?"),
+        (
+            "sb3-edu train --env CartPole-v1 --seed x",
+            "argument --seed: found 'x', expected a whole number from 0 to 4294967295",
+        ),
+        ("sb3-edu train --env CartPole-v1 --sneed 1", "unknown argument '--sneed' (did you mean '--seed'?)"),
         ("sb3-edu train --help", "it trains nothing"),
         ("sb3-edu train --env CartPole-v1 --threads 1e9", "argument --threads: found '1e9', expected at most 1024"),
         ("sb3-edu train --env CartPole-v1 --steps 64 --n-steps 0", "n_steps=0"),

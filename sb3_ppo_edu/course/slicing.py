@@ -97,7 +97,10 @@ def _blocks(statement: Statement) -> Iterator[list[Statement]]:
 
 
 def _pruned(statement: Statement, wanted: Collection[str]) -> Statement:
-    """Leave out of a compound statement what defines nothing that is wanted: training, plots, prints."""
+    """Leave out of a compound statement, or a ``del``, what defines nothing that is wanted: training, plots, prints."""
+    if isinstance(statement, ast.Delete):
+        targets = [target for target in statement.targets if not isinstance(target, ast.Name) or target.id in wanted]
+        return ast.copy_location(ast.Delete(targets=targets), statement)
     if not isinstance(statement, COMPOUND):
         return statement
     kept = copy.deepcopy(statement)
