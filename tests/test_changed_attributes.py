@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +20,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_ppo_edu import EduPPO, MaskableEduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO, Reinforce
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
+from sb3_ppo_edu.algorithms.checks import adaptive_rate
+from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate
 from tests.environments import RandomWalk
 from tests.masked_environments import MaskedWalk
 from tests.rollouts import N_STEPS, largest_difference, make_env, make_model, parameters_of
@@ -196,15 +201,61 @@ def test_a_text_that_is_set_later_is_read_as_the_constructor_reads_it(name: str,
         model.learn(N_STEPS)
 
 
-def test_a_rate_that_follows_the_kl_may_be_set_later() -> None:
-    """As text; a number has no effect there, as in SB3, where the schedule rules."""
+RATES: list[Any] = [0.125, np.float32(0.125), 1, "kl_1000_0.125_0.1_1", lambda _: 0.125, FloatSchedule(0.125)]
+RATES += [KLAdaptiveLearningRate(1000, 0.125, high=1.0)]
+
+
+def in_optimizer(model: Any) -> float:
+    """The rate of the last update."""
+    return float(model.policy.optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("before", [3e-4, "kl_1000"])
+@pytest.mark.parametrize("value", RATES, ids=lambda value: type(value).__name__)
+def test_a_learning_rate_of_every_kind_that_is_set_later_takes_effect(value: Any, before: Any) -> None:
+    """Between trainings and in one, with nothing left of the one before: only what follows the KL measures it."""
+    expected, follows = float(value) if value == 1 else 0.125, isinstance(value, (str, KLAdaptiveLearningRate))
+    for when in ("between", "within"):
+        model: Any = make_model(learning_rate=before)
+        model.learn(N_STEPS)
+        if when == "between":
+            model.learning_rate = value
+            model.learn(N_STEPS)
+        else:
+            model.learn(N_STEPS, callback=lambda *_, model=model: vars(model).update(learning_rate=value) is None)
+        assert in_optimizer(model) == expected
+        assert (adaptive_rate(model.lr_schedule) is not None) == follows
+        assert model.learning_rate is not value or not follows, "what follows the KL is copied"
+        assert model.learn(N_STEPS).lr_schedule(0.5) == pytest.approx(0.125 * 1.5**2 if follows else expected)
+
+
+def test_a_schedule_that_is_set_has_precedence_over_the_rate() -> None:
+    """SB3's idioms: set beside the rate it holds, and goes on until a rate is set after it; or made anew."""
     model: Any = make_model()
-    model.learning_rate = 0.5
-    model.learn(N_STEPS)
-    assert model.policy.optimizer.param_groups[0]["lr"] == 3e-4
-    model.learning_rate = "kl_1000_0.002"
-    model.learn(N_STEPS)
-    assert model.policy.optimizer.param_groups[0]["lr"] == 0.002 and model.learning_rate.rate == pytest.approx(0.003)
+    model.learning_rate, model.lr_schedule = np.float32(0.5), lambda _: 0.125
+    assert [in_optimizer(model.learn(N_STEPS)) for _ in range(2)] == [0.125] * 2
+    model.learning_rate = 0.25
+    assert [in_optimizer(model.learn(N_STEPS)) for _ in range(2)] == [0.25] * 2
+    for value, expected in ((0.5, 0.5), ("cos_0.25_0.25", 0.25)):
+        model.learning_rate = value
+        model._setup_lr_schedule()
+        assert in_optimizer(model.learn(N_STEPS)) == expected
+
+
+def test_a_rate_that_is_set_goes_with_files_and_copies(tmp_path: Path) -> None:
+    """Set before the model is saved, loaded, copied or pickled, it takes effect there; what ``load`` is given comes before."""
+    model: Any = make_model()
+    model.learning_rate = 0.125
+    model.save(tmp_path / "model")
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), EduPPO.load(tmp_path / "model", make_env())]
+    loaded: Any = EduPPO.load(tmp_path / "model", make_env(), learning_rate=0.5)
+    assert in_optimizer(loaded.learn(N_STEPS)) == 0.5
+    copies += [pickle.loads(pickle.dumps(one)) for one in copies]
+    for one in copies:
+        one.set_env(make_env())
+        assert in_optimizer(one.learn(N_STEPS)) == 0.125
+        schedule = one.lr_schedule
+        assert one.learn(N_STEPS).lr_schedule is schedule, "read once"
 
 
 def test_other_attributes_are_left_alone() -> None:

@@ -95,6 +95,8 @@ class PPOModel(SavingModel):
     _learning: object
     _own: tuple[object, object] = (None, None)
     """The objective and the learning rate that follow the KL in this model alone."""
+    _read_rate: tuple[object, object] = (None, None)
+    """The learning rate that the schedule was last made of, and that schedule."""
 
     batch_size: int
     n_epochs: int
@@ -187,6 +189,7 @@ class PPOModel(SavingModel):
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
         project_log_std(self.policy, self.log_std_bounds)
+        self._read_rate = self.learning_rate, self.lr_schedule
         self._take_copies()
 
     def _build_policy_and_buffer(self) -> None:
@@ -195,6 +198,8 @@ class PPOModel(SavingModel):
 
     def _setup_lr_schedule(self) -> None:
         """Check what the schedule says when the policy is built: its optimizer begins with that."""
+        if isinstance(self.learning_rate, str):  # who sets a text, and then calls this as with SB3
+            self.learning_rate = CHECKS["learning_rate"]("learning_rate", self.learning_rate)
         super()._setup_lr_schedule()
         self.lr_schedule = partial(evaluate_schedule, "learning_rate", self.lr_schedule, low=0.0)
 
@@ -323,14 +328,21 @@ class PPOModel(SavingModel):
             self.objective = copy.deepcopy(self.objective)
         rate = adaptive_rate(self.lr_schedule)
         if rate is not None and rate is not self._own[1]:
-            self.learning_rate, self.lr_schedule = copy.deepcopy((self.learning_rate, self.lr_schedule))
+            self._read_rate = copy.deepcopy((self.learning_rate, self.lr_schedule))
+            self.learning_rate, self.lr_schedule = cast(tuple[Any, Any], self._read_rate)
         self._own = (self.objective, adaptive_rate(self.lr_schedule))
 
     def _read_learning_rate(self) -> None:
-        """Read a text that was set since, which SB3 does not know; what else is set there has no effect, as in SB3."""
-        if isinstance(self.learning_rate, str):
-            self.learning_rate = CHECKS["learning_rate"]("learning_rate", self.learning_rate)
-            super()._setup_lr_schedule()
+        """Have a learning rate that was set since take effect, of every kind; a schedule that was set since has precedence."""
+        before, schedule = self._read_rate
+        now = self.learning_rate
+        # A pickle's numbers are other objects.
+        if now is not before and not (isinstance(now, float) and isinstance(before, float) and now == before):
+            self.learning_rate = CHECKS["learning_rate"]("learning_rate", now)
+            if self.lr_schedule is schedule:
+                super()._setup_lr_schedule()
+            self._take_copies()
+        self._read_rate = self.learning_rate, self.lr_schedule
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Check the learning rate that SB3 gives the optimizer: the schedule is asked as often as there."""

@@ -31,7 +31,7 @@ SelfSavingModel = TypeVar("SelfSavingModel", bound="SavingModel")
 OF_ONE_TRAINING = ("_session", "_engines", "_learning", "_own")
 """Attributes that belong to a training in progress."""
 
-BUILT_ANEW = ("objective", "resumed_envs", "resumed_engine", "_saved_statistics", *OF_ONE_TRAINING)
+BUILT_ANEW = ("objective", "resumed_envs", "resumed_engine", "_saved_statistics", "_read_rate", *OF_ONE_TRAINING)
 """Attributes that are not among those in a file: they are built anew, or have a place of their own there."""
 
 STATISTICS = "vecnormalize.pkl"

@@ -43,6 +43,7 @@ MODEL_SKIP = frozenset(
         "_session",
         "_engines",
         "_learning",
+        "_read_rate",
         "_saved_statistics",
         "objective",
     )
