@@ -17,7 +17,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_ppo_edu import EduPPO, MaskableEduPPO, RecurrentEduPPO, Reinforce
+from sb3_ppo_edu import EduPPO, MaskableEduPPO, MaskableRecurrentEduPPO, RecurrentEduPPO, Reinforce
+from sb3_ppo_edu.algorithms import kl_control
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
 from sb3_ppo_edu.algorithms.checks import adaptive_rate
 from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate, KLPenaltyObjective
@@ -108,28 +109,78 @@ def test_masks_count(action: str) -> None:
     assert abs(found - free) > 1e-2 * found
 
 
+@th.no_grad()
+def step_by_step(before: Any, after: Any, buffer: Any, masked: bool) -> float:
+    """Mean divergence of two policies with a memory that each go through the rollout step by step, from its first state."""
+    total = 0.0
+    for env in range(buffer.n_envs):
+        first = [state[0][:, [env]] for state in (buffer.hidden_states_pi, buffer.cell_states_pi)]
+        memories = [tuple(map(th.tensor, first)) for _ in range(2)]
+        for step in range(buffer.buffer_size):
+            if buffer.episode_starts[step, env]:
+                memories = [tuple(map(th.zeros_like, memory)) for memory in memories]
+            given, masks = [], {"action_masks": buffer.action_masks[step, [env]]} if masked else {}
+            for index, policy in enumerate((before, after)):
+                observation = th.tensor(buffer.observations[step, [env]])
+                found, memories[index] = policy.get_distribution(observation, memories[index], th.zeros(1), **masks)
+                given.append(found.distribution)
+            old, new = given
+            if masked:
+                logs = [part.logits.double().log_softmax(1) for part in given]
+                total += float((logs[0].exp() * (logs[0] - logs[1])).sum())
+            else:
+                m, s, n, t = (part.double() for part in (old.mean, old.stddev, new.mean, new.stddev))
+                total += float(((t / s).log() + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5).sum())
+    return total / (buffer.n_envs * buffer.buffer_size)
+
+
+@pytest.mark.parametrize("engine", ["autograd", "auto"])
+@pytest.mark.parametrize(("cell", "masked"), [("lstm", False), ("gru", False), ("lstm", True)])
+def test_with_a_memory_it_is_exact_too(cell: Any, masked: bool, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an update with a single minibatch, which its own estimates see nothing of; in one block of steps, and in several."""
+    kind: Any = MaskableRecurrentEduPPO if masked else RecurrentEduPPO
+    env = make_vec_env(lambda: MaskedWalk("box", "discrete"), n_envs=2, seed=3) if masked else make_env(n_envs=2)
+    arguments: dict[str, Any] = {"n_epochs": 1, "learning_rate": "kl_1e-12_3e-2_1e-3_1", "recurrent_cell": cell}
+    arguments |= {"n_steps": 2 * N_STEPS, "batch_size": 4 * N_STEPS, "engine": engine}
+    for several in (False, True):
+        nets: dict[str, Any] = {"lstm_hidden_size": 4, "net_arch": [4], "n_lstm_layers": 2}
+        model = kind("MlpLstmPolicy", env, seed=3, device="cpu", policy_kwargs=nets, **arguments)
+        model.learn(4 * N_STEPS)  # so that a rollout begins with a state
+        collect(model)
+        before, buffer = copy.deepcopy(model.policy.state_dict()), copy.deepcopy(model.rollout_buffer)
+        assert buffer.episode_starts[1:].any() and buffer.hidden_states_pi[0].any()
+        with monkeypatch.context() as patched:
+            if several:
+                patched.setattr(kl_control, "BLOCK", 14)
+            model.train()
+        after, old = model.policy, kind("MlpLstmPolicy", env, device="cpu", policy_kwargs=nets, **arguments).policy
+        old.load_state_dict(before)
+        found = logged(model)
+        assert found["kl"] == pytest.approx(step_by_step(old, after, buffer, masked), rel=1e-3) and found["kl"] > 1e-5
+        assert found["approx_kl"] == pytest.approx(0.0, abs=1e-6)
+        assert model.learning_rate.rate == pytest.approx(3e-2 / 1.5**2)
+
+
 class OwnBuffer(RolloutBuffer):
     """A buffer of a user's own, whose order is not known."""
 
 
 def test_where_it_can_not_be_exact_the_estimate_stands_in() -> None:
-    """With a memory, and with a rollout buffer of one's own: the mean k3 of the last epoch's minibatches, as it is logged."""
+    """
+    With a rollout buffer of one's own: the mean k3 of the last epoch's minibatches, as it is logged.
+
+    A single minibatch's is 0 before its step, so that such an update is refused, unless nothing follows.
+    """
     given: dict[str, Any] = {**LARGE_STEPS, "learning_rate": "kl_1e-12_0.5_1e-3_1"}
-    recurrent: Any = RecurrentEduPPO(
-        "MlpLstmPolicy",
-        make_env(n_envs=2),
-        n_steps=N_STEPS,
-        seed=3,
-        device="cpu",
-        policy_kwargs={"lstm_hidden_size": 4, "net_arch": [4]},
-        **given,
-    )
-    flat: Any = make_model(rollout_buffer_class=OwnBuffer, **given)
-    for model in (recurrent, flat):
-        model.learn(2 * N_STEPS * model.n_envs)
-        values = logged(model)
-        assert values["kl"] == pytest.approx(float(values["approx_kl"]), rel=1e-6) and values["kl"] > 0
-        assert model.learning_rate.rate == pytest.approx(0.5 / 1.5**2)
+    model: Any = make_model(rollout_buffer_class=OwnBuffer, **given)
+    model.learn(2 * N_STEPS)
+    values = logged(model)
+    assert values["kl"] == pytest.approx(float(values["approx_kl"]), rel=1e-6) and values["kl"] > 0
+    assert model.learning_rate.rate == pytest.approx(0.5 / 1.5**2)
+    for single in ({"learning_rate": "kl_0.01"}, {"objective": KLPenaltyObjective()}):
+        with pytest.raises(ArgumentError, match=r"n_epochs=1 with batch_size=32 of 32 transitions.*expected two minibatches"):
+            make_model(rollout_buffer_class=OwnBuffer, **STEPS, **single).learn(N_STEPS)
+    make_model(rollout_buffer_class=OwnBuffer, **STEPS, objective=KLPenaltyObjective(d_targ=None)).learn(N_STEPS)
 
 
 @pytest.mark.parametrize(("target", "factor"), [(1e-9, 1 / 1.5), (1e3, 1.5)])

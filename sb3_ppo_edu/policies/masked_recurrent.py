@@ -75,6 +75,21 @@ class MaskedMixin(SavedMemory):
         with self._told(action_masks):
             return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
 
+    def get_distribution(  # type: ignore[override]
+        self, obs: Any, lstm_states: Any, episode_starts: th.Tensor, action_masks: Any = None
+    ) -> Any:
+        """
+        Give what actions are drawn from.
+
+        :param obs: observations, shape ``(n, *obs_shape)``
+        :param lstm_states: hidden and cell states of the actor where sequences begin
+        :param episode_starts: which observations begin an episode, shape ``(n,)``
+        :param action_masks: which actions are legal
+        :return: the distribution, and the states behind the last step
+        """
+        with self._told(action_masks):
+            return super().get_distribution(obs, lstm_states, episode_starts)
+
     def predict(
         self,
         observation: Any,
