@@ -222,7 +222,7 @@ def test_a_learning_rate_of_every_kind_that_is_set_later_takes_effect(value: Any
             model.learning_rate = value
             model.learn(N_STEPS)
         else:
-            model.learn(N_STEPS, callback=lambda *_, model=model: vars(model).update(learning_rate=value) is None)
+            model.learn(N_STEPS, callback=lambda *_, model=model: model.__dict__.update(learning_rate=value) is None)
         assert in_optimizer(model) == expected
         assert (adaptive_rate(model.lr_schedule) is not None) == follows
         assert model.learning_rate is not value or not follows, "what follows the KL is copied"

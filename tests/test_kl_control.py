@@ -131,7 +131,7 @@ def step_by_step(before: Any, after: Any, buffer: Any, masked: bool) -> float:
             else:
                 m, s, n, t = (part.double() for part in (old.mean, old.stddev, new.mean, new.stddev))
                 total += float(((t / s).log() + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5).sum())
-    return total / (buffer.n_envs * buffer.buffer_size)
+    return total / int(buffer.n_envs * buffer.buffer_size)
 
 
 @pytest.mark.parametrize("engine", ["autograd", "auto"])

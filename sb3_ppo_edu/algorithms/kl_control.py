@@ -52,8 +52,8 @@ class KLControl:
             if model.n_epochs == 1 and model.batch_size >= rollout:
                 raise ArgumentError(
                     f"n_epochs=1 with batch_size={model.batch_size} of {rollout} transitions, and what follows the KL: "
-                    f"expected two minibatches or more, since the KL is estimated before each step for {found} and this policy: raise "
-                    "n_epochs, lower batch_size, or leave rollout_buffer_class out"
+                    f"expected two minibatches or more, since with {found} and this policy the KL is estimated before steps: "
+                    "raise n_epochs, lower batch_size, or leave rollout_buffer_class out"
                 )
 
     def follow(self, record: UpdateRecord) -> None:
