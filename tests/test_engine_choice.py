@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -416,7 +417,6 @@ def test_a_copy_has_an_engine_of_its_own(name: EngineName) -> None:
     """A model is copied without its engine: both learn what one learns, and neither moves the other's parameters."""
     model = make_model(engine=name, n_epochs=2)
     model.learn(N_STEPS)
-    model.predict(np.zeros((1, 5), np.float32))  # torch copies no graph, and SB3's distributions keep the last one
     twin = copy.deepcopy(model)
     before = parameters_of(twin)
     model.set_random_seed(1)
@@ -426,6 +426,40 @@ def test_a_copy_has_an_engine_of_its_own(name: EngineName) -> None:
     twin.learn(N_STEPS, reset_num_timesteps=False)
     assert largest_difference(parameters_of(model), parameters_of(twin)) == 0.0
     assert twin.attach_engine() is not model.attach_engine()
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"action": "discrete"},
+        {"action": "multidiscrete"},
+        {"use_sde": True, "sde_sample_freq": 4},
+        {"use_sde": True, "sde_sample_freq": 4, "engine": "auto"},
+        {"action_distribution": "beta"},
+        {"action_distribution": "tanh_gaussian"},
+    ],
+    ids=lambda arguments: "-".join(arguments),
+)
+def test_what_a_distribution_keeps_is_copied_without_its_graph(arguments: dict[str, Any], how: Any) -> None:
+    """Right after an update, whose graph torch can't copy, and within a rollout; to copy a model changes no bit of either."""
+    ends, twins = [], list[Any]()
+    for copied in (False, True):
+        model = make_model(**{"engine": "autograd", "batch_size": 8, **arguments})
+
+        def watch(local_variables: Any, _: Any, model: EduPPO = model, copied: bool = copied) -> bool:
+            """Copy once, within the second rollout."""
+            if copied and model.num_timesteps == N_STEPS + 5:
+                how(model)
+            return True
+
+        model.learn(2 * N_STEPS, callback=watch)
+        twins += [how(model)] if copied else []
+        for one in (model, *twins):
+            one.set_env(make_env(action=arguments.get("action", "box")))
+            one.set_random_seed(1)
+            ends.append(parameters_of(one.learn(N_STEPS)))
+    assert largest_difference(ends[0], ends[1]) == largest_difference(ends[0], ends[2]) == 0
 
 
 def test_the_default_device_is_no_mode() -> None:

@@ -51,7 +51,8 @@ class SavingModel(ActingModel):
     """Those of the file that the model was loaded from, until it is trained again."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave engine and session out of copies and pickles: the copy has its own."""
+        """Leave engine and session out of copies and pickles, which have their own, and the graph of the last update."""
+        _forget_graph(getattr(getattr(self, "policy", None), "action_dist", None))
         return {name: value for name, value in vars(self).items() if name not in OF_ONE_TRAINING}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -280,3 +281,13 @@ class SavingModel(ActingModel):
         """
         written: pathlib.Path = service("export")(self, path, env)
         return written
+
+
+def _forget_graph(distribution: Any) -> None:
+    """Detach what an SB3 distribution keeps of the policy's last call, and gSDE's noise: torch can't copy a tensor's graph."""
+    for name, value in getattr(distribution, "__dict__", {}).items():
+        if isinstance(value, th.Tensor) and value.grad_fn is not None:
+            vars(distribution)[name] = value.detach()
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, th.distributions.Distribution):
+                _forget_graph(part)
