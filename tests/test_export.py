@@ -257,6 +257,15 @@ def test_a_path_without_folder_or_name_is_refused(path: str) -> None:
         EduPPO("MlpPolicy", "CartPole-v1", device="cpu").export(path)
 
 
+@pytest.mark.parametrize(("folder", "path"), [("policy", "policy"), ("policy.onnx", "policy"), ("policy.onnx", "policy.onnx")])
+def test_a_folder_is_no_file(folder: str, path: str, tmp_path: Path) -> None:
+    """Nothing is written into it or beside it."""
+    (tmp_path / folder).mkdir()
+    with pytest.raises(ExportError, match=f"export: found path='.*{path}', expected a file in .*, and .*{folder} is one"):
+        EduPPO("MlpPolicy", "CartPole-v1", device="cpu").export(tmp_path / path)
+    assert [*tmp_path.rglob("*")] == [tmp_path / folder]
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

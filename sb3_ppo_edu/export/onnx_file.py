@@ -57,9 +57,11 @@ def export(model: EduPPO, path: str | Path, env: VecEnv | None = None) -> Path:
             f"export: found env={env!r}, expected a vector environment, such as model.normalized({env!r}), or None"
         )
     path = Path(path)
-    if not path.name or not path.parent.is_dir():  # before the seconds that it takes
-        raise ExportError(f"export: found path={str(path)!r}, expected a file in a folder that is there")
-    path = path if path.suffix else path.with_suffix(".onnx")
+    named = path if path.suffix or not path.name else path.with_suffix(".onnx")
+    folder = next((f", and {one} is one" for one in (path, named) if path.name and one.is_dir()), "")
+    if not path.name or folder or not path.parent.is_dir():  # before the seconds that it takes
+        raise ExportError(f"export: found path={str(path)!r}, expected a file in a folder that is there{folder}")
+    path = named
     env = model.get_env() if env is None else env
     around = None if env is None else unwrap_vec_normalize(env)
     normalization = model.normalization() if around is None else around
