@@ -261,8 +261,14 @@ def test_interrupted_training_ends_as_an_undisturbed_one(
         ),
         (kwargs(lstm_kwargs={"dtype": th.float64}), r"lstm_kwargs with dtype=torch.float64, expected .*: leave dtype out"),
         ({"recurrent_cell": "rnn"}, r"recurrent_cell='rnn': expected one of 'lstm', 'gru'"),
-        ({"recompute_advantages": True}, r"recompute_advantages=True: no argument has this name"),
+        *(
+            ({name: True}, rf"RecurrentEduPPO: {name}=True: this class has no such argument, EduPPO has: leave it out")
+            for name in ("recompute_advantages", "layer_norm", "rollout_buffer_class")
+        ),
+        ({"layer_norms": True}, r"layer_norms=True: no argument has this name"),
         ({"batch_size": 0}, r"batch_size=0: expected an integer ≥ 2"),
+        ({"engine": "numpy"}, r"engine='numpy': the policy has a memory: use engine='auto' or 'autograd'"),
+        ({"engine": "numpy", "recurrent_cell": "gru"}, r"engine='numpy': the policy has a memory: use"),
         ({"engine": "fused", "engine_kwargs": {"whole_sequences": True}}, r"whole_sequences=True is for the autograd engine"),
         ({"engine": "autograd", "engine_kwargs": {"bf16": True}}, r"bf16=True for a policy with a memory, expected"),
     ],

@@ -78,11 +78,13 @@ NETWORKS = ("shared_net_arch", "layer_norm", "critic_keys")
 PART_OF_THE_POLICY = ("use_sde", "action_distribution", *NETWORKS)
 """Arguments that shape the policy, and so can't be changed where it is loaded."""
 
+OF_ROLLOUT_BUFFERS = ("rollout_buffer_class", "rollout_buffer_kwargs")
+"""Arguments of ``EduPPO`` that are not checked by themselves."""
+
 OTHER_ATTRIBUTES = (
     "policy_class",
     "policy_kwargs",
-    "rollout_buffer_class",
-    "rollout_buffer_kwargs",
+    *OF_ROLLOUT_BUFFERS,
     "tensorboard_log",
     "verbose",
     "device",
@@ -331,6 +333,10 @@ def check_names(constructed: type, given: Mapping[str, Any]) -> None:
         return
     for name, value in given.items():
         if name not in parameters:
+            if name in CHECKS or name in OF_ROLLOUT_BUFFERS:
+                raise TypeError(
+                    f"{constructed.__name__}: {name}={value!r}: this class has no such argument, EduPPO has: leave it out"
+                )
             near = did_you_mean(name, [one for one in parameters if not one.startswith("_")])
             raise TypeError(f"{constructed.__name__}: {name}={value!r}: no argument has this name{near}")
 

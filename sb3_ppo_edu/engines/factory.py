@@ -172,7 +172,7 @@ def why_not(engine: EngineName, policy: ActorCriticPolicy, options: Mapping[str,
         if parameter.dtype != th.float32:
             return f"policy.{name} is {str(parameter.dtype).removeprefix('torch.')}, and only float32 is supported"
     if engine == "numpy":
-        return why_not_derived(policy)
+        return "the policy has a memory" if has_memory(policy) else why_not_derived(policy)
     from sb3_ppo_edu.engines.fused.engine import why_not_fused
 
     if not has_memory(policy):

@@ -136,6 +136,8 @@ class KLAdaptiveLearningRate:
         :raises ValueError: if it is none
         """
         warmup, _, (target, *others) = schedules.read(text)
+        if len(others) == 3 and others[1] > others[2]:
+            raise ValueError(f" (the lowest rate {others[1]:g} is above the highest, {others[2]:g}: kl_TARGET_START_LOW_HIGH)")
         try:
             return cls(f"warmup_{warmup!r}_{target!r}" if warmup else target, *others)
         except ValueError as error:

@@ -114,7 +114,8 @@ def read(text: str) -> Words:
     try:
         if shape == WARMUP and 0 <= float(words[0]) < 1:
             warmup = float(words[0])
-            shape, words = (CONSTANT, words[1:]) if len(words) == 2 else (words[1], words[2:])
+            is_constant = len(words) == 2 and words[1] not in FORMS
+            shape, words = (CONSTANT, words[1:]) if is_constant else (words[1], words[2:])
         numbers = tuple(map(float, words))
     except (ValueError, IndexError):
         pass
