@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from sb3_ppo_edu.algorithms.arguments import CHECKS, NETWORKS, PPOArguments
-from sb3_ppo_edu.algorithms.checks import ArgumentError, refuse
+from sb3_ppo_edu.algorithms.checks import ArgumentError, adaptive_rate, parse_schedule, refuse
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective
 from sb3_ppo_edu.policies.bounded import resolve_policy
 from sb3_ppo_edu.rollouts.buffers import known_kinds
@@ -65,15 +65,13 @@ def check_attributes(model: Any) -> None:
     """
     if model.env is None:
         raise ArgumentError("learn: found env=None, expected an environment: call set_env(env), or load(path, env=env)")
-    if isinstance(model.env, VecEnvWrapper) and model.env.venv is None:
-        raise ArgumentError(
-            f"learn: found a {type(model.env).__name__} without environments, as copies and pickles have it; expected some: "
-            "model.env.set_venv(venv), then model.set_env(model.env), keeps what it has learned; model.set_env(env) does not"
-        )
+    check_has_environments(model.env, "learn")
     _check_what_sb3_holds(model)
     arguments = PPOArguments.of(vars(model))
     for name in CHECKS.keys() & vars(model).keys():
         setattr(model, name, getattr(arguments, name))
+    if rate := adaptive_rate(model.lr_schedule):
+        parse_schedule("learning_rate", rate)
     model.objective = resolve_objective(model.objective)
     policy, buffer = model.policy, model.rollout_buffer
     own_distribution = resolve_policy(type(policy), "gaussian")[1] if isinstance(policy, ActorCriticPolicy) else None
@@ -91,6 +89,24 @@ def check_attributes(model: Any) -> None:
         if found != expected:
             raise refuse(name, found, f"{expected}, which the model was built with: {remedy}")
     check_parts(model)
+
+
+def check_has_environments(env: Any, where: str) -> None:
+    """
+    Check that there are environments inside a wrapper.
+
+    :param env: vector environment
+    :param where: what needs them
+    :raises ArgumentError: if a copy or a pickle has left them out
+    """
+    while isinstance(env, VecEnvWrapper):
+        if env.venv is None:
+            raise ArgumentError(
+                f"{where}: found a {type(env).__name__} without environments, as copies and pickles have it; expected some: "
+                "model.env.set_venv(venv), then model.set_env(model.env), keeps what it has learned; "
+                "model.set_env(env) does not"
+            )
+        env = env.venv
 
 
 def _check_what_sb3_holds(model: Any) -> None:

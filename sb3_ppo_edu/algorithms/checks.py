@@ -6,6 +6,7 @@ A number from numpy or torch is as good as any other; text, booleans and fractio
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from functools import partial
 from types import CodeType, FunctionType
@@ -19,6 +20,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from sb3_ppo_edu.engines import NonFiniteUpdateError
 from sb3_ppo_edu.functional.kl import KLAdaptiveLearningRate
 from sb3_ppo_edu.functional.schedules import KL, TextSchedule, read
+from sb3_ppo_edu.functional.values import as_float, shown, unwrapped
 
 
 class ArgumentError(ValueError, AssertionError):
@@ -38,22 +40,10 @@ def refuse(name: str, value: object, expected: str) -> ArgumentError:
     :param expected: what was expected
     :return: the error to raise
     """
-    return ArgumentError(f"{name}={value!r}: expected {expected}")
+    return ArgumentError(f"{name}={shown(value)}: expected {expected}")
 
 
-def unwrapped(value: object) -> object:
-    """
-    Take a single value out of numpy's or torch's hands.
-
-    :param value: a scalar, a 0-dimensional array or tensor, or anything else
-    :return: Python's own value where there is one; everything else as it is
-    """
-    if isinstance(value, (np.generic, np.ndarray, th.Tensor)) and value.ndim == 0:
-        return value.item()
-    return value
-
-
-def check_integer(name: str, value: object, minimum: int, why: str = "", maximum: float = math.inf) -> int:
+def check_integer(name: str, value: object, minimum: int, why: str = "", maximum: int = sys.maxsize) -> int:
     """
     Check a whole number.
 
@@ -67,7 +57,8 @@ def check_integer(name: str, value: object, minimum: int, why: str = "", maximum
     """
     number = unwrapped(value)
     if isinstance(number, bool) or not isinstance(number, int) or not minimum <= number <= maximum:
-        upper = f" and ≤ {maximum}" if maximum < math.inf else ""
+        told = maximum < sys.maxsize or (isinstance(number, int) and number > maximum)
+        upper = f" and ≤ {maximum}" if told else ""
         raise refuse(name, value, f"an integer ≥ {minimum}{upper}" + (f" ({why})" if why else ""))
     return int(number)
 
@@ -87,14 +78,7 @@ def check_number(
     :return: the number as Python's ``float``
     :raises ArgumentError: if it is no finite number within the range
     """
-    given = unwrapped(value)
-    try:
-        # numpy has no Python equivalent of its long double, and leaves it as it is.
-        number = math.nan
-        if isinstance(given, (int, float, np.floating)) and not isinstance(given, bool):
-            number = float(given)
-    except OverflowError:
-        number = math.inf
+    number = as_float(value)
     if not math.isfinite(number) or number < low or number > high or (open_low and number == low):
         lower = f" {'>' if open_low else '≥'} {low:g}" if low > -math.inf else ""
         upper = f" and ≤ {high:g}" if high < math.inf else ""
@@ -164,11 +148,21 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
     :raises ArgumentError: if it is neither, with the nearest string that is one
     """
     only_progress = "a number or a schedule of the remaining progress: only the learning rate follows the KL"
-    if isinstance(value, KLAdaptiveLearningRate) and name != "learning_rate":
+    if isinstance(innermost(value), KLAdaptiveLearningRate) and name != "learning_rate":
         raise refuse(name, value, only_progress)
     if callable(value):
         schedule: Schedule = value
-        if knows_only_progress(schedule):
+        inner = innermost(schedule)
+        if isinstance(inner, KLAdaptiveLearningRate):
+            try:
+                inner.check()
+            except ValueError as error:
+                raise ArgumentError(f"{name}: {error}") from error
+        elif isinstance(inner, TextSchedule):
+            if not isinstance(text := vars(inner).get("text"), str):
+                raise refuse(f"{name}.text", text, "a schedule's text")
+            parse_schedule(name, text, low, open_low=open_low)
+        elif knows_only_progress(schedule):
             evaluate_schedule(name, schedule, 1.0, low, open_low=open_low)
         return schedule
     if isinstance(value, str):
@@ -185,8 +179,12 @@ def parse_schedule(name: str, value: Any, low: float = 0.0, *, open_low: bool = 
             raise refuse(name, value, expected)
         if shape == "lin" and not warmup:
             return LinearSchedule(numbers[0], (*numbers, 0.0)[1], 1.0)
-        return parse_schedule(name, schedule)
+        return schedule
     return check_number(name, value, low, open_low=open_low)
+
+
+MOST_LAYERS = 8
+"""Around a schedule."""
 
 
 def knows_only_progress(schedule: Schedule) -> bool:
@@ -196,13 +194,24 @@ def knows_only_progress(schedule: Schedule) -> bool:
     :param schedule: a function of the remaining progress
     :return: True for SB3's own, and for a function that names nothing but its argument
     """
-    while type(schedule) is FloatSchedule:
-        schedule = schedule.value_schedule
+    schedule = innermost(schedule)
     if isinstance(schedule, FunctionType):
         code = schedule.__code__
         inner = [one for one in code.co_consts if isinstance(one, CodeType)]
         return not any((code.co_names, code.co_freevars, inner, schedule.__defaults__, schedule.__kwdefaults__))
-    return type(schedule) in (ConstantSchedule, LinearSchedule)
+    return not callable(schedule) or type(schedule) in (ConstantSchedule, FloatSchedule, LinearSchedule)
+
+
+def is_saved_whole(schedule: Any) -> bool:
+    """
+    Tell whether a file has all of a schedule, no code of its own, so that what it has can be checked.
+
+    :param schedule: a schedule, or anything else
+    :return: True for SB3's own and for those of this package
+    """
+    kinds = (ConstantSchedule, FloatSchedule, LinearSchedule, KLAdaptiveLearningRate, TextSchedule)
+    inner = innermost(schedule)
+    return type(schedule) in kinds and (not callable(inner) or type(inner) in kinds)
 
 
 def adaptive_rate(schedule: Any) -> KLAdaptiveLearningRate | None:
@@ -212,9 +221,23 @@ def adaptive_rate(schedule: Any) -> KLAdaptiveLearningRate | None:
     :param schedule: of the learning rate, ``model.lr_schedule``
     :return: the rate, or None if it is any other schedule
     """
-    while isinstance(schedule, (partial, FloatSchedule)):
-        schedule = schedule.value_schedule if isinstance(schedule, FloatSchedule) else (None, *schedule.args)[-1]
-    return schedule if isinstance(schedule, KLAdaptiveLearningRate) else None
+    inner = innermost(schedule)
+    return inner if isinstance(inner, KLAdaptiveLearningRate) else None
+
+
+def innermost(schedule: Any) -> Any:
+    """
+    Take off what SB3 and this package put around a schedule.
+
+    :param schedule: a schedule, or anything else
+    :return: what is inside; a few layers at most are taken off, as a file may put one into itself
+    """
+    for _ in range(MOST_LAYERS):
+        if type(schedule) is FloatSchedule:
+            schedule = getattr(schedule, "value_schedule", None)
+        elif isinstance(schedule, partial):
+            schedule = (None, *schedule.args)[-1]
+    return schedule
 
 
 def evaluate_schedule(name: str, schedule: Schedule, progress: float, low: float, *, open_low: bool = False) -> float:
@@ -232,7 +255,7 @@ def evaluate_schedule(name: str, schedule: Schedule, progress: float, low: float
     where, remedy = f"{name}({round(progress, 4)})", "a schedule maps the remaining progress to it"
     try:
         value: object = schedule(progress)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
         raise ArgumentError(f"{where}: found {type(error).__name__}: {error}; expected a number: {remedy}") from error
     return check_number(where, value, low, open_low=open_low, remedy=remedy)
 

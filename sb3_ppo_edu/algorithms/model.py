@@ -37,8 +37,16 @@ from sb3_ppo_edu.algorithms.arguments import (
     check_rollout_size,
     with_old_names,
 )
-from sb3_ppo_edu.algorithms.attributes import check_attributes, check_discrete, check_parts
-from sb3_ppo_edu.algorithms.checks import adaptive_rate, check_number, evaluate_schedule, not_finite, refuse
+from sb3_ppo_edu.algorithms.attributes import check_attributes, check_discrete, check_has_environments, check_parts
+from sb3_ppo_edu.algorithms.checks import (
+    adaptive_rate,
+    check_number,
+    evaluate_schedule,
+    is_saved_whole,
+    not_finite,
+    parse_schedule,
+    refuse,
+)
 from sb3_ppo_edu.algorithms.engine_choice import EngineChoice, EngineRequest
 from sb3_ppo_edu.algorithms.saved_objective import resolve_objective, restore_objective
 from sb3_ppo_edu.algorithms.saving import SavingModel
@@ -59,6 +67,7 @@ from sb3_ppo_edu.policies.bounded import (
 )
 from sb3_ppo_edu.policies.further_inputs import algorithm_for, further_inputs
 from sb3_ppo_edu.policies.net_arch import base_of, resolve_net_arch
+from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.vec_env.faults import fault_behind
 from sb3_ppo_edu.vec_env.in_process import InProcessVecEnv
 
@@ -182,6 +191,8 @@ class PPOModel(SavingModel):
     def _setup_model(self) -> None:
         """Build policy, buffer and schedules. ``load`` calls it again after restoring the attributes."""
         self._take_over_attributes()
+        if self.seed is not None:
+            check_has_environments(self.env, f"seed={self.seed}")
         self._build_policy_and_buffer()
         super()._setup_lr_schedule()
         check_parts(self)
@@ -224,8 +235,14 @@ class PPOModel(SavingModel):
         for name in SCHEDULES:
             # The constructor has read its own. Functions are let through: the zoo's enjoy puts one that is 0 in place of the
             # clip range, which it does not need.
-            if isinstance(getattr(self, name), (str, int, float)):
-                setattr(self, name, CHECKS[name](name, getattr(self, name)))
+            value = getattr(self, name)
+            if isinstance(value, (str, int, float)):
+                setattr(self, name, CHECKS[name](name, value))
+            elif is_saved_whole(value) and name not in changes:
+                try:
+                    parse_schedule(name, value, -math.inf)
+                except ArgumentError as error:
+                    raise DamagedFileError(f"attribute {error}") from error
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "ActorCriticPolicy") -> None:
         """Recommend the CPU for MLP policies, ours included: SB3 knows them by the name of their class."""

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sb3_ppo_edu.algorithms.arguments import ArgumentError
+from sb3_ppo_edu.functional.kl import KLPenaltyObjective
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective
+from sb3_ppo_edu.functional.values import shown
+from sb3_ppo_edu.serialization.errors import DamagedFileError
 from sb3_ppo_edu.serialization.names import import_named
 
 FIRST_FORM = ("policy_loss", "value_loss", "entropy_loss", "weights", "__call__")
@@ -38,8 +41,23 @@ def resolve_objective(objective: Any) -> Objective:
             raise ArgumentError(f"objective={found.__name__}: it can't be made {given} ({error}){remedy}") from error
     if isinstance(found, Objective):
         _check_forms(found)
+        check_state(found)
         return found
-    raise ArgumentError(f"objective={objective!r}: expected an Objective, its class, or the dotted path of its class")
+    raise ArgumentError(f"objective={shown(objective)}: expected an Objective, its class, or the dotted path of its class")
+
+
+def check_state(objective: Objective) -> None:
+    """
+    Check what a penalty holds, which may have been set since it was made.
+
+    :param objective: any
+    :raises ArgumentError: for a wrong value, naming it
+    """
+    if isinstance(objective, KLPenaltyObjective):
+        try:
+            objective.check()
+        except ValueError as error:
+            raise ArgumentError(f"objective={type(objective).__name__}: {error}") from error
 
 
 def _check_forms(objective: Objective) -> None:
@@ -109,6 +127,7 @@ def restore_objective(description: dict[str, Any] | None) -> Objective:
     :param description: as :func:`describe_objective` gave it
     :return: the objective
     :raises ArgumentError: if its class can't be imported
+    :raises DamagedFileError: if it holds what no penalty can
     """
     if description is None:
         return PPOObjective()
@@ -121,4 +140,8 @@ def restore_objective(description: dict[str, Any] | None) -> Objective:
     objective = found.__new__(found)
     for name, value in description["attributes"].items():
         object.__setattr__(objective, name, value)
+    try:
+        check_state(objective)
+    except ArgumentError as error:
+        raise DamagedFileError(f"attribute {error}") from error
     return objective

@@ -60,7 +60,7 @@ class Session:
         :raises ArgumentError: if the first is no number
         """
         steps = unwrapped(total_timesteps)
-        if not isinstance(steps, int | float) or math.isnan(steps):
+        if not isinstance(steps, int | float) or (isinstance(steps, float) and math.isnan(steps)):
             raise refuse("total_timesteps", total_timesteps, "a number of environment steps")
         return total_timesteps, reset_num_timesteps
 

@@ -31,6 +31,7 @@ from torch.distributions import Categorical, Distribution
 from sb3_ppo_edu.functional import losses, schedules
 from sb3_ppo_edu.functional.losses import KlEstimator
 from sb3_ppo_edu.functional.objectives import Evaluation, Objective, Transitions, UpdateSettings
+from sb3_ppo_edu.functional.values import as_float, shown
 
 BETA_BOUNDS = (1e-4, 1e4)
 """Range of an adaptive β: beyond it nothing changes but how many updates it takes to come back."""
@@ -75,17 +76,25 @@ def target_at(target: float | str, progress_remaining: float) -> float:
 
 def check_target(name: str, target: float | str) -> float | str:
     """Check a KL target, and give it as Python's own number or text."""
+    expected = "expected a finite number > 0, or a schedule such as 'warmup_0.1_0.01' that is not 0 throughout"
+    if not isinstance(target, str):
+        if not 0 < as_float(target) < math.inf:
+            raise ValueError(f"{name}={shown(target)}: {expected}")
+        return as_float(target)
     try:
-        if isinstance(target, str):
-            fits = min(schedules.read(schedules.TextSchedule(target).text).values) >= 0
-        else:
-            fits = not isinstance(target, bool) and 0 < float(target) < math.inf
-            target = float(target) if fits else target
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"{name}={target!r}: expected a finite number > 0, or a schedule such as 'warmup_0.1_0.01'")
+        values = schedules.read(schedules.TextSchedule(target).text).values
+    except ValueError as error:
+        raise ValueError(f"{name}={shown(target)}: {expected}{error}") from None
+    if min(values) < 0 or max(values) == 0:
+        raise ValueError(f"{name}={shown(target)}: {expected}")
     return target
+
+
+def _check_rule(rule: KLAdaptiveLearningRate | KLPenaltyObjective) -> None:
+    """Check by how much a rule follows, and how far from its target."""
+    for name in ("FACTOR", "SLACK"):
+        if not 1 <= as_float(getattr(rule, name)) < math.inf:
+            raise ValueError(f"{name}={shown(getattr(rule, name))}: expected a finite number ≥ 1")
 
 
 @dataclass
@@ -121,10 +130,23 @@ class KLAdaptiveLearningRate:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        self.check()
+
+    def check(self) -> None:
+        """
+        Check the numbers, which may have been set, or come from a file: a model does when it is given the rate and begins.
+
+        :raises ValueError: for the first wrong one
+        """
         self.target = check_target("target", self.target)
-        self.rate, self.low, self.high = float(self.rate), float(self.low), float(self.high)
+        for name in ("low", "high", "rate"):
+            number = as_float(getattr(self, name))
+            if math.isnan(number):
+                raise ValueError(f"{name}={shown(getattr(self, name))}: expected a finite number > 0")
+            setattr(self, name, number)
         if not 0 < self.low <= self.rate <= self.high < math.inf:
             raise ValueError(f"rate={self.rate:g}: expected one from low={self.low:g}, > 0, to high={self.high:g}")
+        _check_rule(self)
 
     @classmethod
     def of(cls, text: str) -> KLAdaptiveLearningRate:
@@ -190,14 +212,30 @@ class KLPenaltyObjective(Objective):
     def __init__(
         self, d_targ: float | str | None = 0.01, beta: float = 1.0, estimator: KlEstimator = "k3", clip: bool = False
     ) -> None:
-        self.d_targ = None if d_targ is None else check_target("d_targ", d_targ)
-        if isinstance(beta, bool | str) or not 0 <= beta < math.inf or (beta == 0 and self.d_targ is not None):
-            raise ValueError(f"beta={beta!r}: expected a finite number > 0, or 0 with d_targ=None: 0 can't be doubled")
-        if not isinstance(clip, bool):
-            raise ValueError(f"clip={clip!r}: expected True or False")
-        if estimator not in get_args(KlEstimator):
-            raise ValueError(f"estimator={estimator!r}: expected one of {', '.join(map(repr, get_args(KlEstimator)))}")
-        self.beta, self.estimator, self.clip = float(beta), estimator, clip
+        self.d_targ, self.beta, self.estimator, self.clip = d_targ, beta, estimator, clip
+        self.check()
+
+    def check(self) -> None:
+        """
+        Check the arguments, which may have been set, or come from a file: a model does when it is given one and begins.
+
+        :raises ValueError: for the first wrong one
+        """
+        for name in ("d_targ", "beta", "estimator", "clip"):
+            if name not in vars(self):
+                raise ValueError(f"{name}: found none, expected it among the objective's attributes")
+        self.d_targ = None if self.d_targ is None else check_target("d_targ", self.d_targ)
+        beta, choices = as_float(self.beta), get_args(KlEstimator)
+        if not 0 <= beta < math.inf or (beta == 0 and self.d_targ is not None):
+            raise ValueError(
+                f"beta={shown(self.beta)}: expected a finite number > 0, or 0 with d_targ=None: 0 can't be doubled"
+            )
+        self.beta = beta
+        if not isinstance(self.clip, bool):
+            raise ValueError(f"clip={shown(self.clip)}: expected True or False")
+        if not isinstance(self.estimator, str) or self.estimator not in choices:
+            raise ValueError(f"estimator={shown(self.estimator)}: expected one of {', '.join(map(repr, choices))}")
+        _check_rule(self)
 
     def policy_loss(self, now: Evaluation, data: Transitions, settings: UpdateSettings) -> th.Tensor:
         """Surrogate and penalty."""

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from sb3_ppo_edu.functional.values import shown
+
 
 def line(x: float, start: float, end: float = 0.0) -> float:
     """A line from one value to the other: :math:`a + x (b - a)`."""
@@ -56,6 +58,8 @@ def constant(x: float, value: float) -> float:
 
 
 WARMUP, KL, CONSTANT = "warmup", "kl", ""
+MOST_PIECES = 1000
+"""Values of a piecewise schedule: its text is read whenever it is asked."""
 KL_START = 3e-4
 """Learning rate that one that follows the KL begins with, unless it is given: SB3's default."""
 
@@ -70,7 +74,7 @@ FORMS = {
     "lin": "lin_START or lin_START_END",
     "cos": "cos_START or cos_START_END",
     "exp": "exp_START_END with both > 0",
-    "piecewise": "piecewise_VALUE_SHARE_VALUE… with shares that rise between 0 and 1",
+    "piecewise": f"piecewise_VALUE_SHARE_VALUE… with shares that rise between 0 and 1, and {MOST_PIECES:,} values at most",
     WARMUP: "warmup_SHARE_ before another schedule or a number, with a share ≥ 0 and < 1",
     KL: "kl_TARGET, kl_TARGET_START or kl_TARGET_START_LOW_HIGH with all > 0",
 }
@@ -136,7 +140,7 @@ def _fit(shape: str, numbers: tuple[float, ...]) -> bool:
             return n == 2 and min(numbers) > 0
         case "piecewise":
             shares = (0.0, *numbers[1::2], 1.0)
-            return n % 2 == 1 and n > 1 and all(one < following for one, following in pairwise(shares))
+            return n % 2 == 1 and 1 < n <= 2 * MOST_PIECES and all(one < following for one, following in pairwise(shares))
         case "kl":
             return n in (1, 2, 4) and min(numbers) > 0
     return shape == CONSTANT and n == 1
@@ -157,7 +161,7 @@ def _instead(text: str, word: str) -> str:
         read(meant)
     except ValueError:
         return f" (did you mean {FORMS[near[0]]}?)"
-    return f" (did you mean {meant!r}?)"
+    return f" (did you mean {shown(meant)}?)"
 
 
 def beginning_at(text: str, start: float) -> str:
