@@ -253,3 +253,43 @@ def test_a_single_environment_is_refused(given: Any) -> None:
     """With what was found and what makes one of several."""
     with pytest.raises(ValueError, match=r"^Curiosity: found .*, expected a vector environment, such as make_vec_env gives"):
         Curiosity(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("coef", "x"), ("coef", -5), ("coef", 10**400), ("gamma", None), ("n_steps", 0), ("n_steps", 10**400)),
+        *(("proportion", float("nan")), ("batch_size", -1), ("active", 1)),
+    ],
+)
+def test_arguments_that_are_set_later_are_checked(name: str, value: Any) -> None:
+    """There and then, by the constructor's own check; what was set before stays."""
+    env = Curiosity(make_vec_env("CartPole-v1", 2))
+    before = getattr(env, name)
+    with pytest.raises(ValueError, match=f"^Curiosity: {name}="):
+        setattr(env, name, value)
+    assert getattr(env, name) == before
+
+
+@pytest.mark.parametrize("n_steps", [2, 16])
+def test_another_number_of_steps_counts_from_the_next_update_on(n_steps: int) -> None:
+    """The observations that are chosen already are learned from."""
+    env = Curiosity(Stream(3, 4, spaces.Box(-1.0, 1.0, (3,))), n_steps=8)
+    env.reset()
+    rewards_of(env, 5)
+    env.n_steps = n_steps
+    rewards_of(env, 3)
+    assert env.n_updates == 1
+    rewards_of(env, 16)
+    assert env.n_updates == 1 + 16 // n_steps
+
+
+@pytest.mark.parametrize("around", [lambda env: env, VecMonitor], ids=["itself", "inside"])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_copy_without_environments_is_refused(around: Any, seed: int | None) -> None:
+    """With how to give it some: where the model seeds them, or else where it learns."""
+    env = copy.deepcopy(Curiosity(make_vec_env("CartPole-v1", 2)))
+    with pytest.raises(ValueError, match=r"found a Curiosity without environments, .*set_venv\(venv\)"):
+        EduPPO("MlpPolicy", around(env), n_steps=16, batch_size=16, seed=seed, device="cpu").learn(32)
+    with pytest.raises(ValueError, match=r"^Curiosity: found None, expected a vector environment"):
+        env.set_venv(None)  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, TypeVar
+import sys
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -15,6 +16,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_w
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import nn
 
+from sb3_ppo_edu.functional.values import as_float, shown
+
 CLIP_OBS = 5.0
 """Bound of normalised observations (the paper's section 2.4)."""
 
@@ -24,7 +27,17 @@ EPSILON = 1e-8
 LARGEST_GAMMA, MOST_STEPS, WIDEST = 0.9999, 1_000_000, 1000
 """Largest ``gamma``, whose return has to stay finite, and largest ``n_steps`` and ``width``, which take memory."""
 
-Number = TypeVar("Number", int, float)
+CHECKS: dict[str, tuple[Any, ...]] = {
+    "coef": (float, 0.0),
+    "gamma": (float, 0.0, LARGEST_GAMMA),
+    "n_steps": (int, 1, MOST_STEPS),
+    "proportion": (float, 0.0, 1.0),
+    "batch_size": (int, 1, sys.maxsize),
+    "learning_rate": (float, 0.0),
+    "width": (int, 1, WIDEST),
+    "network_seed": (int, 0, 2**32),
+}
+"""The arguments that are numbers: kind, smallest and largest."""
 
 
 class Curiosity(VecEnvWrapper):
@@ -88,19 +101,9 @@ class Curiosity(VecEnvWrapper):
         network_seed: int = 0,
         active: bool = True,
     ) -> None:
-        if not isinstance(venv, VecEnv):
-            raise ValueError(f"Curiosity: found {venv!r}, expected a vector environment, such as make_vec_env gives")
-        if not isinstance(active, bool):
-            raise ValueError(f"Curiosity: active={active!r}: expected True or False")
-        super().__init__(venv)
-        self.coef = _checked("coef", coef, float, 0.0)
-        self.gamma = _checked("gamma", gamma, float, 0.0, LARGEST_GAMMA)
-        self.n_steps = _checked("n_steps", n_steps, int, 1, MOST_STEPS)
-        self.proportion = _checked("proportion", proportion, float, 0.0, 1.0)
-        self.batch_size = _checked("batch_size", batch_size, int, 1)
-        self.learning_rate = _checked("learning_rate", learning_rate, float, 0.0)
-        self.width = _checked("width", width, int, 1, WIDEST)
-        self.network_seed = _checked("network_seed", network_seed, int, 0, 2**32)
+        super().__init__(_vector_environment(venv))
+        self.coef, self.gamma, self.n_steps, self.proportion = coef, gamma, n_steps, proportion
+        self.batch_size, self.learning_rate, self.width, self.network_seed = batch_size, learning_rate, width, network_seed
         self.active = active
 
         size = spaces.flatdim(self.observation_space)
@@ -116,6 +119,14 @@ class Curiosity(VecEnvWrapper):
         self.curiosity_log: dict[str, float] = {}
         self.n_updates = 0
         self._begin_rollout()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check an argument, given or set later."""
+        if name in CHECKS:
+            value = _checked(name, value, *CHECKS[name])
+        elif name == "active" and not isinstance(value, bool):
+            raise ValueError(f"Curiosity: active={shown(value)}: expected True or False")
+        super().__setattr__(name, value)
 
     def reset(self) -> VecEnvObs:
         """
@@ -165,8 +176,9 @@ class Curiosity(VecEnvWrapper):
         Give environments to a copy or to what a pickle held, which have none.
 
         :param venv: as many as there were, with the same observations
-        :raises ValueError: if they are others
+        :raises ValueError: if they are others, or none
         """
+        _vector_environment(venv)
         found, expected = (venv.num_envs, venv.observation_space), (self.num_envs, self.observation_space)
         if found != expected:
             raise ValueError(
@@ -192,9 +204,10 @@ class Curiosity(VecEnvWrapper):
     def _learn_from(self, reached: NDArray[np.float64], errors: NDArray[np.float64], bonus: NDArray[np.float64]) -> None:
         """Keep a part of the observations; after enough steps train the predictor on them."""
         self.kept.append(reached[self.chosen[len(self.kept)]])
-        self.bonuses += float(bonus.mean()) / self.n_steps
-        self.errors += float(errors.mean()) / self.n_steps
-        if len(self.kept) < self.n_steps:
+        n_steps = len(self.chosen)  # another number that is set since counts from the next update on
+        self.bonuses += float(bonus.mean()) / n_steps
+        self.errors += float(errors.mean()) / n_steps
+        if len(self.kept) < n_steps:
             return
         flat = np.random.default_rng((self.network_seed, self.n_updates, 1)).permutation(np.concatenate(self.kept))
         losses = [self._train(flat[start : start + self.batch_size]) for start in range(0, len(flat), self.batch_size)]
@@ -258,11 +271,18 @@ def _finite(values: Any) -> NDArray[np.float64]:
     return found
 
 
-def _checked(name: str, value: Any, kind: type[Number], low: Number, high: float = math.inf) -> Number:
+def _checked(name: str, value: Any, kind: type[int] | type[float], low: float, high: float = math.inf) -> float:
     """Refuse an argument that is no number between two."""
-    kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high or math.isinf(value):
+    number = as_float(value)
+    if not low <= number <= high or math.isinf(number) or (kind is int and not isinstance(value, int | np.integer)):
         word = "an integer" if kind is int else "a finite number"
         upper = f" and ≤ {high:g}" if high < math.inf else ""
-        raise ValueError(f"Curiosity: {name}={value!r}: expected {word} ≥ {low:g}{upper}")
+        raise ValueError(f"Curiosity: {name}={shown(value)}: expected {word} ≥ {low:g}{upper}")
     return kind(value)
+
+
+def _vector_environment(venv: Any) -> VecEnv:
+    """Refuse what is no vector environment."""
+    if not isinstance(venv, VecEnv):
+        raise ValueError(f"Curiosity: found {shown(venv)}, expected a vector environment, such as make_vec_env gives")
+    return venv
