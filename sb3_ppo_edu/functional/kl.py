@@ -230,6 +230,9 @@ class KLPenaltyObjective(Objective):
             raise ValueError(
                 f"beta={shown(self.beta)}: expected a finite number > 0, or 0 with d_targ=None: 0 can't be doubled"
             )
+        if self.d_targ is not None and not BETA_BOUNDS[0] <= beta <= BETA_BOUNDS[1]:
+            least, most = BETA_BOUNDS
+            raise ValueError(f"beta={beta:g}: expected a number from {least:g} to {most:g}, within which it follows the KL")
         self.beta = beta
         if not isinstance(self.clip, bool):
             raise ValueError(f"clip={shown(self.clip)}: expected True or False")
