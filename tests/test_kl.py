@@ -145,6 +145,7 @@ def test_beta_follows_as_in_the_paper() -> None:
         (KLPenaltyObjective, {"d_targ": "lin_-1"}, "d_targ='lin_-1'"),
         (KLPenaltyObjective, {"beta": math.nan}, "beta=nan: expected a finite number > 0"),
         (KLPenaltyObjective, {"beta": 0}, "beta=0: .* 0 can't be doubled"),
+        (KLPenaltyObjective, {"beta": 1e9}, "beta=1e\\+09: expected a number from 0.0001 to 10000"),
         (KLPenaltyObjective, {"beta": "high"}, "beta='high': expected a finite number > 0"),
         (KLPenaltyObjective, {"beta": True}, "beta=True: expected a finite number > 0"),
         (KLPenaltyObjective, {"d_targ": True}, "d_targ=True: expected a finite number > 0"),
