@@ -212,8 +212,8 @@ def report(rows: list[Row]) -> str:
             power = f"{test.power:.0%}"
             verdict = "equivalent" if test.equivalent else "not shown"
             interval = f"{test.difference:.3g} [{test.low:.3g}, {test.high:.3g}]"
-        cells = (env_id, " − ".join(task.names), interval, f"±{task.goal / 10:g}", f"{len(pairs)} of {SEEDS}", power, verdict)
-        tests.append(f"| {' | '.join(cells)} |")
+        tested = (env_id, " − ".join(task.names), interval, f"±{task.goal / 10:g}", f"{len(pairs)} of {SEEDS}", power, verdict)
+        tests.append(f"| {' | '.join(tested)} |")
     now = conditions("full")
     return f"""# Memory and masks learn what they are for
 

@@ -25,10 +25,10 @@ from sb3_ppo_edu.algorithms.checks import (
     check_range,
     parse_schedule,
     refuse,
-    unwrapped,
 )
 from sb3_ppo_edu.engines.autograd import OPTIONS
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
+from sb3_ppo_edu.functional.values import unwrapped
 from sb3_ppo_edu.serialization.text import did_you_mean
 
 __all__ = [

@@ -12,9 +12,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.callbacks import callbacks_of
-from sb3_ppo_edu.algorithms.checks import refuse, unwrapped
+from sb3_ppo_edu.algorithms.checks import refuse
 from sb3_ppo_edu.algorithms.environment_numbers import UnfinishedEpisodes
 from sb3_ppo_edu.engines import Engine
+from sb3_ppo_edu.functional.values import unwrapped
 
 
 class Session:
