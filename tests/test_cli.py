@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,19 @@ from sb3_ppo_edu import EduPPO
 from sb3_ppo_edu.cli import COMMANDS, main
 from sb3_ppo_edu.cli.bench import EXPERIMENTS
 from sb3_ppo_edu.cli.flags import yaml_value
+from sb3_ppo_edu.cli.refusals import refuse_file
 from sb3_ppo_edu.cli.train import ALGORITHMS, EVERYDAY
 from sb3_ppo_edu.training import algorithms
 from tests.command_line import help_of
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody may make a file is needed, as Linux has it")
+def test_files_that_can_not_be_made_are_refused_at_once(tmp_path: Path) -> None:
+    """With the flag's name, before what would be written is made; where one can be, nothing is left."""
+    with pytest.raises(ValueError, match=r"^--gif /proc/x.gif: no file can be made there \(.*\); expected"):
+        refuse_file("--gif", Path("/proc/x.gif"))
+    refuse_file("--gif", tmp_path / "x.gif")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

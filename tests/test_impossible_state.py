@@ -147,3 +147,34 @@ def test_piecewise_schedules_have_an_end() -> None:
     with pytest.raises(ArgumentError, match=r"learning_rate='piecewise_0_.* …: .*and 1,000 values at most") as error:
         EduPPO("MlpPolicy", make_walk(), learning_rate=f"piecewise_0_{pieces}_0.9995_1", **SMALL)
     assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shared_net_arch": [2**40]}, r"^shared_net_arch=\[1099511627776\]: found no memory for so much \("),
+        ({"shared_net_arch": [2**62]}, r"^shared_net_arch=\[4611686018427387904\]: found no memory for so much \("),
+        ({"policy_kwargs": {"net_arch": [2**40]}}, r"^policy_kwargs=\{'net_arch': \[1099511627776\]\}: found no memory"),
+        ({"n_steps": 2**45}, r"^n_steps=35184372088832, n_envs=1: found no memory for so much \("),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_no_memory_holds_is_refused_by_name(arguments: dict[str, Any], message: str) -> None:
+    """In the place of what numpy and torch say, which name no argument."""
+    with pytest.raises(ArgumentError, match=message):
+        EduPPO("MlpPolicy", make_walk(), **{**SMALL, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("n_steps", "16", "n_steps='16': expected an integer ≥ 1"),
+        ("n_steps", -3, "n_steps=-3: expected an integer ≥ 1"),
+        ("n_envs", True, "n_envs=True: expected an integer ≥ 1"),
+        ("policy_kwargs", 5, "policy_kwargs=5: expected a dict"),
+    ],
+)
+def test_a_files_numbers_are_named(name: str, value: Any, expected: str) -> None:
+    """Those that say how large the model is, by attribute."""
+    with pytest.raises(DamagedFileError, match=expected):
+        EduPPO.load(io.BytesIO(with_attribute(saved_model(), name, value)), device="cpu", trusted=False)

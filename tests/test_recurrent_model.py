@@ -255,6 +255,7 @@ def test_interrupted_training_ends_as_an_undisturbed_one(
         (kwargs(lstm_hidden_size=0), r"policy_kwargs: lstm_hidden_size=0: expected an integer ≥ 1"),
         (kwargs(lstm_hidden_size=2.5), r"policy_kwargs: lstm_hidden_size=2.5: expected an integer ≥ 1"),
         (kwargs(n_lstm_layers=-1), r"policy_kwargs: n_lstm_layers=-1: expected an integer ≥ 1"),
+        (kwargs(lstm_kwargs=5), "policy_kwargs: lstm_kwargs=5: expected None or a dict of torch's arguments"),
         (
             kwargs(lstm_kwargs={"bidirectional": True}),
             r"policy_kwargs: found lstm_kwargs with bidirectional=True, expected a plain LSTM.*: leave bidirectional out",

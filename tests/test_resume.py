@@ -116,6 +116,12 @@ def test_a_run_without_checkpoints_is_refused(undisturbed: Path, tmp_path: Path,
     assert "cannot be resumed" in capsys.readouterr().err
 
 
+def test_fewer_steps_than_are_done_are_refused(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the flag that asks for them."""
+    assert main(["resume", str(undisturbed), "--steps", "16"]) == 2
+    assert "error: --steps 16: run " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "found"),
     [

@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_ppo_edu.algorithms.arguments import (
     CHECKS,
+    NETWORKS,
     OLD_NAMES,
     SCHEDULES,
     ActionDistribution,
@@ -58,6 +59,7 @@ from sb3_ppo_edu.engines.factory import named_engine
 from sb3_ppo_edu.functional.kl import KLPenaltyObjective
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
 from sb3_ppo_edu.functional.objectives import Objective
+from sb3_ppo_edu.functional.values import shown
 from sb3_ppo_edu.policies.bounded import (
     STOCK_POLICIES,
     BetaPolicy,
@@ -205,7 +207,21 @@ class PPOModel(SavingModel):
 
     def _build_policy_and_buffer(self) -> None:
         """Build both from the attributes, after seeding, as SB3 does."""
-        super()._setup_model()
+        try:
+            super()._setup_model()
+        except (MemoryError, RuntimeError) as error:
+            said = str(error).strip().splitlines() or [""]
+            if isinstance(error, MemoryError):
+                asked = {"n_steps": self.n_steps, "n_envs": self.n_envs}
+            elif any(word in said[0] for word in ("memory", "overflow")):
+                own = {name: value for name, value in self.policy_kwargs.items() if name not in NETWORKS}
+                asked = {"shared_net_arch": self.shared_net_arch, "policy_kwargs": own}
+            else:
+                raise
+            named = ", ".join(f"{name}={shown(value)}" for name, value in asked.items() if value)
+            raise ArgumentError(
+                f"{named or 'policy'}: found no memory for so much ({said[0]}); expected what memory can hold"
+            ) from error
 
     def _setup_lr_schedule(self) -> None:
         """Check what the schedule says when the policy is built: its optimizer begins with that."""

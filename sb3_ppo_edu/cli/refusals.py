@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ def refusing_bad_input() -> Iterator[None]:
 
 def refuse_file(flag: str, path: Path) -> None:
     """
-    Refuse to write where something is, or no folder.
+    Refuse to write where something is, or no folder, or one in which no file can be made.
 
     :param flag: that names the file
     :param path: of the file
@@ -48,6 +49,12 @@ def refuse_file(flag: str, path: Path) -> None:
         raise ValueError(f"{flag} {path}: it exists, and nothing that exists is overwritten; expected a new file")
     if not path.parent.is_dir():
         raise ValueError(f"{flag} {path}: there is no folder {path.parent}; expected a file in a folder that is there")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        told = error.strerror or error
+        raise ValueError(f"{flag} {path}: no file can be made there ({told}); expected one in a folder of yours") from error
 
 
 def print_help(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from sb3_contrib.common.recurrent.policies import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
+from sb3_ppo_edu.functional.values import shown
 from sb3_ppo_edu.policies.further_inputs import algorithm_for
 
 RecurrentCell = Literal["lstm", "gru"]
@@ -171,10 +172,12 @@ def check_memory(policy_kwargs: Mapping[str, Any]) -> None:
     Check that what actor and critic remember with is said once, and can be handed on from step to step.
 
     :param policy_kwargs: arguments of a recurrent policy
-    :raises ValueError: if one LSTM is shared and the critic has one of its own; if it is shared by two features extractors; if
-        its inputs or states are to have another form
+    :raises ValueError: if ``lstm_kwargs`` are no dict; if one LSTM is shared and the critic has one of its own; if it is
+        shared by two features extractors; if its inputs or states are to have another form
     """
     lstm_kwargs = policy_kwargs.get("lstm_kwargs") or {}
+    if not isinstance(lstm_kwargs, Mapping):
+        raise ValueError(f"policy_kwargs: lstm_kwargs={shown(lstm_kwargs)}: expected None or a dict of torch's arguments")
     unfit = [name for name in LEFT_OUT if lstm_kwargs.get(name) not in (None, 0, th.float32)]
     if unfit:
         raise ValueError(

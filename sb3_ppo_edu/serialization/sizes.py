@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
+from sb3_ppo_edu.functional.values import shown
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, reason
 
 LARGEST_ROLLOUT = 2**31
@@ -33,8 +35,10 @@ def check_sizes(attributes: Mapping[str, Any], n_bytes: int, where: str) -> None
     :raises DamagedFileError: if it asks for more
     """
     try:
+        if not isinstance(attributes["policy_kwargs"], Mapping):
+            raise TypeError(f"policy_kwargs={shown(attributes['policy_kwargs'])}: expected a dict")
         layers, weights = _policy_size(attributes)
-        steps = int(attributes["n_steps"]) * int(attributes["n_envs"])
+        steps = math.prod(_count(attributes, name) for name in ("n_steps", "n_envs"))
         n_units, n_layers = _memory(attributes)
         # Of two networks the hidden states, and as many cell states, in float32.
         states = 4 * 4 * n_units * n_layers
@@ -44,7 +48,7 @@ def check_sizes(attributes: Mapping[str, Any], n_bytes: int, where: str) -> None
             f"{where}: no model can be built from it ({reason(error)}); expected spaces and policy_kwargs of a PPO: "
             f"{ANOTHER_COPY}"
         ) from error
-    asked = str(attributes["policy_kwargs"])[:200]
+    asked = shown(attributes["policy_kwargs"])
     if 4 * weights > n_bytes or layers > MOST_LAYERS:
         raise DamagedFileError(
             f"{where}: no model can be built from it: found policy_kwargs={asked} and spaces that ask for {layers} layers of "
@@ -56,6 +60,14 @@ def check_sizes(attributes: Mapping[str, Any], n_bytes: int, where: str) -> None
             f"{where}: found n_steps={attributes['n_steps']} and n_envs={attributes['n_envs']}, a rollout of {rollout:,} "
             f"bytes; expected at most {LARGEST_ROLLOUT:,}: {ANOTHER_COPY}"
         )
+
+
+def _count(attributes: Mapping[str, Any], name: str) -> int:
+    """Take a number of steps or environments."""
+    value = attributes[name]
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise TypeError(f"{name}={shown(value)}: expected an integer ≥ 1")
+    return int(value)
 
 
 def _policy_size(attributes: Mapping[str, Any]) -> tuple[int, int]:

@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sb3_ppo_edu.algorithms.arguments import OLD_NAMES, with_old_names
+from sb3_ppo_edu.algorithms.arguments import OLD_NAMES, check_flag, check_number, with_old_names
+from sb3_ppo_edu.algorithms.checks import refuse
 from sb3_ppo_edu.envs.factory import named_with_kwargs
 from sb3_ppo_edu.envs.registration import missing_extra, register_for
 from sb3_ppo_edu.functional.objectives import Objective
+from sb3_ppo_edu.functional.values import as_float, shown
 from sb3_ppo_edu.serialization.names import check_engine_kwargs, check_named, import_named
 from sb3_ppo_edu.serialization.text import did_you_mean
 from sb3_ppo_edu.serialization.yaml_files import read_yaml
@@ -291,7 +293,7 @@ def parse_expression(text: str, where: str) -> Any:
     try:
         return _evaluate(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # too deep for Python's parser
-        raise ValueError(f"{where}: cannot read {text!r}: {error or type(error).__name__}") from error
+        raise ValueError(f"{where}: cannot read {shown(text)}: {error or type(error).__name__}") from error
 
 
 def _evaluate(node: ast.expr) -> Any:
@@ -385,10 +387,27 @@ def _normalization(settings: Mapping[str, Any], where: str) -> dict[str, Any] | 
                 f"{where}: normalize: unknown argument {key!r}{did_you_mean(str(key), legal)}; "
                 f"expected one of {', '.join(sorted(legal))}"
             )
+        try:
+            _check_normalization(key, arguments[key])
+        except ValueError as error:
+            raise ValueError(f"{where}: normalize: {error}") from error
     if "gamma" in settings:
         # The returns by which rewards are scaled are the algorithm's own discounted returns.
         arguments["gamma"] = settings["gamma"]
     return arguments
+
+
+def _check_normalization(key: str, value: Any) -> None:
+    """Check an argument of ``VecNormalize``, which looks at none before a step or the end of a training needs it."""
+    if key in ("training", "norm_obs", "norm_reward"):
+        check_flag(key, value)
+    elif key == "norm_obs_keys":
+        if value is not None and not (isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)):
+            raise refuse(key, value, "None or a list of keys of the observations")
+    elif key == "gamma":
+        check_number(key, value, 0.0, 1.0)
+    elif not as_float(value) > 0:
+        raise refuse(key, value, "a number > 0")
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -402,7 +421,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 def _positive_integer(value: Any, where: str) -> int:
     """Return a count; YAML reads ``!!float 1e6`` as a float, which is welcome if it is whole."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf or value % 1:
-        raise ValueError(f"{where}: expected a whole number of at least 1, found {value!r}")
+        raise ValueError(f"{where}: expected a whole number of at least 1, found {shown(value)}")
     return int(value)
 
 
@@ -435,4 +454,4 @@ def _is_number(text: str) -> bool:
 
 def _kind(value: Any) -> str:
     """Describe a value that is not what was expected."""
-    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
+    return "nothing" if value is None else f"{type(value).__name__} {shown(value)}"

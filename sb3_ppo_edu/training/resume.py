@@ -105,7 +105,8 @@ def resume_run(
             env.close()
         lock.release()
         if isinstance(error, CheckpointError | KeyError):
-            raise ValueError(f"run {shown}: it cannot be resumed: {error}") from error
+            flag = f"--steps {steps}: " if f"total_timesteps={steps}:" in str(error) else ""
+            raise ValueError(f"{flag}run {shown}: it cannot be resumed: {error}") from error
         raise
     return Run(folder, settings, model, callbacks, lock, shown)
 

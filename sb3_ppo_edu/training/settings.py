@@ -7,12 +7,12 @@ What to train, on what, for how long: the settings of a run, and ``settings.yml`
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -102,7 +102,7 @@ class RunSettings:
         for name, minimum in MINIMA.items():
             value = getattr(self, name)
             if value is not None or name not in ("eval_freq", "checkpoint_freq"):
-                check_integer(name, value, minimum, maximum=MAXIMA.get(name, math.inf))
+                check_integer(name, value, minimum, maximum=MAXIMA.get(name, sys.maxsize))
         if not isinstance(self.algorithm, Mapping):
             raise refuse("algorithm", self.algorithm, "a mapping from the algorithm's arguments to their values")
         named_with_kwargs(self.callback)

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from sb3_ppo_edu.functional.values import shown
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError
 
 METHOD, INFO = "action_masks", "action_mask"
@@ -170,7 +171,10 @@ def as_masks(given: Sequence[Any], choices: Sequence[int], step: int, where: str
             found = "none" if mask is None else f"{row.size} entries"
             raise EnvironmentFaultError(index, step, f"{where}: found {found}, expected {size}, {of_classes(choices)}")
         if not are_flags(row):
-            what = f"{where}: found {row.tolist()}, expected True or 1 for what is legal, False or 0 for what is not"
+            of = "" if row.dtype.kind in "iuf" else f" of dtype {row.dtype}"
+            what = (
+                f"{where}: found {shown(row.tolist())}{of}, expected True or 1 for what is legal, False or 0 for what is not"
+            )
             raise EnvironmentFaultError(index, step, what)
         masks[index] = row.reshape(-1)
     legal: NDArray[np.bool_]
