@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import pytest
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
@@ -35,7 +35,7 @@ WRONG_RATE: list[tuple[str, Any]] = [
 ]
 
 
-def filled(kind: type, **attributes: Any) -> Any:
+def filled(kind: Any, **attributes: Any) -> Any:
     """An instance as a file makes it: empty, and then filled."""
     made = kind.__new__(kind)
     vars(made).update(attributes)

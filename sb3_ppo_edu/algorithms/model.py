@@ -212,7 +212,7 @@ class PPOModel(SavingModel):
         except (MemoryError, RuntimeError) as error:
             said = str(error).strip().splitlines() or [""]
             if isinstance(error, MemoryError):
-                asked = {"n_steps": self.n_steps, "n_envs": self.n_envs}
+                asked: dict[str, Any] = {"n_steps": self.n_steps, "n_envs": self.n_envs}
             elif any(word in said[0] for word in ("memory", "overflow")):
                 own = {name: value for name, value in self.policy_kwargs.items() if name not in NETWORKS}
                 asked = {"shared_net_arch": self.shared_net_arch, "policy_kwargs": own}
