@@ -34,14 +34,14 @@ class MaskedMixin(SavedMemory):
 
     @contextmanager
     def _told(self, action_masks: Any) -> Iterator[None]:
-        """Have the distributions that are made within take masks into account."""
+        """Have the distributions that are made within take masks into account; without any, those of the caller stay."""
+        before = self._action_masks
         if action_masks is not None:
-            action_masks = th.as_tensor(action_masks, device=self.device).bool()
-        self._action_masks = action_masks
+            self._action_masks = th.as_tensor(action_masks, device=self.device).bool()
         try:
             yield
         finally:
-            self._action_masks = None
+            self._action_masks = before
 
     def forward(  # type: ignore[override]
         self, obs: Any, lstm_states: Any, episode_starts: th.Tensor, deterministic: bool = False, action_masks: Any = None
