@@ -242,6 +242,11 @@ class Faulty(MaskedWalk):
         ("discrete", [0.0, -np.inf, 0.0], r"found \[0.0, -inf, 0.0\], expected True or 1 for what is legal"),
         ("discrete", [1.0, np.nan, 1.0], r"found \[1.0, nan, 1.0\], expected True or 1"),
         ("discrete", [1, -1, 1], r"found \[1, -1, 1\], expected True or 1"),
+        (
+            "discrete",
+            np.array([True, False, True], object),
+            r"found \[True, False, True\] of dtype object, expected True or 1",
+        ),
         ("discrete", ["True", "False", "True"], r"found \['True', 'False', 'True'\], expected True or 1"),
         ("discrete", [[1], [1, 0], 1], r"action_masks\(\): found no array .*expected 3 entries, one for each class"),
         ("discrete", th.ones(3, requires_grad=True), r"action_masks\(\): found no array .*requires grad"),

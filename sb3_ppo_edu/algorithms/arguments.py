@@ -28,7 +28,7 @@ from sb3_ppo_edu.algorithms.checks import (
 )
 from sb3_ppo_edu.engines.autograd import OPTIONS
 from sb3_ppo_edu.functional.losses import KlEstimator, VfClipMode
-from sb3_ppo_edu.functional.values import unwrapped
+from sb3_ppo_edu.functional.values import shown, unwrapped
 from sb3_ppo_edu.serialization.text import did_you_mean
 
 __all__ = [
@@ -335,10 +335,10 @@ def check_names(constructed: type, given: Mapping[str, Any]) -> None:
         if name not in parameters:
             if name in CHECKS or name in OF_ROLLOUT_BUFFERS:
                 raise TypeError(
-                    f"{constructed.__name__}: {name}={value!r}: this class has no such argument, EduPPO has: leave it out"
+                    f"{constructed.__name__}: {name}={shown(value)}: this class has no such argument, EduPPO has: leave it out"
                 )
             near = did_you_mean(name, [one for one in parameters if not one.startswith("_")])
-            raise TypeError(f"{constructed.__name__}: {name}={value!r}: no argument has this name{near}")
+            raise TypeError(f"{constructed.__name__}: {name}={shown(value)}: no argument has this name{near}")
 
 
 def check_rollout_size(n_steps: int, n_envs: int, batch_size: int, normalize_advantage: bool) -> None:
@@ -437,7 +437,7 @@ def check_changes(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     for name, value in changes.items():
         if name not in known:
             near = did_you_mean(name, [one for one in known if not one.startswith("_")])
-            raise ArgumentError(f"{name}={value!r}: no argument has this name{near}; expected one of {', '.join(CHECKS)}")
+            raise ArgumentError(f"{name}={shown(value)}: no argument has this name{near}; expected one of {', '.join(CHECKS)}")
     if "_stats_window_size" in changes:
         changes = {**changes, "stats_window_size": changes["_stats_window_size"]}
     if "n_envs" in changes:

@@ -36,7 +36,7 @@ def resolve_objective(objective: Any) -> Objective:
         except (TypeError, ValueError) as error:
             instance = f"{found.__name__}(…), or as text {{path: {{argument: value}}}}"
             given, remedy = (
-                ("without arguments", f": expected some: {instance}") if not arguments else (f"with {arguments}", "")
+                ("without arguments", f": expected some: {instance}") if not arguments else (f"with {shown(arguments)}", "")
             )
             raise ArgumentError(f"objective={found.__name__}: it can't be made {given} ({error}){remedy}") from error
     if isinstance(found, Objective):

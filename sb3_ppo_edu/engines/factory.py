@@ -14,6 +14,7 @@ from sb3_ppo_edu.engines.autograd import OPTIONS, AutogradEngine
 from sb3_ppo_edu.engines.base import Engine
 from sb3_ppo_edu.engines.support import why_not_derived
 from sb3_ppo_edu.functional.objectives import Objective, PPOObjective, is_ppos
+from sb3_ppo_edu.functional.values import shown
 from sb3_ppo_edu.policies.further_inputs import further_inputs
 
 # The engines are imported where they are needed: a third of what importing EduPPO would cost beside SB3.
@@ -74,7 +75,7 @@ def make_engine(
         return made, f"{made.name}: it was given as {given}."
     if engine not in ENGINE_NAMES:
         names = ", ".join(map(repr, ENGINE_NAMES))
-        raise ValueError(f"engine={engine!r}: expected one of {names}, or a class or function that makes an engine")
+        raise ValueError(f"engine={shown(engine)}: expected one of {names}, or a class or function that makes an engine")
     if unknown := sorted(set(options) - set(OPTIONS)):
         known = ", ".join(map(repr, OPTIONS))
         raise ValueError(f"engine_kwargs={options}: found {unknown[0]!r}, expected one of {known} for engine={engine!r}")

@@ -18,6 +18,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_ppo_edu.functional.distributions import BetaDistribution, TanhGaussianDistribution
+from sb3_ppo_edu.functional.values import shown
 
 
 def check_bounded_action_space(action_space: spaces.Space, action_distribution: str) -> None:
@@ -231,12 +232,12 @@ def resolve_policy(
         raise ValueError(f"action_distribution={action_distribution!r}: expected one of {', '.join(ACTION_DISTRIBUTIONS)}")
     if isinstance(policy, str):
         if policy not in STOCK_POLICIES:
-            raise ValueError(f"policy={policy!r}: expected one of {', '.join(STOCK_POLICIES)}, or a policy class")
+            raise ValueError(f"policy={shown(policy)}: expected one of {', '.join(STOCK_POLICIES)}, or a policy class")
         return (policy if action_distribution == "gaussian" else BOUNDED_POLICIES[action_distribution][policy]), (
             action_distribution
         )
     if not isinstance(policy, type) or not issubclass(policy, BasePolicy):
-        raise ValueError(f"policy={policy!r}: expected one of {', '.join(STOCK_POLICIES)}, or a policy class")
+        raise ValueError(f"policy={shown(policy)}: expected one of {', '.join(STOCK_POLICIES)}, or a policy class")
     if issubclass(policy, BoundedActionMixin):
         return policy, _own_distribution(policy, action_distribution)
     if action_distribution == "gaussian":

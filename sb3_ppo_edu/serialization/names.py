@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from sb3_ppo_edu.functional.values import shown
 from sb3_ppo_edu.serialization.errors import UntrustedFileError
 
 HARMLESS_MODULES = (
@@ -104,7 +105,7 @@ def check_named(name: str, kinds: tuple[type, ...], where: str, what: str, argum
         value = (arguments or {})[key]
         if any(isinstance(one, int | float) and not one <= MOST for one in (value if isinstance(value, list) else [value])):
             raise UntrustedFileError(
-                f"{where}: found {what} {name} with {key}={value!r}, expected at most {MOST}: {HOW_TO_TRUST}"
+                f"{where}: found {what} {name} with {key}={shown(value)}, expected at most {MOST}: {HOW_TO_TRUST}"
             )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from stable_baselines3.common import vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_ppo_edu.functional.values import as_float, shown
 from sb3_ppo_edu.serialization.allowlist import FILLED_IN_STATISTICS
 from sb3_ppo_edu.serialization.archive import read_file
 from sb3_ppo_edu.serialization.errors import ANOTHER_COPY, DamagedFileError, reason
@@ -152,11 +153,11 @@ def check_moments(normalized: vec_env.VecNormalize, where: str) -> None:
     spaces = getattr(space, "spaces", {"": space})
     moments = rms if isinstance(rms, dict) else {"": rms} if normalized.norm_obs else {}
     for name, high in (("clip_obs", np.inf), ("clip_reward", np.inf), ("epsilon", np.inf), ("gamma", 1.0)):
-        if not isinstance(value := getattr(normalized, name), int | float | np.number) or not 0 <= value <= high:
-            raise DamagedFileError(f"{where}: {name}={value!r}: expected a number from 0 to {high:g}: {ANOTHER_COPY}")
+        if not 0 <= as_float(value := getattr(normalized, name)) <= high:
+            raise DamagedFileError(f"{where}: {name}={shown(value)}: expected a number from 0 to {high:g}: {ANOTHER_COPY}")
     for name in ("norm_obs", "norm_reward", "training"):
         if not isinstance(value := getattr(normalized, name), bool | np.bool_):
-            raise DamagedFileError(f"{where}: {name}={value!r}: expected True or False: {ANOTHER_COPY}")
+            raise DamagedFileError(f"{where}: {name}={shown(value)}: expected True or False: {ANOTHER_COPY}")
     if unknown := [key for key in moments if key not in spaces]:
         raise DamagedFileError(f"{where}: obs_rms[{unknown[0]!r}]: expected parts of {space}: {ANOTHER_COPY}")
     named = [(f"obs_rms{f'[{key!r}]' if key else ''}", one, spaces[key].shape) for key, one in moments.items()]

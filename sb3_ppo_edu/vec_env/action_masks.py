@@ -171,7 +171,7 @@ def as_masks(given: Sequence[Any], choices: Sequence[int], step: int, where: str
             found = "none" if mask is None else f"{row.size} entries"
             raise EnvironmentFaultError(index, step, f"{where}: found {found}, expected {size}, {of_classes(choices)}")
         if not are_flags(row):
-            of = "" if row.dtype.kind in "iuf" else f" of dtype {row.dtype}"
+            of = " of dtype object" if row.dtype.kind == "O" else ""
             what = (
                 f"{where}: found {shown(row.tolist())}{of}, expected True or 1 for what is legal, False or 0 for what is not"
             )

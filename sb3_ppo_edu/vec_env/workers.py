@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from stable_baselines3.common.vec_env.subproc_vec_env import _worker
 
+from sb3_ppo_edu.functional.values import shown
 from sb3_ppo_edu.vec_env.faults import EnvironmentFaultError, explain, wrong_observation, wrong_reward
 
 ON_WORKER_FAILURE = ("raise", "restart")
@@ -250,7 +251,7 @@ def check_timeout(timeout: float, name: str = "timeout") -> None:
     :raises ValueError: if it is not positive, or endless
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.number)) or not 0 < timeout <= 1e9:
-        raise ValueError(f"{name}={timeout!r}: expected a positive number of seconds")
+        raise ValueError(f"{name}={shown(timeout)}: expected a positive number of seconds")
 
 
 def usual_start_method() -> str:
