@@ -14,13 +14,13 @@ def shown(value: object) -> str:
     Show a value that was found.
 
     :param value: anything
-    :return: as Python writes it, or the beginning of that where it is long
+    :return: as Python writes it, or the beginning of that where it is long and no class
     """
     try:
         text = repr(value)
     except Exception:  # Python writes no integer of more than 4,300 digits, and a class may fail at it
         text = hex(value) if type(value) is int else f"<{type(value).__name__}>"
-    return text if len(text) <= LONGEST else f"{text[:BEGINNING]} …"
+    return text if len(text) <= LONGEST or isinstance(value, type) else f"{text[:BEGINNING]} …"  # a class's name is at its end
 
 
 def unwrapped(value: object) -> object:
