@@ -74,7 +74,7 @@ def test_without_the_library_the_reference_serves(monkeypatch: pytest.MonkeyPatc
     assert "in one call" in model.engine_reason
     with pytest.raises(UnsupportedPolicyError, match="there is no library of kernels"):
         make_engine("fused", model.policy)
-    with pytest.raises(UnsupportedPolicyError, match="the policy is a RecurrentActorCriticPolicy"):
+    with pytest.raises(UnsupportedPolicyError, match="the policy has a memory"):
         make_engine("numpy", model.policy)
 
 
