@@ -489,7 +489,7 @@ table(["agent", "its moves", "won", "drawn", "lost", "illegal"], rows)
 # A card game needs both: cards that nobody shows you, and cards that you must not play. `MaskableRecurrentEduPPO` has both.
 #
 # **Further variants.** The lecture names three: PPO with a memory, which is this lesson; with hindsight, which needs an algorithm that learns from old data
-# ([errata](../errata.md)); and with **curiosity**, for tasks that hardly ever pay. There the bonus is for what the agent could not foresee: a network
+# (see `notebooks/errata.md`); and with **curiosity**, for tasks that hardly ever pay. There the bonus is for what the agent could not foresee: a network
 # learns to imitate a random one on the observations seen so far, and where it fails, something is new
 # (RND, [Burda et al. 2018](https://arxiv.org/abs/1810.12894)). PPO itself does not change, only the reward does:
 # [`Curiosity`](../../sb3_ppo_edu/vec_env/curiosity.py) wraps the environments. On a MountainCar that pays for nothing but the flag, 5 of 5 seeds came
